@@ -1,0 +1,31 @@
+"""Every test that is async runs on each backend that is installed here."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from typing import Any
+
+import pytest
+
+HAS_TRIO = importlib.util.find_spec("trio") is not None
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """An event loop whose tasks run at once, up to their first await (Python 3.12+)."""
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    return loop
+
+
+BACKENDS = [pytest.param(("asyncio", {"debug": True}), id="asyncio")]
+if sys.version_info >= (3, 12):
+    BACKENDS.append(pytest.param(("asyncio", {"loop_factory": eager_loop}), id="asyncio-eager"))
+if HAS_TRIO:
+    BACKENDS.append(pytest.param(("trio", {}), id="trio"))
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
