@@ -1,0 +1,146 @@
+"""What a reply came to: nothing to say about a success, else its kind and the server's words."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from kaleden._errors import FailureKind
+
+from ._names import shown
+from ._responses import Response
+from ._text import decoded, is_html, kubernetes_message, one_line, page_text
+
+_KINDS = {
+    401: FailureKind.NOT_AUTHENTICATED,
+    403: FailureKind.NOT_AUTHORIZED,
+    404: FailureKind.NOT_FOUND,
+    429: FailureKind.UNAVAILABLE,
+    503: FailureKind.UNAVAILABLE,
+}
+_ANONYMOUS = "cannot get group memberships for anonymous"
+_QUOTA = re.compile(r"has reached the maximum of \d+ active session", re.IGNORECASE)
+_SECONDS = re.compile(r"\d{1,12}(?:\.\d{0,12})?", re.ASCII)
+
+
+@frozen
+class Refusal:
+    """A reply that is no success.
+
+    Attributes:
+        kind: by what the caller can do next.
+        message: the server's own text on one line, at most 500 characters or so.
+        status: the HTTP status.
+        retry_after: how many seconds the server asks to wait, if it asks.
+    """
+
+    kind: FailureKind
+    message: str
+    status: int
+    retry_after: float | None = None
+
+
+def classify(response: Response, *, now: datetime | None = None) -> Refusal | None:
+    """Tell what a reply came to; never raises, whatever the reply.
+
+    Args:
+        response: the reply.
+        now: the present, for a Retry-After that is a date; aware. The clock's by default.
+
+    Returns:
+        None for a success (2xx), else what went wrong.
+    """
+    if 200 <= response.status < 300:
+        return None
+    kind, message = _verdict(response)
+    return Refusal(kind, message, response.status, _retry_after(response, now))
+
+
+def _verdict(response: Response) -> tuple[FailureKind, str]:
+    status, said = response.status, _said(response)
+    if 300 <= status < 400:
+        return FailureKind.PROTOCOL, _redirected(response)
+    if status == 404 and not _is_skaha_text(response):
+        return FailureKind.PROTOCOL, f"{said}: no Skaha API answers there; is the URL right?"
+    if status == 400 and _ANONYMOUS in said:
+        return (
+            FailureKind.NOT_AUTHENTICATED,
+            f"the server took the call as anonymous, log in: {said}",
+        )
+    if status == 400 and _QUOTA.search(said):
+        return FailureKind.QUOTA, said
+    return _kind(status), said
+
+
+def _kind(status: int) -> FailureKind:
+    if status in _KINDS:
+        return _KINDS[status]
+    if 400 <= status < 500:
+        return FailureKind.BAD_REQUEST
+    return FailureKind.SERVER_ERROR if 500 <= status < 600 else FailureKind.PROTOCOL
+
+
+def _said(response: Response) -> str:
+    """Return what the server said, or a sentence of ours if it said nothing."""
+    text = decoded(response.body)
+    if is_html(response.content_type, text):
+        title = page_text(text)
+        return f"{_status_line(response.status)}, an HTML page that says {shown(title, 200)}"
+    inner = kubernetes_message(text)
+    if inner is not None:
+        return f"{inner} (from Kubernetes)"
+    return one_line(text) or f"{_status_line(response.status)}, with an empty body"
+
+
+def _is_skaha_text(response: Response) -> bool:
+    """Tell the server's own error text, which is never HTML, never JSON and never empty."""
+    text = decoded(response.body)
+    kind = response.content_type.partition(";")[0].strip().lower()
+    return bool(text.strip()) and kind in {"", "text/plain"} and not is_html(kind, text)
+
+
+def _redirected(response: Response) -> str:
+    """Name only the host of the target: the rest of it may be a secret."""
+    return (
+        f"{_status_line(response.status)} to {_host(response.headers.get('location', ''))}: "
+        "redirects are not followed, because credentials go to no other place; is the URL right?"
+    )
+
+
+def _host(location: str) -> str:
+    try:
+        host = urlsplit(location).hostname
+    except ValueError:
+        host = None
+    return shown(host) if host else "a place on the same host" if location else "nowhere"
+
+
+def _status_line(status: int) -> str:
+    try:
+        return f"HTTP {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"HTTP {status}"
+
+
+def _retry_after(response: Response, now: datetime | None) -> float | None:
+    """Return the seconds of Retry-After, which is a number of them or a date."""
+    value = response.headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(value):
+        return float(value)
+    return _until(value, now or datetime.now(UTC)) if value else None
+
+
+def _until(date: str, now: datetime) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date)
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        seconds = (moment - now).total_seconds()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return seconds if 0 <= seconds < math.inf else None

@@ -1,0 +1,89 @@
+"""The server's two vocabularies: kinds of session, and statuses.
+
+Both are open. A value that no release of the server had yet becomes a member when it comes in, so
+that a new word costs nobody a session.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+
+class OpenEnum(StrEnum):
+    """Strings with some known members: known ones in any case, and any other string as it is."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        return cls._known(value) or cls._unknown(value)
+
+    @classmethod
+    def _known(cls, value: str) -> Self | None:
+        folded = value.casefold()
+        return next((member for member in cls if member.value.casefold() == folded), None)
+
+    @classmethod
+    def _unknown(cls, value: str) -> Self:
+        # Not remembered by the class: what servers send must not grow it.
+        member = str.__new__(cls, value)
+        member._name_ = value
+        member._value_ = value
+        return member
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this is one of the members that are written down here."""
+        return self.value in type(self)._value2member_map_
+
+
+class Kind(OpenEnum):
+    """What a session is for. Unknown kinds are members too: ``Kind("vscode")``."""
+
+    CARTA = "carta"
+    CONTRIBUTED = "contributed"
+    DESKTOP = "desktop"
+    DESKTOP_APP = "desktop-app"
+    FIREFLY = "firefly"
+    HEADLESS = "headless"
+    NOTEBOOK = "notebook"
+    UNKNOWN = "unknown"
+    """The server did not say."""
+
+
+class Status(OpenEnum):
+    """Where a session stands. Unknown statuses are members too: ``Status("Hibernated")``.
+
+    Servers since 1.1 say Pending, Running, Terminating, Completed and Failed. Older ones say
+    Succeeded where these say Completed (`matches` knows), and had Error and Unknown.
+    """
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    TERMINATING = "Terminating"
+    COMPLETED = "Completed"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    ERROR = "Error"
+    UNKNOWN = "Unknown"
+    """The server does not know, or did not say."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a session in this status has ended, for better or worse."""
+        return self in TERMINAL
+
+    def matches(self, other: str) -> bool:
+        """Tell whether both mean the same, on whichever server and in whichever case."""
+        return _meaning(self) == _meaning(other)
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.SUCCEEDED, Status.FAILED, Status.ERROR})
+"""The statuses that a session does not leave."""
+
+
+def _meaning(status: str) -> str:
+    """Fold case and age: a status of an old server becomes today's."""
+    folded = status.casefold()
+    return "completed" if folded == "succeeded" else folded

@@ -1,0 +1,261 @@
+"""Parsers: one function per reply of the Skaha API, for replies that `classify` lets pass.
+
+A parser returns a model or raises `UnreadableReply`, whatever bytes it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from kaleden._errors import InvalidRequest
+
+from . import _readers, _xml
+from ._json import JsonArray, JsonObject, is_array, is_object
+from ._models import (
+    Availability,
+    Capability,
+    Context,
+    Event,
+    Image,
+    Listing,
+    SessionInfo,
+    Stats,
+)
+from ._names import check_id, shown
+from ._text import decoded, is_html, page_text
+from ._units import text, time
+
+_ROW_START = re.compile(r"(?:Normal|Warning|<none>)\s")
+_TIME = r"(<none>|\d{4}-\d\d-\d\dT\S+)"
+_ROW_END = re.compile(rf"\s{_TIME}\s+{_TIME}$")
+
+
+class UnreadableReply(ValueError):  # noqa: N818 # says what it is, as kaleden's errors do
+    """A reply that is not what the Skaha API gives here; the message says what came."""
+
+
+def _size(body: bytes) -> str:
+    """Show how long a body is: it may hold secrets."""
+    return f"<{len(body)} bytes>"
+
+
+@frozen
+class Response:
+    """One HTTP reply.
+
+    Attributes:
+        status: the status code.
+        headers: the headers, with keys in lower case.
+        body: the whole body.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict[str, str])
+    body: bytes = field(default=b"", repr=_size)
+
+    @property
+    def content_type(self) -> str:
+        """The content type, or ``""``."""
+        return self.headers.get("content-type", "")
+
+
+def parse_info(response: Response) -> SessionInfo:
+    """Read one session.
+
+    Raises:
+        UnreadableReply: the reply is not a JSON object.
+    """
+    return _readers.session_info(_json_object(response, "a session"))
+
+
+def parse_list(response: Response) -> Listing:
+    """Read sessions; what is no object in the list stands apart, and costs no other.
+
+    Raises:
+        UnreadableReply: the reply is not a JSON array.
+    """
+    elements = _json_array(response, "sessions")
+    return Listing(
+        tuple(_readers.session_info(each) for each in elements if is_object(each)),
+        tuple(each for each in elements if not is_object(each)),
+    )
+
+
+def parse_logs(response: Response) -> str:
+    """Return a session's output; ``""`` also for sessions that have none yet, or are not there.
+
+    Raises:
+        UnreadableReply: the reply is an HTML page.
+    """
+    return _text(response, "a session's output")
+
+
+def parse_events(response: Response) -> tuple[Event, ...]:
+    """Read the table of events; a message may have runs of spaces and line ends in it.
+
+    Raises:
+        UnreadableReply: the reply is an HTML page.
+    """
+    return tuple(_event(row) for row in _rows(_text(response, "a table of events")))
+
+
+def parse_create(response: Response) -> str:
+    """Return the id of the session that was created.
+
+    Raises:
+        UnreadableReply: the reply is not an id. The session may be there all the same.
+    """
+    created = _text(response, "a session id").strip()
+    try:
+        return check_id(created)
+    except InvalidRequest:
+        raise _unreadable(response, "a session id") from None
+
+
+def parse_done(response: Response) -> bool:
+    """Return True: a renew or a delete was answered, which is all that the server says.
+
+    Raises:
+        UnreadableReply: the reply is an HTML page.
+    """
+    _text(response, "an empty body")
+    return True
+
+
+def parse_stats(response: Response) -> Stats:
+    """Read the platform's resources.
+
+    Raises:
+        UnreadableReply: the reply is not a JSON object.
+    """
+    return _readers.stats(_json_object(response, "platform statistics"))
+
+
+def parse_images(response: Response) -> tuple[Image, ...]:
+    """Read the images; an element without an id is left out.
+
+    Raises:
+        UnreadableReply: the reply is not a JSON array.
+    """
+    objects = (each for each in _json_array(response, "images") if is_object(each))
+    return tuple(_readers.image(each) for each in objects if text(each.get("id")))
+
+
+def parse_context(response: Response) -> Context:
+    """Read what sessions may ask for.
+
+    Raises:
+        UnreadableReply: the reply is not a JSON object.
+    """
+    return _readers.context(_json_object(response, "the context"))
+
+
+def parse_repositories(response: Response) -> tuple[str, ...]:
+    """Read the registry hosts; an element that is no text is left out.
+
+    Raises:
+        UnreadableReply: the reply is not a JSON array.
+    """
+    return tuple(each for each in _json_array(response, "registry hosts") if text(each))
+
+
+def parse_availability(response: Response) -> Availability:
+    """Read whether the service is there.
+
+    Raises:
+        UnreadableReply: the reply is not a VOSI availability document.
+    """
+    try:
+        return _xml.availability(decoded(response.body))
+    except ValueError as problem:
+        raise _unreadable(response, "VOSI availability XML", problem) from None
+
+
+def parse_capabilities(response: Response) -> tuple[Capability, ...]:
+    """Read what the service can do.
+
+    Raises:
+        UnreadableReply: the reply is not a VOSI capabilities document.
+    """
+    try:
+        return _xml.capabilities(decoded(response.body))
+    except ValueError as problem:
+        raise _unreadable(response, "VOSI capabilities XML", problem) from None
+
+
+def _json(response: Response, due: str) -> Any:
+    try:
+        return json.loads(decoded(response.body))
+    except (ValueError, RecursionError):
+        raise _unreadable(response, due) from None
+
+
+def _json_object(response: Response, what: str) -> JsonObject:
+    due = f"{what} as a JSON object"
+    value = _json(response, due)
+    if not is_object(value):
+        raise _unreadable(response, due)
+    return value
+
+
+def _json_array(response: Response, what: str) -> JsonArray:
+    due = f"{what} as a JSON array"
+    value = _json(response, due)
+    if not is_array(value):
+        raise _unreadable(response, due)
+    return value
+
+
+def _text(response: Response, due: str) -> str:
+    # Only the type tells a page here: an output may well begin with "<html>".
+    if "html" in response.content_type.lower():
+        raise _unreadable(response, due)
+    return decoded(response.body)
+
+
+def _unreadable(response: Response, due: str, problem: object = "") -> UnreadableReply:
+    because = f" ({problem})" if problem else ""
+    return UnreadableReply(f"expected {due}, but the reply is {_came(response)}{because}")
+
+
+def _came(response: Response) -> str:
+    """Say in a few words what came."""
+    body = decoded(response.body[:20_000])
+    if not body.strip():
+        return "empty"
+    if is_html(response.content_type, body):
+        return f"an HTML page that says {shown(page_text(body), 80)}: is the URL right?"
+    return f"{response.content_type or 'without content type'}, {shown(body.strip(), 80)}"
+
+
+def _rows(table: str) -> Iterator[str]:
+    """Give one text per event, its line ends kept; the header is no event."""
+    pending: list[str] = []
+    for line in table.split("\n"):
+        if pending and (_ROW_START.match(line) or _ROW_END.search(pending[-1])):
+            yield "\n".join(pending)
+            pending = []
+        if pending or not _is_idle(line):
+            pending.append(line.rstrip())
+    if pending:
+        yield "\n".join(pending)
+
+
+def _is_idle(line: str) -> bool:
+    """Tell the lines that say nothing: the header, the word for "no events", and empty ones."""
+    words = line.split()
+    return words in ([], ["<none>"]) or words[:2] == ["TYPE", "REASON"]
+
+
+def _event(row: str) -> Event:
+    """Split a row from both ends, because the message in its middle may look like columns."""
+    times = _ROW_END.search(row)
+    first, last = (time(times[1]), time(times[2])) if times else (None, None)
+    words = (row[: times.start()] if times else row).split(None, 2)
+    kind, reason, message = [*words, "", "", ""][:3]
+    return Event(text(kind), text(reason), text(message.strip()), first, last)

@@ -1,0 +1,258 @@
+r"""What a launch may ask for: refused here is what the server would drop, mangle or choke on.
+
+The server puts ``cmd``, ``args`` and ``env`` into double-quoted YAML and then through a replacement
+that gives ``$`` and ``\`` a meaning, so a text with those, with ``"`` or with control characters
+does not reach the container as it was written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeGuard
+
+from kaleden._errors import InvalidRequest
+
+from ._enums import Kind, Status
+from ._names import shown
+
+MAX_REPLICAS = 10_000
+"""Most replicas of one spec. The server has no such limit; this one is against slips of the pen."""
+
+MAX_AMOUNT = 1_000_000
+"""Most cores, GiB or GPUs of one session. What a server really offers is in its `Context`."""
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WAY_OUT = "send it as URL-safe base64 without padding, and decode it in the container"
+# How wide characters come out depends on the encodings that the server's host is set to.
+_UNSAFE = re.compile(r'[$"\\]|[^ -~]')
+
+
+def check_kind(value: object) -> Kind:
+    """Return the kind, if the server has it.
+
+    A kind that is not known here is taken only as `Kind`, so that a slip of the pen in a string
+    is told and a newer server's kind can still be used.
+
+    Raises:
+        InvalidRequest: no kind of that name is known.
+    """
+    if isinstance(value, Kind):
+        return value
+    kind = Kind(value) if isinstance(value, str) else Kind.UNKNOWN
+    if not kind.is_known or kind is Kind.UNKNOWN:
+        known = ", ".join(known for known in Kind if known is not Kind.UNKNOWN)
+        raise InvalidRequest(
+            f"kind {shown(value)} is not known: use one of {known} "
+            "(or kaleden.Kind(...) for one that only your server knows)"
+        )
+    return kind
+
+
+def check_status(value: object) -> Status:
+    """Return the status, if servers have it; `Status` objects pass as `check_kind` lets kinds.
+
+    Raises:
+        InvalidRequest: no status of that name is known.
+    """
+    if isinstance(value, Status):
+        return value
+    status = Status(value) if isinstance(value, str) else None
+    if status is None or not status.is_known:
+        raise InvalidRequest(
+            f"status {shown(value)} is not known: use one of {', '.join(Status)} "
+            "(or kaleden.Status(...) for one that only your server knows)"
+        )
+    return status
+
+
+def check_launchable(kind: Kind) -> None:
+    """Refuse the kinds that no launch can make.
+
+    Raises:
+        InvalidRequest: sessions of that kind come about in another way.
+    """
+    if kind is Kind.DESKTOP_APP:
+        raise InvalidRequest(
+            "kind 'desktop-app' is launched through its desktop: create it with the desktop's id"
+        )
+    if kind is Kind.UNKNOWN:
+        raise InvalidRequest("kind 'unknown' cannot be launched: name the kind")
+
+
+def check_cores(value: object) -> None:
+    """Refuse what cannot be a number of CPU cores; the server wants a whole part of at least 1.
+
+    Raises:
+        InvalidRequest: it is no such number.
+    """
+    if value is not None and not (_is_number(value) and 1 <= value <= MAX_AMOUNT):
+        raise InvalidRequest(
+            f"cores must be a number from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            "leave it out for flexible resources"
+        )
+
+
+def check_ram(value: object) -> None:
+    """Refuse what cannot be a memory size in GiB.
+
+    Raises:
+        InvalidRequest: it is no such number.
+    """
+    if value is not None and not _is_whole(value, MAX_AMOUNT):
+        raise InvalidRequest(
+            f"ram must be a whole number of GiB from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            "leave it out for flexible resources"
+        )
+
+
+def check_gpus(value: object) -> None:
+    """Refuse what cannot be a number of GPUs; the server refuses 0 as well.
+
+    Raises:
+        InvalidRequest: it is no such number.
+    """
+    if value is not None and not _is_whole(value, MAX_AMOUNT):
+        raise InvalidRequest(
+            f"gpus must be a whole number from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            "leave it out for none"
+        )
+
+
+def check_replicas(value: object, kind: Kind) -> None:
+    """Refuse a number of replicas that is none, too large, or not for this kind.
+
+    Raises:
+        InvalidRequest: with the number that would do.
+    """
+    if not _is_whole(value, MAX_REPLICAS):
+        raise InvalidRequest(
+            f"replicas must be a whole number from 1 to {MAX_REPLICAS}, not {shown(value)}: "
+            "launch more in several calls"
+        )
+    if value != 1 and kind in {Kind.DESKTOP, Kind.FIREFLY}:
+        raise InvalidRequest(f"replicas must be 1 for {kind} sessions, not {shown(value)}")
+
+
+def check_cmd(value: object) -> None:
+    """Refuse a command that is not one plain word: the server runs it unsplit, without a shell.
+
+    Raises:
+        InvalidRequest: with where the rest belongs.
+    """
+    if value is None:
+        return
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"cmd must be a program's name, not {shown(value)}: or leave it out")
+    if any(character.isspace() for character in value):
+        raise InvalidRequest(f"cmd {shown(value)} must be one word: put the rest into args")
+    _check_text("cmd", value, "put the command into a script in the image, or into your storage")
+
+
+def split_args(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the arguments of a command one by one.
+
+    Args:
+        value: None, a string that is split on single spaces as the server does it, without any
+            quoting; or the arguments themselves.
+
+    Raises:
+        InvalidRequest: an argument would not arrive as it is written.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        _check_unquoted(value)
+        value = value.split(" ")
+    return tuple(_checked_argument(argument) for argument in _elements(value))
+
+
+def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
+    """Return a copy of the environment variables, if each would arrive as it is written.
+
+    The server splits each ``KEY=VALUE`` on ``=`` and silently drops it unless there are exactly
+    two parts, so a value can neither be empty nor have that character in it.
+
+    Raises:
+        InvalidRequest: with the variable's name, never with its value, which may be a secret.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
+        raise InvalidRequest(
+            f"env must be a mapping of names to values, not {type(value).__name__}"
+        )
+    env = dict(value)
+    for key, setting in env.items():
+        _check_variable(key, setting)
+    return env
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _check_variable(key: object, setting: object) -> None:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InvalidRequest(
+            f"env name {shown(key)} is no variable's name: use letters, digits and '_', "
+            "and no digit first"
+        )
+    if not isinstance(setting, str):
+        kind = type(setting).__name__
+        raise InvalidRequest(f"env[{key!r}] must be a string, not {kind}: use str(...)")
+    if not setting:
+        raise InvalidRequest(f"env[{key!r}] is empty, and the server would drop it: leave it out")
+    if "=" in setting:
+        raise InvalidRequest(f"env[{key!r}] has '=', and the server would drop it: {_WAY_OUT}")
+    _check_text(f"env[{key!r}]", setting, _WAY_OUT)
+
+
+def _check_unquoted(args: str) -> None:
+    if not args:
+        raise InvalidRequest(
+            "args is empty, and the server would make an argument of it: leave it out"
+        )
+    if "'" in args:
+        raise InvalidRequest(
+            f"args {shown(args)} has a quote, and the server splits on spaces whatever is quoted: "
+            "give a list of arguments, each without spaces"
+        )
+    if "  " in args or args != args.strip(" "):
+        raise InvalidRequest(
+            f"args {shown(args)} has a space too many, and the server would make an empty argument "
+            "of it: put one space between arguments"
+        )
+
+
+def _elements(args: Iterable[str]) -> Iterable[object]:
+    if not isinstance(args, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
+        raise InvalidRequest(f"args must be a string or a list of strings, not {shown(args)}")
+    return args
+
+
+def _checked_argument(argument: object) -> str:
+    if not isinstance(argument, str):
+        raise InvalidRequest(f"args must be strings, not {shown(argument)}: use str(...)")
+    if not argument:
+        raise InvalidRequest("args has an empty argument, which cannot be sent: leave it out")
+    if " " in argument:
+        raise InvalidRequest(
+            f"args has {shown(argument)}, and the server would split it at its spaces: "
+            "put it into env as URL-safe base64, or into a file"
+        )
+    _check_text("args", argument, "put it into env as URL-safe base64, or into a file")
+    return argument
+
+
+def _check_text(what: str, value: str, way_out: str) -> None:
+    """Refuse text that would not arrive as it is; the message tells one character, not the text."""
+    unsafe = _UNSAFE.search(value)
+    if unsafe is not None:
+        raise InvalidRequest(
+            f"{what} has {unsafe[0]!r}, which would not reach the container as it is: {way_out}"
+        )
