@@ -9,6 +9,7 @@ from __future__ import annotations
 from attrs import resolve_types
 from cattrs.preconf.json import JsonConverter, make_converter
 
+from ._enums import OpenEnum
 from ._models import (
     Availability,
     Capability,
@@ -55,7 +56,10 @@ for _model in MODELS:
 
 def new_converter() -> JsonConverter:
     """Make a converter to which a caller may add hooks of their own."""
-    return make_converter(detailed_validation=False)
+    made = make_converter(detailed_validation=False)
+    # Plain strings, not members that are strings: some writers of data look at the exact type.
+    made.register_unstructure_hook(OpenEnum, lambda member: member.value)
+    return made
 
 
 converter = new_converter()

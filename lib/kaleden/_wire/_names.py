@@ -99,7 +99,7 @@ def full_image(reference: object, host: str = IMAGE_HOST) -> str:
         raise _bad_image(reference, "name its project too")
     named, version = _split_version(last)
     has_host = _is_host(folders[0])
-    _check_path(reference, [*folders[has_host:], named])
+    _check_path(reference, [*(folders[1:] if has_host else folders), named])
     if not _VERSION.fullmatch(version):
         raise _bad_image(reference, "its tag cannot be one")
     if has_host and not _HOST.fullmatch(folders[0]):

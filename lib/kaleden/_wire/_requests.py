@@ -7,7 +7,6 @@ and never a query string: the server takes more of them so, and its logs do not 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
@@ -15,7 +14,7 @@ from attrs import field, frozen
 from kaleden._errors import InvalidRequest
 
 from ._names import check_id, full_image, shown
-from ._spec import Launch, plain_number
+from ._spec import Launch
 from ._validation import check_cores, check_kind, check_ram, check_status
 
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -24,7 +23,11 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 TEXT = "text/plain"
 XML = "text/xml, application/xml"
 
+MAX_FORM = 2 * 2**20
+"""Longest form body, in bytes, that the server's container reads."""
+
 Headers = tuple[tuple[str, str], ...]
+Pairs = list[tuple[str, str]]
 
 
 @frozen
@@ -95,7 +98,7 @@ def build_events(session_id: str) -> Request:
 
 def build_renew(session_id: str) -> Request:
     """Push a session's expiry time back."""
-    return _post(_session(session_id), [("action", "renew")])
+    return _post(_session(session_id), _pairs(action="renew"))
 
 
 def build_destroy(session_id: str) -> Request:
@@ -109,8 +112,11 @@ def build_create(launch: Launch, *, headers: Headers = ()) -> Request:
     Args:
         launch: what, from `SessionSpec.launches`.
         headers: further headers, such as `registry_header` gives.
+
+    Raises:
+        InvalidRequest: it is more than a server reads.
     """
-    return _post("session", launch.form(), headers)
+    return _post("session", _create_pairs(launch), headers)
 
 
 def build_stats() -> Request:
@@ -178,13 +184,11 @@ def build_app_create(
         headers: further headers, such as `registry_header` gives.
 
     Raises:
-        InvalidRequest: the id cannot be one, or an argument is out of bounds.
+        InvalidRequest: an argument cannot be what it should be.
     """
     check_cores(cores)
     check_ram(ram)
-    pairs = [("image", full_image(image))]
-    pairs += [] if cores is None else [("cores", plain_number(cores))]
-    pairs += [] if ram is None else [("ram", str(ram))]
+    pairs = _pairs(image=full_image(image), cores=cores, ram=ram)
     return _post(f"{_session(session_id)}/app", pairs, headers)
 
 
@@ -216,11 +220,41 @@ def _app(session_id: str, app_id: str) -> str:
     return f"{_session(session_id)}/app/{quote(check_id(app_id, 'app id'), safe='')}"
 
 
+def _create_pairs(launch: Launch) -> Pairs:
+    spec = launch.spec
+    pairs = _pairs(
+        name=launch.name,
+        image=spec.image,
+        type=spec.kind.value,
+        cores=spec.cores,
+        ram=spec.ram,
+        gpus=spec.gpus,
+        cmd=spec.cmd,
+        # An empty "args" would be one empty argument.
+        args=" ".join(spec.args) or None,
+    )
+    return pairs + [("env", f"{key}={value}") for key, value in launch.env.items()]
+
+
+def _pairs(**given: str | float | None) -> Pairs:
+    return [(key, _written(value)) for key, value in given.items() if value is not None]
+
+
+def _written(value: str | float) -> str:
+    """Write 2.0 as ``2``, which servers that want whole cores take too."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _get(path: str, accept: str = "application/json", **query: str | None) -> Request:
-    pairs = [(key, value) for key, value in query.items() if value is not None]
+    pairs = _pairs(**query)
     return Request("GET", f"{path}?{urlencode(pairs)}" if pairs else path, accept=accept)
 
 
-def _post(path: str, pairs: Sequence[tuple[str, str]], headers: Headers = ()) -> Request:
+def _post(path: str, pairs: Pairs, headers: Headers = ()) -> Request:
     form = urlencode(pairs).encode("ascii")
+    if len(form) > MAX_FORM:
+        raise InvalidRequest(
+            f"args and env make a form of {len(form)} bytes, and the server reads {MAX_FORM}: "
+            "put large data into files"
+        )
     return Request("POST", path, form=form, accept=TEXT, headers=headers)

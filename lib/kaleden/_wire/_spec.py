@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from attrs import field, frozen
 
@@ -126,25 +125,3 @@ class Launch:
             "REPLICA_ID": str(self.replica),
             "REPLICA_COUNT": str(self.replicas),
         }
-
-    def form(self) -> list[tuple[str, str]]:
-        """Return the parameters of the create request, in the server's words."""
-        spec = self.spec
-        given: dict[str, Any] = {
-            "name": self.name,
-            "image": spec.image,
-            "type": spec.kind.value,
-            "cores": None if spec.cores is None else plain_number(spec.cores),
-            "ram": spec.ram,
-            "gpus": spec.gpus,
-            "cmd": spec.cmd,
-            # An empty "args" would be one empty argument.
-            "args": " ".join(spec.args) or None,
-        }
-        pairs = [(key, str(value)) for key, value in given.items() if value is not None]
-        return pairs + [("env", f"{key}={value}") for key, value in self.env.items()]
-
-
-def plain_number(value: float) -> str:
-    """Write a number as people do: ``2`` for 2.0, which servers that want whole cores take too."""
-    return str(int(value)) if float(value).is_integer() else str(value)

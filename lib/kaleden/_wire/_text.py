@@ -25,7 +25,7 @@ def decoded(body: bytes) -> str:
 
 def one_line(text: str, limit: int = LIMIT) -> str:
     """Return *text* on one line, without control characters, cut to *limit* characters."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])
+    printable = "".join(c if c.isprintable() else " " for c in text.strip()[: 4 * limit])
     line = " ".join(printable.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 

@@ -19,8 +19,8 @@ GIB = 2**30
 
 _QUANTITY = re.compile(r"(\d{1,30}(?:\.\d{0,30})?)\s*([A-Za-z]{0,3})", re.ASCII)
 # Session objects give memory as decimal GB without a unit, so that is what a bare number is.
-_BYTES: dict[str, float] = {"": 10**9, "B": 1, "k": 10**3} | {
-    f"{letter}{suffix}": base**power
+_BYTES = {"": 1e9, "B": 1.0, "k": 1e3} | {
+    f"{letter}{suffix}": float(base**power)
     for power, letter in enumerate("KMGTPE", 1)
     for suffix, base in {"": 1000, "B": 1000, "i": 1024, "iB": 1024}.items()
 }

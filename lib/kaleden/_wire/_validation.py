@@ -202,14 +202,15 @@ def _check_variable(key: object, setting: object) -> None:
             f"env name {shown(key)} is no variable's name: use letters, digits and '_', "
             "and no digit first"
         )
+    what = f"env[{shown(key)}]"
     if not isinstance(setting, str):
         kind = type(setting).__name__
-        raise InvalidRequest(f"env[{key!r}] must be a string, not {kind}: use str(...)")
+        raise InvalidRequest(f"{what} must be a string, not {kind}: use str(...)")
     if not setting:
-        raise InvalidRequest(f"env[{key!r}] is empty, and the server would drop it: leave it out")
+        raise InvalidRequest(f"{what} is empty, and the server would drop it: leave it out")
     if "=" in setting:
-        raise InvalidRequest(f"env[{key!r}] has '=', and the server would drop it: {_WAY_OUT}")
-    _check_text(f"env[{key!r}]", setting, _WAY_OUT)
+        raise InvalidRequest(f"{what} has '=', and the server would drop it: {_WAY_OUT}")
+    _check_text(what, setting, _WAY_OUT)
 
 
 def _check_unquoted(args: str) -> None:
