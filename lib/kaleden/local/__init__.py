@@ -1,0 +1,55 @@
+"""The embedded platform: a Skaha server on this machine.
+
+It speaks the session API as CANFAR's servers do, quirks included, and runs headless sessions as
+real local processes. It is what to develop and test against before going to CANFAR.
+
+::
+
+    async with LocalPlatform() as platform:
+        async with kaleden.AsyncSession(url=platform.url, token=platform.token) as session:
+            ...
+
+``python -m kaleden.local`` runs it by itself. It needs the extra ``local``, and Linux or macOS.
+
+What differs from CANFAR, on purpose:
+
+* There are no images: a headless session's command runs on this machine, as this user, and
+  ``python`` is the interpreter that runs the platform. Any image of a known registry is taken.
+* Every session starts in an empty directory of its own (``PWD``); ``HOME`` is shared by all.
+* Sessions other than headless are no processes: their ``connectURL`` shows a small page.
+* GPUs are counted and not provided. Memory is limited by what a session's processes use in all;
+  cores are book-keeping.
+* Sessions that find no room wait in one queue, strictly in their order.
+* There is one user and one bearer token; no certificates, no cookies, no groups.
+* A call without a login is 401, which some servers answer with 400.
+* A deleted session's processes have about a second to end, not half a minute.
+* ``/v0`` gives the same answers as ``/v1``.
+* The pages ``/`` and ``/logControl`` are missing.
+"""
+
+from __future__ import annotations
+
+try:
+    import anycorn as _anycorn
+    import starlette as _starlette
+except ImportError as error:
+    raise ImportError("kaleden.local needs more packages: pip install 'kaleden[local]'") from error
+
+from kaleden.local._model import Event, Kind, Phase, Session, Spec, Status
+from kaleden.local._platform import Platform, Settings
+from kaleden.local._server import LocalPlatform, Statistics
+
+__all__ = (
+    "Event",
+    "Kind",
+    "LocalPlatform",
+    "Phase",
+    "Platform",
+    "Session",
+    "Settings",
+    "Spec",
+    "Statistics",
+    "Status",
+)
+
+del _anycorn, _starlette

@@ -1,0 +1,303 @@
+"""Headless sessions as local processes: started, watched, measured, and ended as whole trees.
+
+A session's command runs in a session (``setsid``) of its own and, where the kernel allows it, as
+the first process of a PID namespace: with that process all others end, whatever they did to
+get away. Elsewhere its process group is killed, and then every process that carries the session's
+mark in its environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from anyio import CancelScope, CapacityLimiter, to_thread
+from attrs import define, field, frozen
+
+from kaleden.local._model import Forget, Order, Session, Spec, Start, Stop
+from kaleden.local._platform import GIB, Platform
+from kaleden.local._procfs import Usage, children_of, kill_marked, tree_usage
+
+MARK = "KALEDEN_LOCAL"
+_UNSHARE = ("--pid", "--fork", "--kill-child", "--mount-proc")
+# The first is for root, whose files other users may not be mapped into a namespace.
+_NAMESPACES = (
+    ("unshare", *_UNSHARE),
+    ("unshare", "--user", "--map-current-user", *_UNSHARE),
+)
+# Twice the limit: who goes beyond it a little is told so by the watch, which can say why; the
+# kernel refuses only what could do the machine harm before the watch comes round again.
+_LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
+# In a namespace the shell stays, as its first process: the kernel keeps SIGTERM from a first
+# process that does not expect it, and the session's command is to have it.
+_LIMITED_FIRST = 'ulimit -d "$1" 2>/dev/null; shift; "$@"; exit $?'
+
+
+@cache
+def find_namespace() -> tuple[str, ...]:
+    """Find the command that starts another in a PID namespace; empty if the kernel refuses."""
+    for command in _NAMESPACES:
+        with suppress(OSError, subprocess.TimeoutExpired):
+            probe = subprocess.run(  # noqa: S603 - fixed words
+                [*command, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=5
+            )
+            if probe.returncode == 0:
+                return command
+    return ()
+
+
+@frozen
+class Files:
+    """Where the sessions' files are.
+
+    ``home`` is the user's, shared by all sessions; ``sessions`` has a directory for each, with
+    its log and its working directory; ``bin`` has a ``python`` for those who ask for one.
+    """
+
+    root: Path
+
+    @property
+    def home(self) -> Path:
+        """The home directory of all sessions."""
+        return self.root / "home"
+
+    def of(self, key: str) -> Path:
+        """Everything of one session."""
+        return self.root / "sessions" / key
+
+    def log(self, key: str) -> Path:
+        """What a session wrote to its standard output and error."""
+        return self.of(key) / "log"
+
+    def work(self, key: str) -> Path:
+        """The directory a session starts in."""
+        return self.of(key) / "work"
+
+    def prepare(self) -> None:
+        """Make the directories that are there for all, and the ``python`` command."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        shims = self.root / "bin"
+        shims.mkdir(exist_ok=True)
+        for name in ("python", "python3"):
+            shim = shims / name
+            shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+            shim.chmod(0o755)
+
+    def path(self) -> str:
+        """The sessions' PATH; ``python`` in it is the interpreter that runs this."""
+        own = (str(Path(sys.executable).parent), str(self.root / "bin"))
+        return os.pathsep.join((*own, os.environ.get("PATH", os.defpath)))
+
+
+def default_command(spec: Spec) -> tuple[str, ...]:
+    """What an image does by itself: it says what it is, and ends."""
+    say = 'echo "$0: session $skaha_sessionid of $skaha_username, no command was given"'
+    return ("sh", "-c", say, spec.image)
+
+
+@define(eq=False)
+class _Job:
+    """A process tree that lives, or is about to."""
+
+    session: Session
+    scope: CancelScope = field(factory=CancelScope)
+    pid: int | None = None
+    usage: Usage = field(factory=Usage)
+    measured: float | None = None
+    why: tuple[str, str] | None = None
+
+
+@define(eq=False)
+class Runner:
+    """Carries out the orders of a `Platform`, and reports to it.
+
+    Args:
+        platform: who gives the orders.
+        files: where files go.
+        clock: gives seconds since the epoch.
+        settle: called after each report, to have new orders carried out.
+        mark: what the processes of this platform are known by, in their environment.
+        hostname: what sessions are told of their host.
+        grace: seconds that processes have between SIGTERM and SIGKILL.
+        namespace: the command that starts others in a PID namespace.
+    """
+
+    platform: Platform
+    files: Files
+    clock: Callable[[], float]
+    settle: Callable[[], None]
+    mark: str
+    hostname: str
+    grace: float
+    namespace: tuple[str, ...]
+    _jobs: dict[str, _Job] = field(init=False, factory=dict[str, _Job])
+    # Its own, so that starting sessions takes no threads from the application.
+    _threads: CapacityLimiter = field(init=False, factory=partial(CapacityLimiter, 4))
+
+    @property
+    def alive(self) -> int:
+        """How many process trees there are."""
+        return len(self._jobs)
+
+    def carry_out(self, order: Order, group: anyio.abc.TaskGroup) -> None:
+        """Begin what was ordered, in the group."""
+        match order:
+            case Start(session):
+                job = self._jobs[session.key] = _Job(session)
+                group.start_soon(self._supervise, job)
+            case Stop(key):
+                if key in self._jobs:
+                    self._jobs[key].scope.cancel()
+            case Forget(key):
+                group.start_soon(self._forget, key)
+
+    async def _forget(self, key: str) -> None:
+        with CancelScope(shield=True):
+            remove = partial(shutil.rmtree, self.files.of(key), ignore_errors=True)
+            await to_thread.run_sync(remove, limiter=self._threads)
+
+    async def _supervise(self, job: _Job) -> None:
+        """See a session's process through, from its start to the end of the last of its tree."""
+        key = job.session.key
+        code: int | None = None
+        try:
+            with job.scope:
+                code = await self._run(job)
+        finally:
+            del self._jobs[key]
+            self.platform.ended(key, self.clock(), code, job.why)
+            self.settle()
+
+    async def _run(self, job: _Job) -> int | None:
+        with CancelScope(shield=True):
+            prepare = partial(self._prepare, job.session)
+            command = await to_thread.run_sync(prepare, limiter=self._threads)
+            if command is None:
+                return self._cannot_start(job)
+            process = await self._open(job.session, command)
+        try:
+            job.pid = process.pid
+            self.platform.started(job.session.key, self.clock())
+            return await process.wait()
+        finally:
+            with CancelScope(shield=True):
+                await self._end(job.session, process)
+
+    def _cannot_start(self, job: _Job) -> None:
+        word = job.session.spec.command[0]
+        message = (
+            "Error: failed to create containerd task: failed to create shim task: OCI runtime "
+            f'create failed: exec: "{word}": executable file not found in $PATH: unknown'
+        )
+        job.why = ("Failed", message)
+
+    def _prepare(self, session: Session) -> tuple[str, ...] | None:
+        """Make the session's files; return its command, or None if there is no such program."""
+        work = self.files.work(session.key)
+        work.mkdir(parents=True, exist_ok=True)
+        self.files.log(session.key).touch()
+        program, *words = session.spec.command or default_command(session.spec)
+        found = shutil.which(
+            str(work / program) if "/" in program else program, path=self.files.path()
+        )
+        return None if found is None else (found, *words)
+
+    async def _open(self, session: Session, command: tuple[str, ...]) -> anyio.abc.Process:
+        limit = 2 * session.spec.max_ram // 1024
+        script = _LIMITED_FIRST if self.namespace else _LIMITED
+        limited = ("sh", "-c", script, "sh", str(limit), *command)
+        log = await to_thread.run_sync(
+            self.files.log(session.key).open, "ab", limiter=self._threads
+        )
+        with log:
+            return await anyio.open_process(
+                [*self.namespace, *limited],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.files.work(session.key),
+                env=self._environment(session),
+                start_new_session=True,
+            )
+
+    def _environment(self, session: Session) -> dict[str, str]:
+        """A clean one: nothing of this process's own but where programs are."""
+        return {
+            "LANG": "C.UTF-8",
+            "PATH": self.files.path(),
+            **dict(session.spec.env),
+            "HOME": str(self.files.home),
+            "PWD": str(self.files.work(session.key)),
+            "OMP_NUM_THREADS": str(max(1, session.spec.millicores // 1000)),
+            "skaha_hostname": self.hostname,
+            "skaha_sessionid": session.id,
+            "skaha_username": session.user,
+            MARK: f"{self.mark}/{session.id}",
+        }
+
+    async def _end(self, session: Session, process: anyio.abc.Process) -> None:
+        """End what is left of a session's tree: ask, wait for the grace, then kill."""
+        if process.returncode is None:
+            _signal_group(process.pid, signal.SIGTERM)
+            with anyio.move_on_after(self.grace):
+                await process.wait()
+        if process.returncode is None:
+            self._kill(process.pid)
+            with anyio.move_on_after(self.grace):
+                await process.wait()
+        _signal_group(process.pid, signal.SIGKILL)
+        await process.aclose()
+        if not self.namespace:
+            await to_thread.run_sync(self._sweep, session.id, limiter=self._threads)
+
+    def _kill(self, pid: int) -> None:
+        """Kill a tree; of a namespace, its first process, which ends when all others have."""
+        first = children_of(pid) if self.namespace else []
+        for child in first:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        if not first:
+            _signal_group(pid, signal.SIGKILL)
+
+    def _sweep(self, id_: str) -> None:
+        while kill_marked(f"{MARK}={self.mark}/{id_}"):
+            pass
+
+    async def watch(self) -> None:
+        """Measure all sessions once, and end those that use more memory than they may."""
+        jobs = {job.pid: job for job in self._jobs.values() if job.pid is not None}
+        if not jobs:
+            return
+        usages = await to_thread.run_sync(tree_usage, list(jobs), limiter=self._threads)
+        now = anyio.current_time()
+        for pid, usage in usages.items():
+            self._note_usage(jobs[pid], usage, now)
+
+    def _note_usage(self, job: _Job, usage: Usage, now: float) -> None:
+        cores = None
+        if job.measured is not None and now > job.measured:
+            cores = max(0.0, usage.seconds - job.usage.seconds) / (now - job.measured)
+        self.platform.measured(job.session.key, usage.ram, cores)
+        job.usage, job.measured = usage, now
+        limit = job.session.spec.max_ram
+        if usage.ram > limit:
+            job.why = ("OOMKilled", f"Container used more than its limit of {limit / GIB:g} GiB")
+            if job.pid is not None:
+                self._kill(job.pid)
+            job.scope.cancel()
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    """Send a signal to the process group that a session's process leads, if any of it is left."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

@@ -1,0 +1,308 @@
+"""`LocalPlatform`: the embedded platform as a context manager, with a port of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import anyio
+import anyio.abc
+from anyio import AsyncContextManagerMixin, CancelScope, to_thread
+from anycorn import Config, serve
+from attrs import frozen
+
+from kaleden.local._app import Traffic, make_app
+from kaleden.local._model import Status
+from kaleden.local._platform import GIB, Platform, Settings
+from kaleden.local._procfs import kill_marked
+from kaleden.local._runner import MARK, Files, Runner, find_namespace
+from kaleden.local._service import Service
+from kaleden.local._store import Store, freeze
+
+HOST = "127.0.0.1"
+TICK = 0.25
+
+
+@frozen
+class Statistics:
+    """What a platform has seen and has now.
+
+    Args:
+        requests: HTTP requests so far.
+        in_flight: requests that are being answered.
+        max_in_flight: the most that were at a time.
+        sessions: how many there are, by status.
+        processes: how many sessions have processes that live.
+    """
+
+    requests: int
+    in_flight: int
+    max_in_flight: int
+    sessions: dict[Status, int]
+    processes: int
+
+
+class LocalPlatform(AsyncContextManagerMixin):
+    """A Skaha server on this machine, whose headless sessions are local processes.
+
+    ::
+
+        async with LocalPlatform() as platform:
+            async with kaleden.AsyncSession(url=platform.url, token=platform.token) as session:
+                ...
+
+    Leaving the block ends every process it started, in bounded time, also when the block is left
+    by an exception or a cancellation.
+
+    Args:
+        port: where to listen on 127.0.0.1; 0 takes a free port.
+        cores: capacity in cores. It is book-keeping, so the default is 16 times what there is.
+        ram: capacity in GiB, book-keeping too; 4 for each of the cores by default.
+        token: the bearer token to accept; a random one by default.
+        state: a SQLite file to keep the sessions in; their files go beside it, in a directory
+            with ``.files`` added to the name. Without it, all is forgotten and deleted at the end.
+        clock: gives the time in seconds since the epoch. It moves sessions' deadlines and their
+            being forgotten, and none of the server's own time-outs.
+        user: the name of the one user.
+        max_interactive_sessions: how many of them the user may have at a time.
+        queue: where a session waits for room. True: in a queue, suspended, where it has no events
+            (404). False: as a pod that cannot be scheduled, with an event that says why.
+        grace: seconds that processes have between SIGTERM and SIGKILL.
+        isolate: whether to use PID namespaces; None for: if the kernel allows it.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        cores: float | None = None,
+        ram: float | None = None,
+        token: str | None = None,
+        state: str | os.PathLike[str] | None = None,
+        clock: Callable[[], float] = time.time,
+        user: str = "local",
+        max_interactive_sessions: int = 5,
+        queue: bool = True,
+        grace: float = 1.0,
+        isolate: bool | None = None,
+    ) -> None:
+        cores = 16.0 * (os.cpu_count() or 1) if cores is None else cores
+        ram = 4 * cores if ram is None else ram
+        settings = Settings(
+            millicores=round(1000 * cores),
+            ram=round(GIB * ram),
+            max_interactive_sessions=max_interactive_sessions,
+            queue=queue,
+        )
+        self.user = user
+        self.token = secrets.token_urlsafe(24) if token is None else token
+        self._port = port
+        self._platform = Platform(settings)
+        self._clock = clock
+        self._state = None if state is None else Path(state)
+        self._grace = grace
+        self._isolate = isolate
+        self._url: str | None = None
+        self._app: Traffic | None = None
+        self._runner: Runner | None = None
+        self._store: Store | None = None
+        self._unsaved: list[tuple[str, str | None]] = []
+        self._wake = anyio.Event()
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a version: "http://127.0.0.1:PORT/skaha"."""
+        if self._url is None:
+            raise RuntimeError("a LocalPlatform has a URL once it is entered with `async with`")
+        return self._url
+
+    @property
+    def app(self) -> Traffic:
+        """The ASGI application that is being served, for use without a socket."""
+        if self._app is None:
+            raise RuntimeError("a LocalPlatform has an app once it is entered with `async with`")
+        return self._app
+
+    def statistics(self) -> Statistics:
+        """Tell what the platform has seen and has now."""
+        return Statistics(
+            requests=self.app.requests,
+            in_flight=self.app.in_flight,
+            max_in_flight=self.app.max_in_flight,
+            sessions=self._platform.count(),
+            processes=0 if self._runner is None else self._runner.alive,
+        )
+
+    def __repr__(self) -> str:
+        if self._app is None:
+            return "<LocalPlatform, not entered>"
+        seen = self.statistics()
+        counts = ", ".join(f"{n} {status}" for status, n in seen.sessions.items())
+        return f"<LocalPlatform {self._url}, {counts or 'no sessions'}>"
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        if self._url is not None:
+            raise RuntimeError("a LocalPlatform is entered once: make another")
+        namespace = await to_thread.run_sync(_choose_namespace, self._isolate)
+        raised: BaseException | None = None
+        with _listen(self._port) as listener:
+            async with self._files() as files, self._memory() as mark:
+                try:
+                    async with anyio.create_task_group() as group:
+                        await self._open(group, listener, files, mark, namespace)
+                        try:
+                            yield self
+                        except BaseException as error:
+                            raised = error
+                            raise
+                        finally:
+                            self._platform.close()
+                            group.cancel_scope.cancel()
+                except BaseExceptionGroup as errors:
+                    if errors.exceptions != (raised,):
+                        raise
+        if raised is not None:
+            # As itself, not in the group that the task group makes of it.
+            raise raised
+
+    async def _open(
+        self,
+        group: anyio.abc.TaskGroup,
+        listener: socket.socket,
+        files: Files,
+        mark: str,
+        namespace: tuple[str, ...],
+    ) -> None:
+        """Begin to serve; the port accepts connections when this returns."""
+        origin = f"http://{HOST}:{listener.getsockname()[1]}"
+        settle = partial(self._settle, group)
+        self._runner = Runner(
+            platform=self._platform,
+            files=files,
+            clock=self._clock,
+            settle=settle,
+            mark=mark,
+            hostname=HOST,
+            grace=self._grace,
+            namespace=namespace,
+        )
+        service = Service(self._platform, origin, files.log)
+        self._app = make_app(
+            service, user=self.user, token=self.token, clock=self._clock, settle=settle
+        )
+        group.start_soon(self._tick, self._runner, settle)
+        if self._store is not None:
+            group.start_soon(self._keep, self._store)
+        await group.start(
+            partial(serve, shutdown_trigger=anyio.sleep_forever), self._app, _config(listener)
+        )
+        self._url = service.base
+        settle()
+
+    def _settle(self, group: anyio.abc.TaskGroup) -> None:
+        """Have done what the platform decided, and have remembered what changed."""
+        assert self._runner is not None
+        for order in self._platform.take_orders():
+            self._runner.carry_out(order, group)
+        changes = self._platform.take_changes()
+        if self._store is not None and changes:
+            self._unsaved += [(key, s and freeze(s)) for key, s in changes]
+            self._wake.set()
+
+    async def _tick(self, runner: Runner, settle: Callable[[], None]) -> None:
+        while True:
+            await anyio.sleep(TICK)
+            await runner.watch()
+            self._platform.advance(self._clock())
+            settle()
+
+    async def _keep(self, store: Store) -> None:
+        """Write down what changed, a batch at a time."""
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            await self._save(store)
+
+    async def _save(self, store: Store) -> None:
+        batch, self._unsaved = self._unsaved, []
+        with CancelScope(shield=True):
+            await to_thread.run_sync(store.save, batch)
+
+    @asynccontextmanager
+    async def _files(self) -> AsyncIterator[Files]:
+        """Give the sessions' directory: the state's own, or one for the time of the block."""
+        if self._state is not None:
+            files = Files(Path(f"{self._state}.files").absolute())
+            await to_thread.run_sync(files.prepare)
+            yield files
+            return
+
+        make = partial(tempfile.TemporaryDirectory, prefix="kaleden-", ignore_cleanup_errors=True)
+        directory = await to_thread.run_sync(make)
+        try:
+            files = Files(Path(directory.name))
+            await to_thread.run_sync(files.prepare)
+            yield files
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(directory.cleanup)
+
+    @asynccontextmanager
+    async def _memory(self) -> AsyncIterator[str]:
+        """Recall an earlier life from the state, if there is one; give the processes' mark."""
+        if self._state is None:
+            yield secrets.token_urlsafe(24)
+            return
+
+        store = self._store = await to_thread.run_sync(Store, self._state)
+        try:
+            mark = await to_thread.run_sync(store.value, "mark")
+            # An earlier life that was killed may have left processes, whose end nobody would see.
+            await to_thread.run_sync(kill_marked, f"{MARK}={mark}/")
+            self._platform.restore(await to_thread.run_sync(store.load), self._clock())
+            yield mark
+        finally:
+            await self._save(store)
+            store.close()
+
+
+def _choose_namespace(isolate: bool | None) -> tuple[str, ...]:
+    if isolate is False:
+        return ()
+    namespace = find_namespace()
+    if isolate and not namespace:
+        raise RuntimeError("this system gives no PID namespaces: leave `isolate` out, or say False")
+    return namespace
+
+
+def _listen(port: int) -> socket.socket:
+    """Take a port on the loopback interface; the server begins to listen on it."""
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _config(listener: socket.socket) -> Config:
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.backlog = 1024
+    config.errorlog = None
+    config.h11_max_incomplete_size = 65536
+    config.include_server_header = False
+    config.keep_alive_max_requests = 10**9
+    config.keep_alive_timeout = 60
+    return config
