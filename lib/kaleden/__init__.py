@@ -1,0 +1,96 @@
+"""Start, watch and end compute sessions on the CANFAR Science Platform, from trio or asyncio."""
+
+from __future__ import annotations
+
+from kaleden import distributed
+from kaleden._client import SessionStatistics
+from kaleden._engine import OutcomeStream
+from kaleden._errors import (
+    BadRequest,
+    ConfigurationError,
+    ConnectFailed,
+    ConnectionLost,
+    FailureKind,
+    InvalidRequest,
+    KaledenError,
+    NotAuthenticated,
+    NotAuthorized,
+    NotDestroyed,
+    NotFound,
+    NotOpened,
+    ProtocolError,
+    QuotaExceeded,
+    RequestError,
+    ServerError,
+    SessionNotOpen,
+    TimedOut,
+    Unavailable,
+    UnknownEffect,
+    WrongEventLoop,
+)
+from kaleden._exports import publish as _publish
+from kaleden._gate import GateStatistics
+from kaleden._http import HttpxStatistics
+from kaleden._outcomes import BatchError, Failure, Outcome, Outcomes, Success
+from kaleden._session import AsyncSession
+from kaleden._stream import Streams
+from kaleden._wire import (
+    TERMINAL,
+    Availability,
+    Context,
+    Event,
+    Image,
+    Kind,
+    SessionInfo,
+    SessionSpec,
+    Stats,
+    Status,
+)
+
+__all__ = (
+    "TERMINAL",
+    "AsyncSession",
+    "Availability",
+    "BadRequest",
+    "BatchError",
+    "ConfigurationError",
+    "ConnectFailed",
+    "ConnectionLost",
+    "Context",
+    "Event",
+    "Failure",
+    "FailureKind",
+    "GateStatistics",
+    "HttpxStatistics",
+    "Image",
+    "InvalidRequest",
+    "KaledenError",
+    "Kind",
+    "NotAuthenticated",
+    "NotAuthorized",
+    "NotDestroyed",
+    "NotFound",
+    "NotOpened",
+    "Outcome",
+    "OutcomeStream",
+    "Outcomes",
+    "ProtocolError",
+    "QuotaExceeded",
+    "RequestError",
+    "ServerError",
+    "SessionInfo",
+    "SessionNotOpen",
+    "SessionSpec",
+    "SessionStatistics",
+    "Stats",
+    "Status",
+    "Streams",
+    "Success",
+    "TimedOut",
+    "Unavailable",
+    "UnknownEffect",
+    "WrongEventLoop",
+    "distributed",
+)
+
+_publish(__name__, __all__, globals())

@@ -21,7 +21,7 @@
     │   ├── ServerError                        the server failed
     │   ├── NotDestroyed                       still listed after its delete, or nobody can tell
     │   ├── UnknownEffect                      it may, or may not, have been done
-    │   └── NotRunning                         the session has no page to open yet
+    │   └── NotOpened                          the session's page could not be opened
     └── BatchError (ExceptionGroup)            some of a batch failed; ``.outcomes`` has them all
 
 What a request came to is told by a `FailureKind`; `RequestError` and its children are the same
@@ -68,8 +68,8 @@ class FailureKind(StrEnum):
     """The delete was answered, and a later list still shows the session, or there was no list."""
     UNKNOWN_EFFECT = "unknown_effect"
     """It may have been done: the request went out and its answer was lost."""
-    NOT_RUNNING = "not_running"
-    """The session is not Running, so its page cannot be opened."""
+    NOT_OPENED = "not_opened"
+    """The session's page could not be opened: it is not Running, it has none, or no browser is here."""
     INTERNAL = "internal"
     """A fault in kaleden or in the transport it was given: please report it."""
 
@@ -189,7 +189,33 @@ class UnknownEffect(RequestError):
     kind = FailureKind.UNKNOWN_EFFECT
 
 
-class NotRunning(RequestError):
-    """The session is not Running."""
+class NotOpened(RequestError):
+    """The session's page could not be opened."""
 
-    kind = FailureKind.NOT_RUNNING
+    kind = FailureKind.NOT_OPENED
+
+
+_BY_KIND: dict[FailureKind, type[RequestError]] = {
+    error.kind: error
+    for error in (
+        BadRequest,
+        ConnectFailed,
+        ConnectionLost,
+        NotAuthenticated,
+        NotAuthorized,
+        NotDestroyed,
+        NotFound,
+        NotOpened,
+        ProtocolError,
+        QuotaExceeded,
+        ServerError,
+        TimedOut,
+        Unavailable,
+        UnknownEffect,
+    )
+}
+
+
+def error_class(kind: FailureKind) -> type[RequestError]:
+    """Find the exception that says the same as *kind*; `RequestError` itself for the others."""
+    return _BY_KIND.get(kind, RequestError)

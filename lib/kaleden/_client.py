@@ -1,0 +1,110 @@
+"""The lifetime of a client: what it is made of, and when that is open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self, TypeVar, final
+
+from anyio import AsyncContextManagerMixin
+from attrs import frozen
+
+from kaleden._credentials import Endpoint, check_token, parse_endpoint
+from kaleden._engine import Engine, Operation
+from kaleden._errors import SessionNotOpen
+from kaleden._gate import Gate, GateStatistics
+from kaleden._http import HttpxStatistics, HttpxTransport, Transport
+from kaleden._policy import Limits
+from kaleden._wire import Request, Response
+
+T = TypeVar("T")
+
+
+@final
+@frozen
+class SessionStatistics:
+    """The state of an `AsyncSession`.
+
+    Attributes:
+        gate: requests in flight and waiting.
+        transport: connections; None for a transport that does not tell.
+    """
+
+    gate: GateStatistics
+    transport: HttpxStatistics | None
+
+
+class Client(AsyncContextManagerMixin):
+    """Opens and closes what the operations of an `AsyncSession` need; that class says what the arguments are."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        version: str = "v1",
+        timeout: float = 30.0,
+        create_timeout: float = 180.0,
+        concurrency: int = 32,
+        create_concurrency: int = 8,
+        transport: Transport | None = None,
+    ) -> None:
+        self._limits = Limits(timeout, create_timeout, concurrency, create_concurrency)
+        self._transport = transport
+        self._token = token
+        self._endpoint: Endpoint | None = None
+        if transport is None:
+            self._endpoint = parse_endpoint(url, version)
+            check_token(token, self._endpoint)
+        self._current: Engine | None = None
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        async with AsyncExitStack() as stack:
+            transport = self._transport or await stack.enter_async_context(self._http())
+            self._current = Engine(Gate(self._limits.concurrency), transport)
+            try:
+                yield self
+            finally:
+                self._current.close()
+                self._current = None
+
+    def _http(self) -> HttpxTransport:
+        endpoint = self._endpoint
+        assert endpoint is not None  # noqa: S101  # set whenever no transport was given
+        return HttpxTransport(
+            endpoint.root,
+            endpoint.base,
+            self._token,
+            connections=self._limits.concurrency,
+            # A proxy has no business between two programs of this machine.
+            trust_env=not endpoint.loopback,
+        )
+
+    @property
+    def _engine(self) -> Engine:
+        if self._current is None:
+            raise SessionNotOpen("open the session first: `async with AsyncSession(...) as session:`")
+
+        return self._current
+
+    def statistics(self) -> SessionStatistics:
+        """Tell the state of the session's gate and connections now.
+
+        Raises:
+            SessionNotOpen: the session is not open.
+        """
+        transport = self._engine.transport
+        told = transport.statistics() if isinstance(transport, HttpxTransport) else None
+        return SessionStatistics(self._engine.gate.statistics(), told)
+
+    def __repr__(self) -> str:
+        where = "own transport" if self._endpoint is None else self._endpoint.base
+        state = "not open" if self._current is None else repr(self._current.gate)
+        return f"<AsyncSession {where}: {state}>"
+
+    async def _ask(self, name: str, request: Request, parse: Callable[[Response], T]) -> T:
+        """Send the one request of a method that is about no session in particular."""
+        return await self._engine.ask(
+            Operation(name, lambda _: request, parse, self._limits.timeout)
+        )

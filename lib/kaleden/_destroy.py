@@ -1,0 +1,93 @@
+"""Ending sessions, and making sure.
+
+The server answers every delete with 200: for an unknown session, and also when the delete failed. So the
+answers count for little, and one list that begins after the last of them decides.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TypeAlias
+
+from attrs import evolve
+
+from kaleden import _operations
+from kaleden._engine import Engine, Keys
+from kaleden._errors import FailureKind, RequestError
+from kaleden._outcomes import Failure, Outcome, Outcomes, Success
+from kaleden._policy import Limits
+from kaleden._wire import SessionInfo, Status
+
+Listed: TypeAlias = dict[str, SessionInfo] | Failure
+
+# Of these it is not known whether the delete was done; if the session is gone, it does not matter.
+_UNDECIDED = frozenset(
+    {
+        FailureKind.CONNECTION_LOST,
+        FailureKind.NOT_FOUND,
+        FailureKind.PROTOCOL,
+        FailureKind.SERVER_ERROR,
+        FailureKind.TIMED_OUT,
+    }
+)
+
+
+async def destroy(engine: Engine, limits: Limits, keys: Keys) -> Outcomes[bool]:
+    """Delete sessions, then list once and report as destroyed what is absent or terminating."""
+    answers = await engine.collect(_operations.destroy(limits), keys)
+    again = partial(destroy, engine, limits)
+    if not any(_is_open(answer) for answer in answers):
+        return Outcomes("destroy", answers, again=again)
+
+    listed = await _list(engine, limits)
+    return Outcomes("destroy", [_verdict(answer, listed) for answer in answers], again=again)
+
+
+def _is_open(answer: Outcome[bool]) -> bool:
+    """Whether only a list can tell what came of the delete."""
+    return isinstance(answer, Success) or answer.kind in _UNDECIDED
+
+
+async def _list(engine: Engine, limits: Limits) -> Listed:
+    try:
+        listing = await engine.ask(_operations.fetch(limits))
+    except RequestError as error:
+        return error.failure
+
+    return {session.id: session for session in listing.sessions}
+
+
+def _verdict(answer: Outcome[bool], listed: Listed) -> Outcome[bool]:
+    if not _is_open(answer):
+        return answer
+
+    if isinstance(listed, Failure):
+        return _unproven(answer, listed)
+
+    session = listed.get(answer.key)
+    if session is None or session.status == Status.TERMINATING:
+        return Success(answer.key, True, answer.attempts, answer.elapsed)
+
+    return answer if isinstance(answer, Failure) else _survivor(answer, session)
+
+
+def _survivor(answer: Success[bool], session: SessionInfo) -> Failure:
+    message = f"the server answered the delete with success, and still lists the session as {session.status}"
+    return Failure(
+        answer.key,
+        FailureKind.NOT_DESTROYED,
+        message,
+        sent=True,
+        attempts=answer.attempts,
+        elapsed=answer.elapsed,
+    )
+
+
+def _unproven(answer: Outcome[bool], listing: Failure) -> Failure:
+    if isinstance(answer, Failure):
+        return answer
+
+    message = f"the delete was answered, and the list that should prove it failed: {listing.message}"
+    return evolve(
+        listing, key=answer.key, kind=FailureKind.NOT_DESTROYED, message=message, sent=True
+    )

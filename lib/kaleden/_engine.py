@@ -1,0 +1,360 @@
+"""One request, and the fan-out over many.
+
+`Engine.attempt` takes a request through the house: built, admitted by the gate, sent, classified, parsed.
+It never raises an error; what went wrong is its result. `Engine.collect` and `Engine.stream` let a
+handful of workers draw keys from one iterator, so what waits costs nothing but its place in the caller's
+own iterable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, final
+
+import anyio
+from anyio.lowlevel import checkpoint, current_token
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from attrs import evolve, frozen
+
+from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEventLoop
+from kaleden._gate import Gate
+from kaleden._http import Transport, TransportError
+from kaleden._outcomes import Failure, Outcome, Outcomes, Success
+from kaleden._tasks import open_task_group
+from kaleden._wire import Request, Response, SessionInfo, UnreadableReply, classify
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+Keys: TypeAlias = Iterable[Any] | AsyncIterable[Any]
+
+# After these a request that is not idempotent may have had its effect.
+_AMBIGUOUS = frozenset(
+    {
+        FailureKind.CONNECTION_LOST,
+        FailureKind.INTERNAL,
+        FailureKind.PROTOCOL,
+        FailureKind.SERVER_ERROR,
+        FailureKind.TIMED_OUT,
+    }
+)
+
+
+@final
+@frozen
+class Operation(Generic[T]):
+    """What to do with each key.
+
+    Attributes:
+        name: the session method, as it is shown to the user.
+        build: makes the request for one key, or raises `InvalidRequest`.
+        parse: reads the value from a reply with a good status.
+        timeout: seconds for one attempt, from the gate to the last byte of the reply.
+        workers: attempts at once, at most; None leaves it to the gate.
+        idempotent: whether doing it twice is the same as doing it once.
+    """
+
+    name: str
+    build: Callable[[Any], Request]
+    parse: Callable[[Response], T]
+    timeout: float
+    workers: int | None = None
+    idempotent: bool = True
+
+
+class Sink(Protocol[T_contra]):
+    """Where a worker's outcomes go."""
+
+    def claim(self, key: str) -> bool:
+        """Tell whether *key* is to be asked for; a second claim of it may be refused."""
+        ...
+
+    async def deliver(self, outcome: Outcome[T_contra]) -> None:
+        """Take one outcome; may wait until there is room for it."""
+        ...
+
+
+@final
+class Collected(Generic[T]):
+    """A sink that keeps everything, one outcome per distinct key, in the order of the claims.
+
+    Attributes:
+        known: the outcome of each key that was claimed; None while it is on its way.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, Outcome[T] | None] = {}
+
+    def claim(self, key: str) -> bool:
+        """Take *key* the first time it comes."""
+        if key in self.known:
+            return False
+
+        self.known[key] = None
+        return True
+
+    async def deliver(self, outcome: Outcome[T]) -> None:
+        """Keep *outcome*."""
+        self.known[outcome.key] = outcome
+
+    @property
+    def done(self) -> list[Outcome[T]]:
+        """The outcomes that are known by now."""
+        return [outcome for outcome in self.known.values() if outcome is not None]
+
+    @property
+    def pending(self) -> list[str]:
+        """The keys that were claimed and have no outcome yet."""
+        return [key for key, outcome in self.known.items() if outcome is None]
+
+
+@final
+class _Handed(Generic[T]):
+    """A sink that hands each outcome to the consumer of a stream and keeps nothing."""
+
+    def __init__(self, send: MemoryObjectSendStream[Outcome[T]]) -> None:
+        self._send = send
+
+    def claim(self, key: str) -> bool:
+        # To know what came before would take memory for every key.
+        return True
+
+    async def deliver(self, outcome: Outcome[T]) -> None:
+        await self._send.send(outcome)
+
+
+@final
+class OutcomeStream(Generic[T]):
+    """The outcomes of a stream, each as soon as it is known: ``async for outcome in results``.
+
+    Nothing is kept: a worker holds its outcome until it is taken, and asks for no other one meanwhile.
+    """
+
+    __slots__ = ("_receive",)
+
+    def __init__(self, receive: MemoryObjectReceiveStream[Outcome[T]]) -> None:
+        self._receive = receive
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome[T]:
+        return await self._receive.__anext__()
+
+
+@final
+class Engine:
+    """Sends requests through one gate and one transport, in the event loop in which it was made.
+
+    Args:
+        gate: admits requests.
+        transport: carries them.
+    """
+
+    def __init__(self, gate: Gate, transport: Transport) -> None:
+        self.gate = gate
+        self.transport = transport
+        self._loop = current_token()
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse every later use."""
+        self._closed = True
+
+    def check(self) -> None:
+        """Make sure that requests can be sent, and from here.
+
+        Raises:
+            SessionNotOpen: the client was left.
+            WrongEventLoop: this is another event loop than the client's.
+        """
+        if self._closed:
+            raise SessionNotOpen("this session is closed: use it inside its `async with` block")
+
+        if current_token() != self._loop:
+            msg = (
+                "this session belongs to the event loop in which it was entered: its connections and its "
+                "limit live there. Enter another AsyncSession here, or come back to that loop with "
+                "anyio.from_thread.run"
+            )
+            raise WrongEventLoop(msg)
+
+    async def ask(self, operation: Operation[T]) -> T:
+        """Send the one request of an operation that is about no session in particular.
+
+        Raises:
+            RequestError: the request failed.
+            InvalidRequest: it was refused before it was sent.
+        """
+        [outcome] = await self.collect(operation, [operation.name])
+        if isinstance(outcome, Failure):
+            raise outcome.to_exception()
+
+        return outcome.value
+
+    async def collect(
+        self, operation: Operation[T], keys: Keys, into: Collected[T] | None = None
+    ) -> Outcomes[T]:
+        """Run *operation* over *keys* and gather what became of them.
+
+        Args:
+            operation: what to do with each key.
+            keys: the keys; one that comes twice is asked for once.
+            into: where to gather, for a caller who needs what is known also when this does not return.
+
+        Returns:
+            One outcome per distinct key, in the order in which the keys came.
+
+        Raises:
+            Exception: only what the caller's own iterable raised.
+        """
+        self.check()
+        await checkpoint()
+        sink = Collected[T]() if into is None else into
+        await self._fan_out(operation, keys, sink)
+        return Outcomes(operation.name, sink.done, again=partial(self.collect, operation))
+
+    @asynccontextmanager
+    async def stream(self, operation: Operation[T], keys: Keys) -> AsyncGenerator[OutcomeStream[T]]:
+        """Run *operation* over *keys* and hand on each outcome once it is known, in no set order.
+
+        Leaving the block early cancels what is on its way.
+        """
+        self.check()
+        await checkpoint()
+        send, receive = anyio.create_memory_object_stream[Outcome[T]](0)
+
+        async def produce() -> None:
+            with send:
+                await self._fan_out(operation, keys, _Handed(send))
+
+        # The ends are closed after the group is cancelled: a worker that found its consumer gone would fail.
+        with send, receive:
+            async with open_task_group() as group:
+                group.start_soon(produce)
+                yield OutcomeStream(receive)
+                group.cancel_scope.cancel()
+
+    async def _fan_out(self, operation: Operation[T], keys: Keys, sink: Sink[T]) -> None:
+        async with _open_source(keys) as source, open_task_group() as group:
+            for _ in range(self._workers(operation, keys)):
+                group.start_soon(self._work, operation, source, sink)
+
+    def _workers(self, operation: Operation[T], keys: Keys) -> int:
+        limit = self.gate.limit
+        length = len(keys) if isinstance(keys, Sized) else limit
+        return min(limit, operation.workers or limit, length)
+
+    async def _work(
+        self, operation: Operation[T], source: AsyncIterator[Any], sink: Sink[T]
+    ) -> None:
+        async for item in source:
+            target = item.id if isinstance(item, SessionInfo) else item
+            if sink.claim(_key(target)):
+                await sink.deliver(await self.attempt(operation, target))
+
+    async def attempt(self, operation: Operation[T], target: Any) -> Outcome[T]:
+        """Send one request and say what became of it; never raises an error."""
+        started = anyio.current_time()
+        outcome = await self._attempt(operation, target)
+        if isinstance(outcome, Failure) and not operation.idempotent:
+            outcome = _admit_doubt(outcome)
+
+        return evolve(outcome, elapsed=anyio.current_time() - started)
+
+    async def _attempt(self, operation: Operation[T], target: Any) -> Outcome[T]:
+        key = _key(target)
+        try:
+            request = operation.build(target)
+            return _judge(key, operation, await self._send(request, operation.timeout))
+        except InvalidRequest as error:
+            # Without this a million bad ids would hold the event loop until the last.
+            await checkpoint()
+            return Failure(key, FailureKind.INVALID, str(error), attempts=0)
+        except TransportError as error:
+            return Failure(key, error.kind, error.message, sent=error.sent)
+        except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
+            message = f"please report this: {type(error).__name__}: {error}"
+            return Failure(key, FailureKind.INTERNAL, message, sent=True)
+
+    async def _send(self, request: Request, timeout: float) -> Response:
+        async with self.gate:
+            with anyio.move_on_after(timeout):
+                return await self.transport.send(request)
+
+        raise TransportError(
+            FailureKind.TIMED_OUT, f"no whole reply within {timeout:g} seconds", sent=True
+        )
+
+
+@final
+class _Shared:
+    """One synchronous iterator that many workers draw from; nothing can come between its steps."""
+
+    __slots__ = ("_iterator",)
+
+    def __init__(self, keys: Iterable[Any]) -> None:
+        self._iterator = iter(keys)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        for item in self._iterator:
+            return item
+
+        raise StopAsyncIteration
+
+
+@asynccontextmanager
+async def _open_source(keys: Keys) -> AsyncGenerator[AsyncIterator[Any]]:
+    if not isinstance(keys, AsyncIterable):
+        yield _Shared(keys)
+        return
+
+    # Only one task may draw from an asynchronous iterable, so a task of its own does.
+    send, receive = anyio.create_memory_object_stream[Any](0)
+    with send, receive:
+        async with open_task_group() as group:
+            group.start_soon(_feed, keys, send)
+            yield receive
+
+
+async def _feed(keys: AsyncIterable[Any], send: MemoryObjectSendStream[Any]) -> None:
+    with send:
+        try:
+            async for item in keys:
+                await send.send(item)
+        finally:
+            # A generator that is left in its middle may be closed only by the task that ran it.
+            if isinstance(keys, AsyncGenerator):
+                await keys.aclose()
+
+
+def _judge(key: str, operation: Operation[T], response: Response) -> Outcome[T]:
+    """Read a reply: what the server refuses, and what cannot be read, are failures."""
+    refusal = classify(response)
+    if refusal is not None:
+        kind, message, retry_after = refusal.kind, refusal.message, refusal.retry_after
+        return Failure(key, kind, message, response.status, retry_after, sent=True)
+
+    try:
+        return Success(key, operation.parse(response))
+    except UnreadableReply as error:
+        return Failure(key, FailureKind.PROTOCOL, str(error), response.status, sent=True)
+
+
+def _key(target: Any) -> str:
+    """Name an outcome, also of what is no id at all and will be refused."""
+    return target if isinstance(target, str) else repr(target)
+
+
+def _admit_doubt(failure: Failure) -> Failure:
+    """Say of a request that must not be sent twice that it may have had its effect."""
+    if not failure.sent or failure.kind not in _AMBIGUOUS:
+        return failure
+
+    message = f"it may have been done all the same: {failure.message}"
+    return evolve(failure, kind=FailureKind.UNKNOWN_EFFECT, message=message)

@@ -1,0 +1,72 @@
+"""Admission: how many requests of one client may be on their way at once."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import final
+
+import anyio
+from attrs import frozen
+
+
+@final
+@frozen
+class GateStatistics:
+    """The state of a `Gate`.
+
+    Attributes:
+        limit: requests that may be in flight at once.
+        in_flight: requests in flight now.
+        waiting: tasks that wait for their turn.
+    """
+
+    limit: int
+    in_flight: int
+    waiting: int
+
+
+@final
+class Gate:
+    """Admits at most *limit* requests at a time: ``async with gate: ...``.
+
+    One gate serves a whole client, whatever the number of operations on it. It covers one HTTP attempt and
+    nothing else: a task that holds it never waits for a consumer or for another turn at it. It must be made
+    inside the event loop that uses it.
+
+    Args:
+        limit: requests that may be in flight at once, at least 1.
+    """
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limit: int) -> None:
+        self._limiter = anyio.CapacityLimiter(limit)
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight at once."""
+        return int(self._limiter.total_tokens)
+
+    async def __aenter__(self) -> None:
+        # A free place needs no trip through the scheduler, and the request that follows is a checkpoint.
+        try:
+            self._limiter.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._limiter.acquire()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._limiter.release()
+
+    def statistics(self) -> GateStatistics:
+        """Tell the gate's state now."""
+        state = self._limiter.statistics()
+        return GateStatistics(self.limit, state.borrowed_tokens, state.tasks_waiting)
+
+    def __repr__(self) -> str:
+        state = self.statistics()
+        return f"<Gate {state.in_flight}/{state.limit} in flight, {state.waiting} waiting>"

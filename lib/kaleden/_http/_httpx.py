@@ -1,0 +1,213 @@
+"""The adapter over httpx.
+
+httpx 0.28's pool can lose a connection slot for ever when a request is cancelled while it waits for
+one, or by asyncio's native cancellation while it connects. Three rules keep clear of that: the pool is
+never smaller than the client's gate, so nobody waits in it; every request runs in a child of an anyio
+task group, so it is only ever cancelled by a scope; and the pool is looked at whenever it should be at
+rest, and replaced if a slot is stuck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.metadata import version
+from typing import Any, Self, final
+
+import anyio
+import httpx
+from anyio import AsyncContextManagerMixin
+from attrs import frozen
+
+from kaleden._errors import FailureKind
+from kaleden._http._transport import TransportError
+from kaleden._wire import Request, Response
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for a connection to be made; a Skaha server answers that at once, however busy."""
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds for the connections to be closed, TLS farewells included."""
+
+MAX_BODY = 64 * 2**20
+"""Bytes of one reply, at most. Only logs come near."""
+
+
+@final
+@frozen
+class HttpxStatistics:
+    """The state of a `HttpxTransport`.
+
+    Attributes:
+        in_flight: exchanges under way.
+        connections: connections open now, idle ones included.
+        stuck: connections that belong to no exchange and are not idle; anything but 0 is a lost slot.
+        replaced: how often a pool with a lost slot was replaced.
+    """
+
+    in_flight: int
+    connections: int
+    stuck: int
+    replaced: int
+
+
+@final
+class HttpxTransport(AsyncContextManagerMixin):
+    """Carries requests with httpx, over HTTP/1.1 connections that are kept.
+
+    Args:
+        root: the server's URL without version, for what has no version.
+        base: the URL that versioned resources are under.
+        token: the bearer token, or None to send none.
+        connections: connections at most; the client's gate must not admit more.
+        trust_env: whether proxies are taken from the environment.
+        inner: what httpx shall send with, for a server inside this process.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        base: str,
+        token: str | None,
+        *,
+        connections: int,
+        trust_env: bool = True,
+        inner: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._root = root
+        self._base = base
+        self._token = token
+        self._connections = connections
+        self._trust_env = trust_env
+        self._inner = inner
+        self._in_flight = 0
+        self._retired: list[httpx.AsyncClient] = []
+        self._client = self._new_client()
+
+    def _new_client(self) -> httpx.AsyncClient:
+        headers = {"User-Agent": f"kaleden/{version('kaleden')}"}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+
+        return httpx.AsyncClient(
+            headers=headers,
+            # A cookie that the server sets would outlive the token that it was given for.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            follow_redirects=False,
+            limits=httpx.Limits(
+                max_connections=self._connections, max_keepalive_connections=self._connections
+            ),
+            # The whole attempt has its time from the engine. Only a connection that cannot be made is told
+            # apart here, since then nothing was sent.
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT, pool=CONNECT_TIMEOUT),
+            transport=self._inner,
+            trust_env=self._trust_env,
+        )
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        try:
+            yield self
+        finally:
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                for client in (*self._retired, self._client):
+                    await client.aclose()
+
+    async def send(self, request: Request) -> Response:
+        """Send *request* and read the whole reply; see `Transport.send`."""
+        self._in_flight += 1
+        try:
+            with _translated_errors():
+                return await self._exchange(request)
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._replace_if_stuck()
+
+    async def _exchange(self, request: Request) -> Response:
+        async with self._client.stream(
+            request.method,
+            f"{self._base if request.versioned else self._root}/{request.target}",
+            content=request.form or None,
+            headers=_headers(request),
+        ) as reply:
+            body = bytearray()
+            async for chunk in reply.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    msg = f"the reply is longer than {MAX_BODY} bytes"
+                    raise TransportError(FailureKind.PROTOCOL, msg, sent=True)
+
+        return Response(reply.status_code, reply.headers, bytes(body))
+
+    def _replace_if_stuck(self) -> None:
+        if _stuck(self._client):
+            self._retired.append(self._client)
+            self._client = self._new_client()
+
+    def statistics(self) -> HttpxStatistics:
+        """Tell the transport's state now."""
+        busy = [connection for connection in _pool(self._client) if not _at_rest(connection)]
+        return HttpxStatistics(
+            in_flight=self._in_flight,
+            connections=len(_pool(self._client)),
+            stuck=max(0, len(busy) - self._in_flight),
+            replaced=len(self._retired),
+        )
+
+    def __repr__(self) -> str:
+        return f"<HttpxTransport {self._base}, {self._in_flight} in flight>"
+
+
+def _headers(request: Request) -> dict[str, str]:
+    headers = {"Accept": request.accept, **dict(request.headers)}
+    if request.form:
+        # The server reads parameters from a body of this type only.
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+    return headers
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Turn httpx's exceptions into ours, by what is known of whether the request left."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
+        raise TransportError(FailureKind.CONNECT_FAILED, _told(error), sent=False) from error
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise TransportError(FailureKind.CONNECT_FAILED, _told(error), sent=False) from error
+    except httpx.TimeoutException as error:
+        raise TransportError(FailureKind.TIMED_OUT, _told(error), sent=True) from error
+    except httpx.NetworkError as error:
+        raise TransportError(FailureKind.CONNECTION_LOST, _told(error), sent=True) from error
+    except httpx.RemoteProtocolError as error:
+        raise TransportError(_protocol_kind(error), _told(error), sent=True) from error
+    except httpx.HTTPError as error:
+        raise TransportError(FailureKind.PROTOCOL, _told(error), sent=True) from error
+
+
+def _protocol_kind(error: httpx.RemoteProtocolError) -> FailureKind:
+    # httpx has one class for a reply that broke off and for one that is not HTTP; only the text differs.
+    broke_off = "disconnected" in str(error) or "peer closed" in str(error)
+    return FailureKind.CONNECTION_LOST if broke_off else FailureKind.PROTOCOL
+
+
+def _told(error: Exception) -> str:
+    """Say what happened; some of httpx's exceptions have no text, and their name is all there is."""
+    name = type(error).__name__
+    return f"{name}: {error}" if str(error) else name
+
+
+def _pool(client: httpx.AsyncClient) -> list[Any]:
+    """List the connections of httpx's own pool. Only httpx's private names lead there."""
+    pool = getattr(getattr(client, "_transport", None), "_pool", None)
+    return list(getattr(pool, "connections", ()))
+
+
+def _at_rest(connection: Any) -> bool:
+    return bool(connection.is_idle() or connection.is_closed())
+
+
+def _stuck(client: httpx.AsyncClient) -> bool:
+    return not all(_at_rest(connection) for connection in _pool(client))

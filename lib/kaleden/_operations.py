@@ -1,0 +1,73 @@
+"""The operations: for each method, the request it builds, the reply it parses, and its limits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable
+from typing import Any, TypeAlias
+
+from kaleden import _wire
+from kaleden._engine import Keys, Operation
+from kaleden._outcomes import Outcomes
+from kaleden._policy import Limits
+from kaleden._wire import Event, Launch, Listing, SessionInfo
+
+Ids: TypeAlias = (
+    str
+    | SessionInfo
+    | Outcomes[Any]
+    | Iterable[str]
+    | Iterable[SessionInfo]
+    | AsyncIterable[str]
+    | AsyncIterable[SessionInfo]
+)
+"""Sessions, by id or as what an earlier call returned: one, many, or more as they come."""
+
+
+def as_keys(ids: Ids) -> Keys:
+    """Turn every way to name sessions into an iterable, with each item on its own."""
+    if isinstance(ids, str | SessionInfo):
+        return [ids]
+
+    return ids.ids if isinstance(ids, Outcomes) else ids
+
+
+def info(limits: Limits) -> Operation[SessionInfo]:
+    """Read one session."""
+    return Operation("info", _wire.build_info, _wire.parse_info, limits.timeout)
+
+
+def logs(limits: Limits) -> Operation[str]:
+    """Read one session's output."""
+    return Operation("logs", _wire.build_logs, _wire.parse_logs, limits.timeout)
+
+
+def events(limits: Limits) -> Operation[tuple[Event, ...]]:
+    """Read what the platform reports of one session."""
+    return Operation("events", _wire.build_events, _wire.parse_events, limits.timeout)
+
+
+def renew(limits: Limits) -> Operation[bool]:
+    """Put off one session's expiry."""
+    return Operation("renew", _wire.build_renew, _wire.parse_done, limits.timeout)
+
+
+def destroy(limits: Limits) -> Operation[bool]:
+    """Ask for one session's end; the server's answer proves nothing."""
+    return Operation("destroy", _wire.build_destroy, _wire.parse_done, limits.timeout)
+
+
+def create(limits: Limits, launches: dict[str, Launch]) -> Operation[str]:
+    """Launch one session, by its name in *launches*."""
+    return Operation(
+        "create",
+        lambda name: _wire.build_create(launches[name]),
+        _wire.parse_create,
+        limits.create_timeout,
+        workers=limits.create_concurrency,
+        idempotent=False,
+    )
+
+
+def fetch(limits: Limits) -> Operation[Listing]:
+    """List all of the user's sessions, desktop applications apart."""
+    return Operation("fetch", lambda _: _wire.build_list(), _wire.parse_list, limits.timeout)

@@ -1,0 +1,329 @@
+"""Results that carry successes and failures together.
+
+A `Failure` is data, not a stored exception: it holds no traceback and no reply, so a hundred thousand
+of them are cheap, they pickle, and they survive a round trip through JSON.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Generic, Literal, NoReturn, Self, TypeAlias, TypeVar, cast, final
+
+from attrs import field, frozen
+
+from kaleden._errors import FailureKind, InvalidRequest, KaledenError, RequestError, error_class
+from kaleden._wire import Event, SessionInfo, converter
+
+T = TypeVar("T")
+
+_HTML_ROWS: Final = 100
+
+
+@final
+@frozen
+class Success(Generic[T]):
+    """One request that did what it was asked.
+
+    Attributes:
+        key: the session id; for `create`, the session name.
+        value: what the operation returns for one session.
+        attempts: how many times it was sent.
+        elapsed: seconds from taking it up to its end.
+    """
+
+    key: str
+    value: T
+    attempts: int = 1
+    elapsed: float = field(default=0.0, eq=False)
+
+    @property
+    def ok(self) -> Literal[True]:
+        """Always true: tells a `Success` from a `Failure`."""
+        return True
+
+
+@final
+@frozen
+class Failure:
+    """One request that did not do what it was asked.
+
+    Attributes:
+        key: the session id; for `create`, the session name.
+        kind: what became of it, by what can be done next.
+        message: what happened, in the server's own words where it said something.
+        status: the HTTP status, if there was a reply.
+        retry_after: seconds the server asked to wait, if it did.
+        sent: whether any of it may have reached the server.
+        attempts: how many times it was sent.
+        elapsed: seconds from taking it up to its end.
+    """
+
+    key: str
+    kind: FailureKind
+    message: str
+    status: int | None = None
+    retry_after: float | None = None
+    sent: bool = False
+    attempts: int = 1
+    elapsed: float = field(default=0.0, eq=False)
+
+    @property
+    def ok(self) -> Literal[False]:
+        """Always false: tells a `Failure` from a `Success`."""
+        return False
+
+    def __str__(self) -> str:
+        status = "" if self.status is None else f", HTTP {self.status}"
+        return f"{self.key}: {self.message} ({self.kind}{status})"
+
+    def to_exception(self) -> RequestError | InvalidRequest:
+        """Make a new exception of our tree that says the same.
+
+        Returns:
+            `InvalidRequest` for what was refused before it was sent, else the `RequestError` of this kind.
+        """
+        if self.kind is FailureKind.INVALID:
+            return InvalidRequest(str(self))
+
+        return error_class(self.kind)(self)
+
+
+Outcome: TypeAlias = Success[T] | Failure
+Again: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
+
+# What a create can fail of and certainly have made no session.
+_NOTHING_CREATED: Final = frozenset(
+    {
+        FailureKind.INVALID,
+        FailureKind.CONNECT_FAILED,
+        FailureKind.BAD_REQUEST,
+        FailureKind.QUOTA,
+        FailureKind.NOT_AUTHENTICATED,
+        FailureKind.NOT_AUTHORIZED,
+        FailureKind.NOT_FOUND,
+        FailureKind.UNAVAILABLE,
+    }
+)
+
+_VALUE_TYPES: Final[dict[str, Any]] = {
+    "connect": str,
+    "create": str,
+    "destroy": bool,
+    "events": tuple[Event, ...],
+    "info": SessionInfo,
+    "logs": str,
+    "renew": bool,
+}
+
+
+@final
+class Outcomes(Generic[T]):
+    """What became of each session of one operation, in the order they were given.
+
+    Iterate it for `Success` and `Failure` objects, or index it with a key. A key is a session id; for
+    `create`, where there is no id before the server made one, it is the session name. Each distinct
+    key has exactly one outcome.
+
+    Args:
+        operation: the name of the method that was called.
+        outcomes: one outcome per distinct key.
+        again: how to ask for some keys once more; makes `retry_failed` possible.
+    """
+
+    __slots__ = ("_again", "_by_key", "operation")
+
+    def __init__(
+        self, operation: str, outcomes: Iterable[Outcome[T]], *, again: Again | None = None
+    ) -> None:
+        self.operation = operation
+        self._by_key: dict[str, Outcome[T]] = {outcome.key: outcome for outcome in outcomes}
+        self._again = again
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not any(isinstance(outcome, Failure) for outcome in self)
+
+    @property
+    def values(self) -> list[T]:
+        """The values of the successes, in order."""
+        return [outcome.value for outcome in self if isinstance(outcome, Success)]
+
+    @property
+    def successes(self) -> dict[str, T]:
+        """The value of each success by its key, in order."""
+        return {outcome.key: outcome.value for outcome in self if isinstance(outcome, Success)}
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """Each failure by its key, in order."""
+        return {outcome.key: outcome for outcome in self if isinstance(outcome, Failure)}
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the sessions that this speaks of.
+
+        After `create`, those of the new sessions. After any other operation every id that it was given,
+        failed ones too: that one request failed does not end the session it was about.
+        """
+        if self.operation == "create":
+            return cast("list[str]", self.values)
+
+        return list(self._by_key)
+
+    def counts(self) -> Counter[FailureKind]:
+        """Count the failures by kind."""
+        return Counter(failure.kind for failure in self.failures.values())
+
+    def raise_on_failure(self) -> Self:
+        """Raise if anything failed.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            BatchError: a group with one exception per failure, and all the outcomes.
+        """
+        if failures := self.failures:
+            errors = [failure.to_exception() for failure in failures.values()]
+            raise BatchError(self._complaint(), errors, self)
+
+        return self
+
+    async def retry_failed(self) -> Outcomes[T]:
+        """Ask once more for what failed, where that is safe.
+
+        A failed launch that may have made a session is left as it is: sending it again could make two.
+
+        Returns:
+            The same keys in the same order, with the new outcomes in place of the failed ones.
+
+        Raises:
+            RuntimeError: these outcomes were loaded from JSON or a pickle, and know no session to ask.
+
+        Cancellation:
+            As of the operation that made these outcomes; this object is never changed.
+        """
+        if self._again is None:
+            msg = (
+                "these outcomes were loaded, not returned by an open session: "
+                "give list(outcomes.failures) to the session's method instead"
+            )
+            raise RuntimeError(msg)
+
+        later = await self._again([key for key in self.failures if self._may_repeat(key)])
+        merged = [later._by_key.get(outcome.key, outcome) for outcome in self]
+        return Outcomes(self.operation, merged, again=self._again)
+
+    def to_json(self) -> str:
+        """Write all outcomes as one JSON text."""
+        data = [
+            {"ok": outcome.ok, **converter.unstructure(outcome, type(outcome))} for outcome in self
+        ]
+        return json.dumps({"operation": self.operation, "outcomes": data})
+
+    @classmethod
+    def from_json(cls, text: str, value_type: Any = None) -> Outcomes[Any]:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: the JSON text.
+            value_type: the type of the values; by default the one that the named operation returns.
+        """
+        data = json.loads(text)
+        kind = value_type or _VALUE_TYPES[data["operation"]]
+        return Outcomes(data["operation"], [_load(item, kind) for item in data["outcomes"]])
+
+    def __iter__(self) -> Iterator[Outcome[T]]:
+        return iter(self._by_key.values())
+
+    def __getitem__(self, key: str) -> Outcome[T]:
+        return self._by_key[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("the truth of outcomes is ambiguous: use .ok, or len()")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Outcomes):
+            return NotImplemented
+
+        return self.operation == other.operation and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # equal by content, like a list
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Outcomes, (self.operation, tuple(self))
+
+    def __repr__(self) -> str:
+        return f"<Outcomes {self.operation}: {self._summary()}>"
+
+    def _repr_html_(self) -> str:
+        shown = [_html_row(outcome) for outcome, _ in zip(self, range(_HTML_ROWS), strict=False)]
+        more = "" if len(self) <= _HTML_ROWS else f"<p>… and {len(self) - _HTML_ROWS} more</p>"
+        caption = html.escape(f"{self.operation}: {self._summary()}")
+        return f"<table><caption>{caption}</caption>{''.join(shown)}</table>{more}"
+
+    def _summary(self) -> str:
+        counts = self.counts()
+        failed = counts.total()
+        kinds = ", ".join(f"{kind}={count}" for kind, count in counts.most_common())
+        return f"{len(self) - failed} ok" + (f", {failed} failed ({kinds})" if failed else "")
+
+    def _complaint(self) -> str:
+        first = next(iter(self.failures.values()))
+        return f"{len(self.failures)} of {len(self)} {self.operation} requests failed: {first}"
+
+    def _may_repeat(self, key: str) -> bool:
+        return self.operation != "create" or self.failures[key].kind in _NOTHING_CREATED
+
+
+@final
+class BatchError(KaledenError, ExceptionGroup[KaledenError]):
+    """Some requests of one operation failed.
+
+    Catch parts of it with ``except*``; the successes are in `outcomes`.
+
+    Attributes:
+        outcomes: every outcome of the operation, successes included.
+    """
+
+    outcomes: Outcomes[Any]
+
+    def __new__(
+        cls, message: str, errors: Sequence[KaledenError], outcomes: Outcomes[Any]
+    ) -> BatchError:
+        """Make a group; the base class takes its arguments here."""
+        self = super().__new__(cls, message, errors)
+        self.outcomes = outcomes
+        return self
+
+    def __init__(
+        self, message: str, errors: Sequence[KaledenError], outcomes: Outcomes[Any]
+    ) -> None:
+        super().__init__(message, errors, outcomes)
+
+    def derive(self, excs: Sequence[Any]) -> BatchError:
+        """Make the part of this group that ``except*`` hands on."""
+        return BatchError(self.message, excs, self.outcomes)
+
+
+def _load(item: dict[str, Any], value_type: Any) -> Outcome[Any]:
+    if item.pop("ok"):
+        return converter.structure(item, Success[value_type])
+
+    return converter.structure(item, Failure)
+
+
+def _html_row(outcome: Outcome[Any]) -> str:
+    state, text = ("ok", outcome.value) if outcome.ok else (outcome.kind, outcome.message)
+    cells = (outcome.key, state, text)
+    return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"

@@ -1,0 +1,54 @@
+"""The streaming twins of the operations over many sessions."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias, TypeVar, final
+
+from kaleden import _operations
+from kaleden._engine import Engine, OutcomeStream
+from kaleden._operations import Ids, as_keys
+from kaleden._policy import Limits
+from kaleden._wire import Event, SessionInfo
+
+T = TypeVar("T")
+Results: TypeAlias = AbstractAsyncContextManager[OutcomeStream[T]]
+
+
+@final
+class Streams:
+    """Operations whose outcomes are handed on one by one: ``async with session.stream.info(ids) as results``.
+
+    Inside the block, ``async for outcome in results`` gives a `Success` or a `Failure` for every id, each as
+    soon as it is known, so in no set order. Memory does not grow with the number of ids: the ids may come
+    from a generator, outcomes are not kept, and an id that comes twice is asked for twice. A slow loop slows
+    the requests down. No request is sent before the block is entered.
+
+    An error raised in the block, or by the iterable of ids, comes out as itself.
+
+    Cancellation:
+        Leaving the block early, by ``break``, an error or cancellation, gives up what is on its way and
+        frees its places at once. The outcomes taken before are valid.
+    """
+
+    __slots__ = ("_engine", "_limits")
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self._engine = engine
+        self._limits = limits
+
+    def info(self, ids: Ids) -> Results[SessionInfo]:
+        """Stream what the server tells of each session; see `AsyncSession.info`."""
+        return self._engine.stream(_operations.info(self._limits), as_keys(ids))
+
+    def logs(self, ids: Ids) -> Results[str]:
+        """Stream the output of each session; see `AsyncSession.logs`."""
+        return self._engine.stream(_operations.logs(self._limits), as_keys(ids))
+
+    def events(self, ids: Ids) -> Results[tuple[Event, ...]]:
+        """Stream what the platform reports of each session; see `AsyncSession.events`."""
+        return self._engine.stream(_operations.events(self._limits), as_keys(ids))
+
+    def renew(self, ids: Ids) -> Results[bool]:
+        """Stream the renewal of each session; see `AsyncSession.renew`."""
+        return self._engine.stream(_operations.renew(self._limits), as_keys(ids))

@@ -1,0 +1,57 @@
+"""A task group whose lone error comes out as itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+
+@asynccontextmanager
+async def open_task_group() -> AsyncGenerator[TaskGroup]:
+    """Open a task group that does not wrap the only error in it.
+
+    An anyio task group raises an exception group, also for one error. Where the tasks are ours and never
+    raise, the one error is the caller's own: from the body of its ``async with``, or from the iterator it
+    gave us; and it should meet the ``except`` that the caller wrote for it.
+
+    Raises:
+        BaseExceptionGroup: more than one error, none of which is a KeyboardInterrupt.
+    """
+    error: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            try:
+                yield group
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as raised:  # noqa: BLE001  # raised again below, as the same object
+                error = raised
+                group.cancel_scope.cancel()
+    except BaseExceptionGroup as caught:
+        error = _lone_error(caught if error is None else _with(error, caught))
+
+    # Raised out here, so that the group does not become the error's context.
+    if error is not None:
+        raise error
+
+
+def _with(
+    error: BaseException, group: BaseExceptionGroup[BaseException]
+) -> BaseExceptionGroup[BaseException]:
+    """Put the body's error beside those of the tasks."""
+    return BaseExceptionGroup(group.message, [error, *group.exceptions])
+
+
+def _lone_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Find the one error of *group*; only one level deep, since deeper groups are the caller's own."""
+    cancelled = anyio.get_cancelled_exc_class()
+    errors = [error for error in group.exceptions if not isinstance(error, cancelled)]
+    for error in errors:
+        # A Ctrl-C must never be found only inside a group.
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return error
+
+    return errors[0] if len(errors) == 1 else group

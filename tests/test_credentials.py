@@ -1,0 +1,108 @@
+"""A client that cannot work is refused when it is built, with the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import kaleden
+from kaleden import ConfigurationError
+from kaleden._credentials import parse_endpoint
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("https://ws-uv.canfar.net/skaha", "https://ws-uv.canfar.net/skaha/v1"),
+        ("https://ws-uv.canfar.net/skaha/", "https://ws-uv.canfar.net/skaha/v1"),
+        ("https://ws-uv.canfar.net/skaha/v0", "https://ws-uv.canfar.net/skaha/v0"),
+        ("https://host/skaha/v1/", "https://host/skaha/v1"),
+        ("https://host:8443", "https://host:8443/v1"),
+        ("http://[::1]:80/skaha", "http://[::1]:80/skaha/v1"),
+        ("HTTPS://host/skaha", "https://host/skaha/v1"),
+    ],
+)
+def test_the_url_may_name_the_version_or_not(url: str, base: str) -> None:
+    endpoint = parse_endpoint(url, "v1")
+    assert base == endpoint.base
+    assert base.rpartition("/")[0] == endpoint.root
+
+
+def test_the_version_can_be_chosen() -> None:
+    assert "https://host/skaha/v0" == parse_endpoint("https://host/skaha", "v0").base
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws-uv.canfar.net/skaha",
+        "ftp://host/skaha",
+        "https://",
+        "https:///skaha",
+        "https://host:port/skaha",
+        "https://[::1/skaha",
+        "https://host/ska ha",
+        "https://host/skaha\n",
+        "https://hóst/skaha",
+        "https://host\\@other/skaha",
+    ],
+)
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        kaleden.AsyncSession(url, "token")
+
+
+@pytest.mark.parametrize("url", ["https://user:secret@host/x", "https://host/x?secret=1", "https://host/#secret"])
+def test_a_url_with_more_than_a_place_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="token=") as caught:
+        kaleden.AsyncSession(url, "token")
+    assert "secret" not in str(caught.value)
+
+
+def test_no_url_names_the_ways_to_get_one() -> None:
+    with pytest.raises(ConfigurationError, match="LocalPlatform"):
+        kaleden.AsyncSession()
+
+
+@pytest.mark.parametrize("token", ["a\nb", "token\n", "a b", "", "tökén", "a\x00", 5])
+def test_a_token_that_cannot_be_a_header_is_refused_without_showing_it(token: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"strip\(\)") as caught:
+        kaleden.AsyncSession("https://host/skaha", token)
+    assert repr(token) not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["host", "10.0.0.1", "127.0.0.1.example.org", "localhost.example.org"])
+def test_a_token_is_not_sent_in_the_clear(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="use https"):
+        kaleden.AsyncSession(f"http://{host}/skaha", "token")
+    kaleden.AsyncSession(f"http://{host}/skaha")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "[::1]"])
+def test_a_token_may_stay_on_this_machine(host: str) -> None:
+    assert host in repr(kaleden.AsyncSession(f"http://{host}/skaha", "token"))
+
+
+@pytest.mark.parametrize("name", ["timeout", "create_timeout"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "30", None, True])
+def test_times_are_seconds_above_zero(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is a number of seconds"):
+        kaleden.AsyncSession("https://host", "token", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["concurrency", "create_concurrency"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "8", None, True])
+def test_limits_are_whole_numbers_above_zero(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is a whole number"):
+        kaleden.AsyncSession("https://host", "token", **{name: value})
+
+
+def test_the_version_has_a_shape() -> None:
+    with pytest.raises(ConfigurationError, match="'v' and a number"):
+        kaleden.AsyncSession("https://host", version="../v1")
+
+
+def test_the_repr_shows_no_token() -> None:
+    session = kaleden.AsyncSession("https://host/skaha", "hush-hush")
+    assert "<AsyncSession https://host/skaha/v1: not open>" == repr(session)

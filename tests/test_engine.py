@@ -1,0 +1,418 @@
+"""The fan-out: bounded, fair, cancel-safe, one outcome per key."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+import warnings
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from support import FakeTransport, data, described, session_id, session_object, session_on, stalled
+
+import kaleden
+from kaleden import Failure, FailureKind, Success
+from kaleden._http import TransportError
+from kaleden._wire import Request, Response
+
+
+def ids(count: int) -> list[str]:
+    return [f"id{number}" for number in range(count)]
+
+
+async def test_every_id_has_one_outcome_in_the_order_given() -> None:
+    session, _ = session_on(described)
+    async with session:
+        outcomes = await session.info(ids(100))
+    assert ids(100) == [outcome.key for outcome in outcomes]
+    assert ids(100) == [info.id for info in outcomes.values]
+
+
+async def test_an_id_that_comes_twice_costs_one_request() -> None:
+    session, transport = session_on(described)
+    async with session:
+        outcomes = await session.info(["a", "b", "a", "b", "a"])
+    assert ["a", "b"] == [outcome.key for outcome in outcomes]
+    assert 2 == len(transport.requests)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 32])
+async def test_no_more_are_in_flight_than_the_limit(concurrency: int) -> None:
+    session, transport = session_on(described, concurrency=concurrency)
+    async with session:
+        await session.info(ids(100))
+    assert concurrency == transport.most_in_flight
+
+
+async def test_operations_at_once_share_one_limit() -> None:
+    session, transport = session_on(described, concurrency=4)
+    async with session, anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(session.info, ids(30))
+    assert 4 == transport.most_in_flight
+
+
+async def test_a_small_call_does_not_wait_for_a_huge_one() -> None:
+    async def served(request: Request) -> Response:
+        for _ in range(10):
+            await checkpoint()
+        return await described(request)
+
+    session, transport = session_on(served, concurrency=4)
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(session.info, ids(10_000))
+        while transport.in_flight < 4:
+            await checkpoint()
+        before = len(transport.requests)
+        await session.info("late")
+        served_meanwhile = len(transport.requests) - before
+        assert served_meanwhile / 4 <= 4 + 2, "service times of four places"
+        group.cancel_scope.cancel()
+
+
+async def numbered(count: int) -> AsyncIterator[str]:
+    for key in ids(count):
+        await checkpoint()
+        yield key
+
+
+async def test_ids_may_come_from_anywhere() -> None:
+    session, _ = session_on(described)
+    async with session:
+        listed = await session.info(ids(9))
+        for given in (tuple(ids(9)), iter(ids(9)), numbered(9), listed, listed.values):
+            assert listed == await session.info(given)
+        assert ["id3"] == (await session.info("id3")).ids
+        assert ["id3"] == (await session.info(listed.values[3])).ids
+
+
+@pytest.mark.parametrize("nothing", [[], (), iter(()), {}])
+async def test_no_ids_are_no_requests_and_still_a_checkpoint(nothing: list[str]) -> None:
+    session, transport = session_on(described)
+    async with session:
+        assert 0 == len(await session.info(nothing))
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await session.info(nothing)
+        assert scope.cancelled_caught
+    assert [] == transport.requests
+
+
+@pytest.mark.parametrize("bad", ["a/b", "a?b", "..", "a b", "", "x" * 10_000, 5, None, ["a"]])
+async def test_what_is_no_id_fails_alone_and_is_never_sent(bad: object) -> None:
+    session, transport = session_on(described)
+    async with session:
+        outcomes = await session.info(["first", bad, "last"])  # type: ignore[list-item]
+    first, refused, last = outcomes
+    assert (True, True) == (first.ok, last.ok)
+    assert isinstance(refused, Failure)
+    assert (FailureKind.INVALID, False) == (refused.kind, refused.sent)
+    assert ["session/first", "session/last"] == transport.targets
+    with pytest.raises(kaleden.BatchError) as caught:
+        outcomes.raise_on_failure()
+    assert isinstance(caught.value.exceptions[0], kaleden.InvalidRequest)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sent"),
+    [
+        (TransportError(FailureKind.CONNECT_FAILED, "refused", sent=False), "connect_failed", False),
+        (TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True), "connection_lost", True),
+        (RuntimeError("a bug"), "internal", True),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), "internal", True),
+        (ExceptionGroup("of a transport", [ValueError("deep")]), "internal", True),
+    ],
+)
+async def test_whatever_a_transport_raises_costs_one_outcome(
+    error: Exception, kind: str, sent: bool
+) -> None:
+    async def reply(request: Request) -> Response:
+        if session_id(request) == "id3":
+            raise error
+        return await described(request)
+
+    session, _ = session_on(reply)
+    async with session:
+        outcomes = await session.info(ids(10))
+    assert ["id3"] == list(outcomes.failures)
+    assert (kind, sent) == (outcomes.failures["id3"].kind, outcomes.failures["id3"].sent)
+    assert str(error) in outcomes.failures["id3"].message
+    assert 9 == len(outcomes.successes)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<html><title>Sign in</title></html>", "protocol"),
+        (b'{"id": "id3", "na', "protocol"),
+        (b"[]", "protocol"),
+        (b"", "protocol"),
+        (b"\xff\xfe\x00", "protocol"),
+    ],
+)
+async def test_a_reply_that_cannot_be_read_costs_one_outcome(body: bytes, kind: str) -> None:
+    async def reply(request: Request) -> Response:
+        if session_id(request) == "id3":
+            return Response(200, {"content-type": "application/json"}, body)
+        return await described(request)
+
+    session, _ = session_on(reply)
+    async with session:
+        outcomes = await session.info(ids(10))
+    assert {"id3": kind} == {key: failure.kind for key, failure in outcomes.failures.items()}
+    assert 200 == outcomes.failures["id3"].status
+
+
+async def test_an_attempt_that_takes_too_long_is_given_up() -> None:
+    session, transport = session_on(stalled, timeout=0.001)
+    async with session:
+        [outcome] = await session.info("slow")
+        assert isinstance(outcome, Failure)
+        assert (FailureKind.TIMED_OUT, True) == (outcome.kind, outcome.sent)
+        assert "0.001 seconds" in outcome.message
+        assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+
+
+async def test_waiting_for_a_turn_does_not_count_as_the_attempt() -> None:
+    release = anyio.Event()
+
+    async def reply(request: Request) -> Response:
+        if session_id(request) == "first":
+            await release.wait()
+        return await described(request)
+
+    session, transport = session_on(reply, concurrency=1, timeout=30)
+    outcomes = {}
+
+    async def ask(key: str) -> None:
+        outcomes[key] = await session.info(key)
+
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(ask, "first")
+        while not transport.requests:
+            await checkpoint()
+        group.start_soon(ask, "second")
+        while session.statistics().gate.waiting == 0:
+            await checkpoint()
+        assert 1 == len(transport.requests)
+        release.set()
+    assert all(outcome.ok for outcome in outcomes.values())
+
+
+async def test_an_error_of_the_callers_iterable_comes_out_as_itself() -> None:
+    def broken() -> Iterator[str]:
+        yield "a"
+        raise ZeroDivisionError("mine")
+
+    async def broken_later() -> AsyncIterator[str]:
+        yield "a"
+        raise ZeroDivisionError("mine")
+
+    session, transport = session_on(described)
+    async with session:
+        for given in (broken(), broken_later()):
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                await session.info(given)
+        assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+        assert (await session.info("a")).ok
+
+
+async def test_a_group_raised_by_the_callers_iterable_is_not_unwrapped() -> None:
+    def broken() -> Iterator[str]:
+        yield "a"
+        raise ExceptionGroup("mine", [ValueError("inner")])
+
+    session, _ = session_on(described)
+    async with session:
+        with pytest.raises(ExceptionGroup, match="mine"):
+            await session.info(broken())
+
+
+async def test_cancelling_frees_every_place() -> None:
+    session, transport = session_on(stalled, concurrency=4)
+    async with session:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(session.info, ids(50))
+                while transport.in_flight < 4:
+                    await checkpoint()
+                scope.cancel()
+        assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+        transport.reply = described
+        assert (await session.info(ids(50))).ok
+
+
+async def test_retrying_asks_only_for_what_failed_and_keeps_the_order() -> None:
+    async def reply(request: Request) -> Response:
+        if session_id(request) in {"id2", "id4"}:
+            raise TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True)
+        return await described(request)
+
+    session, transport = session_on(reply)
+    async with session:
+        outcomes = await session.info(ids(6))
+        transport.requests.clear()
+        transport.reply = described
+        again = await outcomes.retry_failed()
+        assert ["session/id2", "session/id4"] == sorted(transport.targets)
+        assert ids(6) == [outcome.key for outcome in again]
+        assert again.ok
+        assert not outcomes.ok
+        assert again == await again.retry_failed()
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+async def test_a_stream_hands_on_every_outcome() -> None:
+    session, _ = session_on(described, concurrency=4)
+    seen = []
+    async with session, session.stream.info(ids(100)) as results:
+        async for outcome in results:
+            assert isinstance(outcome, Success)
+            seen.append(outcome.value.id)
+    assert sorted(ids(100)) == sorted(seen)
+
+
+async def test_a_slow_consumer_holds_the_requests_back() -> None:
+    session, transport = session_on(described, concurrency=4)
+    async with session, session.stream.info(f"id{number}" for number in range(10**9)) as results:
+        taken = 0
+        async for _ in results:
+            taken += 1
+            for _ in range(20):
+                await checkpoint()
+            assert len(transport.requests) <= taken + 2 * 4
+            if taken == 50:
+                break
+
+
+async def test_an_error_in_the_block_of_a_stream_comes_out_as_itself() -> None:
+    session, transport = session_on(described, concurrency=4)
+    async with session:
+        for error in (ValueError("mine"), StopAsyncIteration("mine"), ExceptionGroup("mine", [KeyError()])):
+            with pytest.raises(type(error), match="mine") as caught:
+                async with session.stream.info(ids(50)) as results:
+                    async for _ in results:
+                        raise error
+            assert error is caught.value
+            assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+
+
+async def test_an_error_of_the_iterable_of_a_stream_comes_out_as_itself() -> None:
+    async def broken() -> AsyncIterator[str]:
+        yield "a"
+        raise ZeroDivisionError("mine")
+
+    session, _ = session_on(described)
+    async with session:
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            async with session.stream.info(broken()) as results:
+                async for _ in results:
+                    pass
+
+
+async def test_a_keyboard_interrupt_is_not_wrapped() -> None:
+    session, _ = session_on(described)
+    async with session:
+        with pytest.raises(KeyboardInterrupt):
+            async with session.stream.info(ids(50)) as results:
+                async for _ in results:
+                    raise KeyboardInterrupt
+
+
+async def test_leaving_a_stream_early_leaves_nothing() -> None:
+    session, transport = session_on(described, concurrency=4)
+    async with session:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for depth in range(12):
+                async with session.stream.info(ids(50)) as results:
+                    for _ in range(depth):
+                        await anext(results)
+        assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+
+
+async def test_a_stream_cancelled_at_every_step_leaves_nothing() -> None:
+    session, transport = session_on(described, concurrency=4)
+
+    async def consume() -> None:
+        async with session.stream.info(numbered(20)) as results:
+            async for _ in results:
+                await checkpoint()
+
+    async with session:
+        for step in range(120):
+            async with anyio.create_task_group() as group:
+                group.start_soon(consume)
+                for _ in range(step):
+                    await checkpoint()
+                group.cancel_scope.cancel()
+            assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+
+
+async def test_streams_take_no_memory_for_what_went_by() -> None:
+    async def most_held(count: int) -> int:
+        """Bytes at the worst moment, garbage that waits for its collection apart."""
+        most = taken = 0
+        session, transport = session_on(described, concurrency=4)
+        tracemalloc.start()
+        async with session, session.stream.info(f"id{number}" for number in range(count)) as results:
+            async for _ in results:
+                transport.requests.clear()
+                taken += 1
+                if taken % 100 == 0:
+                    gc.collect()
+                    most = max(most, tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        return most
+
+    await most_held(100)
+    assert await most_held(2_000) < await most_held(200) * 1.1
+
+
+# --- the client's loop ---------------------------------------------------------------------------
+
+
+async def test_a_session_is_refused_before_and_after_its_block() -> None:
+    session, _ = session_on(described)
+    with pytest.raises(kaleden.SessionNotOpen, match="async with"):
+        await session.info("a")
+    async with session:
+        outcomes = await session.info("a")
+        with pytest.raises(RuntimeError, match="already been entered"):
+            async with session:
+                pass
+    with pytest.raises(kaleden.SessionNotOpen):
+        await session.info("a")
+    with pytest.raises(kaleden.SessionNotOpen, match="closed"):
+        await outcomes.retry_failed()
+
+
+async def test_a_session_can_be_opened_again() -> None:
+    session, _ = session_on(described)
+    for _ in range(2):
+        async with session:
+            assert (await session.info("a")).ok
+
+
+async def test_another_event_loop_is_told_that_it_is_another() -> None:
+    session, transport = session_on(described)
+
+    def elsewhere() -> None:
+        with pytest.raises(kaleden.WrongEventLoop, match="another AsyncSession"):
+            anyio.run(session.info, "a")
+
+    async with session:
+        await anyio.to_thread.run_sync(elsewhere)
+    assert [] == transport.requests
+
+
+def test_the_fake_is_a_transport() -> None:
+    from kaleden._http import Transport
+
+    assert isinstance(FakeTransport(described), Transport)
+    assert session_object("a")["id"] == "a"
+    assert data({}).status == 200

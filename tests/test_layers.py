@@ -1,0 +1,108 @@
+"""Imports run one way: a module knows those before it, never those after it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import kaleden
+
+PACKAGE = Path(kaleden.__file__).parent
+
+# Each layer may import from the ones before it. A layer of several names is one room each, side by side.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_errors", "_exports", "distributed"),
+    ("_wire",),
+    ("_outcomes", "_tasks", "_policy", "_credentials"),
+    ("_gate", "_http"),
+    ("_engine",),
+    ("_operations",),
+    ("_connect", "_destroy", "_launch", "_stream"),
+    ("_client",),
+    ("_session",),
+    ("__init__",),
+    ("local",),
+    ("_demo",),
+    ("__main__",),
+)
+RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# What only some rooms may know.
+CONFINED = {
+    "httpx": {"_http"},
+    "anyio": {
+        "_client", "_connect", "_demo", "__main__", "_engine", "_gate", "_http", "_session", "_tasks", "local",
+    },
+    "starlette": {"local"},
+    "anycorn": {"local"},
+    "rich": {"_demo"},
+    "asyncio": set[str](),
+    "trio": set[str](),
+}  # fmt: skip
+
+
+def room(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(module: Path) -> list[str]:
+    """Every module that is imported, by its full name; those for the type checker only are left out."""
+    found: list[str] = []
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def for_types_only(module: Path) -> set[str]:
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    blocks = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+    ]
+    return {
+        f"{node.module}.{alias.name}"
+        for block in blocks
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def target(name: str) -> str | None:
+    """The room that an import of our own leads to."""
+    parts = name.split(".")
+    if parts[0] != "kaleden":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in RANK else "__init__"
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room(module) for module in MODULES} == set(RANK)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_imports_run_one_way(module: Path) -> None:
+    here = room(module)
+    for name in set(imports(module)) - for_types_only(module):
+        there = target(name)
+        if there is not None and there != here:
+            assert RANK[there] < RANK[here], f"{here} must not import {name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_rooms(module: Path) -> None:
+    for name in imports(module):
+        library = name.split(".")[0]
+        assert room(module) in CONFINED.get(library, {room(module)}), f"{name} in {module.name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_modules_can_be_read_in_one_sitting(module: Path) -> None:
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= 420
