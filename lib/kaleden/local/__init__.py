@@ -29,14 +29,13 @@ What differs from CANFAR, on purpose:
 
 from __future__ import annotations
 
-try:
-    import anycorn as _anycorn
-    import starlette as _starlette
-except ImportError as error:
-    raise ImportError("kaleden.local needs more packages: pip install 'kaleden[local]'") from error
+from importlib.util import find_spec
 
-from kaleden.local._model import Event, Kind, Phase, Session, Spec, Status
-from kaleden.local._platform import Platform, Settings
+if not all(map(find_spec, ("anycorn", "starlette"))):
+    raise ImportError("kaleden.local needs more packages: pip install 'kaleden[local]'")
+
+from kaleden.local._model import Event, Kind, Phase, Session, Settings, Spec, Status
+from kaleden.local._platform import Platform
 from kaleden.local._server import LocalPlatform, Statistics
 
 __all__ = (
@@ -51,5 +50,3 @@ __all__ = (
     "Statistics",
     "Status",
 )
-
-del _anycorn, _starlette

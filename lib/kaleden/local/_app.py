@@ -99,10 +99,10 @@ class _Endpoints:
         """Answer a call of the API."""
         path: bytes = request.scope["raw_path"]
         if len(path) + len(request.scope["query_string"]) > MAX_TARGET:
-            return _page("HTTP Status 400 – Bad Request", 400)
+            return _page("HTTP Status 400: Bad Request", 400)
         form = await _read_form(request)
         if form is None:
-            return _page("HTTP Status 413 – Request Entity Too Large", 413)
+            return _page("HTTP Status 413: Request Entity Too Large", 413)
 
         query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         reply = self.service.handle(
@@ -129,7 +129,7 @@ class _Endpoints:
         self.service.platform.advance(self.clock())
         session = self.service.platform.find(self.user, request.path_params["id"])
         if session is None or session.status is not Status.RUNNING:
-            return _page("HTTP Status 404 – Not Found", 404)
+            return _page("HTTP Status 404: Not Found", 404)
         return _session_page(session)
 
 

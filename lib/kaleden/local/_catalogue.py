@@ -7,8 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from kaleden.local._model import Kind
-from kaleden.local._platform import GIB, Settings
+from kaleden.local._model import GIB, Kind, Settings
 
 REGISTRIES = ("images.canfar.net",)
 IMAGES = {

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable
 from attrs import define, field, frozen
 
 from kaleden.local._catalogue import REGISTRIES, Resources
-from kaleden.local._model import Kind, Refused, Spec, invalid
-from kaleden.local._platform import GIB
+from kaleden.local._model import GIB, Kind, Refused, Spec, invalid
 
 NAME = re.compile(r"[A-Za-z0-9\-]+")
 _YAML_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|.)")

@@ -14,7 +14,7 @@ import string
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from kaleden.local._model import (
     Forget,
@@ -23,42 +23,13 @@ from kaleden.local._model import (
     Phase,
     Refused,
     Session,
+    Settings,
     Spec,
     Start,
     Status,
     Stop,
     invalid,
 )
-
-GIB = 1024**3
-HOUR = 3600.0
-DAY = 24 * HOUR
-
-
-@frozen(kw_only=True)
-class Settings:
-    """What a platform can hold and how long it keeps things.
-
-    Args:
-        millicores: capacity, in thousandths of a core.
-        ram: capacity, in bytes. Both are book-keeping: sessions may use what the machine has.
-        max_interactive_sessions: interactive sessions that a user may have at a time.
-        queue: where a session waits for room. True: in a queue, suspended, where it has no events
-            (404). False: as a pod that cannot be scheduled, with an event that says why.
-        headless_lifetime: seconds until a headless session is ended.
-        interactive_lifetime: seconds until an interactive session is ended, unless renewed.
-        headless_kept: seconds until a finished headless session is forgotten.
-        interactive_kept: the same for interactive ones.
-    """
-
-    millicores: int
-    ram: int
-    max_interactive_sessions: int = 5
-    queue: bool = True
-    headless_lifetime: float = 14 * DAY
-    interactive_lifetime: float = 4 * DAY
-    headless_kept: float = HOUR
-    interactive_kept: float = DAY
 
 
 @define

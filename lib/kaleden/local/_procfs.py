@@ -31,7 +31,7 @@ class Usage:
 
 def _pids() -> Iterator[int]:
     with suppress(FileNotFoundError):
-        for name in os.listdir(PROC):  # noqa: PTH208 - names are wanted, and this is the hot path
+        for name in os.listdir(PROC):
             if name.isdigit():
                 yield int(name)
 

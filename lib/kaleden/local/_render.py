@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from kaleden.local._model import Event, Kind, Session
-from kaleden.local._platform import GIB, Settings
+from kaleden.local._model import GIB, Event, Kind, Session, Settings
 
 UID = "10001"
 GB = 1000**3

@@ -18,14 +18,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import BinaryIO
 
 import anyio
 import anyio.abc
 from anyio import CancelScope, CapacityLimiter, to_thread
 from attrs import define, field, frozen
 
-from kaleden.local._model import Forget, Order, Session, Spec, Start, Stop
-from kaleden.local._platform import GIB, Platform
+from kaleden.local._model import GIB, Forget, Order, Session, Spec, Start, Stop
+from kaleden.local._platform import Platform
 from kaleden.local._procfs import Usage, children_of, kill_marked, tree_usage
 
 MARK = "KALEDEN_LOCAL"
@@ -49,7 +50,11 @@ def find_namespace() -> tuple[str, ...]:
     for command in _NAMESPACES:
         with suppress(OSError, subprocess.TimeoutExpired):
             probe = subprocess.run(  # noqa: S603 - fixed words
-                [*command, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=5
+                [*command, "true"],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=5,
             )
             if probe.returncode == 0:
                 return command
@@ -125,7 +130,7 @@ class Runner:
         platform: who gives the orders.
         files: where files go.
         clock: gives seconds since the epoch.
-        settle: called after each report, to have new orders carried out.
+        group: where the sessions' tasks live; its end is the end of all processes.
         mark: what the processes of this platform are known by, in their environment.
         hostname: what sessions are told of their host.
         grace: seconds that processes have between SIGTERM and SIGKILL.
@@ -135,7 +140,7 @@ class Runner:
     platform: Platform
     files: Files
     clock: Callable[[], float]
-    settle: Callable[[], None]
+    group: anyio.abc.TaskGroup
     mark: str
     hostname: str
     grace: float
@@ -149,17 +154,21 @@ class Runner:
         """How many process trees there are."""
         return len(self._jobs)
 
-    def carry_out(self, order: Order, group: anyio.abc.TaskGroup) -> None:
-        """Begin what was ordered, in the group."""
+    def settle(self) -> None:
+        """Begin what the platform has ordered. To be called whenever it may have decided."""
+        for order in self.platform.take_orders():
+            self._carry_out(order)
+
+    def _carry_out(self, order: Order) -> None:
         match order:
             case Start(session):
                 job = self._jobs[session.key] = _Job(session)
-                group.start_soon(self._supervise, job)
+                self.group.start_soon(self._supervise, job)
             case Stop(key):
                 if key in self._jobs:
                     self._jobs[key].scope.cancel()
             case Forget(key):
-                group.start_soon(self._forget, key)
+                self.group.start_soon(self._forget, key)
 
     async def _forget(self, key: str) -> None:
         with CancelScope(shield=True):
@@ -179,12 +188,12 @@ class Runner:
             self.settle()
 
     async def _run(self, job: _Job) -> int | None:
+        process: anyio.abc.Process | None = None
+        # Not to be interrupted: a process that was started has to be known.
         with CancelScope(shield=True):
-            prepare = partial(self._prepare, job.session)
-            command = await to_thread.run_sync(prepare, limiter=self._threads)
-            if command is None:
-                return self._cannot_start(job)
-            process = await self._open(job.session, command)
+            process = await self._start(job)
+        if process is None:
+            return None
         try:
             job.pid = process.pid
             self.platform.started(job.session.key, self.clock())
@@ -193,35 +202,17 @@ class Runner:
             with CancelScope(shield=True):
                 await self._end(job.session, process)
 
-    def _cannot_start(self, job: _Job) -> None:
-        word = job.session.spec.command[0]
-        message = (
-            "Error: failed to create containerd task: failed to create shim task: OCI runtime "
-            f'create failed: exec: "{word}": executable file not found in $PATH: unknown'
-        )
-        job.why = ("Failed", message)
-
-    def _prepare(self, session: Session) -> tuple[str, ...] | None:
-        """Make the session's files; return its command, or None if there is no such program."""
-        work = self.files.work(session.key)
-        work.mkdir(parents=True, exist_ok=True)
-        self.files.log(session.key).touch()
-        program, *words = session.spec.command or default_command(session.spec)
-        found = shutil.which(
-            str(work / program) if "/" in program else program, path=self.files.path()
-        )
-        return None if found is None else (found, *words)
-
-    async def _open(self, session: Session, command: tuple[str, ...]) -> anyio.abc.Process:
-        limit = 2 * session.spec.max_ram // 1024
-        script = _LIMITED_FIRST if self.namespace else _LIMITED
-        limited = ("sh", "-c", script, "sh", str(limit), *command)
-        log = await to_thread.run_sync(
-            self.files.log(session.key).open, "ab", limiter=self._threads
-        )
+    async def _start(self, job: _Job) -> anyio.abc.Process | None:
+        """Start the session's process; None, and a reason, if there is no such program."""
+        session = job.session
+        prepare = partial(self._prepare, session)
+        command, log = await to_thread.run_sync(prepare, limiter=self._threads)
         with log:
+            if command is None:
+                job.why = ("Failed", _not_executable(session.spec.command[0]))
+                return None
             return await anyio.open_process(
-                [*self.namespace, *limited],
+                [*self.namespace, *self._limited(session, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -229,6 +220,20 @@ class Runner:
                 env=self._environment(session),
                 start_new_session=True,
             )
+
+    def _prepare(self, session: Session) -> tuple[tuple[str, ...] | None, BinaryIO]:
+        """Make the session's files; return its command, if there is such a program, and its log."""
+        work = self.files.work(session.key)
+        work.mkdir(parents=True, exist_ok=True)
+        program, *words = session.spec.command or default_command(session.spec)
+        place = str(work / program) if "/" in program else program
+        found = shutil.which(place, path=self.files.path())
+        return None if found is None else (found, *words), self.files.log(session.key).open("ab")
+
+    def _limited(self, session: Session, command: tuple[str, ...]) -> tuple[str, ...]:
+        """The command, started by way of a shell that sets the limit on memory."""
+        script = _LIMITED_FIRST if self.namespace else _LIMITED
+        return ("sh", "-c", script, "sh", str(2 * session.spec.max_ram // 1024), *command)
 
     def _environment(self, session: Session) -> dict[str, str]:
         """A clean one: nothing of this process's own but where programs are."""
@@ -295,6 +300,14 @@ class Runner:
             if job.pid is not None:
                 self._kill(job.pid)
             job.scope.cancel()
+
+
+def _not_executable(program: str) -> str:
+    """What a cluster says of a command that the image does not have."""
+    return (
+        "Error: failed to create containerd task: failed to create shim task: OCI runtime "
+        f'create failed: exec: "{program}": executable file not found in $PATH: unknown'
+    )
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

@@ -7,7 +7,7 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Self
 
 import anyio
 import anyio.abc
+from anycorn import Config, serve  # pyright: ignore[reportUnknownVariableType] - its WSGI half
 from anyio import AsyncContextManagerMixin, CancelScope, to_thread
-from anycorn import Config, serve
 from attrs import frozen
 
 from kaleden.local._app import Traffic, make_app
-from kaleden.local._model import Status
-from kaleden.local._platform import GIB, Platform, Settings
+from kaleden.local._model import GIB, Settings, Status
+from kaleden.local._platform import Platform
 from kaleden.local._procfs import kill_marked
 from kaleden.local._runner import MARK, Files, Runner, find_namespace
 from kaleden.local._service import Service
@@ -79,7 +79,7 @@ class LocalPlatform(AsyncContextManagerMixin):
         isolate: whether to use PID namespaces; None for: if the kernel allows it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all are keywords with defaults
         self,
         *,
         port: int = 0,
@@ -107,15 +107,12 @@ class LocalPlatform(AsyncContextManagerMixin):
         self._port = port
         self._platform = Platform(settings)
         self._clock = clock
-        self._state = None if state is None else Path(state)
+        self._state = None if state is None else Path(state).absolute()
         self._grace = grace
         self._isolate = isolate
         self._url: str | None = None
         self._app: Traffic | None = None
         self._runner: Runner | None = None
-        self._store: Store | None = None
-        self._unsaved: list[tuple[str, str | None]] = []
-        self._wake = anyio.Event()
 
     @property
     def url(self) -> str:
@@ -144,104 +141,81 @@ class LocalPlatform(AsyncContextManagerMixin):
     def __repr__(self) -> str:
         if self._app is None:
             return "<LocalPlatform, not entered>"
-        seen = self.statistics()
-        counts = ", ".join(f"{n} {status}" for status, n in seen.sessions.items())
-        return f"<LocalPlatform {self._url}, {counts or 'no sessions'}>"
+        counts = (f"{n} {status}" for status, n in self.statistics().sessions.items())
+        return f"<LocalPlatform {self._url}, {', '.join(counts) or 'no sessions'}>"
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        if self._url is not None:
+        if self._app is not None:
             raise RuntimeError("a LocalPlatform is entered once: make another")
-        namespace = await to_thread.run_sync(_choose_namespace, self._isolate)
         raised: BaseException | None = None
-        with _listen(self._port) as listener:
-            async with self._files() as files, self._memory() as mark:
-                try:
-                    async with anyio.create_task_group() as group:
-                        await self._open(group, listener, files, mark, namespace)
-                        try:
-                            yield self
-                        except BaseException as error:
-                            raised = error
-                            raise
-                        finally:
-                            self._platform.close()
-                            group.cancel_scope.cancel()
-                except BaseExceptionGroup as errors:
-                    if errors.exceptions != (raised,):
+        async with self._files() as files, self._memory() as (mark, store):
+            try:
+                async with anyio.create_task_group() as group:
+                    try:
+                        await self._open(group, files, mark, store)
+                        yield self
+                    except BaseException as error:
+                        raised = error
                         raise
+                    finally:
+                        self._platform.close()
+                        group.cancel_scope.cancel()
+            except BaseExceptionGroup as errors:
+                if errors.exceptions != (raised,):
+                    raise
         if raised is not None:
             # As itself, not in the group that the task group makes of it.
             raise raised
 
     async def _open(
-        self,
-        group: anyio.abc.TaskGroup,
-        listener: socket.socket,
-        files: Files,
-        mark: str,
-        namespace: tuple[str, ...],
+        self, group: anyio.abc.TaskGroup, files: Files, mark: str, store: Store | None
     ) -> None:
         """Begin to serve; the port accepts connections when this returns."""
-        origin = f"http://{HOST}:{listener.getsockname()[1]}"
-        settle = partial(self._settle, group)
-        self._runner = Runner(
+        namespace = await to_thread.run_sync(_choose_namespace, self._isolate)
+        runner = self._runner = Runner(
             platform=self._platform,
             files=files,
             clock=self._clock,
-            settle=settle,
+            group=group,
             mark=mark,
             hostname=HOST,
             grace=self._grace,
             namespace=namespace,
         )
-        service = Service(self._platform, origin, files.log)
-        self._app = make_app(
-            service, user=self.user, token=self.token, clock=self._clock, settle=settle
-        )
-        group.start_soon(self._tick, self._runner, settle)
-        if self._store is not None:
-            group.start_soon(self._keep, self._store)
-        await group.start(
-            partial(serve, shutdown_trigger=anyio.sleep_forever), self._app, _config(listener)
-        )
+        with _listen(self._port) as listener:
+            origin = f"http://{HOST}:{listener.getsockname()[1]}"
+            service = Service(self._platform, origin, files.log)
+            self._app = make_app(
+                service, user=self.user, token=self.token, clock=self._clock, settle=runner.settle
+            )
+            config = _config(listener.detach())
+        await group.start(partial(serve, shutdown_trigger=anyio.sleep_forever), self._app, config)
         self._url = service.base
-        settle()
+        group.start_soon(self._tick, runner, store)
 
-    def _settle(self, group: anyio.abc.TaskGroup) -> None:
-        """Have done what the platform decided, and have remembered what changed."""
-        assert self._runner is not None
-        for order in self._platform.take_orders():
-            self._runner.carry_out(order, group)
-        changes = self._platform.take_changes()
-        if self._store is not None and changes:
-            self._unsaved += [(key, s and freeze(s)) for key, s in changes]
-            self._wake.set()
-
-    async def _tick(self, runner: Runner, settle: Callable[[], None]) -> None:
+    async def _tick(self, runner: Runner, store: Store | None) -> None:
+        """Do regularly what no request brings about."""
         while True:
-            await anyio.sleep(TICK)
             await runner.watch()
             self._platform.advance(self._clock())
-            settle()
-
-    async def _keep(self, store: Store) -> None:
-        """Write down what changed, a batch at a time."""
-        while True:
-            await self._wake.wait()
-            self._wake = anyio.Event()
+            runner.settle()
             await self._save(store)
+            await anyio.sleep(TICK)
 
-    async def _save(self, store: Store) -> None:
-        batch, self._unsaved = self._unsaved, []
-        with CancelScope(shield=True):
-            await to_thread.run_sync(store.save, batch)
+    async def _save(self, store: Store | None) -> None:
+        """Write down what has changed, if there is where."""
+        changes = self._platform.take_changes()
+        if store is not None and changes:
+            frozen_changes = [(key, None if s is None else freeze(s)) for key, s in changes]
+            with CancelScope(shield=True):
+                await to_thread.run_sync(store.save, frozen_changes)
 
     @asynccontextmanager
-    async def _files(self) -> AsyncIterator[Files]:
+    async def _files(self) -> AsyncGenerator[Files]:
         """Give the sessions' directory: the state's own, or one for the time of the block."""
         if self._state is not None:
-            files = Files(Path(f"{self._state}.files").absolute())
+            files = Files(Path(f"{self._state}.files"))
             await to_thread.run_sync(files.prepare)
             yield files
             return
@@ -257,22 +231,23 @@ class LocalPlatform(AsyncContextManagerMixin):
                 await to_thread.run_sync(directory.cleanup)
 
     @asynccontextmanager
-    async def _memory(self) -> AsyncIterator[str]:
+    async def _memory(self) -> AsyncGenerator[tuple[str, Store | None]]:
         """Recall an earlier life from the state, if there is one; give the processes' mark."""
         if self._state is None:
-            yield secrets.token_urlsafe(24)
+            yield secrets.token_urlsafe(24), None
             return
 
-        store = self._store = await to_thread.run_sync(Store, self._state)
+        store = await to_thread.run_sync(Store, self._state)
         try:
             mark = await to_thread.run_sync(store.value, "mark")
             # An earlier life that was killed may have left processes, whose end nobody would see.
             await to_thread.run_sync(kill_marked, f"{MARK}={mark}/")
             self._platform.restore(await to_thread.run_sync(store.load), self._clock())
-            yield mark
+            yield mark, store
         finally:
-            await self._save(store)
-            store.close()
+            with CancelScope(shield=True):
+                await self._save(store)
+                await to_thread.run_sync(store.close)
 
 
 def _choose_namespace(isolate: bool | None) -> tuple[str, ...]:
@@ -296,9 +271,9 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _config(listener: socket.socket) -> Config:
+def _config(descriptor: int) -> Config:
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
+    config.bind = [f"fd://{descriptor}"]
     config.backlog = 1024
     config.errorlog = None
     config.h11_max_incomplete_size = 65536

@@ -7,12 +7,13 @@ changed. Nothing here knows of HTTP servers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from attrs import field, frozen
+from attrs import evolve, frozen
 
 from kaleden.local import _render as render
 from kaleden.local._catalogue import REGISTRIES, Resources, images
@@ -31,6 +32,7 @@ MAX_TARGET = 8192
 _LABEL = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _TEXT = "text/plain"
 _XML = "text/xml;charset=UTF-8"
+_LOGIN_STANDARD = 'standard_id="ivo://ivoa.net/sso#tls-with-password"'
 _HTML = "text/html;charset=utf-8"
 
 
@@ -66,8 +68,8 @@ class Reply:
     file: Path | None = None
 
 
-def _text(text: str, status: int = 200) -> Reply:
-    return Reply(status, text.encode(), _TEXT)
+def _text(text: str) -> Reply:
+    return Reply(200, text.encode(), _TEXT)
 
 
 def _json(value: Any) -> Reply:
@@ -96,10 +98,11 @@ class Service:
     platform: Platform
     origin: str
     log_file: Callable[[str], Path | None] = _no_log
-    resources: Resources = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "resources", Resources.of(self.platform.settings))
+    @cached_property
+    def offer(self) -> Resources:
+        """The resources that may be asked for."""
+        return Resources.of(self.platform.settings)
 
     @property
     def base(self) -> str:
@@ -113,49 +116,41 @@ class Service:
             return self._dispatch(call)
         except Refused as refusal:
             end = "" if refusal.status == 500 else "\n"
-            return Reply(
-                refusal.status, f"{refusal.text}{end}".encode(), _TEXT, self._challenges(refusal)
-            )
+            headers = self._challenges() if refusal.status == 401 else ()
+            return Reply(refusal.status, f"{refusal.text}{end}".encode(), _TEXT, headers)
 
-    def _challenges(self, refusal: Refused) -> tuple[tuple[str, str], ...]:
-        """How one can log in, told to those who did not."""
-        if refusal.status != 401:
-            return ()
-        password = 'standard_id="ivo://ivoa.net/sso#tls-with-password"'
+    def _challenges(self) -> tuple[tuple[str, str], ...]:
+        """How one can log in, for those who did not."""
         challenges = (
             "Bearer",
             'ivoa_x509 standard_id="ivo://ivoa.net/sso#BasicAA"',
             "ivoa_cookie",
-            f'ivoa_bearer {password}, access_url="{self.origin}/"',
+            f'ivoa_bearer {_LOGIN_STANDARD}, access_url="{self.origin}/"',
         )
         return tuple(("www-authenticate", challenge) for challenge in challenges)
 
     def _dispatch(self, call: Call) -> Reply:
         pattern, names = _match(call.path)
-        methods = _OPEN.get(pattern) or _LOGGED_IN.get(pattern)
+        # The server's container lets no encoded slash through.
         if any("/" in name for name in names):
-            return Reply(400, _page("400 – Bad Request"), _HTML)
+            return Reply(400, _page("400: Bad Request"), _HTML)
+        methods = _ROUTES.get(pattern)
         if methods is None:
-            return Reply(404, _page("404 – Not Found"), _HTML)
-        handler = methods.get(call.method)
-        if handler is None:
-            reply = _text(f"unsupported: HTTP {call.method}\n", 405)
-            return Reply(reply.status, reply.body, _TEXT, (("allow", ", ".join(methods)),))
-        if pattern in _OPEN:
-            return handler(self, call, "")
-        if call.user is None:
+            return Reply(404, _page("404: Not Found"), _HTML)
+        answer = methods.get(call.method)
+        if answer is None:
+            allow = (("allow", ", ".join(methods)),)
+            return Reply(405, f"unsupported: HTTP {call.method}\n".encode(), _TEXT, allow)
+        if call.user is None and pattern not in _OPEN:
             raise Refused(401, "Unauthorized")
 
-        reply = handler(self, call, call.user, *names)
-        headers = (*reply.headers, ("x-vo-authenticated", call.user))
-        return Reply(reply.status, reply.body, reply.content_type, headers, reply.file)
+        reply = answer(_Exchange(self, call, call.user or "", names))
+        identity = () if call.user is None else (("x-vo-authenticated", call.user),)
+        return evolve(reply, headers=(*reply.headers, *identity))
 
 
 def _match(path: str) -> tuple[tuple[str, ...], list[str]]:
-    """Take a path apart: its pattern, with "*" for the names in it, and those names.
-
-    Slashes that were encoded stay inside their name.
-    """
+    """Take a path apart: its pattern, with "*" for the names in it, and those names."""
     segments = [unquote(segment) for segment in path.strip("/").split("/")]
     if segments[0] in VERSIONS:
         del segments[0]
@@ -163,204 +158,204 @@ def _match(path: str) -> tuple[tuple[str, ...], list[str]]:
     return pattern, segments[1::2]
 
 
-# Sessions
-
-
-def _check_label(id_: str) -> None:
-    if not _LABEL.fullmatch(id_):
-        raise invalid(f"Invalid label value: {id_}")
-
-
-def _find(service: Service, user: str, id_: str) -> Session:
-    _check_label(id_)
-    session = service.platform.find(user, id_)
-    if session is None:
-        raise Refused(404, f"session {id_} not found")
-    return session
-
-
 def _matches(wanted: str | None, value: str) -> bool:
     return wanted is None or wanted.lower() == value.lower()
 
 
-def _list(service: Service, call: Call, user: str) -> Reply:
-    view = call.parameters.get("view") or ""
-    if view == "stats":
-        return _statistics(service)
-    if view == "all":
-        everyones = service.platform.everyones()
-        return _json([render.public_object(s) for s in _filtered(everyones, call)])
-
-    chosen = service.platform.of_user(user)
-    if view.lower() == "interactive":
-        status = call.parameters.get("status")
-        kept = (s for s in chosen if s.spec.kind is not Kind.HEADLESS)
-        return _objects(service, (s for s in kept if _matches(status, s.status)))
-    return _objects(service, _filtered(chosen, call))
-
-
-def _filtered(sessions: Iterable[Session], call: Call) -> Iterable[Session]:
+def _filtered(sessions: Iterable[Session], parameters: Parameters) -> Iterator[Session]:
     """Apply ``type`` and ``status``; desktop apps show only when asked for by type."""
-    kind, status = call.parameters.get("type"), call.parameters.get("status")
+    kind, status = parameters.get("type"), parameters.get("status")
     for session in sessions:
         shown = kind is not None or session.appid is None
         if shown and _matches(kind, session.spec.kind) and _matches(status, session.status):
             yield session
 
 
-def _objects(service: Service, sessions: Iterable[Session]) -> Reply:
-    return _json([render.session_object(session, service.origin) for session in sessions])
+@frozen
+class _Exchange:
+    """One call, on its way to a reply. Each method answers one method of one path."""
+
+    service: Service
+    call: Call
+    user: str
+    names: list[str]
+
+    @property
+    def platform(self) -> Platform:
+        return self.service.platform
+
+    @property
+    def id(self) -> str:
+        """The session's id in the path."""
+        return self.names[0]
+
+    @property
+    def appid(self) -> str:
+        """The desktop app's id in the path."""
+        return self.names[1]
+
+    def parameter(self, name: str) -> str | None:
+        return self.call.parameters.get(name)
+
+    def check_id(self) -> None:
+        if not _LABEL.fullmatch(self.id):
+            raise invalid(f"Invalid label value: {self.id}")
+
+    def objects(self, sessions: Iterable[Session]) -> Reply:
+        return _json([render.session_object(s, self.service.origin) for s in sessions])
+
+    # Sessions
+
+    def list_sessions(self) -> Reply:
+        view = self.parameter("view") or ""
+        if view == "stats":
+            return self.statistics()
+        if view == "all":
+            everyones = _filtered(self.platform.everyones(), self.call.parameters)
+            return _json([render.public_object(session) for session in everyones])
+        if view.lower() == "interactive":
+            return self.list_interactive()
+        return self.objects(_filtered(self.platform.of_user(self.user), self.call.parameters))
+
+    def list_interactive(self) -> Reply:
+        """List with desktop apps; only ``status`` filters here."""
+        status = self.parameter("status")
+        return self.objects(
+            session
+            for session in self.platform.of_user(self.user)
+            if session.spec.kind is not Kind.HEADLESS and _matches(status, session.status)
+        )
+
+    def statistics(self) -> Reply:
+        holding = (s for s in self.platform.everyones() if s.phase.holding)
+        gpus = sum(session.spec.gpus for session in holding)
+        return _json(render.statistics(self.platform.reserved, gpus, self.platform.settings))
+
+    def create(self) -> Reply:
+        if self.call.registry_secret is not None:
+            check_registry_secret(self.call.registry_secret)
+        try:
+            spec = read_spec(
+                self.call.parameters,
+                self.service.offer,
+                lambda: self.platform.check_limit(self.user),
+            )
+        except NotCreated:
+            kind = self.parameter("type") or Kind.HEADLESS
+            text = render.job_not_found(self.user, kind, self.platform.new_id())
+            raise Refused(500, text) from None
+        return _text(f"{self.platform.create(self.user, spec, self.call.now).id}\n")
+
+    def refuse_delete_all(self) -> Reply:
+        raise invalid("Cannot kill all sessions.")
+
+    def get(self) -> Reply:
+        self.check_id()
+        view = self.parameter("view")
+        session = self.platform.find(self.user, self.id)
+        if view == "logs":
+            # Always 200: an unknown or pending session has an empty log.
+            log = None if session is None else self.service.log_file(session.id)
+            return Reply(200, b"", _TEXT, file=log)
+        if session is None:
+            raise Refused(404, f"session {self.id} not found")
+        if view == "events":
+            return self.events(session)
+        return _json(render.session_object(session, self.service.origin))
+
+    def events(self, session: Session) -> Reply:
+        if not session.has_pod:
+            raise Refused(404, f"session {self.id} not found.")
+        return _text(render.events_table(session.events))
+
+    def modify(self) -> Reply:
+        action = self.parameter("action")
+        if action is None:
+            raise invalid("Cannot modify an existing session")
+        if action != "renew":
+            raise invalid("unrecognized action")
+        self.platform.renew(self.user, self.id, self.call.now)
+        return Reply()
+
+    def delete(self) -> Reply:
+        """Answer 200 whether there was such a session or not."""
+        self.platform.delete(self.user, self.id, self.call.now)
+        return Reply()
+
+    # Desktop apps
+
+    def list_apps(self) -> Reply:
+        """List all the user's desktop apps: the server ignores whose were asked for."""
+        status = self.parameter("status")
+        everyones = self.parameter("view") == "all"
+        sessions = self.platform.everyones() if everyones else self.platform.of_user(self.user)
+        apps = [s for s in sessions if s.appid is not None and _matches(status, s.status)]
+        return _json(list(map(render.public_object, apps))) if everyones else self.objects(apps)
+
+    def create_app(self) -> Reply:
+        spec = read_app_spec(self.call.parameters, self.service.offer)
+        app = self.platform.create_app(self.user, self.id, spec, self.call.now)
+        return _text(f"{app.appid}\n")
+
+    def get_app(self) -> Reply:
+        app = self.platform.find(self.user, self.id, self.appid)
+        if app is None:
+            what = f"desktop app with session {self.id} and app ID {self.appid}"
+            raise Refused(404, f"{what} was not found")
+        return _json(render.session_object(app, self.service.origin))
+
+    def modify_app(self) -> Reply:
+        raise invalid("Cannot modify an existing desktop app")
+
+    def delete_app(self) -> Reply:
+        self.platform.delete(self.user, self.id, self.call.now, self.appid)
+        return Reply()
+
+    # The platform
+
+    def images(self) -> Reply:
+        wanted = self.parameter("type")
+        if wanted is None:
+            return _json(images(None))
+        try:
+            return _json(images(Kind(wanted.lower())))
+        except ValueError:
+            raise invalid(f"unknown type: {wanted}") from None
+
+    def context(self) -> Reply:
+        return _json(self.service.offer.context())
+
+    def repository(self) -> Reply:
+        return _json(list(REGISTRIES))
+
+    def availability(self) -> Reply:
+        return Reply(200, render.AVAILABILITY.encode(), _XML)
+
+    def capabilities(self) -> Reply:
+        return Reply(200, render.capabilities(self.service.base).encode(), _XML)
 
 
-def _statistics(service: Service) -> Reply:
-    platform = service.platform
-    gpus = sum(s.spec.gpus for s in platform.everyones() if s.phase.holding)
-    return _json(render.statistics(platform.reserved, gpus, platform.settings))
-
-
-def _create(service: Service, call: Call, user: str) -> Reply:
-    if call.registry_secret is not None:
-        check_registry_secret(call.registry_secret)
-    platform = service.platform
-    try:
-        spec = read_spec(call.parameters, service.resources, lambda: platform.check_limit(user))
-    except NotCreated:
-        raise _hidden_failure(service, call, user) from None
-    return _text(f"{platform.create(user, spec, call.now).id}\n")
-
-
-def _hidden_failure(service: Service, call: Call, user: str) -> Refused:
-    kind = call.parameters.get("type") or Kind.HEADLESS
-    return Refused(500, render.job_not_found(user, kind, service.platform.new_id()))
-
-
-def _refuse_delete_all(service: Service, call: Call, user: str) -> Reply:
-    raise invalid("Cannot kill all sessions.")
-
-
-def _get(service: Service, call: Call, user: str, id_: str) -> Reply:
-    view = call.parameters.get("view")
-    if view == "logs":
-        return _logs(service, user, id_)
-    session = _find(service, user, id_)
-    if view == "events":
-        return _events(session)
-    return _json(render.session_object(session, service.origin))
-
-
-def _logs(service: Service, user: str, id_: str) -> Reply:
-    """Answer 200 whatever happens: an unknown or pending session has an empty log."""
-    _check_label(id_)
-    session = service.platform.find(user, id_)
-    file = None if session is None else service.log_file(session.id)
-    return Reply(200, b"", _TEXT, file=file)
-
-
-def _events(session: Session) -> Reply:
-    if not session.has_pod:
-        raise Refused(404, f"session {session.id} not found.")
-    return _text(render.events_table(session.events))
-
-
-def _modify(service: Service, call: Call, user: str, id_: str) -> Reply:
-    _check_label(id_)
-    action = call.parameters.get("action")
-    if action is None:
-        raise invalid("Cannot modify an existing session")
-    if action != "renew":
-        raise invalid("unrecognized action")
-    service.platform.renew(user, id_, call.now)
-    return Reply()
-
-
-def _delete(service: Service, call: Call, user: str, id_: str) -> Reply:
-    service.platform.delete(user, id_, call.now)
-    return Reply()
-
-
-# Desktop apps
-
-
-def _list_apps(service: Service, call: Call, user: str, _: str) -> Reply:
-    """List all the user's desktop apps: the server ignores whose apps were asked for."""
-    if call.parameters.get("view") == "all":
-        apps = [s for s in service.platform.everyones() if s.appid is not None]
-        return _json([render.public_object(s) for s in _of_status(apps, call)])
-    apps = [s for s in service.platform.of_user(user) if s.appid is not None]
-    return _objects(service, _of_status(apps, call))
-
-
-def _of_status(sessions: Iterable[Session], call: Call) -> Iterable[Session]:
-    status = call.parameters.get("status")
-    return (session for session in sessions if _matches(status, session.status))
-
-
-def _create_app(service: Service, call: Call, user: str, id_: str) -> Reply:
-    spec = read_app_spec(call.parameters, service.resources)
-    session = service.platform.create_app(user, id_, spec, call.now)
-    return _text(f"{session.appid}\n")
-
-
-def _get_app(service: Service, call: Call, user: str, id_: str, appid: str) -> Reply:
-    app = service.platform.find(user, id_, appid)
-    if app is None:
-        raise Refused(404, f"desktop app with session {id_} and app ID {appid} was not found")
-    return _json(render.session_object(app, service.origin))
-
-
-def _modify_app(service: Service, call: Call, user: str, id_: str, appid: str) -> Reply:
-    raise invalid("Cannot modify an existing desktop app")
-
-
-def _delete_app(service: Service, call: Call, user: str, id_: str, appid: str) -> Reply:
-    service.platform.delete(user, id_, call.now, appid)
-    return Reply()
-
-
-# The platform
-
-
-def _images(service: Service, call: Call, user: str) -> Reply:
-    wanted = call.parameters.get("type")
-    if wanted is None:
-        return _json(images(None))
-    try:
-        return _json(images(Kind(wanted.lower())))
-    except ValueError:
-        raise invalid(f"unknown type: {wanted}") from None
-
-
-def _context(service: Service, call: Call, user: str) -> Reply:
-    return _json(service.resources.context())
-
-
-def _repository(service: Service, call: Call, user: str) -> Reply:
-    return _json(list(REGISTRIES))
-
-
-def _availability(service: Service, call: Call, user: str) -> Reply:
-    return Reply(200, render.AVAILABILITY.encode(), _XML)
-
-
-def _capabilities(service: Service, call: Call, user: str) -> Reply:
-    return Reply(200, render.capabilities(service.base).encode(), _XML)
-
-
-Handler = Callable[..., Reply]
-_OPEN: dict[tuple[str, ...], dict[str, Handler]] = {
-    ("availability",): {"GET": _availability, "HEAD": _availability},
-    ("capabilities",): {"GET": _capabilities, "HEAD": _capabilities},
-}
-_LOGGED_IN: dict[tuple[str, ...], dict[str, Handler]] = {
-    ("session",): {"GET": _list, "POST": _create, "DELETE": _refuse_delete_all},
-    ("session", "*"): {"GET": _get, "POST": _modify, "DELETE": _delete},
-    ("session", "*", "app"): {"GET": _list_apps, "POST": _create_app},
-    ("session", "*", "app", "*"): {
-        "GET": _get_app,
-        "POST": _modify_app,
-        "DELETE": _delete_app,
+_OPEN = (("availability",), ("capabilities",))
+_ROUTES: dict[tuple[str, ...], dict[str, Callable[[_Exchange], Reply]]] = {
+    ("session",): {
+        "GET": _Exchange.list_sessions,
+        "POST": _Exchange.create,
+        "DELETE": _Exchange.refuse_delete_all,
     },
-    ("image",): {"GET": _images},
-    ("context",): {"GET": _context},
-    ("repository",): {"GET": _repository},
+    ("session", "*"): {
+        "GET": _Exchange.get,
+        "POST": _Exchange.modify,
+        "DELETE": _Exchange.delete,
+    },
+    ("session", "*", "app"): {"GET": _Exchange.list_apps, "POST": _Exchange.create_app},
+    ("session", "*", "app", "*"): {
+        "GET": _Exchange.get_app,
+        "POST": _Exchange.modify_app,
+        "DELETE": _Exchange.delete_app,
+    },
+    ("image",): {"GET": _Exchange.images},
+    ("context",): {"GET": _Exchange.context},
+    ("repository",): {"GET": _Exchange.repository},
+    ("availability",): {"GET": _Exchange.availability, "HEAD": _Exchange.availability},
+    ("capabilities",): {"GET": _Exchange.capabilities, "HEAD": _Exchange.capabilities},
 }
