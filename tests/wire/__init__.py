@@ -1,0 +1,1 @@
+"""Tests of the wire package: what is known of the Skaha API."""

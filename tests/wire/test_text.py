@@ -1,0 +1,50 @@
+"""What people wrote, out of pages that machines sent."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaleden._wire import _text
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ("<html><title>\n Not  Found </title><body>x", "Not Found"),
+        ("<TITLE lang=en>A &amp; B</TITLE>", "A & B"),
+        ("<html><head><title></title></head><body><h1>Sorry</h1>gone", "Sorry gone"),
+        ("<html><script>var x = '<p>';</script><style>p {}</style><p>Sorry", "Sorry"),
+        ("<html><!-- no --><p>Sorry<br", "Sorry"),
+        ("<html><script>never closed", ""),
+        ("", ""),
+    ],
+)
+def test_a_page_says_its_title_or_its_first_words(page: str, says: str) -> None:
+    assert says == _text.page_text(page)
+
+
+@given(st.text(st.sampled_from("<>/!- titlescrphad=\"'&;x")))
+def test_any_page_says_one_line(page: str) -> None:
+    said = _text.page_text(page)
+
+    assert said.isprintable()
+    assert len(said) <= _text.LIMIT
+
+
+@pytest.mark.parametrize("start", ["<!doctype html>", "\n <HTML>", "<!DOCTYPE HTML PUBLIC"])
+def test_a_page_is_known_by_how_it_begins(start: str) -> None:
+    assert _text.is_html("", start)
+    assert _text.is_html("text/plain", start)
+
+
+@pytest.mark.parametrize("text", ["", "<none>", "htm", "see <html>"])
+def test_other_text_is_a_page_only_by_its_type(text: str) -> None:
+    assert not _text.is_html("text/plain", text)
+    assert _text.is_html("application/xhtml+xml", text)
+
+
+@given(st.text(), st.integers(1, 20))
+def test_a_line_is_never_longer_than_its_limit(text: str, limit: int) -> None:
+    assert len(_text.one_line(text, limit)) <= limit
