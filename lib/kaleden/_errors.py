@@ -21,6 +21,7 @@
     │   ├── ServerError                        the server failed
     │   ├── NotDestroyed                       still listed after its delete, or nobody can tell
     │   ├── UnknownEffect                      it may, or may not, have been done
+    │   ├── SessionFailed                      the session itself ended as Failed
     │   └── NotOpened                          the session's page could not be opened
     └── BatchError (ExceptionGroup)            some of a batch failed; ``.outcomes`` has them all
 
@@ -68,6 +69,8 @@ class FailureKind(StrEnum):
     """The delete was answered, and a later list still shows the session, or there was no list."""
     UNKNOWN_EFFECT = "unknown_effect"
     """It may have been done: the request went out and its answer was lost."""
+    SESSION_FAILED = "session_failed"
+    """The session ended, and not well: its log and events tell why."""
     NOT_OPENED = "not_opened"
     """The session's page could not be opened: it is not Running, it has none, or no browser is here."""
     INTERNAL = "internal"
@@ -189,6 +192,12 @@ class UnknownEffect(RequestError):
     kind = FailureKind.UNKNOWN_EFFECT
 
 
+class SessionFailed(RequestError):
+    """The session ended as Failed."""
+
+    kind = FailureKind.SESSION_FAILED
+
+
 class NotOpened(RequestError):
     """The session's page could not be opened."""
 
@@ -209,6 +218,7 @@ _BY_KIND: dict[FailureKind, type[RequestError]] = {
         ProtocolError,
         QuotaExceeded,
         ServerError,
+        SessionFailed,
         TimedOut,
         Unavailable,
         UnknownEffect,

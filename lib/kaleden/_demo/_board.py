@@ -1,0 +1,99 @@
+"""What the demo shows while it waits: a live table, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from kaleden import Failure, Outcome, Outcomes, SessionInfo, Status
+from kaleden._demo._share import LIMIT, Share
+
+COLOURS = {
+    Status.PENDING: "yellow",
+    Status.RUNNING: "cyan",
+    Status.COMPLETED: "green",
+    Status.SUCCEEDED: "green",
+    Status.FAILED: "bold red",
+    Status.ERROR: "bold red",
+}
+
+
+class Board(Protocol):
+    """Shows how the sessions stand."""
+
+    def show(self, sessions: Mapping[str, SessionInfo | None]) -> None:
+        """Show each session, by name; None for one that is not listed."""
+        ...
+
+
+@contextmanager
+def open_board(console: Console) -> Generator[Board]:
+    """Show a table that changes in place, if *console* is a terminal that can."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+
+    with Live(console=console, auto_refresh=False) as live:
+        yield _Grid(live)
+
+
+def report(outcomes: Outcomes[Share], console: Console) -> None:
+    """Print what each replica found, what became of the failed ones, and the sum of the others."""
+    console.print(outcomes)
+    table = Table("replica", "outcome", "primes")
+    for outcome in outcomes:
+        table.add_row(*_cells(outcome))
+    console.print(table)
+    for failure in outcomes.failures.values():
+        console.print(Text(str(failure), "red"), soft_wrap=True)
+
+    total = sum(share.primes for share in outcomes.values)
+    shares = f"{len(outcomes.values)} of {len(outcomes)} shares"
+    console.print(f"{total} primes below {LIMIT} in {shares}", style="bold", highlight=False)
+
+
+def _cells(outcome: Outcome[Share]) -> tuple[str, Text, str]:
+    if isinstance(outcome, Failure):
+        return outcome.key, Text(outcome.kind, "bold red"), ""
+
+    return outcome.key, Text("ok", "green"), str(outcome.value.primes)
+
+
+class _Grid:
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def show(self, sessions: Mapping[str, SessionInfo | None]) -> None:
+        table = Table("session", "id", "status", title=_summary(sessions), title_justify="left")
+        for name, session in sessions.items():
+            status = _status(session)
+            table.add_row(name, session.id if session else "", Text(status, COLOURS.get(status, "")))
+        self._live.update(table, refresh=True)
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last = ""
+
+    def show(self, sessions: Mapping[str, SessionInfo | None]) -> None:
+        line = _summary(sessions)
+        if line != self._last:
+            self._console.print(f"  {line}", highlight=False)
+            self._last = line
+
+
+def _status(session: SessionInfo | None) -> Status:
+    return session.status if session else Status.UNKNOWN
+
+
+def _summary(sessions: Mapping[str, SessionInfo | None]) -> str:
+    counts = Counter(_status(session) for session in sessions.values())
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))

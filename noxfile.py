@@ -1,0 +1,137 @@
+"""What can be done with a checkout: ``nox -l`` lists it, ``nox -s tests`` runs the suite."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PEERS = {"canfar": "canfar==1.5.2", "skaha": "skaha==1.7.0"}
+EXTRAS = ".[local,progress,trio]"
+# Decisions live in these: hardly a branch of them may go untested.
+COVERED = ("*/kaleden/_wire/*", "*/kaleden/_outcomes.py", "*/kaleden/_engine.py")
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+
+def runs(python: str) -> bool:
+    """Tell whether an interpreter is here and starts; some on the PATH are only signposts."""
+    if shutil.which(python) is None:
+        return False
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0  # noqa: S603
+
+
+def found_pythons() -> list[str] | None:
+    """List the versions of our classifiers that are installed; None for just the one that runs nox."""
+    versions = nox.project.python_versions(PROJECT)
+    return [version for version in versions if runs(f"python{version}")] or None
+
+
+def group(*names: str) -> list[str]:
+    """List the packages of dependency groups."""
+    return list(nox.project.dependency_groups(PROJECT, *names))
+
+
+def lowest() -> list[str]:
+    """Pin every package that we name to the lowest version that we say we work with."""
+    named = [*PROJECT["project"]["dependencies"], *group("test")]
+    for packages in PROJECT["project"]["optional-dependencies"].values():
+        named += packages
+    pins = (re.fullmatch(r"([\w-]+)>=([\d.]+)(,<.*)?", package) for package in named)
+    return [f"{pin[1]}=={pin[2]}" for pin in pins if pin]
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Launch, watch, read and end a dozen sessions on the embedded platform."""
+    session.install(EXTRAS)
+    session.run("kaleden", "demo", *session.posargs)
+
+
+@nox.session(python=found_pythons())
+def tests(session: nox.Session) -> None:
+    """Run the suite on every backend, with every Python that is found."""
+    session.install("-e", EXTRAS, *group("test"))
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+
+    data = f"--data-file={session.create_tmp()}/coverage"
+    session.run("coverage", "run", data, "-m", "pytest")
+    session.run("coverage", "report", data, "--format=total", silent=True)
+    session.run(
+        "coverage", "report", data, f"--include={','.join(COVERED)}", "--fail-under=95", "--precision=1"
+    )
+
+
+@nox.session
+def tests_asyncio_only(session: nox.Session) -> None:
+    """Run the suite where trio is not installed."""
+    session.install(".[local,progress]", *group("test"))
+    session.run(
+        "python", "-c", "import importlib.util as u; assert u.find_spec('trio') is None", silent=True
+    )
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the suite with the lowest versions that we say we work with."""
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("\n".join(lowest()) + "\n", encoding="utf-8")
+    session.install("-c", str(constraints), EXTRAS, *group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with two checkers that see different things."""
+    session.install("-e", EXTRAS, *group("test", "types"), "nox")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Drive the embedded platform with the other clients, unmodified, each in an environment of its own."""
+    session.install(EXTRAS, *group("test"))
+    pythons = {}
+    for name, package in PEERS.items():
+        home = Path(session.create_tmp()).resolve() / name
+        session.run("virtualenv", "--quiet", str(home), external=True)
+        python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+        session.run(python, "-m", "pip", "install", "--quiet", package, external=True)
+        pythons[f"KALEDEN_PEER_{name.upper()}"] = python
+    session.run("pytest", "tests/peers", "-p", "no:cacheprovider", *session.posargs, env=pythons)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the wheel, install it elsewhere, and run the suite against that."""
+    away = Path(session.create_tmp()).resolve() / "away"
+    shutil.rmtree(away, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--quiet", "--outdir", str(away / "dist"))
+    [wheel] = (away / "dist").glob("*.whl")
+    session.install("--force-reinstall", f"{wheel}[local,progress,trio]", *group("test"))
+    shutil.copytree("tests", away / "tests")
+    shutil.copy("pyproject.toml", away)
+    session.chdir(away)
+    session.run("pytest", *session.posargs)

@@ -1,0 +1,442 @@
+"""The methods of AsyncSession, against a server inside the test."""
+
+from __future__ import annotations
+
+import logging
+import re
+import webbrowser
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from support import Reply, data, described, session_id, session_object, session_on, text
+
+import kaleden
+from kaleden import Failure, FailureKind, InvalidRequest, SessionSpec, Status
+from kaleden._http import TransportError
+from kaleden._wire import Request, Response
+
+IMAGE = "images.canfar.net/skaha/astroml:latest"
+
+
+def server_with(sessions: Iterable[dict[str, Any]], *, deletes: bool = True) -> Reply:
+    """A server that knows *sessions*, and forgets those that are deleted, unless it only says so."""
+    known = {session["id"]: session for session in sessions}
+
+    async def reply(request: Request) -> Response:
+        key = session_id(request)
+        if request.method == "DELETE":
+            if deletes:
+                known.pop(key, None)
+            return text("")
+        if request.target.startswith("session/"):
+            return data(known[key]) if key in known else text(f"session {key} not found", 404)
+        return data(list(known.values()))
+
+    return reply
+
+
+# --- one thing -----------------------------------------------------------------------------------
+
+
+async def test_fetch_lists_in_one_request() -> None:
+    session, transport = session_on(server_with([session_object("a"), session_object("b")]))
+    async with session:
+        assert ["a", "b"] == [info.id for info in await session.fetch()]
+        await session.fetch(kind="headless", status="Running")
+        await session.fetch(view="all")
+    assert ["session", "session?type=headless&status=Running", "session?view=all"] == transport.targets
+
+
+async def test_fetch_leaves_out_what_is_no_session_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def reply(_: Request) -> Response:
+        return data([session_object("a"), "surprise", None, session_object("b")])
+
+    session, _ = session_on(reply)
+    async with session:
+        assert ["a", "b"] == [info.id for info in await session.fetch()]
+    assert "surprise" in caplog.text
+
+
+@pytest.mark.parametrize("arguments", [{"kind": "headles"}, {"status": "Runing"}, {"view": "stats"}])
+async def test_a_filter_that_would_match_nothing_is_refused(arguments: dict[str, str]) -> None:
+    session, transport = session_on(described)
+    async with session:
+        with pytest.raises(InvalidRequest):
+            await session.fetch(**arguments)
+    assert [] == transport.requests
+
+
+async def test_a_failed_call_about_one_thing_raises_plainly() -> None:
+    async def refused(_: Request) -> Response:
+        return text("Not authorized to use the skaha system", 403)
+
+    session, _ = session_on(refused)
+    async with session:
+        for call in (
+            session.fetch,
+            session.stats,
+            session.images,
+            session.context,
+            session.repositories,
+            session.availability,
+        ):
+            with pytest.raises(kaleden.NotAuthorized, match="Not authorized to use the skaha") as caught:
+                await call()
+            assert 403 == caught.value.failure.status
+
+
+async def test_an_object_where_a_list_is_due_is_told() -> None:
+    async def reply(_: Request) -> Response:
+        return data({"oops": 1})
+
+    session, _ = session_on(reply)
+    async with session:
+        with pytest.raises(kaleden.ProtocolError):
+            await session.fetch()
+
+
+async def test_apps_are_those_of_the_desktop_asked_for() -> None:
+    async def reply(request: Request) -> Response:
+        assert "session/desk1/app" == request.target
+        return data(
+            [
+                session_object("desk1", type="desktop-app", appid="abc"),
+                session_object("desk2", type="desktop-app", appid="xyz"),
+            ]
+        )
+
+    session, _ = session_on(reply)
+    async with session:
+        assert ["abc"] == [app.app_id for app in await session.apps("desk1")]
+        with pytest.raises(InvalidRequest):
+            await session.apps("../x")
+
+
+# --- logs and events -----------------------------------------------------------------------------
+
+
+async def test_verbose_also_logs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "kaleden")
+
+    async def reply(request: Request) -> Response:
+        if session_id(request) == "b":
+            return text("session b not found.", 404)
+        return text("hello\n")
+
+    session, _ = session_on(reply)
+    async with session:
+        outcomes = await session.logs(["a", "b"], verbose=True)
+        await session.events("b", verbose=True)
+    assert {"a": "hello\n"} == outcomes.successes
+    assert "logs of a: hello" in caplog.text
+    assert "events of b: session b not found." in caplog.text
+
+
+# --- create --------------------------------------------------------------------------------------
+
+
+async def create_anything(request: Request) -> Response:
+    fields = dict(parse_qsl(request.form.decode()))
+    return text(f"id-of-{fields['name']}\n")
+
+
+async def test_each_replica_is_one_form_and_knows_its_number() -> None:
+    session, transport = session_on(create_anything)
+    async with session:
+        created = await session.create(
+            "fits", IMAGE, cores=2, ram=4, cmd="python", args="reduce.py now", env={"A": "1"}, replicas=3
+        )
+    assert {f"fits-{n}": f"id-of-fits-{n}" for n in (1, 2, 3)} == created.successes
+    assert ["id-of-fits-1", "id-of-fits-2", "id-of-fits-3"] == created.ids
+    assert {("POST", "session")} == {(request.method, request.target) for request in transport.requests}
+    fields = parse_qsl(transport.requests[1].form.decode())
+    for pair in (("name", "fits-2"), ("image", IMAGE), ("cmd", "python"), ("args", "reduce.py now")):
+        assert pair in fields
+    assert {"A=1", "REPLICA_ID=2", "REPLICA_COUNT=3"} == {value for key, value in fields if key == "env"}
+
+
+async def test_creates_have_a_smaller_limit_and_more_time() -> None:
+    async def slow(request: Request) -> Response:
+        for _ in range(5):
+            await checkpoint()
+        return await create_anything(request)
+
+    session, transport = session_on(slow, concurrency=32, create_concurrency=3, timeout=1e-9)
+    async with session:
+        assert (await session.create("fits", IMAGE, replicas=20)).ok
+    assert 3 == transport.most_in_flight
+
+
+async def test_a_spec_says_it_all() -> None:
+    spec = SessionSpec("fits", IMAGE, replicas=2)
+    session, _ = session_on(create_anything)
+    async with session:
+        assert ["fits-1", "fits-2"] == [outcome.key for outcome in await session.create(spec)]
+        for more in ({"image": IMAGE}, {"cores": 2}, {"replicas": 3}, {"env": {"A": "1"}}):
+            with pytest.raises(InvalidRequest, match="SessionSpec says all"):
+                await session.create(spec, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": ""},
+        {"name": "x" * 64},
+        {"name": "x" * 62, "replicas": 10},
+        {"name": "Upper"},
+        {"name": "under_score"},
+        {"name": "-edge"},
+        {"name": "edge-"},
+        {"image": None},
+        {"image": "no spaces/please"},
+        {"replicas": 0},
+        {"replicas": 10**6},
+        {"cores": -1},
+        {"cores": float("nan")},
+        {"ram": 0},
+        {"gpu": 0},
+        {"kind": "headles"},
+        {"cmd": "python x.py"},
+        {"args": 'say "hi"'},
+        {"args": "two  spaces"},
+        {"args": ["a b"]},
+        {"env": {"A": "b=c"}},
+        {"env": {"A": ""}},
+        {"env": {"A": "$HOME"}},
+        {"env": {"": "x"}},
+        {"kind": "notebook", "cmd": "python"},
+    ],
+    ids=str,
+)
+async def test_what_the_server_would_drop_or_mangle_is_refused_here(arguments: dict[str, Any]) -> None:
+    session, transport = session_on(create_anything)
+    async with session:
+        with pytest.raises(InvalidRequest):
+            await session.create(**{"name": "fits", "image": IMAGE, **arguments})
+    assert [] == transport.requests
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (text("unexpected exception: boom", 500), "unknown_effect"),
+        (text("", 502), "unknown_effect"),
+        (text("", 200), "unknown_effect"),
+        (text("<html>login</html>", 200), "unknown_effect"),
+        (TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True), "unknown_effect"),
+        (TransportError(FailureKind.CONNECT_FAILED, "refused", sent=False), "connect_failed"),
+        (RuntimeError("a bug"), "unknown_effect"),
+        (text("Invalid value for 'cores': 99", 400), "bad_request"),
+        (text("User u has reached the maximum of 3 active sessions.", 400), "quota"),
+        (text("try later", 503), "unavailable"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+async def test_a_launch_that_may_have_happened_says_so(reply: Response | Exception, kind: str) -> None:
+    async def answer(request: Request) -> Response:
+        if b"fits-2" not in request.form:
+            return await create_anything(request)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    session, transport = session_on(answer)
+    async with session:
+        created = await session.create("fits", IMAGE, replicas=3)
+    assert {"fits-2": kind} == {key: failure.kind for key, failure in created.failures.items()}
+    assert ["id-of-fits-1", "id-of-fits-3"] == created.ids
+    assert 3 == len(transport.requests)
+
+
+async def test_an_interrupted_launch_leaves_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(request: Request) -> Response:
+        if b"fits-2" in request.form:
+            await anyio.sleep_forever()
+        return await create_anything(request)
+
+    session, transport = session_on(answer)
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(session.create, "fits", IMAGE, None, None, "headless", None, None, None, None, 3)
+        while transport.in_flight != 1 or len(transport.requests) < 3:
+            await checkpoint()
+        group.cancel_scope.cancel()
+    assert "['id-of-fits-1', 'id-of-fits-3'] were created" in caplog.text
+    assert "['fits-2'] may have been" in caplog.text
+
+
+async def test_a_launch_cancelled_before_anything_was_sent_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    session, transport = session_on(create_anything)
+    async with session:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await session.create("fits", IMAGE)
+    assert ([], "") == (transport.requests, caplog.text)
+
+
+# --- destroy -------------------------------------------------------------------------------------
+
+
+async def test_destroyed_is_what_a_later_list_no_longer_shows() -> None:
+    sessions = [session_object("a"), session_object("b"), session_object("c")]
+    session, transport = session_on(server_with(sessions))
+    async with session:
+        outcomes = await session.destroy(["a", "b", "never-was"])
+    assert {"a": True, "b": True, "never-was": True} == outcomes.successes
+    assert ["DELETE", "DELETE", "DELETE", "GET"] == [request.method for request in transport.requests]
+    assert "session" == transport.targets[-1]
+
+
+async def test_a_server_that_lies_about_deletes_is_caught() -> None:
+    sessions = [
+        session_object("a"),
+        session_object("b", status="Terminating"),
+        session_object("c", status="Completed"),
+    ]
+    session, _ = session_on(server_with(sessions, deletes=False))
+    async with session:
+        outcomes = await session.destroy(["a", "b", "c"])
+    assert ["b"] == list(outcomes.successes)
+    assert {FailureKind.NOT_DESTROYED} == {failure.kind for failure in outcomes.failures.values()}
+    assert "still lists the session as Running" in outcomes.failures["a"].message
+    with pytest.raises(kaleden.BatchError) as caught:
+        outcomes.raise_on_failure()
+    assert isinstance(caught.value.exceptions[0], kaleden.NotDestroyed)
+
+
+async def test_without_a_list_nothing_counts_as_destroyed() -> None:
+    async def reply(request: Request) -> Response:
+        return text("") if request.method == "DELETE" else text("busy", 503)
+
+    session, _ = session_on(reply)
+    async with session:
+        [outcome] = await session.destroy("a")
+    assert isinstance(outcome, Failure)
+    assert (FailureKind.NOT_DESTROYED, 503) == (outcome.kind, outcome.status)
+    assert "busy" in outcome.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True),
+        TransportError(FailureKind.TIMED_OUT, "slow", sent=True),
+        text("boom", 500),
+        text("a", 404),
+    ],
+    ids=["lost", "slow", "boom", "unknown"],
+)
+async def test_a_delete_in_doubt_is_decided_by_the_list(answer: Response | Exception) -> None:
+    listed: list[dict[str, Any]] = []
+
+    async def reply(request: Request) -> Response:
+        if request.method == "GET":
+            return data(listed)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    session, _ = session_on(reply)
+    async with session:
+        assert {"a": True} == (await session.destroy("a")).successes
+        listed.append(session_object("a"))
+        [failure] = (await session.destroy("a")).failures.values()
+    assert failure.kind in {"connection_lost", "timed_out", "server_error", "not_found"}
+
+
+async def test_a_refused_delete_stays_refused_and_costs_no_list() -> None:
+    async def reply(_: Request) -> Response:
+        return text("not yours", 403)
+
+    session, transport = session_on(reply)
+    async with session:
+        outcomes = await session.destroy(["a", "b/c"])
+        assert ["not_authorized", "invalid"] == [failure.kind for failure in outcomes.failures.values()]
+        assert 0 == len(await session.destroy([]))
+    assert ["DELETE"] == [request.method for request in transport.requests]
+
+
+async def test_retrying_a_destroy_verifies_again() -> None:
+    session, transport = session_on(server_with([session_object("a")], deletes=False))
+    async with session:
+        outcomes = await session.destroy(["a"])
+        transport.reply = server_with([session_object("a")])
+        assert (await outcomes.retry_failed()).ok
+
+
+# --- destroy_with --------------------------------------------------------------------------------
+
+NAMED = [
+    session_object("a", name="fits-1", status="Completed"),
+    session_object("b", name="fits-2", status="Succeeded"),
+    session_object("c", name="fits-3", status="Running"),
+    session_object("d", name="unfit-1", status="Completed"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ids"),
+    [
+        (("fits",), ["a", "b"]),
+        (("FITS-",), ["a", "b"]),
+        (("fits", "headless", "Running"), ["c"]),
+        (("fits", "headless", None), ["a", "b", "c"]),
+        ((re.compile("(un)?fit"),), ["a", "b", "d"]),
+        (("its",), []),
+    ],
+    ids=str,
+)
+async def test_destroy_with_ends_what_the_name_begins_with(arguments: tuple[Any, ...], ids: list[str]) -> None:
+    session, transport = session_on(server_with(NAMED))
+    async with session:
+        assert ids == list((await session.destroy_with(*arguments)).successes)
+    assert "session?type=headless" == transport.targets[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "fits.*", "fits_", "a b"])
+async def test_a_prefix_that_begins_no_name_is_refused(prefix: str) -> None:
+    session, transport = session_on(server_with(NAMED))
+    async with session:
+        with pytest.raises(InvalidRequest, match=r"re\.compile"):
+            await session.destroy_with(prefix)
+    assert [] == transport.requests
+
+
+# --- connect -------------------------------------------------------------------------------------
+
+
+async def test_connect_opens_the_pages_of_running_sessions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_new_tab(url: str) -> bool:
+        opened.append(url)
+        return "broken" not in url
+
+    monkeypatch.setattr(webbrowser, "open_new_tab", open_new_tab)
+    page = "https://host/session/notebook/a"
+    sessions = [
+        session_object("a", type="notebook", connectURL=page),
+        session_object("b", type="notebook", connectURL=page, status="Pending"),
+        session_object("c", connectURL=""),
+        session_object("d", type="notebook", connectURL="https://broken"),
+    ]
+    session, _ = session_on(server_with(sessions))
+    async with session:
+        outcomes = await session.connect(["a", "b", "c", "d", "unknown"])
+    assert {"a": page} == outcomes.successes
+    assert [page, "https://broken"] == opened
+    failed = {key: failure.kind for key, failure in outcomes.failures.items()}
+    assert dict.fromkeys("bcd", "not_opened") | {"unknown": "not_found"} == failed
+    assert Status.PENDING in outcomes.failures["b"].message
+
+
+async def test_the_statistics_of_a_session_with_its_own_transport() -> None:
+    session, _ = session_on(described, concurrency=3)
+    async with session:
+        statistics = session.statistics()
+        assert (3, 0, 0) == (statistics.gate.limit, statistics.gate.in_flight, statistics.gate.waiting)
+        assert statistics.transport is None
+        assert "<AsyncSession own transport: <Gate 0/3 in flight, 0 waiting>>" == repr(session)
