@@ -290,8 +290,9 @@ def test_what_is_no_array_where_one_is_due_is_unreadable(parse: Any, value: Any)
         (reply(PAGE), "an HTML page that says '502 Bad Gateway': is the URL right?"),
         (reply("[" * 100_000), "text/plain, '[[[["),
         (reply("1" * 10_000), "text/plain, '1111"),
+        (reply("x", kind="a\x00" * 10_000), "a a a a"),
     ],
-    ids=["nothing", "blank", "cut", "text", "untyped", "html", "untyped html", "deep", "long"],
+    ids=["nothing", "blank", "cut", "text", "untyped", "html", "?html", "deep", "long", "type"],
 )
 def test_what_is_no_json_is_told_as_what_it_is(parse: Any, response: Response, came: str) -> None:
     with pytest.raises(UnreadableReply) as caught:

@@ -82,9 +82,12 @@ def test_kinds_that_no_launch_can_make_are_refused() -> None:
 def test_a_filter_by_status_knows_the_statuses_and_takes_others_on_purpose() -> None:
     assert "Running" == check_status("running")
     assert "Hibernated" == check_status(Status("Hibernated"))
-    for wrong in ("Runing", None, 5):
-        with pytest.raises(InvalidRequest, match="is not known: use one of Pending, Running"):
-            check_status(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["Runing", "", None, 5, []])
+def test_what_is_no_status_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"is not known: use one of Pending, Running"):
+        check_status(wrong)
 
 
 def test_a_checked_kind_is_a_member() -> None:

@@ -48,3 +48,12 @@ def test_other_text_is_a_page_only_by_its_type(text: str) -> None:
 @given(st.text(), st.integers(1, 20))
 def test_a_line_is_never_longer_than_its_limit(text: str, limit: int) -> None:
     assert len(_text.one_line(text, limit)) <= limit
+
+
+@pytest.mark.parametrize("piece", ["<title", "<head", "<!--", "<", "&amp;", '"kind":"Status"'])
+def test_a_page_made_to_be_slow_to_read_is_read_all_the_same(piece: str) -> None:
+    page = _text.excerpt(piece.encode() * 1_000_000)
+
+    assert len(page) < 20_000
+    assert _text.page_text(page).isprintable()
+    assert _text.kubernetes_message(page) is None

@@ -15,7 +15,7 @@ from kaleden._errors import FailureKind
 
 from ._names import shown
 from ._responses import Response
-from ._text import decoded, is_html, kubernetes_message, one_line, page_text
+from ._text import excerpt, is_html, kubernetes_message, one_line, page_text
 
 _KINDS = {
     401: FailureKind.NOT_AUTHENTICATED,
@@ -88,7 +88,7 @@ def _kind(status: int) -> FailureKind:
 
 def _said(response: Response) -> str:
     """Return what the server said, or a sentence of ours if it said nothing."""
-    text = decoded(response.body)
+    text = excerpt(response.body)
     if is_html(response.content_type, text):
         title = page_text(text)
         return f"{_status_line(response.status)}, an HTML page that says {shown(title, 200)}"
@@ -100,7 +100,7 @@ def _said(response: Response) -> str:
 
 def _is_skaha_text(response: Response) -> bool:
     """Tell the server's own error text, which is never HTML, never JSON and never empty."""
-    text = decoded(response.body)
+    text = excerpt(response.body)
     kind = response.content_type.partition(";")[0].strip().lower()
     return bool(text.strip()) and kind in {"", "text/plain"} and not is_html(kind, text)
 

@@ -75,7 +75,7 @@ def replica_name(name: str, replica: int, replicas: int) -> str:
     return name if replicas == 1 else f"{name}-{replica}"
 
 
-def full_image(reference: object, host: str = IMAGE_HOST) -> str:
+def full_image(reference: str, host: str = IMAGE_HOST) -> str:
     """Return an image reference with a registry host and a tag.
 
     Args:
@@ -90,7 +90,7 @@ def full_image(reference: object, host: str = IMAGE_HOST) -> str:
     Raises:
         InvalidRequest: it is no image reference.
     """
-    if not isinstance(reference, str):
+    if not isinstance(reference, str):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
         raise InvalidRequest(f"image must be a string, not {shown(reference)}")
     if "://" in reference:
         raise _bad_image(reference, "leave out the scheme")

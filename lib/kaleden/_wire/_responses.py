@@ -27,7 +27,7 @@ from ._models import (
     Stats,
 )
 from ._names import check_id, shown
-from ._text import decoded, is_html, page_text
+from ._text import decoded, excerpt, is_html, one_line, page_text
 from ._units import text, time
 
 _ROW_START = re.compile(r"(?:Normal|Warning|<none>)\s")
@@ -225,12 +225,13 @@ def _unreadable(response: Response, due: str, problem: object = "") -> Unreadabl
 
 def _came(response: Response) -> str:
     """Say in a few words what came."""
-    body = decoded(response.body[:20_000])
+    body = excerpt(response.body)
     if not body.strip():
         return "empty"
     if is_html(response.content_type, body):
         return f"an HTML page that says {shown(page_text(body), 80)}: is the URL right?"
-    return f"{response.content_type or 'without content type'}, {shown(body.strip(), 80)}"
+    kind = one_line(response.content_type, 60) or "without content type"
+    return f"{kind}, {shown(body.strip(), 80)}"
 
 
 def _rows(table: str) -> Iterator[str]:

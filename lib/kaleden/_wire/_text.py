@@ -9,18 +9,25 @@ import re
 LIMIT = 500
 """Longest message, in characters."""
 
-_SCANNED = 16_384  # an error page has said what it has to say by then
-_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+_SCANNED = 16_384  # bytes; an error page has said what it has to say by then
+# None of these looks at a character more than a few times, whatever a server sends.
+_TITLE = re.compile(r"<title\b[^<>]*>([^<]*)", re.IGNORECASE)
 _UNSEEN = re.compile(
     r"<(script|style|head)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.IGNORECASE | re.DOTALL
 )
 _TAG = re.compile(r"<[^>]*>?")
-_KUBERNETES = re.compile(r'"kind"\s*:\s*"Status".*?"message"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
+_STATUS = re.compile(r'"kind"\s*:\s*"Status"')
+_MESSAGE = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 
 
 def decoded(body: bytes) -> str:
     """Return the text of a body, whatever bytes it has."""
     return body.decode("utf-8", "replace").removeprefix("\ufeff")
+
+
+def excerpt(body: bytes) -> str:
+    """Return the text of as much of a body as a message can be made of."""
+    return decoded(body[:_SCANNED])
 
 
 def one_line(text: str, limit: int = LIMIT) -> str:
@@ -38,7 +45,6 @@ def is_html(content_type: str, text: str) -> bool:
 
 def page_text(page: str) -> str:
     """Return an HTML page's title, or else its first words."""
-    page = page[:_SCANNED]
     title = _TITLE.search(page)
     said = one_line(html.unescape(title[1])) if title else ""
     return said or one_line(html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", page))))
@@ -46,7 +52,8 @@ def page_text(page: str) -> str:
 
 def kubernetes_message(text: str) -> str | None:
     """Return what Kubernetes said, if *text* is a Java exception that wraps it."""
-    match = _KUBERNETES.search(text[:_SCANNED])
+    status = _STATUS.search(text)
+    match = _MESSAGE.search(text, status.end()) if status else None
     if match is None:
         return None
     try:

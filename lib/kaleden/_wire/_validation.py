@@ -8,13 +8,15 @@ does not reach the container as it was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeGuard
+from collections.abc import Iterable, Mapping
+from typing import TypeGuard, TypeVar
 
 from kaleden._errors import InvalidRequest
 
-from ._enums import Kind, Status
+from ._enums import Kind, OpenEnum, Status
 from ._names import shown
+
+Word = TypeVar("Word", bound=OpenEnum)
 
 MAX_REPLICAS = 10_000
 """Most replicas of one spec. The server has no such limit; this one is against slips of the pen."""
@@ -28,7 +30,7 @@ _WAY_OUT = "send it as URL-safe base64 without padding, and decode it in the con
 _UNSAFE = re.compile(r'[$"\\]|[^ -~]')
 
 
-def check_kind(value: object) -> Kind:
+def check_kind(value: str) -> Kind:
     """Return the kind, if the server has it.
 
     A kind that is not known here is taken only as `Kind`, so that a slip of the pen in a string
@@ -39,8 +41,8 @@ def check_kind(value: object) -> Kind:
     """
     if isinstance(value, Kind):
         return value
-    kind = Kind(value) if isinstance(value, str) else Kind.UNKNOWN
-    if not kind.is_known or kind is Kind.UNKNOWN:
+    kind = _known(Kind, value)
+    if kind is None or kind is Kind.UNKNOWN:
         known = ", ".join(known for known in Kind if known is not Kind.UNKNOWN)
         raise InvalidRequest(
             f"kind {shown(value)} is not known: use one of {known} "
@@ -49,7 +51,7 @@ def check_kind(value: object) -> Kind:
     return kind
 
 
-def check_status(value: object) -> Status:
+def check_status(value: str) -> Status:
     """Return the status, if servers have it; `Status` objects pass as `check_kind` lets kinds.
 
     Raises:
@@ -57,8 +59,8 @@ def check_status(value: object) -> Status:
     """
     if isinstance(value, Status):
         return value
-    status = Status(value) if isinstance(value, str) else None
-    if status is None or not status.is_known:
+    status = _known(Status, value)
+    if status is None:
         raise InvalidRequest(
             f"status {shown(value)} is not known: use one of {', '.join(Status)} "
             "(or kaleden.Status(...) for one that only your server knows)"
@@ -149,7 +151,7 @@ def check_cmd(value: object) -> None:
     _check_text("cmd", value, "put the command into a script in the image, or into your storage")
 
 
-def split_args(value: str | Sequence[str] | None) -> tuple[str, ...]:
+def split_args(value: str | Iterable[str] | None) -> tuple[str, ...]:
     """Return the arguments of a command one by one.
 
     Args:
@@ -164,7 +166,9 @@ def split_args(value: str | Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(value, str):
         _check_unquoted(value)
         value = value.split(" ")
-    return tuple(_checked_argument(argument) for argument in _elements(value))
+    if not isinstance(value, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
+        raise InvalidRequest(f"args must be a string or a list of strings, not {shown(value)}")
+    return tuple(_checked_argument(argument) for argument in value)
 
 
 def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
@@ -186,6 +190,15 @@ def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
     for key, setting in env.items():
         _check_variable(key, setting)
     return env
+
+
+def _known(vocabulary: type[Word], value: str) -> Word | None:
+    """Return the member of that name, unless nobody has heard of it here."""
+    try:
+        member = vocabulary(value)
+    except ValueError:
+        return None
+    return member if member.is_known else None
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -228,12 +241,6 @@ def _check_unquoted(args: str) -> None:
             f"args {shown(args)} has a space too many, and the server would make an empty argument "
             "of it: put one space between arguments"
         )
-
-
-def _elements(args: Iterable[str]) -> Iterable[object]:
-    if not isinstance(args, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
-        raise InvalidRequest(f"args must be a string or a list of strings, not {shown(args)}")
-    return args
 
 
 def _checked_argument(argument: object) -> str:
