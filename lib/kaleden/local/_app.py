@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from email.message import Message as MailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -155,10 +156,11 @@ async def _read_form(request: Request) -> list[tuple[str, str]] | None:
     if request.method != "POST" or media_type not in (_FORM, "multipart/form-data"):
         return []
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM:
-            return None
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > MAX_FORM:
+                return None
     if media_type == _FORM:
         return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     return _read_multipart(content_type, bytes(body))
@@ -230,4 +232,6 @@ def make_app(
     ]
     # A page that a foreign name leads to must not reach the platform by way of the browser.
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    return Traffic(Starlette(routes=routes, middleware=[hosts]))
+    app = Starlette(routes=routes, middleware=[hosts])
+    app.router.redirect_slashes = False
+    return Traffic(app)

@@ -13,9 +13,14 @@ from attrs import define, field
 
 from kaleden.local._model import Session
 
+# The lock is taken by the first write and kept: two platforms on one file would take each other's
+# processes for leftovers, and kill them.
 _SCHEMA = """
+PRAGMA locking_mode = EXCLUSIVE;
+BEGIN EXCLUSIVE;
 CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, session TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS platform (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+COMMIT;
 """
 
 
@@ -31,12 +36,21 @@ def thaw(text: str) -> Session:
     return session
 
 
+def _explain(path: Path, error: sqlite3.DatabaseError) -> str:
+    if isinstance(error, sqlite3.OperationalError):
+        return f"{path} cannot be used ({error}): does another platform use it?"
+    return f"{path} is not a state file ({error}): name another"
+
+
 @define
 class Store:
     """The sessions of a platform, in a SQLite file. Its methods block.
 
     Args:
         path: the file; it is made if need be, readable by its owner only.
+
+    Raises:
+        RuntimeError: another platform uses the file, or it is something else.
     """
 
     path: Path
@@ -45,8 +59,12 @@ class Store:
     def __attrs_post_init__(self) -> None:
         self.path.touch(mode=0o600)
         # Used by one thread at a time, and not always by the same.
-        self._db = sqlite3.connect(self.path, check_same_thread=False)
-        self._db.executescript(_SCHEMA)
+        self._db = sqlite3.connect(self.path, timeout=0.5, check_same_thread=False)
+        try:
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise RuntimeError(_explain(self.path, error)) from error
 
     def value(self, name: str) -> str:
         """Return a random text that stays the same for as long as the file lives."""
