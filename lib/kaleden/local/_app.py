@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
 from email.message import Message as MailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -156,11 +155,12 @@ async def _read_form(request: Request) -> list[tuple[str, str]] | None:
     if request.method != "POST" or media_type not in (_FORM, "multipart/form-data"):
         return []
     body = bytearray()
-    async with aclosing(request.stream()) as chunks:
-        async for chunk in chunks:
+    async for chunk in request.stream():
+        # Read to the end in any case: a client that is still sending would miss the answer.
+        if len(body) <= MAX_FORM:
             body += chunk
-            if len(body) > MAX_FORM:
-                return None
+    if len(body) > MAX_FORM:
+        return None
     if media_type == _FORM:
         return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     return _read_multipart(content_type, bytes(body))
