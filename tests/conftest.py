@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import sys
 from typing import Any
 
 import pytest
-
-HAS_TRIO = importlib.util.find_spec("trio") is not None
+from support import HAS_TRIO
 
 
 def eager_loop() -> asyncio.AbstractEventLoop:

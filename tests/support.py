@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
+from anyio.abc import SocketAttribute, SocketStream
 from anyio.lowlevel import checkpoint
 
 import kaleden
 from kaleden._wire import Request, Response
+
+HAS_TRIO = importlib.util.find_spec("trio") is not None
 
 Reply = Callable[[Request], Awaitable[Response]]
 
@@ -75,3 +81,37 @@ def session_on(reply: Reply, **options: Any) -> tuple[kaleden.AsyncSession, Fake
     """A session, not yet open, on a fake transport."""
     transport = FakeTransport(reply)
     return kaleden.AsyncSession(transport=transport, **options), transport
+
+
+Handler = Callable[[SocketStream], Awaitable[None]]
+
+
+async def read_request(stream: SocketStream) -> bytes:
+    """Read one request of an HTTP client: its head, and its body if it has a length."""
+    seen = b""
+    while b"\r\n\r\n" not in seen:
+        seen += await stream.receive()
+    head, _, body = seen.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    while length and len(body) < int(length[1]):
+        body += await stream.receive()
+    return head + b"\r\n\r\n" + body
+
+
+@asynccontextmanager
+async def raw_server(handler: Handler) -> AsyncIterator[str]:
+    """A server that says just what *handler* writes, byte by byte; gives its URL."""
+
+    async def handle(stream: SocketStream) -> None:
+        async with stream:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await handler(stream)
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(listener.serve, handle)
+        port = listener.extra(SocketAttribute.local_port)
+        yield f"http://127.0.0.1:{port}/skaha"
+        group.cancel_scope.cancel()

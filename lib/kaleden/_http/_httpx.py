@@ -132,14 +132,7 @@ class HttpxTransport(AsyncContextManagerMixin):
             content=request.form or None,
             headers=_headers(request),
         ) as reply:
-            body = bytearray()
-            async for chunk in reply.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    msg = f"the reply is longer than {MAX_BODY} bytes"
-                    raise TransportError(FailureKind.PROTOCOL, msg, sent=True)
-
-        return Response(reply.status_code, reply.headers, bytes(body))
+            return Response(reply.status_code, reply.headers, await _read(reply))
 
     def _replace_if_stuck(self) -> None:
         if _stuck(self._client):
@@ -160,8 +153,32 @@ class HttpxTransport(AsyncContextManagerMixin):
         return f"<HttpxTransport {self._base}, {self._in_flight} in flight>"
 
 
+async def _read(reply: httpx.Response) -> bytes:
+    """Read the body, as long as it is bearable."""
+    body = bytearray()
+    too_long = TransportError(
+        FailureKind.PROTOCOL, f"the reply is longer than {MAX_BODY} bytes", sent=True
+    )
+    try:
+        async for chunk in reply.aiter_raw():
+            body += chunk
+            if len(body) > MAX_BODY:
+                # Not simply left: httpx reads through a chain of generators, all of which end only if the
+                # innermost does. Without a connection, it does.
+                await reply.aclose()
+    except httpx.HTTPError as error:
+        if len(body) > MAX_BODY:
+            raise too_long from error
+        raise
+
+    if len(body) > MAX_BODY:
+        raise too_long
+    return bytes(body)
+
+
 def _headers(request: Request) -> dict[str, str]:
-    headers = {"Accept": request.accept, **dict(request.headers)}
+    # Nothing compressed: a small reply gains nothing, and no reply can be larger than it seems.
+    headers = {"Accept": request.accept, "Accept-Encoding": "identity", **dict(request.headers)}
     if request.form:
         # The server reads parameters from a body of this type only.
         headers["Content-Type"] = "application/x-www-form-urlencoded"
