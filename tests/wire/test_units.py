@@ -79,6 +79,12 @@ def test_gibibytes_become_bytes() -> None:
     assert 3 * 2**29 == units.gibibytes("1.5")
 
 
+@pytest.mark.parametrize("read", [units.size, units.gibibytes])
+def test_a_number_that_is_endless_in_bytes_is_none(read: Any) -> None:
+    assert read(1e308) is None
+    assert read("1e308") is None
+
+
 @pytest.mark.parametrize(
     ("written", "time"),
     [

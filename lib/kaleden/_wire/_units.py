@@ -14,9 +14,6 @@ from typing import Any
 NOTHING = frozenset({"", "<none>", "not-applicable"})
 """The strings by which servers say that there is no value."""
 
-GIB = 2**30
-"""One GiB in bytes: the unit in which the server takes memory and lists its choices."""
-
 _QUANTITY = re.compile(r"(\d{1,30}(?:\.\d{0,30})?)\s*([A-Za-z]{0,3})", re.ASCII)
 # Session objects give memory as decimal GB without a unit, so that is what a bare number is.
 _BYTES = {"": 1e9, "B": 1.0, "k": 1e3} | {
@@ -24,6 +21,8 @@ _BYTES = {"": 1e9, "B": 1.0, "k": 1e3} | {
     for power, letter in enumerate("KMGTPE", 1)
     for suffix, base in {"": 1000, "B": 1000, "i": 1024, "iB": 1024}.items()
 }
+_GIBIBYTES = {"": float(2**30)}
+_PIECES = {"": 1.0}
 _CORES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -44,14 +43,9 @@ def flag(value: Any) -> bool | None:
     return {"true": True, "false": False}.get(text(value).lower())
 
 
-def number(value: Any) -> float | None:
-    """Return a finite, non-negative number that came as itself or as digits."""
-    return _quantity(value, {"": 1.0})
-
-
 def count(value: Any) -> int | None:
     """Return a whole number that came as itself or as digits, such as a GPU count or a uid."""
-    amount = number(value)
+    amount = _quantity(value, _PIECES)
     return int(amount) if amount is not None and amount.is_integer() else None
 
 
@@ -68,8 +62,8 @@ def size(value: Any) -> int | None:
 
 def gibibytes(value: Any) -> int | None:
     """Return bytes from a number of GiB."""
-    amount = number(value)
-    return None if amount is None else round(amount * GIB)
+    amount = _quantity(value, _GIBIBYTES)
+    return None if amount is None else round(amount)
 
 
 def time(value: Any) -> datetime | None:
