@@ -31,7 +31,7 @@ def runs(python: str) -> bool:
 
 
 def found_pythons() -> list[str] | None:
-    """List the versions of our classifiers that are installed; None for just the one that runs nox."""
+    """List our versions that are installed here; None for just the one that runs nox."""
     versions = nox.project.python_versions(PROJECT)
     return [version for version in versions if runs(f"python{version}")] or None
 
@@ -69,7 +69,12 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", data, "-m", "pytest")
     session.run("coverage", "report", data, "--format=total", silent=True)
     session.run(
-        "coverage", "report", data, f"--include={','.join(COVERED)}", "--fail-under=95", "--precision=1"
+        "coverage",
+        "report",
+        data,
+        f"--include={','.join(COVERED)}",
+        "--fail-under=95",
+        "--precision=1",
     )
 
 
@@ -78,7 +83,10 @@ def tests_asyncio_only(session: nox.Session) -> None:
     """Run the suite where trio is not installed."""
     session.install(".[local,progress]", *group("test"))
     session.run(
-        "python", "-c", "import importlib.util as u; assert u.find_spec('trio') is None", silent=True
+        "python",
+        "-c",
+        "import importlib.util as u; assert u.find_spec('trio') is None",
+        silent=True,
     )
     session.run("pytest", *session.posargs)
 
@@ -110,7 +118,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Drive the embedded platform with the other clients, unmodified, each in an environment of its own."""
+    """Drive the embedded platform with the other clients, unmodified, each by itself."""
     session.install(EXTRAS, *group("test"))
     pythons = {}
     for name, package in PEERS.items():

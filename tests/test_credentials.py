@@ -53,7 +53,9 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         kaleden.AsyncSession(url, "token")
 
 
-@pytest.mark.parametrize("url", ["https://user:secret@host/x", "https://host/x?secret=1", "https://host/#secret"])
+@pytest.mark.parametrize(
+    "url", ["https://user:secret@host/x", "https://host/x?secret=1", "https://host/#secret"]
+)
 def test_a_url_with_more_than_a_place_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigurationError, match="token=") as caught:
         kaleden.AsyncSession(url, "token")
@@ -72,7 +74,9 @@ def test_a_token_that_cannot_be_a_header_is_refused_without_showing_it(token: An
     assert repr(token) not in str(caught.value)
 
 
-@pytest.mark.parametrize("host", ["host", "10.0.0.1", "127.0.0.1.example.org", "localhost.example.org"])
+@pytest.mark.parametrize(
+    "host", ["host", "10.0.0.1", "127.0.0.1.example.org", "localhost.example.org"]
+)
 def test_a_token_is_not_sent_in_the_clear(host: str) -> None:
     with pytest.raises(ConfigurationError, match="use https"):
         kaleden.AsyncSession(f"http://{host}/skaha", "token")

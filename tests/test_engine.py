@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Iterator
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from support import FakeTransport, data, described, session_id, session_object, session_on, stalled
 
 import kaleden
 from kaleden import Failure, FailureKind, Success
-from kaleden._http import TransportError
+from kaleden._http import Transport, TransportError
 from kaleden._wire import Request, Response
+from support import FakeTransport, data, described, session_id, session_object, session_on, stalled
 
 
 def ids(count: int) -> list[str]:
@@ -104,7 +104,7 @@ async def test_no_ids_are_no_requests_and_still_a_checkpoint(nothing: list[str])
 async def test_what_is_no_id_fails_alone_and_is_never_sent(bad: object) -> None:
     session, transport = session_on(described)
     async with session:
-        outcomes = await session.info(["first", bad, "last"])  # type: ignore[list-item]
+        outcomes = await session.info(["first", bad, "last"])  # type: ignore[arg-type]
     first, refused, last = outcomes
     assert (True, True) == (first.ok, last.ok)
     assert isinstance(refused, Failure)
@@ -118,7 +118,11 @@ async def test_what_is_no_id_fails_alone_and_is_never_sent(bad: object) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "sent"),
     [
-        (TransportError(FailureKind.CONNECT_FAILED, "refused", sent=False), "connect_failed", False),
+        (
+            TransportError(FailureKind.CONNECT_FAILED, "refused", sent=False),
+            "connect_failed",
+            False,
+        ),
         (TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True), "connection_lost", True),
         (RuntimeError("a bug"), "internal", True),
         (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), "internal", True),
@@ -292,7 +296,11 @@ async def test_a_slow_consumer_holds_the_requests_back() -> None:
 async def test_an_error_in_the_block_of_a_stream_comes_out_as_itself() -> None:
     session, transport = session_on(described, concurrency=4)
     async with session:
-        for error in (ValueError("mine"), StopAsyncIteration("mine"), ExceptionGroup("mine", [KeyError()])):
+        for error in (
+            ValueError("mine"),
+            StopAsyncIteration("mine"),
+            ExceptionGroup("mine", [KeyError()]),
+        ):
             with pytest.raises(type(error), match="mine") as caught:
                 async with session.stream.info(ids(50)) as results:
                     async for _ in results:
@@ -359,7 +367,10 @@ async def test_streams_take_no_memory_for_what_went_by() -> None:
         most = taken = 0
         session, transport = session_on(described, concurrency=4)
         tracemalloc.start()
-        async with session, session.stream.info(f"id{number}" for number in range(count)) as results:
+        async with (
+            session,
+            session.stream.info(f"id{number}" for number in range(count)) as results,
+        ):
             async for _ in results:
                 transport.requests.clear()
                 taken += 1
@@ -411,8 +422,6 @@ async def test_another_event_loop_is_told_that_it_is_another() -> None:
 
 
 def test_the_fake_is_a_transport() -> None:
-    from kaleden._http import Transport
-
     assert isinstance(FakeTransport(described), Transport)
     assert session_object("a")["id"] == "a"
     assert data({}).status == 200

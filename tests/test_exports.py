@@ -62,7 +62,9 @@ def test_async_methods_tell_of_cancellation() -> None:
 def test_importing_kaleden_loads_no_extra() -> None:
     program = (
         "import sys, kaleden;"
-        "print([name for name in ('trio', 'starlette', 'anycorn', 'rich') if name in sys.modules])"
+        "print([name for name in ('trio', 'starlette', 'anycorn') if name in sys.modules])"
     )
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert "[]" == loaded.stdout.strip()

@@ -18,13 +18,12 @@ async def test_the_gate_shows_its_state() -> None:
         async with gate:
             pass
 
-    async with anyio.create_task_group() as group:
-        async with gate:
-            group.start_soon(wait)
-            while not gate.statistics().waiting:
-                await checkpoint()
-            assert GateStatistics(1, 1, 1) == gate.statistics()
-            assert "<Gate 1/1 in flight, 1 waiting>" == repr(gate)
+    async with anyio.create_task_group() as group, gate:
+        group.start_soon(wait)
+        while not gate.statistics().waiting:
+            await checkpoint()
+        assert GateStatistics(1, 1, 1) == gate.statistics()
+        assert "<Gate 1/1 in flight, 1 waiting>" == repr(gate)
     assert GateStatistics(1, 0, 0) == gate.statistics()
 
 

@@ -1,4 +1,4 @@
-"""The adapter over httpx: what a reply is, what an error is, and that no connection is ever lost."""
+"""The adapter over httpx: replies, errors, and that no connection is ever lost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import anyio
 import pytest
 from anyio.abc import SocketStream
 from anyio.lowlevel import checkpoint
-from support import HAS_TRIO, raw_server, read_request, session_object
 
 import kaleden
 from kaleden import Failure, FailureKind
 from kaleden._http import HttpxTransport
+from support import PLAIN_BACKENDS, raw_server, read_request, session_object
 
 TOKEN = "a-token"
 
@@ -90,7 +90,11 @@ async def test_no_token_is_no_header() -> None:
         (reply(b"<html><title>Sign in</title></html>"), FailureKind.PROTOCOL, "Sign in"),
         (reply(b'{"id": "a", "na'), FailureKind.PROTOCOL, ""),
         (reply(b""), FailureKind.PROTOCOL, ""),
-        (reply(b"", b"location: https://elsewhere.example/", status=b"302 Found"), FailureKind.PROTOCOL, "elsewhere"),
+        (
+            reply(b"", b"location: https://elsewhere.example/", status=b"302 Found"),
+            FailureKind.PROTOCOL,
+            "elsewhere",
+        ),
         (reply(b"gone", status=b"404 Not Found"), FailureKind.NOT_FOUND, "gone"),
         (reply(b"later", b"retry-after: 30", status=b"503 Busy"), FailureKind.UNAVAILABLE, "later"),
     ],
@@ -176,12 +180,14 @@ async def check_rest(session: kaleden.AsyncSession) -> None:
         assert (await session.info("next")).ok
 
 
-# Not in asyncio's debug mode, which would take the time of ten times as many trials.
-@pytest.mark.parametrize("anyio_backend", [backend for backend in ("asyncio", "trio") if backend == "asyncio" or HAS_TRIO])
+@pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
 @pytest.mark.parametrize(("limit", "trials"), [(1, 20), (8, 130), (32, 50)])
 async def test_cancelling_at_any_moment_costs_the_client_nothing(limit: int, trials: int) -> None:
     moments = random.Random(limit)
-    async with raw_server(describe) as url, kaleden.AsyncSession(url, TOKEN, concurrency=limit) as session:
+    async with (
+        raw_server(describe) as url,
+        kaleden.AsyncSession(url, TOKEN, concurrency=limit) as session,
+    ):
         for _ in range(trials):
             async with anyio.create_task_group() as group:
                 group.start_soon(session.info, [f"id{number}" for number in range(10_000)])
@@ -195,9 +201,15 @@ async def test_native_cancellation_costs_the_client_nothing(anyio_backend_name: 
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio has it")
     moments = random.Random(5)
-    async with raw_server(describe) as url, kaleden.AsyncSession(url, TOKEN, concurrency=8) as session:
+    async with (
+        raw_server(describe) as url,
+        kaleden.AsyncSession(url, TOKEN, concurrency=8) as session,
+    ):
         for times in [1, 3] * 25:
-            for call in (session.info([f"id{number}" for number in range(10_000)]), session.info("one")):
+            for call in (
+                session.info([f"id{number}" for number in range(10_000)]),
+                session.info("one"),
+            ):
                 task = asyncio.ensure_future(call)
                 for _ in range(moments.randrange(60)):
                     await checkpoint()

@@ -70,7 +70,9 @@ def test_the_repr_counts_by_kind() -> None:
 
 
 def test_ids_are_the_new_ones_after_create_and_all_keys_otherwise() -> None:
-    created = Outcomes("create", [Success("fits-1", "k3jd92xa"), attrs.evolve(LOST, key="fits-2")])
+    created = Outcomes[str](
+        "create", [Success("fits-1", "k3jd92xa"), attrs.evolve(LOST, key="fits-2")]
+    )
     assert ["k3jd92xa"] == created.ids
     assert ["a", "c", "b"] == MIXED.ids
 
@@ -88,7 +90,9 @@ def test_nothing_is_raised_where_nothing_failed() -> None:
 
 
 def test_a_batch_error_is_a_group_with_everything_inside() -> None:
-    with pytest.raises(BatchError, match="1 of 3 logs requests failed: c: session c not found") as caught:
+    with pytest.raises(
+        BatchError, match="1 of 3 logs requests failed: c: session c not found"
+    ) as caught:
         MIXED.raise_on_failure()
     assert isinstance(caught.value, KaledenError)
     assert MIXED is caught.value.outcomes
@@ -97,7 +101,7 @@ def test_a_batch_error_is_a_group_with_everything_inside() -> None:
 
 def test_parts_of_a_batch_error_keep_the_outcomes() -> None:
     quota = Failure("d", FailureKind.QUOTA, "maximum reached", 400)
-    outcomes = Outcomes("create", [LOST, quota])
+    outcomes = Outcomes[str]("create", [LOST, quota])
     seen: dict[str, BatchError] = {}
     try:
         outcomes.raise_on_failure()
@@ -108,8 +112,8 @@ def test_parts_of_a_batch_error_keep_the_outcomes() -> None:
         assert isinstance(group, BatchError)
         seen["rest"] = group
     assert [outcomes, outcomes] == [part.outcomes for part in seen.values()]
-    assert ["d"] == [error.failure.key for error in seen["quota"].exceptions]  # type: ignore[attr-defined]
-    assert ["c"] == [error.failure.key for error in seen["rest"].exceptions]  # type: ignore[attr-defined]
+    assert ["d"] == [error.failure.key for error in seen["quota"].exceptions]  # type: ignore[union-attr]
+    assert ["c"] == [error.failure.key for error in seen["rest"].exceptions]  # type: ignore[union-attr]
 
 
 def test_a_batch_error_survives_pickle_and_copy() -> None:
@@ -171,9 +175,9 @@ EVENT = Event("Normal", "Scheduled", "assigned", datetime(2026, 8, 1, tzinfo=UTC
 @pytest.mark.parametrize(
     "outcomes",
     [
-        Outcomes("create", [Success("fits-1", "k3jd92xa"), LOST]),
-        Outcomes("info", [Success("k3jd92xa", INFO), LOST]),
-        Outcomes("events", [Success("k3jd92xa", (EVENT, EVENT)), Success("b", ())]),
+        Outcomes[object]("create", [Success("fits-1", "k3jd92xa"), LOST]),
+        Outcomes[object]("info", [Success("k3jd92xa", INFO), LOST]),
+        Outcomes[object]("events", [Success("k3jd92xa", (EVENT, EVENT)), Success("b", ())]),
         Outcomes("destroy", [Success("a", True)]),
         Outcomes("renew", [Success("a", True, 2, 0.5)]),
         MIXED,
@@ -212,7 +216,12 @@ async def test_a_launch_in_doubt_is_not_retried() -> None:
         asked.extend(keys)  # type: ignore[arg-type]
         return Outcomes("create", [Success(key, "id") for key in asked])
 
-    kinds = [FailureKind.UNKNOWN_EFFECT, FailureKind.CONNECT_FAILED, FailureKind.INTERNAL, FailureKind.QUOTA]
+    kinds = [
+        FailureKind.UNKNOWN_EFFECT,
+        FailureKind.CONNECT_FAILED,
+        FailureKind.INTERNAL,
+        FailureKind.QUOTA,
+    ]
     outcomes: Outcomes[str] = Outcomes(
         "create", [Failure(kind, kind, "…") for kind in kinds], again=again
     )
@@ -223,7 +232,9 @@ async def test_a_launch_in_doubt_is_not_retried() -> None:
 
 def test_the_html_table_is_escaped_and_bounded() -> None:
     nasty = "<script>alert(1)</script>"
-    table = Outcomes("logs", [Success(nasty, nasty), attrs.evolve(LOST, message=nasty)])._repr_html_()
+    table = Outcomes[str](
+        "logs", [Success(nasty, nasty), attrs.evolve(LOST, message=nasty)]
+    )._repr_html_()
     assert "<script>" not in table
     assert 3 == table.count("&lt;script&gt;")
     long = Outcomes("logs", [Success(str(number), "text") for number in range(1000)])._repr_html_()

@@ -12,18 +12,18 @@ from urllib.parse import parse_qsl
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from support import Reply, data, described, session_id, session_object, session_on, text
 
 import kaleden
 from kaleden import Failure, FailureKind, InvalidRequest, SessionSpec, Status
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
+from support import Reply, data, described, session_id, session_object, session_on, text
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 
 
 def server_with(sessions: Iterable[dict[str, Any]], *, deletes: bool = True) -> Reply:
-    """A server that knows *sessions*, and forgets those that are deleted, unless it only says so."""
+    """A server that knows *sessions*; it forgets those that are deleted, or only says so."""
     known = {session["id"]: session for session in sessions}
 
     async def reply(request: Request) -> Response:
@@ -48,10 +48,16 @@ async def test_fetch_lists_in_one_request() -> None:
         assert ["a", "b"] == [info.id for info in await session.fetch()]
         await session.fetch(kind="headless", status="Running")
         await session.fetch(view="all")
-    assert ["session", "session?type=headless&status=Running", "session?view=all"] == transport.targets
+    assert [
+        "session",
+        "session?type=headless&status=Running",
+        "session?view=all",
+    ] == transport.targets
 
 
-async def test_fetch_leaves_out_what_is_no_session_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_fetch_leaves_out_what_is_no_session_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def reply(_: Request) -> Response:
         return data([session_object("a"), "surprise", None, session_object("b")])
 
@@ -61,7 +67,9 @@ async def test_fetch_leaves_out_what_is_no_session_and_says_so(caplog: pytest.Lo
     assert "surprise" in caplog.text
 
 
-@pytest.mark.parametrize("arguments", [{"kind": "headles"}, {"status": "Runing"}, {"view": "stats"}])
+@pytest.mark.parametrize(
+    "arguments", [{"kind": "headles"}, {"status": "Runing"}, {"view": "stats"}]
+)
 async def test_a_filter_that_would_match_nothing_is_refused(arguments: dict[str, str]) -> None:
     session, transport = session_on(described)
     async with session:
@@ -84,7 +92,9 @@ async def test_a_failed_call_about_one_thing_raises_plainly() -> None:
             session.repositories,
             session.availability,
         ):
-            with pytest.raises(kaleden.NotAuthorized, match="Not authorized to use the skaha") as caught:
+            with pytest.raises(
+                kaleden.NotAuthorized, match="Not authorized to use the skaha"
+            ) as caught:
                 await call()
             assert 403 == caught.value.failure.status
 
@@ -148,15 +158,31 @@ async def test_each_replica_is_one_form_and_knows_its_number() -> None:
     session, transport = session_on(create_anything)
     async with session:
         created = await session.create(
-            "fits", IMAGE, cores=2, ram=4, cmd="python", args="reduce.py now", env={"A": "1"}, replicas=3
+            "fits",
+            IMAGE,
+            cores=2,
+            ram=4,
+            cmd="python",
+            args="reduce.py now",
+            env={"A": "1"},
+            replicas=3,
         )
     assert {f"fits-{n}": f"id-of-fits-{n}" for n in (1, 2, 3)} == created.successes
     assert ["id-of-fits-1", "id-of-fits-2", "id-of-fits-3"] == created.ids
-    assert {("POST", "session")} == {(request.method, request.target) for request in transport.requests}
+    assert {("POST", "session")} == {
+        (request.method, request.target) for request in transport.requests
+    }
     fields = parse_qsl(transport.requests[1].form.decode())
-    for pair in (("name", "fits-2"), ("image", IMAGE), ("cmd", "python"), ("args", "reduce.py now")):
+    for pair in (
+        ("name", "fits-2"),
+        ("image", IMAGE),
+        ("cmd", "python"),
+        ("args", "reduce.py now"),
+    ):
         assert pair in fields
-    assert {"A=1", "REPLICA_ID=2", "REPLICA_COUNT=3"} == {value for key, value in fields if key == "env"}
+    assert {"A=1", "REPLICA_ID=2", "REPLICA_COUNT=3"} == {
+        value for key, value in fields if key == "env"
+    }
 
 
 async def test_creates_have_a_smaller_limit_and_more_time() -> None:
@@ -178,7 +204,7 @@ async def test_a_spec_says_it_all() -> None:
         assert ["fits-1", "fits-2"] == [outcome.key for outcome in await session.create(spec)]
         for more in ({"image": IMAGE}, {"cores": 2}, {"replicas": 3}, {"env": {"A": "1"}}):
             with pytest.raises(InvalidRequest, match="SessionSpec says all"):
-                await session.create(spec, **more)  # type: ignore[arg-type]
+                await session.create(spec, **more)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +238,9 @@ async def test_a_spec_says_it_all() -> None:
     ],
     ids=str,
 )
-async def test_what_the_server_would_drop_or_mangle_is_refused_here(arguments: dict[str, Any]) -> None:
+async def test_what_the_server_would_drop_or_mangle_is_refused_here(
+    arguments: dict[str, Any],
+) -> None:
     session, transport = session_on(create_anything)
     async with session:
         with pytest.raises(InvalidRequest):
@@ -236,7 +264,9 @@ async def test_what_the_server_would_drop_or_mangle_is_refused_here(arguments: d
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-async def test_a_launch_that_may_have_happened_says_so(reply: Response | Exception, kind: str) -> None:
+async def test_a_launch_that_may_have_happened_says_so(
+    reply: Response | Exception, kind: str
+) -> None:
     async def answer(request: Request) -> Response:
         if b"fits-2" not in request.form:
             return await create_anything(request)
@@ -260,7 +290,9 @@ async def test_an_interrupted_launch_leaves_a_trace(caplog: pytest.LogCaptureFix
 
     session, transport = session_on(answer)
     async with session, anyio.create_task_group() as group:
-        group.start_soon(session.create, "fits", IMAGE, None, None, "headless", None, None, None, None, 3)
+        group.start_soon(
+            session.create, "fits", IMAGE, None, None, "headless", None, None, None, None, 3
+        )
         while transport.in_flight != 1 or len(transport.requests) < 3:
             await checkpoint()
         group.cancel_scope.cancel()
@@ -268,7 +300,9 @@ async def test_an_interrupted_launch_leaves_a_trace(caplog: pytest.LogCaptureFix
     assert "['fits-2'] may have been" in caplog.text
 
 
-async def test_a_launch_cancelled_before_anything_was_sent_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_launch_cancelled_before_anything_was_sent_is_silent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     session, transport = session_on(create_anything)
     async with session:
         with anyio.CancelScope() as scope:
@@ -286,7 +320,9 @@ async def test_destroyed_is_what_a_later_list_no_longer_shows() -> None:
     async with session:
         outcomes = await session.destroy(["a", "b", "never-was"])
     assert {"a": True, "b": True, "never-was": True} == outcomes.successes
-    assert ["DELETE", "DELETE", "DELETE", "GET"] == [request.method for request in transport.requests]
+    assert ["DELETE", "DELETE", "DELETE", "GET"] == [
+        request.method for request in transport.requests
+    ]
     assert "session" == transport.targets[-1]
 
 
@@ -354,7 +390,9 @@ async def test_a_refused_delete_stays_refused_and_costs_no_list() -> None:
     session, transport = session_on(reply)
     async with session:
         outcomes = await session.destroy(["a", "b/c"])
-        assert ["not_authorized", "invalid"] == [failure.kind for failure in outcomes.failures.values()]
+        assert ["not_authorized", "invalid"] == [
+            failure.kind for failure in outcomes.failures.values()
+        ]
         assert 0 == len(await session.destroy([]))
     assert ["DELETE"] == [request.method for request in transport.requests]
 
@@ -389,7 +427,9 @@ NAMED = [
     ],
     ids=str,
 )
-async def test_destroy_with_ends_what_the_name_begins_with(arguments: tuple[Any, ...], ids: list[str]) -> None:
+async def test_destroy_with_ends_what_the_name_begins_with(
+    arguments: tuple[Any, ...], ids: list[str]
+) -> None:
     session, transport = session_on(server_with(NAMED))
     async with session:
         assert ids == list((await session.destroy_with(*arguments)).successes)
@@ -408,7 +448,9 @@ async def test_a_prefix_that_begins_no_name_is_refused(prefix: str) -> None:
 # --- connect -------------------------------------------------------------------------------------
 
 
-async def test_connect_opens_the_pages_of_running_sessions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connect_opens_the_pages_of_running_sessions_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     opened: list[str] = []
 
     def open_new_tab(url: str) -> bool:
@@ -437,6 +479,10 @@ async def test_the_statistics_of_a_session_with_its_own_transport() -> None:
     session, _ = session_on(described, concurrency=3)
     async with session:
         statistics = session.statistics()
-        assert (3, 0, 0) == (statistics.gate.limit, statistics.gate.in_flight, statistics.gate.waiting)
+        assert (3, 0, 0) == (
+            statistics.gate.limit,
+            statistics.gate.in_flight,
+            statistics.gate.waiting,
+        )
         assert statistics.transport is None
         assert "<AsyncSession own transport: <Gate 0/3 in flight, 0 waiting>>" == repr(session)

@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* names.
 
     Returns:
-        The exit status: 0 if it did what it should, 1 if not, 2 if it could not begin, 130 after Ctrl-C.
+        The exit status: 0 if it did what it should, 1 if not, 2 if it could not begin, 130 after
+        Ctrl-C.
     """
     options = _parser().parse_args(argv)
     try:

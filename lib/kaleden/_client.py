@@ -35,7 +35,7 @@ class SessionStatistics:
 
 
 class Client(AsyncContextManagerMixin):
-    """Opens and closes what the operations of an `AsyncSession` need; that class says what the arguments are."""
+    """Opens and closes what an `AsyncSession` works with; its arguments are told of there."""
 
     def __init__(
         self,
@@ -61,7 +61,9 @@ class Client(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         async with AsyncExitStack() as stack:
-            transport = self._transport or await stack.enter_async_context(self._http())
+            transport = self._transport
+            if transport is None:
+                transport = await stack.enter_async_context(self._http())
             self._current = Engine(Gate(self._limits.concurrency), transport)
             try:
                 yield self
@@ -84,7 +86,9 @@ class Client(AsyncContextManagerMixin):
     @property
     def _engine(self) -> Engine:
         if self._current is None:
-            raise SessionNotOpen("open the session first: `async with AsyncSession(...) as session:`")
+            raise SessionNotOpen(
+                "open the session first: `async with AsyncSession(...) as session:`"
+            )
 
         return self._current
 

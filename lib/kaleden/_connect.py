@@ -6,7 +6,6 @@ import webbrowser
 from functools import partial
 
 import anyio.to_thread
-from attrs import evolve
 
 from kaleden import _operations
 from kaleden._engine import Engine, Keys
@@ -27,23 +26,15 @@ async def _open(outcome: Outcome[SessionInfo]) -> Outcome[str]:
     if isinstance(outcome, Failure):
         return outcome
 
-    reason = await _try_to_open(outcome.value)
-    if reason is not None:
-        return Failure(outcome.key, FailureKind.NOT_OPENED, reason, elapsed=outcome.elapsed)
-
-    return evolve(outcome, value=outcome.value.connect_url)
-
-
-async def _try_to_open(session: SessionInfo) -> str | None:
-    """Open the session's page, or say why not."""
-    if session.connect_url is None:
-        return f"a {session.kind} session has no page"
-
-    if session.status != Status.RUNNING:
-        return f"the session is {session.status}, and its page answers only while it is Running"
-
+    url, status = outcome.value.connect_url, outcome.value.status
+    if url is None:
+        reason = f"a {outcome.value.kind} session has no page"
+    elif status != Status.RUNNING:
+        reason = f"the session is {status}, and its page answers only while it is Running"
     # Starting a browser may take seconds, and some wait for it to be closed.
-    opened = await anyio.to_thread.run_sync(
-        webbrowser.open_new_tab, session.connect_url, abandon_on_cancel=True
-    )
-    return None if opened else "no browser could be started here: open the connect_url of info() yourself"
+    elif not await anyio.to_thread.run_sync(webbrowser.open_new_tab, url, abandon_on_cancel=True):
+        reason = "no browser could be started here: open the connect_url of info() yourself"
+    else:
+        return Success(outcome.key, url, outcome.attempts, outcome.elapsed)
+
+    return Failure(outcome.key, FailureKind.NOT_OPENED, reason, elapsed=outcome.elapsed)

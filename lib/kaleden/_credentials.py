@@ -61,26 +61,27 @@ def parse_endpoint(url: str | None, version: str) -> Endpoint:
     return Endpoint(root, f"{root}/{version}", _is_loopback(parts.hostname or ""))
 
 
-def check_token(token: str | None, endpoint: Endpoint) -> None:
+def check_token(token: object, endpoint: Endpoint) -> None:
     """Make sure that a token can be sent, and will not be sent in the clear.
 
     Raises:
-        ConfigurationError: the token cannot be a header's value, or the server is reached over plain http.
+        ConfigurationError: the token cannot be a header's value, or the server is reached over
+            plain http.
     """
     if token is None:
         return
 
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         msg = (
-            "the token must be a string of printable ASCII characters without spaces or line breaks: "
-            "if it was read from a file, strip() it"
+            "the token must be a string of printable ASCII characters, with no space or line "
+            "break: if it was read from a file, strip() it"
         )
         raise ConfigurationError(msg)
 
     if endpoint.root.startswith("http:") and not endpoint.loopback:
         msg = (
-            f"a token is not sent over plain http, where everybody on the way can read it: use https "
-            f"for {endpoint.root}"
+            "a token is not sent over plain http, where everybody on the way can read it: use "
+            f"https for {endpoint.root}"
         )
         raise ConfigurationError(msg)
 

@@ -1,11 +1,13 @@
 """Ending sessions, and making sure.
 
-The server answers every delete with 200: for an unknown session, and also when the delete failed. So the
-answers count for little, and one list that begins after the last of them decides.
+The server answers every delete with 200: for an unknown session, and also when the delete failed.
+So the answers count for little, and one list that begins after the last of them decides.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
@@ -13,7 +15,7 @@ from attrs import evolve
 
 from kaleden import _operations
 from kaleden._engine import Engine, Keys
-from kaleden._errors import FailureKind, RequestError
+from kaleden._errors import FailureKind, InvalidRequest, RequestError
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
 from kaleden._wire import SessionInfo, Status
@@ -72,7 +74,10 @@ def _verdict(answer: Outcome[bool], listed: Listed) -> Outcome[bool]:
 
 
 def _survivor(answer: Success[bool], session: SessionInfo) -> Failure:
-    message = f"the server answered the delete with success, and still lists the session as {session.status}"
+    message = (
+        "the server answered the delete with success, and still lists the session as "
+        f"{session.status}"
+    )
     return Failure(
         answer.key,
         FailureKind.NOT_DESTROYED,
@@ -87,7 +92,24 @@ def _unproven(answer: Outcome[bool], listing: Failure) -> Failure:
     if isinstance(answer, Failure):
         return answer
 
-    message = f"the delete was answered, and the list that should prove it failed: {listing.message}"
+    message = (
+        f"the delete was answered, and the list that should prove it failed: {listing.message}"
+    )
     return evolve(
         listing, key=answer.key, kind=FailureKind.NOT_DESTROYED, message=message, sent=True
     )
+
+
+def name_matcher(prefix: str | re.Pattern[str]) -> Callable[[str], object]:
+    """Make the test of a name; the server writes all names in lower case."""
+    if isinstance(prefix, re.Pattern):
+        return prefix.match
+
+    if not re.fullmatch("[A-Za-z0-9-]+", prefix):
+        msg = (
+            f"no session's name can begin with {prefix!r}: give letters, digits and hyphens, or a "
+            "pattern from re.compile"
+        )
+        raise InvalidRequest(msg)
+
+    return re.compile(prefix, re.IGNORECASE).match

@@ -1,9 +1,9 @@
 """One request, and the fan-out over many.
 
-`Engine.attempt` takes a request through the house: built, admitted by the gate, sent, classified, parsed.
-It never raises an error; what went wrong is its result. `Engine.collect` and `Engine.stream` let a
-handful of workers draw keys from one iterator, so what waits costs nothing but its place in the caller's
-own iterable.
+`Engine.attempt` takes a request through the house: built, admitted by the gate, sent, classified,
+parsed. It never raises an error; what went wrong is its result. `Engine.collect` and
+`Engine.stream` let a handful of workers draw keys from one iterator, so what waits costs nothing
+but its place in the caller's own iterable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from kaleden._tasks import open_task_group
 from kaleden._wire import Request, Response, SessionInfo, UnreadableReply, classify
 
 T = TypeVar("T")
-T_contra = TypeVar("T_contra", contravariant=True)
 
 Keys: TypeAlias = Iterable[Any] | AsyncIterable[Any]
 
@@ -64,14 +63,14 @@ class Operation(Generic[T]):
     idempotent: bool = True
 
 
-class Sink(Protocol[T_contra]):
+class Sink(Protocol[T]):
     """Where a worker's outcomes go."""
 
     def claim(self, key: str) -> bool:
         """Tell whether *key* is to be asked for; a second claim of it may be refused."""
         ...
 
-    async def deliver(self, outcome: Outcome[T_contra]) -> None:
+    async def deliver(self, outcome: Outcome[T]) -> None:
         """Take one outcome; may wait until there is room for it."""
         ...
 
@@ -117,8 +116,7 @@ class _Handed(Generic[T]):
     def __init__(self, send: MemoryObjectSendStream[Outcome[T]]) -> None:
         self._send = send
 
-    def claim(self, key: str) -> bool:
-        # To know what came before would take memory for every key.
+    def claim(self, key: str) -> bool:  # noqa: ARG002  # to know what came would take memory per key
         return True
 
     async def deliver(self, outcome: Outcome[T]) -> None:
@@ -129,7 +127,8 @@ class _Handed(Generic[T]):
 class OutcomeStream(Generic[T]):
     """The outcomes of a stream, each as soon as it is known: ``async for outcome in results``.
 
-    Nothing is kept: a worker holds its outcome until it is taken, and asks for no other one meanwhile.
+    Nothing is kept: a worker holds its outcome until it is taken, and asks for no other one
+    meanwhile.
     """
 
     __slots__ = ("_receive",)
@@ -175,9 +174,9 @@ class Engine:
 
         if current_token() != self._loop:
             msg = (
-                "this session belongs to the event loop in which it was entered: its connections and its "
-                "limit live there. Enter another AsyncSession here, or come back to that loop with "
-                "anyio.from_thread.run"
+                "this session belongs to the event loop in which it was entered: its connections "
+                "and its limit live there. Enter another AsyncSession here, or come back to that "
+                "loop with anyio.from_thread.run"
             )
             raise WrongEventLoop(msg)
 
@@ -202,7 +201,8 @@ class Engine:
         Args:
             operation: what to do with each key.
             keys: the keys; one that comes twice is asked for once.
-            into: where to gather, for a caller who needs what is known also when this does not return.
+            into: where to gather, for a caller who needs what is known also when this does not
+                return.
 
         Returns:
             One outcome per distinct key, in the order in which the keys came.
@@ -230,7 +230,8 @@ class Engine:
             with send:
                 await self._fan_out(operation, keys, _Handed(send))
 
-        # The ends are closed after the group is cancelled: a worker that found its consumer gone would fail.
+        # The ends are closed after the group is cancelled: a worker that found its consumer gone
+        # would fail.
         with send, receive:
             async with open_task_group() as group:
                 group.start_soon(produce)
@@ -279,13 +280,13 @@ class Engine:
             message = f"please report this: {type(error).__name__}: {error}"
             return Failure(key, FailureKind.INTERNAL, message, sent=True)
 
-    async def _send(self, request: Request, timeout: float) -> Response:
+    async def _send(self, request: Request, seconds: float) -> Response:
         async with self.gate:
-            with anyio.move_on_after(timeout):
+            with anyio.move_on_after(seconds):
                 return await self.transport.send(request)
 
         raise TransportError(
-            FailureKind.TIMED_OUT, f"no whole reply within {timeout:g} seconds", sent=True
+            FailureKind.TIMED_OUT, f"no whole reply within {seconds:g} seconds", sent=True
         )
 
 

@@ -72,7 +72,7 @@ class FailureKind(StrEnum):
     SESSION_FAILED = "session_failed"
     """The session ended, and not well: its log and events tell why."""
     NOT_OPENED = "not_opened"
-    """The session's page could not be opened: it is not Running, it has none, or no browser is here."""
+    """The session's page was not opened: it is not Running, has none, or no browser is here."""
     INTERNAL = "internal"
     """A fault in kaleden or in the transport it was given: please report it."""
 

@@ -20,7 +20,8 @@ def publish(package: str, names: Iterable[str], namespace: Mapping[str, Any]) ->
         public = namespace[name]
         if isinstance(public, type) and public.__module__.startswith(f"{package}._"):
             if attrs.has(public):
-                # The types of attributes are looked up in the class's module: now, while that is true.
+                # The types of attributes are looked up in the class's module: now, while that is
+                # true.
                 attrs.resolve_types(public)
 
             public.__module__ = package

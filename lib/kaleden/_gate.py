@@ -29,9 +29,9 @@ class GateStatistics:
 class Gate:
     """Admits at most *limit* requests at a time: ``async with gate: ...``.
 
-    One gate serves a whole client, whatever the number of operations on it. It covers one HTTP attempt and
-    nothing else: a task that holds it never waits for a consumer or for another turn at it. It must be made
-    inside the event loop that uses it.
+    One gate serves a whole client, whatever the number of operations on it. It covers one HTTP
+    attempt and nothing else: a task that holds it never waits for a consumer or for another turn at
+    it. It must be made inside the event loop that uses it.
 
     Args:
         limit: requests that may be in flight at once, at least 1.
@@ -48,7 +48,8 @@ class Gate:
         return int(self._limiter.total_tokens)
 
     async def __aenter__(self) -> None:
-        # A free place needs no trip through the scheduler, and the request that follows is a checkpoint.
+        # A free place needs no trip through the scheduler, and the request that follows is a
+        # checkpoint.
         try:
             self._limiter.acquire_nowait()
         except anyio.WouldBlock:

@@ -1,7 +1,7 @@
 """Results that carry successes and failures together.
 
-A `Failure` is data, not a stored exception: it holds no traceback and no reply, so a hundred thousand
-of them are cheap, they pickle, and they survive a round trip through JSON.
+A `Failure` is data, not a stored exception: it holds no traceback and no reply, so a hundred
+thousand of them are cheap, they pickle, and they survive a round trip through JSON.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Failure:
         """Make a new exception of our tree that says the same.
 
         Returns:
-            `InvalidRequest` for what was refused before it was sent, else the `RequestError` of this kind.
+            `InvalidRequest` for what was refused before it was sent, else the `RequestError` of
+            this kind.
         """
         if self.kind is FailureKind.INVALID:
             return InvalidRequest(str(self))
@@ -123,9 +124,9 @@ _VALUE_TYPES: Final[dict[str, Any]] = {
 class Outcomes(Generic[T]):
     """What became of each session of one operation, in the order they were given.
 
-    Iterate it for `Success` and `Failure` objects, or index it with a key. A key is a session id; for
-    `create`, where there is no id before the server made one, it is the session name. Each distinct
-    key has exactly one outcome.
+    Iterate it for `Success` and `Failure` objects, or index it with a key. A key is a session id;
+    for `create`, where there is no id before the server made one, it is the session name. Each
+    distinct key has exactly one outcome.
 
     Args:
         operation: the name of the method that was called.
@@ -166,8 +167,8 @@ class Outcomes(Generic[T]):
     def ids(self) -> list[str]:
         """The ids of the sessions that this speaks of.
 
-        After `create`, those of the new sessions. After any other operation every id that it was given,
-        failed ones too: that one request failed does not end the session it was about.
+        After `create`, those of the new sessions. After any other operation every id that it was
+        given, failed ones too: that one request failed does not end the session it was about.
         """
         if self.operation == "create":
             return cast("list[str]", self.values)
@@ -196,13 +197,15 @@ class Outcomes(Generic[T]):
     async def retry_failed(self) -> Outcomes[T]:
         """Ask once more for what failed, where that is safe.
 
-        A failed launch that may have made a session is left as it is: sending it again could make two.
+        A failed launch that may have made a session is left as it is: sending it again could make
+        two.
 
         Returns:
             The same keys in the same order, with the new outcomes in place of the failed ones.
 
         Raises:
-            RuntimeError: these outcomes were loaded from JSON or a pickle, and know no session to ask.
+            RuntimeError: these outcomes were loaded from JSON or a pickle, and know no session to
+                ask.
 
         Cancellation:
             As of the operation that made these outcomes; this object is never changed.
@@ -256,7 +259,7 @@ class Outcomes(Generic[T]):
         if not isinstance(other, Outcomes):
             return NotImplemented
 
-        return self.operation == other.operation and list(self) == list(other)
+        return self.operation == other.operation and list(self) == list(cast("Any", other))
 
     __hash__ = None  # type: ignore[assignment]  # equal by content, like a list
 
@@ -309,9 +312,9 @@ class BatchError(KaledenError, ExceptionGroup[KaledenError]):
     def __init__(
         self, message: str, errors: Sequence[KaledenError], outcomes: Outcomes[Any]
     ) -> None:
-        super().__init__(message, errors, outcomes)
+        super().__init__(message, errors, outcomes)  # type: ignore[call-arg]
 
-    def derive(self, excs: Sequence[Any]) -> BatchError:
+    def derive(self, excs: Sequence[Any], /) -> BatchError:  # type: ignore[override]
         """Make the part of this group that ``except*`` hands on."""
         return BatchError(self.message, excs, self.outcomes)
 
@@ -324,6 +327,9 @@ def _load(item: dict[str, Any], value_type: Any) -> Outcome[Any]:
 
 
 def _html_row(outcome: Outcome[Any]) -> str:
-    state, text = ("ok", outcome.value) if outcome.ok else (outcome.kind, outcome.message)
-    cells = (outcome.key, state, text)
-    return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
+    if isinstance(outcome, Failure):
+        cells = [outcome.key, outcome.kind, outcome.message]
+    else:
+        cells = [outcome.key, "ok", str(outcome.value)]
+
+    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -10,13 +10,13 @@ from attrs import Attribute, field, frozen
 from kaleden._errors import ConfigurationError
 
 
-def _seconds(_: object, attribute: Attribute[Any], value: float) -> None:
+def _seconds(_: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         msg = f"{attribute.name} is a number of seconds above 0, not {value!r}"
         raise ConfigurationError(msg)
 
 
-def _count(_: object, attribute: Attribute[Any], value: int) -> None:
+def _count(_: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         msg = f"{attribute.name} is a whole number of requests, 1 or more, not {value!r}"
         raise ConfigurationError(msg)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, final
+from collections.abc import Mapping, Sequence
+from typing import TypeVar, final
 
 from kaleden import _operations, _wire
 from kaleden._client import Client
 from kaleden._connect import connect
-from kaleden._destroy import destroy
-from kaleden._errors import InvalidRequest
-from kaleden._launch import launch
+from kaleden._destroy import destroy, name_matcher
+from kaleden._launch import launch, read_spec
 from kaleden._operations import Ids, as_keys
 from kaleden._outcomes import Outcomes, Success
 from kaleden._stream import Streams
@@ -33,41 +32,32 @@ T = TypeVar("T")
 
 logger = logging.getLogger("kaleden")
 
-# The other arguments of `create` when none was given.
-_NOTHING_ELSE = {
-    "cores": None,
-    "ram": None,
-    "kind": Kind.HEADLESS,
-    "gpus": None,
-    "cmd": None,
-    "args": None,
-    "env": {},
-    "replicas": 1,
-}
-
 
 @final
 class AsyncSession(Client):
-    """A client of one Skaha server: ``async with kaleden.AsyncSession(url, token) as session: ...``.
+    """A client of one Skaha server: ``async with AsyncSession(url, token) as session: ...``.
 
-    It works the same under asyncio and trio, and belongs to the event loop in which it was entered. Any
-    number of tasks may use it at once; together they never have more than *concurrency* requests in flight.
+    It works the same under asyncio and trio, and belongs to the event loop in which it was entered.
+    Any number of tasks may use it at once; together they never have more than *concurrency*
+    requests in flight.
 
-    Methods over many sessions take one id, an iterable or asynchronous iterable of ids, the `SessionInfo`
-    objects that `fetch` returned, or the `Outcomes` of an earlier call. They return `Outcomes`: what
-    failed is in there, and only what is wrong with the call as a whole is raised. Methods about one thing
-    (`fetch`, `stats`, `images`, ...) raise a `RequestError` if it fails. There is no ``timeout=`` on any
-    of them: put the call under ``anyio.fail_after``.
+    Methods over many sessions take one id, an iterable or asynchronous iterable of ids, the
+    `SessionInfo` objects that `fetch` returned, or the `Outcomes` of an earlier call. They return
+    `Outcomes`: what failed is in there, and only what is wrong with the call as a whole is raised.
+    Methods about one thing (`fetch`, `stats`, `images`, ...) raise a `RequestError` if it fails.
+    There is no ``timeout=`` on any of them: put the call under ``anyio.fail_after``.
 
     Args:
         url: the server's URL, with or without the API version: ``https://ws-uv.canfar.net/skaha``.
-        token: a bearer token; None asks anonymously. It is sent over https only, or to this machine.
+        token: a bearer token; None asks anonymously. It is sent over https only, or to this
+            machine.
         version: the API version, where *url* names none.
         timeout: seconds for one attempt of a request, from its turn to the last byte of the reply.
         create_timeout: the same for a create; a busy server takes 60 to 90 seconds for one.
         concurrency: requests in flight at once.
         create_concurrency: creates of one call in flight at once, within *concurrency*.
-        transport: what carries the requests, instead of HTTP to *url*; the caller opens and closes it.
+        transport: what carries the requests, instead of HTTP to *url*; the caller opens and closes
+            it.
 
     Raises:
         ConfigurationError: an argument cannot be used; nothing was sent.
@@ -84,11 +74,11 @@ class AsyncSession(Client):
         """List the sessions of the user, all in one request.
 
         Args:
-            kind: only this kind, such as ``"headless"``. Applications of desktops are listed only if
-                asked for with ``"desktop-app"``.
+            kind: only this kind, such as ``"headless"``. Applications of desktops are listed only
+                if asked for with ``"desktop-app"``.
             status: only this status, such as ``"Running"``.
-            view: ``"interactive"`` leaves out headless sessions; ``"all"`` lists everybody's, with no
-                more than user, kind, status and start time of each.
+            view: ``"interactive"`` leaves out headless sessions; ``"all"`` lists everybody's, with
+                no more than user, kind, status and start time of each.
 
         Returns:
             The sessions in the server's order; empty if there are none.
@@ -112,19 +102,20 @@ class AsyncSession(Client):
             ids: the sessions.
 
         Returns:
-            A `SessionInfo` for each session; a failure of kind ``not_found`` where the server knows none,
-            which is also what becomes of a headless session an hour after its end.
+            A `SessionInfo` for each session; a failure of kind ``not_found`` where the server knows
+            none, which is also what becomes of a headless session an hour after its end.
 
         Cancellation:
-            Requests on their way are given up, and the outcomes known by then are lost; nothing changes
-            on the server.
+            Requests on their way are given up, and the outcomes known by then are lost; nothing
+            changes on the server.
         """
         return await self._engine.collect(_operations.info(self._limits), as_keys(ids))
 
-    async def logs(self, ids: Ids, verbose: bool = False) -> Outcomes[str]:  # noqa: FBT001, FBT002
+    async def logs(self, ids: Ids, verbose: bool = False) -> Outcomes[str]:
         """Read the output of each session so far.
 
-        The server answers with an empty text, not with an error, for a session that is unknown, pending or
+        The server answers with an empty text, not with an error, for a session that is unknown,
+        pending or
         gone: empty does not mean that nothing was written.
 
         Args:
@@ -135,28 +126,29 @@ class AsyncSession(Client):
             The whole output of each session, standard output and error together.
 
         Cancellation:
-            Requests on their way are given up, and the outcomes known by then are lost; nothing changes
-            on the server.
+            Requests on their way are given up, and the outcomes known by then are lost; nothing
+            changes on the server.
         """
         outcomes = await self._engine.collect(_operations.logs(self._limits), as_keys(ids))
         return _told("logs", outcomes) if verbose else outcomes
 
-    async def events(self, ids: Ids, verbose: bool = False) -> Outcomes[tuple[Event, ...]]:  # noqa: FBT001, FBT002
+    async def events(self, ids: Ids, verbose: bool = False) -> Outcomes[tuple[Event, ...]]:
         """Read what the platform reports of each session: scheduling, image pulls, failed starts.
 
-        A failure of kind ``not_found`` may only mean that the session waits in a queue: as long as nothing
-        was started for it, the server finds nothing to report on.
+        A failure of kind ``not_found`` may only mean that the session waits in a queue: as long as
+        nothing was started for it, the server finds nothing to report on.
 
         Args:
             ids: the sessions.
             verbose: also log the events, at level INFO of the logger ``kaleden``.
 
         Returns:
-            The events of each session, oldest first as the server lists them; kept for about an hour.
+            The events of each session, oldest first as the server lists them; kept for about an
+            hour.
 
         Cancellation:
-            Requests on their way are given up, and the outcomes known by then are lost; nothing changes
-            on the server.
+            Requests on their way are given up, and the outcomes known by then are lost; nothing
+            changes on the server.
         """
         outcomes = await self._engine.collect(_operations.events(self._limits), as_keys(ids))
         return _told("events", outcomes) if verbose else outcomes
@@ -176,12 +168,13 @@ class AsyncSession(Client):
     ) -> Outcomes[str]:
         """Launch sessions.
 
-        Everything is checked here first; what the server would silently drop or mangle is refused. Each
-        replica is one request, at most *create_concurrency* of them at once, and none is ever sent twice.
+        Everything is checked here first; what the server would silently drop or mangle is refused.
+        Each replica is one request, at most *create_concurrency* of them at once, and none is ever
+        sent twice.
 
         Args:
-            name: the name, lower case; with more than one replica, ``-1``, ``-2``, ... are put after it. Or a
-                `SessionSpec`, which says all of this by itself.
+            name: the name, lower case; with more than one replica, ``-1``, ``-2``, ... are put
+                after it. Or a `SessionSpec`, which says all of this by itself.
             image: the container image, ``host/project/name:tag``.
             cores: CPU cores; None together with *ram* lets the session use what is free.
             ram: memory in GiB.
@@ -189,23 +182,24 @@ class AsyncSession(Client):
             gpu: number of GPUs.
             cmd: the program to run, one word; headless sessions only, as are *args* and *env*.
             args: its arguments, each without spaces.
-            env: environment variables. Each replica also gets its number, from 1, as ``REPLICA_ID`` and
-                their count as ``REPLICA_COUNT``; `kaleden.distributed` splits work by them.
+            env: environment variables. Each replica also gets its number, from 1, as ``REPLICA_ID``
+                and their count as ``REPLICA_COUNT``; `kaleden.distributed` splits work by them.
             replicas: how many sessions to launch.
 
         Returns:
             The id of each new session, by its name, in the order of the replicas. A failure of kind
-            ``unknown_effect`` means that the request went out and no usable answer came: a session of that
-            name may exist, which `fetch` shows. All other failures made no session.
+            ``unknown_effect`` means that the request went out and no usable answer came: a session
+            of that name may exist, which `fetch` shows. All other failures made no session.
 
         Raises:
             InvalidRequest: an argument cannot work; nothing was sent.
 
         Cancellation:
-            Launches on their way are given up, though the server may complete them; sessions that were
-            created stay, and are the caller's to end. A warning of the logger ``kaleden`` names both.
+            Launches on their way are given up, though the server may complete them; sessions that
+            were created stay, and are the caller's to end. A warning of the logger ``kaleden``
+            names both.
         """
-        spec = _spec(
+        spec = read_spec(
             name,
             image,
             cores=cores,
@@ -231,26 +225,28 @@ class AsyncSession(Client):
             True for each session that was renewed; a failure for one that is not active.
 
         Cancellation:
-            Requests on their way are given up; the server may have renewed their sessions all the same.
+            Requests on their way are given up; the server may have renewed their sessions all the
+            same.
         """
         return await self._engine.collect(_operations.renew(self._limits), as_keys(ids))
 
     async def destroy(self, ids: Ids) -> Outcomes[bool]:
         """End sessions, and make sure that they ended.
 
-        The server answers every delete with success, also when it failed. So after the deletes one list is
-        asked for, and a session counts as destroyed only if that shows it absent or terminating.
+        The server answers every delete with success, also when it failed. So after the deletes one
+        list is asked for, and a session counts as destroyed only if that shows it absent or
+        terminating.
 
         Args:
             ids: the sessions.
 
         Returns:
-            True for each session that is gone, or was never there; a failure of kind ``not_destroyed`` for
-            each that is still listed, or if no list could be had.
+            True for each session that is gone, or was never there; a failure of kind
+            ``not_destroyed`` for each that is still listed, or if no list could be had.
 
         Cancellation:
-            Requests on their way are given up; any of the sessions may be destroyed or not. Calling it
-            again with the same ids is safe.
+            Requests on their way are given up; any of the sessions may be destroyed or not. Calling
+            it again with the same ids is safe.
         """
         return await destroy(self._engine, self._limits, as_keys(ids))
 
@@ -263,10 +259,11 @@ class AsyncSession(Client):
         """End all sessions whose names begin with *prefix*.
 
         Args:
-            prefix: the beginning of the names, in any case; or a compiled pattern, matched at the beginning.
+            prefix: the beginning of the names, in any case; or a compiled pattern, matched at the
+                beginning.
             kind: only sessions of this kind; None for all.
-            status: only sessions in this status; None for all. ``"Completed"`` takes in the ``Succeeded`` of
-                older servers.
+            status: only sessions in this status; None for all. ``"Completed"`` takes in the
+                ``Succeeded`` of older servers.
 
         Returns:
             As of `destroy`, for the sessions that were chosen; empty if there were none.
@@ -278,7 +275,7 @@ class AsyncSession(Client):
         Cancellation:
             As of `destroy`.
         """
-        begins = _matcher(prefix)
+        begins = name_matcher(prefix)
         chosen = [
             session
             for session in await self.fetch(kind)
@@ -293,8 +290,8 @@ class AsyncSession(Client):
             ids: the sessions, each of which must be Running.
 
         Returns:
-            The URL of each page that was opened. It holds the session's secret: whoever has it is in. A
-            failure of kind ``not_opened`` where the session is not Running or has no page.
+            The URL of each page that was opened. It holds the session's secret: whoever has it is
+            in. A failure of kind ``not_opened`` where the session is not Running or has no page.
 
         Cancellation:
             No further page is opened.
@@ -326,7 +323,8 @@ class AsyncSession(Client):
         """Read how much of the platform's cores, memory and GPUs is requested.
 
         Raises:
-            RequestError: the request failed; of kind ``unavailable`` if the server has no metrics now.
+            RequestError: the request failed; of kind ``unavailable`` if the server has no metrics
+                now.
 
         Cancellation:
             The request is given up; it changes nothing on the server.
@@ -397,33 +395,3 @@ def _told(what: str, outcomes: Outcomes[T]) -> Outcomes[T]:
         logger.info("%s of %s: %s", what, outcome.key, text)
 
     return outcomes
-
-
-def _spec(name: str | SessionSpec, image: str | None, /, **others: Any) -> SessionSpec:
-    """Read the arguments of `create`, which are either a specification or its parts."""
-    if isinstance(name, SessionSpec):
-        if image is not None or others != _NOTHING_ELSE:
-            msg = "a SessionSpec says all by itself: give no other argument with it, or attrs.evolve it"
-            raise InvalidRequest(msg)
-
-        return name
-
-    if image is None:
-        raise InvalidRequest("image: which one? `images` lists those that the platform offers")
-
-    return SessionSpec(name, image, **others)
-
-
-def _matcher(prefix: str | re.Pattern[str]) -> Callable[[str], object]:
-    """Make the test of a name; the server writes all names in lower case."""
-    if isinstance(prefix, re.Pattern):
-        return prefix.match
-
-    if not re.fullmatch("[A-Za-z0-9-]+", prefix):
-        msg = (
-            f"no session's name can begin with {prefix!r}: give letters, digits and hyphens, or a pattern "
-            "from re.compile"
-        )
-        raise InvalidRequest(msg)
-
-    return re.compile(prefix, re.IGNORECASE).match

@@ -17,18 +17,19 @@ Results: TypeAlias = AbstractAsyncContextManager[OutcomeStream[T]]
 
 @final
 class Streams:
-    """Operations whose outcomes are handed on one by one: ``async with session.stream.info(ids) as results``.
+    """Operations that hand on outcomes: ``async with session.stream.info(ids) as results: ...``.
 
-    Inside the block, ``async for outcome in results`` gives a `Success` or a `Failure` for every id, each as
-    soon as it is known, so in no set order. Memory does not grow with the number of ids: the ids may come
-    from a generator, outcomes are not kept, and an id that comes twice is asked for twice. A slow loop slows
+    Inside the block, ``async for outcome in results`` gives a `Success` or a `Failure` for every
+    id, each as soon as it is known, so in no set order. Memory does not grow with the number of
+    ids: the ids may come from a generator, outcomes are not kept, and an id that comes twice is
+        asked for twice. A slow loop slows
     the requests down. No request is sent before the block is entered.
 
     An error raised in the block, or by the iterable of ids, comes out as itself.
 
     Cancellation:
-        Leaving the block early, by ``break``, an error or cancellation, gives up what is on its way and
-        frees its places at once. The outcomes taken before are valid.
+        Leaving the block early, by ``break``, an error or cancellation, gives up what is on its way
+        and frees its places at once. The outcomes taken before are valid.
     """
 
     __slots__ = ("_engine", "_limits")

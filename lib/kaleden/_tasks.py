@@ -13,9 +13,9 @@ from anyio.abc import TaskGroup
 async def open_task_group() -> AsyncGenerator[TaskGroup]:
     """Open a task group that does not wrap the only error in it.
 
-    An anyio task group raises an exception group, also for one error. Where the tasks are ours and never
-    raise, the one error is the caller's own: from the body of its ``async with``, or from the iterator it
-    gave us; and it should meet the ``except`` that the caller wrote for it.
+    An anyio task group raises an exception group, also for one error. Where the tasks are ours and
+    never raise, the one error is the caller's own: from the body of its ``async with``, or from the
+    iterator it gave us; and it should meet the ``except`` that the caller wrote for it.
 
     Raises:
         BaseExceptionGroup: more than one error, none of which is a KeyboardInterrupt.
@@ -46,7 +46,7 @@ def _with(
 
 
 def _lone_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Find the one error of *group*; only one level deep, since deeper groups are the caller's own."""
+    """Find the one error of *group*, one level deep: deeper groups are the caller's own."""
     cancelled = anyio.get_cancelled_exc_class()
     errors = [error for error in group.exceptions if not isinstance(error, cancelled)]
     for error in errors:

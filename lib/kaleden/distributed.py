@@ -1,13 +1,13 @@
 """Split work among the replicas of a launch, from inside a replica.
 
-Every replica that kaleden starts finds its number in ``REPLICA_ID``, from 1, and how many there are in
-``REPLICA_COUNT``. With these, each takes its own share of the same input::
+Every replica that kaleden starts finds its number in ``REPLICA_ID``, from 1, and how many there are
+in ``REPLICA_COUNT``. With these, each takes its own share of the same input::
 
     for path in kaleden.distributed.chunk(sorted(paths)):
         reduce(path)
 
-Outside a replica there is one share, the whole, so that the same program runs on a desk. This module
-needs nothing but the standard library and may be copied into an image.
+Outside a replica there is one share, the whole, so that the same program runs on a desk. This
+module needs nothing but the standard library and may be copied into an image.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def chunk(
 ) -> Sequence[T]:
     """Take this replica's run of consecutive items.
 
-    The shares of all replicas, one after the other, are the whole; their sizes differ by at most one,
-    the larger ones first.
+    The shares of all replicas, one after the other, are the whole; their sizes differ by at most
+    one, the larger ones first.
 
     Args:
-        iterable: the whole input, in the same order in every replica. A sequence is only sliced, so a
-            ``range`` stays one; anything else is read to its end.
+        iterable: the whole input, in the same order in every replica. A sequence is only sliced, so
+            a ``range`` stays one; anything else is read to its end.
         replica: this replica's number, from 1; by default ``REPLICA_ID``, or 1.
         total: how many replicas there are; by default ``REPLICA_COUNT``, or 1.
 

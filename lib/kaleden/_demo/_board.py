@@ -74,7 +74,9 @@ class _Grid:
         table = Table("session", "id", "status", title=_summary(sessions), title_justify="left")
         for name, session in sessions.items():
             status = _status(session)
-            table.add_row(name, session.id if session else "", Text(status, COLOURS.get(status, "")))
+            table.add_row(
+                name, session.id if session else "", Text(status, COLOURS.get(status, ""))
+            )
         self._live.update(table, refresh=True)
 
 

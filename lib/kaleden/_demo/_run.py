@@ -71,6 +71,7 @@ async def run(options: DemoOptions, console: Console) -> int:
     """
     async with _server(options, console) as session:
         name = f"demo-{secrets.token_hex(3)}"
+        left = None
         try:
             outcomes = await _launch_and_watch(session, name, options, console)
         finally:
@@ -78,7 +79,7 @@ async def run(options: DemoOptions, console: Console) -> int:
                 left = await _clean_up(session, name, console)
 
     report(outcomes, console)
-    return 0 if _is_as_meant(outcomes, options) and not left else 1
+    return 0 if _is_as_meant(outcomes, options) and left == [] else 1
 
 
 @asynccontextmanager
@@ -99,7 +100,9 @@ async def _server(options: DemoOptions, console: Console) -> AsyncGenerator[Asyn
 async def _launch_and_watch(
     session: AsyncSession, name: str, options: DemoOptions, console: Console
 ) -> Outcomes[Share]:
-    console.print(f"Launching {options.replicas} sessions that count the primes below {_share.LIMIT}:")
+    console.print(
+        f"Launching {options.replicas} sessions that count the primes below {_share.LIMIT}:"
+    )
     created = await session.create(
         name,
         options.image,
@@ -132,7 +135,7 @@ async def _watch(
 async def _read_results(
     session: AsyncSession, created: Outcomes[str], ended: dict[str, SessionInfo]
 ) -> list[Outcome[Share]]:
-    """Read what each replica wrote, before the platform forgets it, and why the failed ones failed."""
+    """Read what each replica wrote and why some failed, before the platform forgets it."""
     logs = await session.logs(ended.values())
     failed = [info for info in ended.values() if not info.status.matches(Status.COMPLETED)]
     events = await session.events(failed)
@@ -152,16 +155,22 @@ def _judge(
 ) -> Outcome[Share]:
     """Judge one replica by its status and its log."""
     if info is None:
-        return Failure(name, FailureKind.NOT_FOUND, "no longer listed, so nobody knows how it ended")
+        return Failure(
+            name, FailureKind.NOT_FOUND, "no longer listed, so nobody knows how it ended"
+        )
 
     log = logs.successes.get(info.id, "")
     share = _share.read(log)
     if info.status.matches(Status.COMPLETED) and share is not None:
         return Success(name, share)
 
-    warnings = [event.message for event in events.successes.get(info.id, ()) if event.type != "Normal"]
+    warnings = [
+        event.message for event in events.successes.get(info.id, ()) if event.type != "Normal"
+    ]
     reason = "; ".join([str(info.status), *warnings[-1:]])
-    return Failure(name, FailureKind.SESSION_FAILED, f"{reason}. Its log ends:\n{log[-500:].strip()}")
+    return Failure(
+        name, FailureKind.SESSION_FAILED, f"{reason}. Its log ends:\n{log[-500:].strip()}"
+    )
 
 
 async def _clean_up(session: AsyncSession, name: str, console: Console) -> list[str]:

@@ -15,7 +15,7 @@ PRIMES = 78_498
 """Primes below `LIMIT`, which all shares together must count."""
 
 # The image may be without kaleden, so the program brings the module that splits the work.
-_PROGRAM = f'''{inspect.getsource(distributed)}
+_PROGRAM = f"""{inspect.getsource(distributed)}
 
 from math import isqrt
 
@@ -27,10 +27,10 @@ share = chunk(range(2, {LIMIT}))
 primes = sum(all(n % d for d in range(2, isqrt(n) + 1)) for n in share)
 print("replica", replica, "looked at", share)
 print("primes:", primes)
-'''
+"""
 
-# Arguments are split at spaces and the server knows no quoting, so the program travels in the environment,
-# in an alphabet that arrives unchanged, and this loads it.
+# Arguments are split at spaces and the server knows no quoting, so the program travels in the
+# environment, in an alphabet that arrives unchanged, and this loads it.
 _LOADER = "exec(__import__('base64').urlsafe_b64decode(__import__('os').environ['KALEDEN_DEMO']))"
 
 COMMAND = "python3"
@@ -47,7 +47,8 @@ class Share:
 def environment(fails: int | None) -> dict[str, str]:
     """Make the environment that brings the program; the replica of number *fails* will fail."""
     program = _PROGRAM.encode()
-    # Three bytes become four characters; anything else would end in "=", at which the server splits.
+    # Three bytes become four characters; anything else would end in "=", at which the server
+    # splits.
     program += b"\n" * (-len(program) % 3)
     variables = {"KALEDEN_DEMO": base64.urlsafe_b64encode(program).decode()}
     return variables if fails is None else {**variables, "KALEDEN_DEMO_FAILS": str(fails)}

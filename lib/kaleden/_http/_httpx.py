@@ -1,15 +1,15 @@
 """The adapter over httpx.
 
 httpx 0.28's pool can lose a connection slot for ever when a request is cancelled while it waits for
-one, or by asyncio's native cancellation while it connects. Three rules keep clear of that: the pool is
-never smaller than the client's gate, so nobody waits in it; every request runs in a child of an anyio
-task group, so it is only ever cancelled by a scope; and the pool is looked at whenever it should be at
-rest, and replaced if a slot is stuck.
+one, or by asyncio's native cancellation while it connects. Three rules keep clear of that: the pool
+is never smaller than the client's gate, so nobody waits in it; every request runs in a child of an
+anyio task group, so it is only ever cancelled by a scope; and the pool is looked at whenever it
+should be at rest, and replaced if a slot is stuck.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
@@ -42,7 +42,8 @@ class HttpxStatistics:
     Attributes:
         in_flight: exchanges under way.
         connections: connections open now, idle ones included.
-        stuck: connections that belong to no exchange and are not idle; anything but 0 is a lost slot.
+        stuck: connections that belong to no exchange and are not idle; anything but 0 is a lost
+            slot.
         replaced: how often a pool with a lost slot was replaced.
     """
 
@@ -98,8 +99,8 @@ class HttpxTransport(AsyncContextManagerMixin):
             limits=httpx.Limits(
                 max_connections=self._connections, max_keepalive_connections=self._connections
             ),
-            # The whole attempt has its time from the engine. Only a connection that cannot be made is told
-            # apart here, since then nothing was sent.
+            # The whole attempt has its time from the engine. Only a connection that cannot be made
+            # is told apart here, since then nothing was sent.
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT, pool=CONNECT_TIMEOUT),
             transport=self._inner,
             trust_env=self._trust_env,
@@ -163,8 +164,8 @@ async def _read(reply: httpx.Response) -> bytes:
         async for chunk in reply.aiter_raw():
             body += chunk
             if len(body) > MAX_BODY:
-                # Not simply left: httpx reads through a chain of generators, all of which end only if the
-                # innermost does. Without a connection, it does.
+                # Not simply left: httpx reads through a chain of generators, all of which end only
+                # if the innermost does. Without a connection, it does.
                 await reply.aclose()
     except httpx.HTTPError as error:
         if len(body) > MAX_BODY:
@@ -186,7 +187,7 @@ def _headers(request: Request) -> dict[str, str]:
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def _translated_errors() -> Generator[None]:
     """Turn httpx's exceptions into ours, by what is known of whether the request left."""
     try:
         yield
@@ -205,13 +206,14 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _protocol_kind(error: httpx.RemoteProtocolError) -> FailureKind:
-    # httpx has one class for a reply that broke off and for one that is not HTTP; only the text differs.
+    # httpx has one class for a reply that broke off and for one that is not HTTP; only the text
+    # differs.
     broke_off = "disconnected" in str(error) or "peer closed" in str(error)
     return FailureKind.CONNECTION_LOST if broke_off else FailureKind.PROTOCOL
 
 
 def _told(error: Exception) -> str:
-    """Say what happened; some of httpx's exceptions have no text, and their name is all there is."""
+    """Say what happened; some of httpx's exceptions have no text but their name."""
     name = type(error).__name__
     return f"{name}: {error}" if str(error) else name
 

@@ -28,9 +28,9 @@ class TransportError(Exception):
 class Transport(Protocol):
     """Anything that can carry one request and bring its reply.
 
-    A transport does not retry, follow redirects, or judge a reply by its status. It may be called from
-    many tasks at once; the client calls it from children of an anyio task group only, and never from more
-    of them than its ``concurrency``.
+    A transport does not retry, follow redirects, or judge a reply by its status. It may be called
+    from many tasks at once; the client calls it from children of an anyio task group only, and
+    never from more of them than its ``concurrency``.
     """
 
     async def send(self, request: Request) -> Response:
@@ -46,7 +46,7 @@ class Transport(Protocol):
             TransportError: there was no reply, or not a whole one.
 
         Cancellation:
-            The exchange is given up and its connection closed; the server may do what it was asked all
-            the same.
+            The exchange is given up and its connection closed; the server may do what it was asked
+            all the same.
         """
         ...

@@ -6,10 +6,10 @@ what a reply came to. Nothing here opens a socket, reads a clock unasked, or wai
 
 from __future__ import annotations
 
-from ._classify import Refusal, classify
-from ._converter import converter, new_converter
-from ._enums import TERMINAL, Kind, Status
-from ._models import (
+from kaleden._wire._classify import Refusal, classify
+from kaleden._wire._converter import converter, new_converter
+from kaleden._wire._enums import TERMINAL, Kind, Status
+from kaleden._wire._models import (
     Availability,
     Capability,
     Choices,
@@ -25,8 +25,15 @@ from ._models import (
     SessionInfo,
     Stats,
 )
-from ._names import IMAGE_HOST, MAX_NAME, check_id, check_name, full_image, replica_name
-from ._requests import (
+from kaleden._wire._names import (
+    IMAGE_HOST,
+    MAX_NAME,
+    check_id,
+    check_name,
+    full_image,
+    replica_name,
+)
+from kaleden._wire._requests import (
     FORM_TYPE,
     Request,
     build_app_create,
@@ -48,7 +55,7 @@ from ._requests import (
     build_stats,
     registry_header,
 )
-from ._responses import (
+from kaleden._wire._responses import (
     Response,
     UnreadableReply,
     parse_availability,
@@ -64,8 +71,8 @@ from ._responses import (
     parse_repositories,
     parse_stats,
 )
-from ._spec import Launch, SessionSpec
-from ._validation import MAX_REPLICAS, check_kind, check_status
+from kaleden._wire._spec import Launch, SessionSpec
+from kaleden._wire._validation import MAX_REPLICAS, check_kind, check_status
 
 __all__ = (
     "FORM_TYPE",

@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from kaleden._errors import FailureKind
-
-from ._names import shown
-from ._responses import Response
-from ._text import excerpt, is_html, kubernetes_message, one_line, page_text
+from kaleden._wire._names import shown
+from kaleden._wire._responses import Response
+from kaleden._wire._text import excerpt, is_html, kubernetes_message, one_line, page_text
 
 _KINDS = {
     401: FailureKind.NOT_AUTHENTICATED,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from attrs import resolve_types
 from cattrs.preconf.json import JsonConverter, make_converter
 
-from ._enums import OpenEnum
-from ._models import (
+from kaleden._wire._enums import OpenEnum
+from kaleden._wire._models import (
     Availability,
     Capability,
     Choices,
@@ -26,7 +26,7 @@ from ._models import (
     SessionInfo,
     Stats,
 )
-from ._spec import Launch, SessionSpec
+from kaleden._wire._spec import Launch, SessionSpec
 
 MODELS: tuple[type, ...] = (
     Availability,

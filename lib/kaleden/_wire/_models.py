@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from ._enums import Kind, Status
+from kaleden._wire._enums import Kind, Status
 
 
 @frozen

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._enums import Kind, Status
-from ._json import JsonObject, as_array, as_object, is_object
-from ._models import (
+from kaleden._wire._enums import Kind, Status
+from kaleden._wire._json import JsonObject, as_array, as_object, is_object
+from kaleden._wire._models import (
     Choices,
     Context,
     CoreStats,
@@ -21,7 +21,7 @@ from ._models import (
     SessionInfo,
     Stats,
 )
-from ._units import cores, count, flag, gibibytes, optional_text, size, text, time
+from kaleden._wire._units import cores, count, flag, gibibytes, optional_text, size, text, time
 
 
 def session_info(raw: JsonObject) -> SessionInfo:

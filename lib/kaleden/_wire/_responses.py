@@ -13,10 +13,9 @@ from typing import Any
 from attrs import field, frozen
 
 from kaleden._errors import InvalidRequest
-
-from . import _readers, _xml
-from ._json import JsonArray, JsonObject, is_array, is_object
-from ._models import (
+from kaleden._wire import _readers, _xml
+from kaleden._wire._json import JsonArray, JsonObject, is_array, is_object
+from kaleden._wire._models import (
     Availability,
     Capability,
     Context,
@@ -26,16 +25,16 @@ from ._models import (
     SessionInfo,
     Stats,
 )
-from ._names import check_id, shown
-from ._text import decoded, excerpt, is_html, one_line, page_text
-from ._units import text, time
+from kaleden._wire._names import check_id, shown
+from kaleden._wire._text import decoded, excerpt, is_html, one_line, page_text
+from kaleden._wire._units import text, time
 
 _ROW_START = re.compile(r"(?:Normal|Warning|<none>)\s")
 _TIME = r"(<none>|\d{4}-\d\d-\d\dT\S+)"
 _ROW_END = re.compile(rf"\s{_TIME}\s+{_TIME}$")
 
 
-class UnreadableReply(ValueError):  # noqa: N818 # says what it is, as kaleden's errors do
+class UnreadableReply(ValueError):  # says what it is, as kaleden's errors do
     """A reply that is not what the Skaha API gives here; the message says what came."""
 
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from attrs import field, frozen
 
 from kaleden._errors import InvalidRequest
-
-from ._enums import Kind
-from ._names import check_name, full_image, replica_name
-from ._validation import (
+from kaleden._wire._enums import Kind
+from kaleden._wire._names import check_name, full_image, replica_name
+from kaleden._wire._validation import (
     check_cmd,
     check_cores,
     check_env,

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import TypeGuard, TypeVar
 
 from kaleden._errors import InvalidRequest
-
-from ._enums import Kind, OpenEnum, Status
-from ._names import shown
+from kaleden._wire._enums import Kind, OpenEnum, Status
+from kaleden._wire._names import shown
 
 Word = TypeVar("Word", bound=OpenEnum)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from ._models import Availability, Capability, Interface
+from kaleden._wire._models import Availability, Capability, Interface
 
 
 def availability(document: str) -> Availability:

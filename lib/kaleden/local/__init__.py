@@ -29,11 +29,12 @@ What differs from CANFAR, on purpose:
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib.util import find_spec as _find_spec
 
-if not all(map(find_spec, ("anycorn", "starlette"))):
+if not all(map(_find_spec, ("anycorn", "starlette"))):
     raise ImportError("kaleden.local needs more packages: pip install 'kaleden[local]'")
 
+from kaleden._exports import publish as _publish
 from kaleden.local._model import Event, Kind, Phase, Session, Settings, Spec, Status
 from kaleden.local._platform import Platform
 from kaleden.local._server import LocalPlatform, Statistics
@@ -50,3 +51,5 @@ __all__ = (
     "Statistics",
     "Status",
 )
+
+_publish(__name__, __all__, globals())

@@ -1,0 +1,95 @@
+"""``kaleden demo``, run as a user runs it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from support import PLAIN_BACKENDS
+
+pytest.importorskip("rich")
+pytest.importorskip("anycorn")
+
+COMMAND = [sys.executable, "-m", "kaleden", "demo"]
+
+
+def left_over(name: str) -> list[str]:
+    """The command lines of processes that still bear a demo's name."""
+    listed = subprocess.run(["ps", "axeww", "-o", "args"], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if name in line]
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_the_demo_shows_successes_a_failure_and_leaves_nothing(backend: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--backend", backend, "--replicas", "4"], capture_output=True, text=True, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "<Outcomes create: 4 ok>" in done.stdout
+    assert "<Outcomes demo: 3 ok, 1 failed (session_failed=1)>" in done.stdout
+    assert "no such file: night-2.fits" in done.stdout
+    assert "in 3 of 4 shares" in done.stdout
+    assert "<Outcomes destroy: 4 ok>" in done.stdout
+    assert "Left on the platform: nothing" in done.stdout
+    name = re.search(r"demo-[0-9a-f]{6}", done.stdout)
+    assert name is not None
+    assert [] == left_over(name[0])
+
+
+def test_one_replica_counts_all_primes() -> None:
+    done = subprocess.run([*COMMAND, "--replicas", "1"], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "78498 primes below 1000000 in 1 of 1 shares" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--url", "https://127.0.0.1:1/skaha", "--token", "two words"], "strip()"),
+        (["--url", "http://example.org/skaha", "--token", "secret"], "use https"),
+        (["--url", "http://127.0.0.1:1/skaha", "--token", "secret"], "ConnectError"),
+    ],
+    ids=["token", "http", "nobody"],
+)
+def test_a_demo_that_cannot_begin_says_why(arguments: list[str], words: str) -> None:
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+    assert 2 == done.returncode
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "x", "1000000"])
+def test_a_number_of_replicas_that_makes_no_sense_is_refused(number: str) -> None:
+    done = subprocess.run([*COMMAND, f"--replicas={number}"], capture_output=True, text=True, check=False)
+    assert 2 == done.returncode
+    assert "--replicas" in done.stderr
+
+
+def until(words: str, lines: Iterator[str]) -> str:
+    seen = ""
+    for line in lines:
+        seen += line
+        if words in line:
+            return seen
+    raise AssertionError(seen)
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_ctrl_c_ends_the_sessions_and_says_so(backend: str) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--backend", backend], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        seen = until("Running", demo.stdout)
+        demo.send_signal(signal.SIGINT)
+        out, err = demo.communicate(timeout=60)
+    assert 130 == demo.returncode
+    assert "interrupted\n" == err
+    assert "Left on the platform: nothing" in out
+    assert "<Outcomes destroy: 12 ok>" in out
+    assert "12 ok" in seen

@@ -1,0 +1,166 @@
+"""The main job on the embedded platform, with real sockets and real processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+pytest.importorskip("anycorn")
+
+import kaleden
+from kaleden import FailureKind, Outcomes, SessionInfo, Status
+from kaleden.local import LocalPlatform
+from support import PLAIN_BACKENDS
+
+IMAGE = "skaha/astroml:latest"
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[LocalPlatform]:
+    async with LocalPlatform() as platform:
+        yield platform
+
+
+@pytest.fixture
+async def session(platform: LocalPlatform) -> AsyncIterator[kaleden.AsyncSession]:
+    async with kaleden.AsyncSession(platform.url, platform.token) as session:
+        yield session
+
+
+async def ended(session: kaleden.AsyncSession, ids: Outcomes[str]) -> Outcomes[SessionInfo]:
+    """Poll until every session has ended."""
+    with anyio.fail_after(60):
+        while True:
+            infos = await session.info(ids)
+            if all(info.status.is_terminal for info in infos.values):
+                return infos
+            await anyio.sleep(0.05)
+
+
+async def test_launch_watch_read_and_end(
+    platform: LocalPlatform, session: kaleden.AsyncSession
+) -> None:
+    # No argument can have a space in it, so a program in one argument is a single expression.
+    number = "__import__('os').environ['REPLICA_ID']"
+    program = f"__import__('sys').exit(print('replica',{number})or({number}=='2'))"
+    created = await session.create("fits", IMAGE, cmd="python3", args=["-c", program], replicas=3)
+    assert ["fits-1", "fits-2", "fits-3"] == [outcome.key for outcome in created.raise_on_failure()]
+
+    infos = await ended(session, created)
+    assert [Status.COMPLETED, Status.FAILED, Status.COMPLETED] == [
+        info.status for info in infos.values
+    ]
+    assert ["fits-1", "fits-2", "fits-3"] == [info.name for info in infos.values]
+    assert [f"replica {n}\n" for n in (1, 2, 3)] == (await session.logs(created)).values
+    assert all(
+        "Started" in {event.reason for event in events}
+        for events in (await session.events(created)).values
+    )
+
+    assert {info.id for info in await session.fetch()} == set(created.ids)
+    assert {"fits-1", "fits-3"} == {info.name for info in await session.fetch(status="Completed")}
+    assert ["bad_request"] * 3 == [
+        failure.kind for failure in (await session.renew(created)).failures.values()
+    ]
+
+    assert set(created.ids[::2]) == set((await session.destroy_with("fits")).ids)
+    assert (await session.destroy(created)).ok
+    assert [] == await session.fetch()
+    assert 0 == platform.statistics().processes
+
+
+async def test_what_the_platform_is(session: kaleden.AsyncSession) -> None:
+    assert (await session.availability()).available
+    assert await session.repositories()
+    assert {image.id for image in await session.images("notebook")} < {
+        image.id for image in await session.images()
+    }
+    context = await session.context()
+    assert 4 in context.cores.options
+    stats = await session.stats()
+    assert stats.cores.available
+    assert [] == await session.fetch(view="interactive")
+
+
+async def test_a_token_that_is_not_the_platforms_is_told(platform: LocalPlatform) -> None:
+    async with kaleden.AsyncSession(platform.url, "wrong") as session:
+        with pytest.raises(kaleden.NotAuthenticated):
+            await session.fetch()
+        created = await session.create("fits", IMAGE)
+        assert [FailureKind.NOT_AUTHENTICATED] == list(created.counts())
+
+
+async def test_the_platforms_refusals_are_told_in_its_words(session: kaleden.AsyncSession) -> None:
+    created = await session.create("fits", "elsewhere.example/skaha/astroml:latest")
+    assert "must come from one of" in created.failures["fits"].message
+    notebooks = await session.create("lab", IMAGE, kind="notebook", replicas=8)
+    assert {FailureKind.QUOTA} == set(notebooks.counts())
+    assert "maximum" in next(iter(notebooks.failures.values())).message
+    assert (await session.destroy(notebooks)).ok
+
+
+async def test_apps_of_a_desktop(session: kaleden.AsyncSession) -> None:
+    created = (
+        await session.create("desk", "skaha/desktop:latest", kind="desktop")
+    ).raise_on_failure()
+    assert [] == await session.apps(created.ids[0])
+    assert (await session.destroy(created)).ok
+
+
+@pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
+async def test_a_thousand_ids_of_which_every_tenth_is_unknown() -> None:
+    concurrency = 16
+    async with (
+        # One place to run in: the other sessions stay Pending, which costs nobody a process.
+        LocalPlatform(cores=1) as platform,
+        kaleden.AsyncSession(platform.url, platform.token, concurrency=concurrency) as session,
+    ):
+        created = await session.create(
+            "many", IMAGE, cores=1, ram=1, cmd="sleep", args="600", replicas=900
+        )
+        known = iter(created.raise_on_failure().ids)
+        ids = [f"unknown{n}" if n % 10 == 0 else next(known) for n in range(1000)]
+        infos = await session.info(ids)
+        assert ids == [outcome.key for outcome in infos]
+        assert (900, 100) == (len(infos.successes), len(infos.failures))
+        for key, failure in infos.failures.items():
+            assert (FailureKind.NOT_FOUND, 404) == (failure.kind, failure.status)
+            assert f"session {key} not found" == failure.message
+        assert platform.statistics().max_in_flight <= concurrency
+
+        async with session.stream.info(ids) as results:
+            streamed = {outcome.key: outcome async for outcome in results}
+        assert {outcome.key: outcome for outcome in infos} == streamed
+        assert (await session.destroy(created)).ok
+
+
+async def test_the_same_program_gives_equal_outcomes_everywhere(anyio_backend_name: str) -> None:
+    """Each backend is held to the same literal expectation, times apart."""
+    async with (
+        LocalPlatform() as platform,
+        kaleden.AsyncSession(platform.url, platform.token) as session,
+    ):
+        created = await session.create("same", IMAGE, cmd="echo", args="hello", replicas=2)
+        first, second = created.ids
+        await ended(session, created)
+        logs = await session.logs([first, "no/id", second, first])
+        renewed = await session.renew(["unknown1"])
+        destroyed = await session.destroy([first, second])
+    expected = Outcomes[str](
+        "logs",
+        [
+            kaleden.Success(first, "hello\n"),
+            kaleden.Failure(
+                "no/id", FailureKind.INVALID, logs.failures["no/id"].message, attempts=0
+            ),
+            kaleden.Success(second, "hello\n"),
+        ],
+    )
+    assert expected == logs
+    assert "No active job" in renewed.failures["unknown1"].message
+    assert (
+        Outcomes("destroy", [kaleden.Success(first, True), kaleden.Success(second, True)])
+        == destroyed
+    )
