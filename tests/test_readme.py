@@ -1,0 +1,61 @@
+"""What the README says is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support import PLAIN_BACKENDS
+
+pytest.importorskip("anycorn")
+
+import kaleden
+from kaleden.local import LocalPlatform
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+pytestmark = pytest.mark.skipif(not README.exists(), reason="the suite runs away from its checkout")
+
+
+def blocks(language: str) -> list[str]:
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    return found
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_the_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main, *others = blocks("python")
+    names: dict[str, Any] = {}
+    code = main.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
+    exec(compile(code, "README.md", "exec", dont_inherit=True), names)
+    assert capsys.readouterr().out.startswith("<Outcomes create: 10 ok>\n{'fits-1': <Status.")
+    for other in others:
+        exec(compile(other, "README.md", "exec", dont_inherit=True), names)
+
+    async def run_the_others() -> None:
+        async with (
+            LocalPlatform() as platform,
+            kaleden.AsyncSession(platform.url, platform.token) as session,
+        ):
+            await names["stream"](session, ["unknown"])
+            with pytest.raises(kaleden.BatchError):
+                await names["partial_failure"](session, ["no/id"])
+
+    anyio.run(run_the_others, backend=backend)
+    assert "unknown False\nno/id invalid " in capsys.readouterr().out
+
+
+def test_ci_runs_the_commands_that_the_readme_gives() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    first, _, tests = blocks("console")
+    assert first.strip() in ci
+    assert tests.strip() in ci
+
+
+def test_the_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", README.read_text(encoding="utf-8")):
+        assert (ROOT / link).exists(), link
