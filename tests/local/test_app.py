@@ -16,9 +16,9 @@ from kaleden.local import Platform, Settings
 from kaleden.local._app import MAX_FORM, Traffic, make_app
 from kaleden.local._model import GIB
 from kaleden.local._service import Service
+from local.worlds import IMAGE
 
 BASE = "http://127.0.0.1:8080"
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 FORM = {"name": "n", "image": IMAGE}
 
 

@@ -23,8 +23,8 @@ from kaleden.local._manifest import (
     unquote_yaml,
 )
 from kaleden.local._model import GIB, Refused, Spec
+from local.worlds import IMAGE
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 OFFER = Resources.of(Settings(millicores=16_000, ram=192 * GIB))
 
 

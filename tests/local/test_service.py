@@ -16,8 +16,8 @@ from kaleden.local._manifest import Parameters
 from kaleden.local._model import DAY, GIB, HOUR
 from kaleden.local._render import cores, events_table, gigabytes, java_time
 from kaleden.local._service import Call, Reply, Service
+from local.worlds import IMAGE
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 NOW = 1_790_000_000.0
 LOG = Path("some.log")
 

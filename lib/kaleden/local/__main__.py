@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         anyio.run(run, options, backend=options.backend)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         print(f"kaleden.local: {error}", file=sys.stderr)  # noqa: T201 - its output
         return 1
     return 0

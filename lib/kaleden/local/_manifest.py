@@ -31,7 +31,7 @@ _YAML_LETTERS = {
 }
 
 
-class NotCreated(Exception):  # noqa: N818 - it is an answer, not an error of ours
+class NotCreated(Exception):
     """Kubernetes takes no such job, which the server finds out when it reads the job back."""
 
 

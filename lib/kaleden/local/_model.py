@@ -226,7 +226,7 @@ class Forget:
 Order = Start | Stop | Forget
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer, not an error of ours
+class Refused(Exception):
     """The platform says no: an HTTP status and the text that tells why."""
 
     def __init__(self, status: int, text: str) -> None:

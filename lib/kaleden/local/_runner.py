@@ -182,6 +182,9 @@ class Runner:
         try:
             with job.scope:
                 code = await self._run(job)
+        except anyio.get_cancelled_exc_class():
+            job.why = ("Killing", "The platform was stopped")
+            raise
         finally:
             del self._jobs[key]
             self.platform.ended(key, self.clock(), code, job.why)

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -79,7 +79,7 @@ class LocalPlatform(AsyncContextManagerMixin):
         isolate: whether to use PID namespaces; None for: if the kernel allows it.
     """
 
-    def __init__(  # noqa: PLR0913 - all are keywords with defaults
+    def __init__(
         self,
         *,
         port: int = 0,
@@ -149,11 +149,12 @@ class LocalPlatform(AsyncContextManagerMixin):
         if self._app is not None:
             raise RuntimeError("a LocalPlatform is entered once: make another")
         raised: BaseException | None = None
+        port: int | None = None
         async with self._files() as files, self._memory() as (mark, store):
             try:
                 async with anyio.create_task_group() as group:
                     try:
-                        await self._open(group, files, mark, store)
+                        port = await self._open(group, files, mark, store)
                         yield self
                     except BaseException as error:
                         raised = error
@@ -161,6 +162,8 @@ class LocalPlatform(AsyncContextManagerMixin):
                     finally:
                         self._platform.close()
                         group.cancel_scope.cancel()
+                        if port is not None:
+                            _hang_up(port)
             except BaseExceptionGroup as errors:
                 if errors.exceptions != (raised,):
                     raise
@@ -170,8 +173,8 @@ class LocalPlatform(AsyncContextManagerMixin):
 
     async def _open(
         self, group: anyio.abc.TaskGroup, files: Files, mark: str, store: Store | None
-    ) -> None:
-        """Begin to serve; the port accepts connections when this returns."""
+    ) -> int:
+        """Begin to serve; the port, which is returned, accepts connections by then."""
         namespace = await to_thread.run_sync(_choose_namespace, self._isolate)
         runner = self._runner = Runner(
             platform=self._platform,
@@ -184,7 +187,8 @@ class LocalPlatform(AsyncContextManagerMixin):
             namespace=namespace,
         )
         with _listen(self._port) as listener:
-            origin = f"http://{HOST}:{listener.getsockname()[1]}"
+            port: int = listener.getsockname()[1]
+            origin = f"http://{HOST}:{port}"
             service = Service(self._platform, origin, files.log)
             self._app = make_app(
                 service, user=self.user, token=self.token, clock=self._clock, settle=runner.settle
@@ -193,6 +197,7 @@ class LocalPlatform(AsyncContextManagerMixin):
         await group.start(partial(serve, shutdown_trigger=anyio.sleep_forever), self._app, config)
         self._url = service.base
         group.start_soon(self._tick, runner, store)
+        return port
 
     async def _tick(self, runner: Runner, store: Store | None) -> None:
         """Do regularly what no request brings about."""
@@ -269,6 +274,24 @@ def _listen(port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _hang_up(port: int) -> None:
+    """Shut down all connections to this port of ours.
+
+    The server finishes a send that it has begun, come what may, and so would wait for ever for a
+    client that has stopped to read. It has no list of its connections; the system has.
+    """
+    for name in os.listdir("/dev/fd"):
+        # What is no socket, not connected, or closed meanwhile, is none of them.
+        with suppress(OSError):
+            connection = socket.socket(fileno=int(name))
+            try:
+                connection.getpeername()
+                if connection.getsockname() == (HOST, port):
+                    connection.shutdown(socket.SHUT_RDWR)
+            finally:
+                connection.detach()
 
 
 def _config(descriptor: int) -> Config:

@@ -1,14 +1,14 @@
-"""A platform with a hand-set clock, and one that is served, with a client of its own."""
+"""A platform that is served, with a client of it; a clock that is set by hand."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
-import pytest
 from attrs import define
 
 from kaleden.local import LocalPlatform
@@ -99,17 +99,20 @@ class World:
 
 @asynccontextmanager
 async def serve(**options: Any) -> AsyncGenerator[World]:
+    """Serve a `LocalPlatform` with these options."""
     async with LocalPlatform(**options) as platform:
         headers = {"Authorization": f"Bearer {platform.token}"}
         async with httpx.AsyncClient(base_url=platform.url, headers=headers) as http:
             yield World(platform, http)
 
 
-@pytest.fixture
-def served() -> Callable[..., AbstractAsyncContextManager[World]]:
-    return serve
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def carrying(id_: str) -> list[str]:
+    """What runs on this machine with the id of the session in its environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"/{id_}".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
