@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+
 from support import PLAIN_BACKENDS
 
 pytest.importorskip("rich")
@@ -17,17 +18,19 @@ pytest.importorskip("anycorn")
 COMMAND = [sys.executable, "-m", "kaleden", "demo"]
 
 
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def left_over(name: str) -> list[str]:
     """The command lines of processes that still bear a demo's name."""
-    listed = subprocess.run(["ps", "axeww", "-o", "args"], capture_output=True, text=True, check=True)
+    listed = run(["ps", "axeww", "-o", "args"], capture_output=True, text=True, check=True)
     return [line for line in listed.stdout.splitlines() if name in line]
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 def test_the_demo_shows_successes_a_failure_and_leaves_nothing(backend: str) -> None:
-    done = subprocess.run(
-        [*COMMAND, "--backend", backend, "--replicas", "4"], capture_output=True, text=True, check=False
-    )
+    done = run([*COMMAND, "--backend", backend, "--replicas", "4"])
     assert (0, "") == (done.returncode, done.stderr)
     assert "<Outcomes create: 4 ok>" in done.stdout
     assert "<Outcomes demo: 3 ok, 1 failed (session_failed=1)>" in done.stdout
@@ -41,7 +44,7 @@ def test_the_demo_shows_successes_a_failure_and_leaves_nothing(backend: str) -> 
 
 
 def test_one_replica_counts_all_primes() -> None:
-    done = subprocess.run([*COMMAND, "--replicas", "1"], capture_output=True, text=True, check=False)
+    done = run([*COMMAND, "--replicas", "1"])
     assert (0, "") == (done.returncode, done.stderr)
     assert "78498 primes below 1000000 in 1 of 1 shares" in done.stdout
 
@@ -56,7 +59,7 @@ def test_one_replica_counts_all_primes() -> None:
     ids=["token", "http", "nobody"],
 )
 def test_a_demo_that_cannot_begin_says_why(arguments: list[str], words: str) -> None:
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+    done = run([*COMMAND, *arguments])
     assert 2 == done.returncode
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -65,7 +68,7 @@ def test_a_demo_that_cannot_begin_says_why(arguments: list[str], words: str) -> 
 
 @pytest.mark.parametrize("number", ["0", "-3", "x", "1000000"])
 def test_a_number_of_replicas_that_makes_no_sense_is_refused(number: str) -> None:
-    done = subprocess.run([*COMMAND, f"--replicas={number}"], capture_output=True, text=True, check=False)
+    done = run([*COMMAND, f"--replicas={number}"])
     assert 2 == done.returncode
     assert "--replicas" in done.stderr
 

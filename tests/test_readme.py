@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from support import PLAIN_BACKENDS
 
 pytest.importorskip("anycorn")
@@ -22,7 +23,9 @@ pytestmark = pytest.mark.skipif(not README.exists(), reason="the suite runs away
 
 
 def blocks(language: str) -> list[str]:
-    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    found: list[str] = re.findall(
+        rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
+    )
     return found
 
 
