@@ -86,7 +86,7 @@ def test_a_state_that_is_none_is_one_line_and_status_1(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--port", "65536"], ["--port", "x"], ["--cores", "0"], ["--ram", "-1"], ["--cores", "inf"]],
+    [["--port", "65536"], ["--port", "x"], ["--cores", "0.9"], ["--ram", "-1"], ["--cores", "inf"]],
 )
 def test_bad_options_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -11,8 +11,20 @@ from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kaleden.local import Kind, Phase, Platform, Session, Settings, Spec, Status
-from kaleden.local._model import DAY, GIB, HOUR, Forget, Refused, Start, Stop
+from kaleden.local import (
+    Forget,
+    Kind,
+    Phase,
+    Platform,
+    Refused,
+    Session,
+    Settings,
+    Spec,
+    Start,
+    Status,
+    Stop,
+)
+from kaleden.local._model import DAY, GIB, HOUR
 
 NOW = 1_790_000_000.0
 JOB = Spec(Kind.HEADLESS, "job", "image", 1000, GIB, 1000, GIB)
@@ -366,6 +378,24 @@ def test_changes_are_told_once_with_none_for_what_is_gone() -> None:
     assert [] == platform.take_changes()
     platform.delete("ada", session.id, NOW)
     assert [(session.key, None)] == platform.take_changes()
+
+
+@pytest.mark.parametrize(("millicores", "ram"), [(999, GIB), (1000, GIB - 1)])
+def test_a_platform_too_small_for_any_session_is_refused(millicores: int, ram: int) -> None:
+    with pytest.raises(ValueError, match="at least 1 core and 1 GiB"):
+        Settings(millicores=millicores, ram=ram)
+
+
+def test_an_expiring_session_can_be_deleted_and_is_not_ended_twice() -> None:
+    platform = make(cores=1)
+    session = running(platform)
+    platform.advance(NOW + 14 * DAY)
+    platform.take_orders()
+    platform.delete("ada", session.id, NOW + 14 * DAY)
+    platform.advance(NOW + 20 * DAY)
+    assert [Stop(session.key)] == platform.take_orders()
+    platform.ended(session.key, NOW + 20 * DAY, None)
+    assert (0, 0) == platform.reserved
 
 
 def test_a_restored_platform_fails_what_ran_keeps_what_finished_and_queues_what_waited() -> None:

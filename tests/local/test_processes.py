@@ -14,6 +14,7 @@ import anyio
 import httpx
 import pytest
 
+import kaleden
 from kaleden.local import LocalPlatform
 from kaleden.local._runner import find_namespace
 from kaleden.local._store import Store
@@ -61,7 +62,7 @@ async def test_a_command_runs_and_what_it_writes_is_the_log(world: World) -> Non
 async def test_python_is_the_interpreter_that_runs_the_platform(world: World) -> None:
     id_ = await world.create("python3", "-c", "import kaleden; print(kaleden.__file__)")
     await world.until(id_, "Completed")
-    assert "lib/kaleden" in await world.view(id_, "logs")
+    assert f"{kaleden.__file__}\n" == await world.view(id_, "logs")
 
 
 async def test_a_command_that_fails_is_failed(world: World) -> None:
@@ -241,6 +242,16 @@ async def test_two_hundred_quick_sessions_all_complete(world: World) -> None:
     assert ids == [session["id"] for session in listed]
 
 
+async def test_who_is_deleted_at_once_never_runs(world: World) -> None:
+    """The answer to the create is followed by a delete before the process is there."""
+    marks = [f"$HOME/{n}" for n in range(5)]
+    for mark in marks:
+        await world.delete(await world.create("sh", "-c", f"sleep 5; touch {mark}"))
+    await world.until_idle()
+    look = await world.create("sh", "-c", "ls $HOME; echo end")
+    assert ["end"] == await world.until_log(look)
+
+
 async def test_leaving_the_block_ends_every_process(isolate: bool) -> None:
     async with serve(isolate=isolate, grace=0.2) as world:
         id_ = await world.create("sh", "-c", f"{RUNAWAY} & echo up; sleep 1234")
@@ -396,6 +407,12 @@ async def test_a_platform_is_entered_once() -> None:
     with pytest.raises(RuntimeError, match="once"):
         async with platform:
             pytest.fail("entered twice")
+
+
+@pytest.mark.parametrize("options", [{"cores": 0.5}, {"ram": 0.5}, {"token": ""}])
+def test_impossible_platforms_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"at least|empty"):
+        LocalPlatform(**options)
 
 
 async def test_statistics_tell_what_is_going_on(world: World) -> None:

@@ -35,21 +35,37 @@ if not all(map(_find_spec, ("anycorn", "starlette"))):
     raise ImportError("kaleden.local needs more packages: pip install 'kaleden[local]'")
 
 from kaleden._exports import publish as _publish
-from kaleden.local._model import Event, Kind, Phase, Session, Settings, Spec, Status
+from kaleden.local._model import (
+    Event,
+    Forget,
+    Kind,
+    Phase,
+    Refused,
+    Session,
+    Settings,
+    Spec,
+    Start,
+    Status,
+    Stop,
+)
 from kaleden.local._platform import Platform
 from kaleden.local._server import LocalPlatform, Statistics
 
 __all__ = (
     "Event",
+    "Forget",
     "Kind",
     "LocalPlatform",
     "Phase",
     "Platform",
+    "Refused",
     "Session",
     "Settings",
     "Spec",
+    "Start",
     "Statistics",
     "Status",
+    "Stop",
 )
 
 _publish(__name__, __all__, globals())

@@ -25,9 +25,9 @@ The bearer token is {token}
 Ctrl-C ends it, and every session's processes."""
 
 
-def _positive(text: str) -> float:
+def _capacity(text: str) -> float:
     value = float(text)
-    if not 0 < value < math.inf:
+    if not 1 <= value < math.inf:
         raise ValueError(text)
     return value
 
@@ -45,11 +45,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m kaleden.local", description="Run a Skaha server on this machine."
     )
     add = parser.add_argument
-    add("--port", type=_port, default=0, help="where to listen on 127.0.0.1 (default: a free port)")
+    add("--port", type=_port, default=0, help="on 127.0.0.1 (default: a free one)")
     add("--token", help="the bearer token to accept (default: a random one)")
     add("--state", metavar="FILE", help="keep the sessions in this SQLite file")
-    add("--cores", type=_positive, help="capacity in cores (default: 16 times what there is)")
-    add("--ram", type=_positive, help="capacity in GiB (default: 4 for each core)")
+    add(
+        "--cores",
+        type=_capacity,
+        help="capacity in cores, at least 1 (default: 16 times what there is)",
+    )
+    add("--ram", type=_capacity, help="capacity in GiB, at least 1 (default: 4 for each core)")
     add("--user", default="local", help="the name of the user (default: %(default)s)")
     add("--max-interactive-sessions", type=int, default=5, metavar="N", help="default: %(default)s")
     add("--backend", choices=("asyncio", "trio"), default="asyncio", help="default: %(default)s")

@@ -58,8 +58,8 @@ class Resources:
     @classmethod
     def of(cls, settings: Settings) -> Resources:
         """Work out what a platform with these settings offers."""
-        cores = tuple(n for n in range(1, 17) if 1000 * n <= settings.millicores) or (1,)
-        ram = tuple(n for n in _RAM_OPTIONS if GIB * n <= settings.ram) or (1,)
+        cores = tuple(n for n in range(1, 17) if 1000 * n <= settings.millicores)
+        ram = tuple(n for n in _RAM_OPTIONS if GIB * n <= settings.ram)
         return cls(
             core_options=cores,
             ram_options=ram,

@@ -190,6 +190,9 @@ class Settings:
         interactive_lifetime: seconds until an interactive session is ended, unless renewed.
         headless_kept: seconds until a finished headless session is forgotten.
         interactive_kept: the same for interactive ones.
+
+    Raises:
+        ValueError: the capacity is below what the smallest session may ask for.
     """
 
     millicores: int
@@ -200,6 +203,10 @@ class Settings:
     interactive_lifetime: float = 4 * DAY
     headless_kept: float = HOUR
     interactive_kept: float = DAY
+
+    def __attrs_post_init__(self) -> None:
+        if self.millicores < 1000 or self.ram < GIB:
+            raise ValueError("a platform needs at least 1 core and 1 GiB of memory")
 
 
 @frozen

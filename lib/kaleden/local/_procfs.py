@@ -108,6 +108,6 @@ def _carries(pid: int, needle: bytes) -> bool:
 def _kill(pid: int) -> bool:
     try:
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
+    except OSError:
         return False
     return True

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
@@ -22,6 +23,7 @@ from typing import BinaryIO
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from anyio import CancelScope, CapacityLimiter, to_thread
 from attrs import define, field, frozen
 
@@ -30,6 +32,8 @@ from kaleden.local._platform import Platform
 from kaleden.local._procfs import Usage, children_of, kill_marked, tree_usage
 
 MARK = "KALEDEN_LOCAL"
+# Seconds: to end them all takes milliseconds, and for ever if the kernel does not let one go.
+_SWEEP = 5.0
 _UNSHARE = ("--pid", "--fork", "--kill-child", "--mount-proc")
 # The first is for root, whose files other users may not be mapped into a namespace.
 _NAMESPACES = (
@@ -41,7 +45,7 @@ _NAMESPACES = (
 _LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
 # In a namespace the shell stays, as its first process: the kernel keeps SIGTERM from a first
 # process that does not expect it, and the session's command is to have it.
-_LIMITED_FIRST = 'ulimit -d "$1" 2>/dev/null; shift; "$@"; exit $?'
+_LIMITED_FIRST = 'trap "exit 143" TERM; ulimit -d "$1" 2>/dev/null; shift; "$@"; exit $?'
 
 
 @cache
@@ -192,6 +196,8 @@ class Runner:
 
     async def _run(self, job: _Job) -> int | None:
         process: anyio.abc.Process | None = None
+        # Who was deleted before this began is not started.
+        await anyio.lowlevel.checkpoint()
         # Not to be interrupted: a process that was started has to be known.
         with CancelScope(shield=True):
             process = await self._start(job)
@@ -278,8 +284,10 @@ class Runner:
             _signal_group(pid, signal.SIGKILL)
 
     def _sweep(self, id_: str) -> None:
-        while kill_marked(f"{MARK}={self.mark}/{id_}"):
-            pass
+        """Kill what carries the session's mark, until there is nothing that does."""
+        deadline = time.monotonic() + _SWEEP
+        while kill_marked(f"{MARK}={self.mark}/{id_}") and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     async def watch(self) -> None:
         """Measure all sessions once, and end those that use more memory than they may."""

@@ -18,6 +18,7 @@ import anyio.abc
 from anycorn import Config, serve  # pyright: ignore[reportUnknownVariableType] - its WSGI half
 from anyio import AsyncContextManagerMixin, CancelScope, to_thread
 from attrs import frozen
+from starlette.types import ASGIApp
 
 from kaleden.local._app import Traffic, make_app
 from kaleden.local._model import GIB, Settings, Status
@@ -77,6 +78,11 @@ class LocalPlatform(AsyncContextManagerMixin):
             (404). False: as a pod that cannot be scheduled, with an event that says why.
         grace: seconds that processes have between SIGTERM and SIGKILL.
         isolate: whether to use PID namespaces; None for: if the kernel allows it.
+
+    Raises:
+        ValueError: less than a core or a GiB, or an empty token.
+        OSError: on entering: the port is taken.
+        RuntimeError: on entering: the state is not one, or in use; or there is no isolation.
     """
 
     def __init__(
@@ -102,6 +108,8 @@ class LocalPlatform(AsyncContextManagerMixin):
             max_interactive_sessions=max_interactive_sessions,
             queue=queue,
         )
+        if token == "":
+            raise ValueError("an empty token would let everybody in: give one, or leave it out")
         self.user = user
         self.token = secrets.token_urlsafe(24) if token is None else token
         self._port = port
@@ -122,18 +130,22 @@ class LocalPlatform(AsyncContextManagerMixin):
         return self._url
 
     @property
-    def app(self) -> Traffic:
+    def app(self) -> ASGIApp:
         """The ASGI application that is being served, for use without a socket."""
+        return self._traffic()
+
+    def _traffic(self) -> Traffic:
         if self._app is None:
             raise RuntimeError("a LocalPlatform has an app once it is entered with `async with`")
         return self._app
 
     def statistics(self) -> Statistics:
         """Tell what the platform has seen and has now."""
+        traffic = self._traffic()
         return Statistics(
-            requests=self.app.requests,
-            in_flight=self.app.in_flight,
-            max_in_flight=self.app.max_in_flight,
+            requests=traffic.requests,
+            in_flight=traffic.in_flight,
+            max_in_flight=traffic.max_in_flight,
             sessions=self._platform.count(),
             processes=0 if self._runner is None else self._runner.alive,
         )
