@@ -24,7 +24,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def left_over(name: str) -> list[str]:
     """The command lines of processes that still bear a demo's name."""
-    listed = run(["ps", "axeww", "-o", "args"], capture_output=True, text=True, check=True)
+    listed = run(["ps", "axeww", "-o", "args"])
     return [line for line in listed.stdout.splitlines() if name in line]
 
 
