@@ -123,7 +123,8 @@ def peers(session: nox.Session) -> None:
     pythons = {}
     for name, package in PEERS.items():
         home = Path(session.create_tmp()).resolve() / name
-        session.run("virtualenv", "--quiet", str(home), external=True)
+        # The virtualenv that nox brings along is not always on the PATH.
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(home), external=True)
         python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
         session.run(python, "-m", "pip", "install", "--quiet", package, external=True)
         pythons[f"KALEDEN_PEER_{name.upper()}"] = python

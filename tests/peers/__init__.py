@@ -1,0 +1,1 @@
+"""The other clients of the API, unmodified, on the embedded platform."""
