@@ -74,6 +74,8 @@ async def start(
 ) -> AsyncGenerator[Peer]:
     """Start a peer that knows nothing of this user: no settings, no logins.
 
+    It ends when its input does.
+
     Args:
         python: the interpreter that the peer is installed for.
         home: an empty directory.
@@ -87,7 +89,6 @@ async def start(
         peer = Peer(process.stdin, BufferedByteReceiveStream(process.stdout))
         await peer.tell(options)
         yield peer
-        process.kill()
 
 
 async def until(session: Client, ids: list[str], *statuses: str) -> list[dict[str, Any]]:
@@ -95,7 +96,7 @@ async def until(session: Client, ids: list[str], *statuses: str) -> list[dict[st
     with anyio.fail_after(60):
         while True:
             infos: list[dict[str, Any]] = await session.info(ids)
-            if all(info["status"] in statuses for info in infos):
+            if ids == [info["id"] for info in infos if info["status"] in statuses]:
                 return infos
             await anyio.sleep(0.02)
 

@@ -43,6 +43,7 @@ async def test_info_and_list_say_the_same_of_a_session(session: Client) -> None:
     [id_] = await session.create(
         "fits", IMAGE, cores=1, ram=4, cmd="echo", args="one two", replicas=1
     )
+    # For this, skaha asks for a view that there is not.
     [info] = await until_ended(session, [id_])
     assert [info] == await session.fetch()
     assert {
