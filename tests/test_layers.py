@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_outcomes", "_tasks", "_policy", "_credentials"),
     ("_gate", "_http"),
     ("_engine",),
-    ("_operations",),
+    ("_operations", "_lister"),
     ("_connect", "_destroy", "_launch", "_stream"),
     ("_client",),
     ("_session",),

@@ -18,6 +18,7 @@ from kaleden._errors import (
     NotDestroyed,
     NotFound,
     NotOpened,
+    PendingTimeout,
     ProtocolError,
     QuotaExceeded,
     RequestError,
@@ -27,7 +28,9 @@ from kaleden._errors import (
     TimedOut,
     Unavailable,
     UnknownEffect,
+    Vanished,
     WrongEventLoop,
+    WrongState,
 )
 from kaleden._exports import publish as _publish
 from kaleden._gate import GateStatistics
@@ -75,6 +78,7 @@ __all__ = (
     "Outcome",
     "OutcomeStream",
     "Outcomes",
+    "PendingTimeout",
     "ProtocolError",
     "QuotaExceeded",
     "RequestError",
@@ -91,7 +95,9 @@ __all__ = (
     "TimedOut",
     "Unavailable",
     "UnknownEffect",
+    "Vanished",
     "WrongEventLoop",
+    "WrongState",
     "distributed",
 )
 

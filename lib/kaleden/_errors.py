@@ -22,6 +22,9 @@
     │   ├── NotDestroyed                       still listed after its delete, or nobody can tell
     │   ├── UnknownEffect                      it may, or may not, have been done
     │   ├── SessionFailed                      the session itself ended as Failed
+    │   ├── WrongState                         it reached an end, and not the one waited for
+    │   ├── Vanished                           it is no longer listed
+    │   ├── PendingTimeout                     it did not start in time
     │   └── NotOpened                          the session's page could not be opened
     └── BatchError (ExceptionGroup)            some of a batch failed; ``.outcomes`` has them all
 
@@ -71,6 +74,12 @@ class FailureKind(StrEnum):
     """It may have been done: the request went out and its answer was lost."""
     SESSION_FAILED = "session_failed"
     """The session ended, and not well: its log and events tell why."""
+    WRONG_STATE = "wrong_state"
+    """The session has ended in a state from which it never reaches the one that was waited for."""
+    VANISHED = "vanished"
+    """The session is no longer listed: deleted, or forgotten an hour after its end."""
+    PENDING_TIMEOUT = "pending_timeout"
+    """The session did not start in time."""
     NOT_OPENED = "not_opened"
     """The session's page was not opened: it is not Running, has none, or no browser is here."""
     INTERNAL = "internal"
@@ -198,6 +207,24 @@ class SessionFailed(RequestError):
     kind = FailureKind.SESSION_FAILED
 
 
+class WrongState(RequestError):
+    """The session ended in another state than the one that was waited for."""
+
+    kind = FailureKind.WRONG_STATE
+
+
+class Vanished(RequestError):
+    """The session is no longer listed."""
+
+    kind = FailureKind.VANISHED
+
+
+class PendingTimeout(RequestError):
+    """The session did not start in time."""
+
+    kind = FailureKind.PENDING_TIMEOUT
+
+
 class NotOpened(RequestError):
     """The session's page could not be opened."""
 
@@ -215,6 +242,7 @@ _BY_KIND: dict[FailureKind, type[RequestError]] = {
         NotDestroyed,
         NotFound,
         NotOpened,
+        PendingTimeout,
         ProtocolError,
         QuotaExceeded,
         ServerError,
@@ -222,6 +250,8 @@ _BY_KIND: dict[FailureKind, type[RequestError]] = {
         TimedOut,
         Unavailable,
         UnknownEffect,
+        Vanished,
+        WrongState,
     )
 }
 
