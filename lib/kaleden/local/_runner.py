@@ -45,7 +45,7 @@ _NAMESPACES = (
 _LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
 # In a namespace the shell stays, as its first process: the kernel keeps SIGTERM from a first
 # process that does not expect it, and the session's command is to have it.
-_LIMITED_FIRST = 'trap "exit 143" TERM; ulimit -d "$1" 2>/dev/null; shift; "$@"; exit $?'
+_LIMITED_FIRST = 'ulimit -d "$1" 2>/dev/null; shift; "$@"; exit $?'
 
 
 @cache
@@ -261,7 +261,7 @@ class Runner:
 
     async def _end(self, session: Session, process: anyio.abc.Process) -> None:
         """End what is left of a session's tree: ask, wait for the grace, then kill."""
-        if process.returncode is None:
+        if process.returncode is None and self._has_begun(process.pid):
             _signal_group(process.pid, signal.SIGTERM)
             with anyio.move_on_after(self.grace):
                 await process.wait()
@@ -273,6 +273,10 @@ class Runner:
         await process.aclose()
         if not self.namespace:
             await to_thread.run_sync(self._sweep, session.id, limiter=self._threads)
+
+    def _has_begun(self, pid: int) -> bool:
+        """Whether there is a command to be asked; in a namespace it is its shell's child."""
+        return not self.namespace or any(map(children_of, children_of(pid)))
 
     def _kill(self, pid: int) -> None:
         """Kill a tree; of a namespace, its first process, which ends when all others have."""
