@@ -6,15 +6,16 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
 
-import kaleden
 from kaleden.local import LocalPlatform
 from kaleden.local._runner import find_namespace
 from kaleden.local._store import Store
@@ -60,9 +61,9 @@ async def test_a_command_runs_and_what_it_writes_is_the_log(world: World) -> Non
 
 
 async def test_python_is_the_interpreter_that_runs_the_platform(world: World) -> None:
-    id_ = await world.create("python3", "-c", "import kaleden; print(kaleden.__file__)")
+    id_ = await world.create("python3", "-c", "import sys; print(sys.prefix)")
     await world.until(id_, "Completed")
-    assert f"{kaleden.__file__}\n" == await world.view(id_, "logs")
+    assert f"{sys.prefix}\n" == await world.view(id_, "logs")
 
 
 async def test_a_command_that_fails_is_failed(world: World) -> None:
@@ -85,6 +86,18 @@ async def test_a_command_that_is_not_there_is_failed_with_an_event(
     expected = f'exec: "{command}": executable file not found in $PATH'
     assert expected in await world.view(id_, "events")
     assert "" == await world.view(id_, "logs")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"), [(["nul\0"], "null byte"), (["x" * 200_000], "too long")]
+)
+async def test_words_that_the_system_does_not_take_fail_the_session_alone(
+    world: World, words: list[str], reason: str
+) -> None:
+    id_ = await world.create("echo", *words)
+    await world.until(id_, "Failed")
+    assert reason in await world.view(id_, "events")
+    assert 200 == (await world.http.get("/v1/session")).status_code
 
 
 async def test_without_a_command_the_image_says_what_it_is(world: World) -> None:
@@ -375,13 +388,19 @@ async def test_a_restarted_platform_knows_its_old_sessions(tmp_path: Path) -> No
         assert "at last\n" == await world.view(waits, "logs")
 
 
+def mark_in(state: Path) -> str:
+    store = Store(state)
+    try:
+        return store.value("mark")
+    finally:
+        store.close()
+
+
 async def test_what_a_killed_platform_left_is_ended_by_the_next(tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with serve(state=state):
         pass
-    store = Store(state)
-    mark = f"KALEDEN_LOCAL={store.value('mark')}/leftover"
-    store.close()
+    mark = f"KALEDEN_LOCAL={await anyio.to_thread.run_sync(mark_in, state)}/leftover"
     async with await anyio.open_process(["env", mark, "sleep", "1234"]) as left:
         async with serve(state=state):
             with anyio.fail_after(10):

@@ -62,13 +62,15 @@ class World:
         return reply.text
 
     async def until(self, id_: str, *statuses: str) -> dict[str, Any]:
-        """Ask until the session has one of these statuses."""
+        """Ask until the session has one of these statuses, or will never have one."""
 
-        async def has_it() -> bool:
-            return (await self.info(id_))["status"] in statuses
+        async def is_settled() -> bool:
+            return (await self.info(id_))["status"] in {*statuses, "Completed", "Failed"}
 
-        await self.poll(has_it)
-        return await self.info(id_)
+        await self.poll(is_settled)
+        info = await self.info(id_)
+        assert info["status"] in statuses, await self.view(id_, "logs")
+        return info
 
     async def until_log(self, id_: str, lines: int = 1) -> list[str]:
         """Ask until the session has written as many lines."""

@@ -29,7 +29,7 @@ from attrs import define, field, frozen
 
 from kaleden.local._model import GIB, Forget, Order, Session, Spec, Start, Stop
 from kaleden.local._platform import Platform
-from kaleden.local._procfs import Usage, children_of, kill_marked, tree_usage
+from kaleden.local._procfs import PROC, Usage, children_of, kill_marked, tree_usage
 
 MARK = "KALEDEN_LOCAL"
 # Seconds: to end them all takes milliseconds, and for ever if the kernel does not let one go.
@@ -51,6 +51,8 @@ _LIMITED_FIRST = 'ulimit -d "$1" 2>/dev/null; shift; "$@"; exit $?'
 @cache
 def find_namespace() -> tuple[str, ...]:
     """Find the command that starts another in a PID namespace; empty if the kernel refuses."""
+    if not (PROC / "thread-self/children").exists():
+        return ()
     for command in _NAMESPACES:
         with suppress(OSError, subprocess.TimeoutExpired):
             probe = subprocess.run(  # noqa: S603 - fixed words
@@ -209,35 +211,43 @@ class Runner:
             return await process.wait()
         finally:
             with CancelScope(shield=True):
-                await self._end(job.session, process)
+                await self._end(job, process)
 
     async def _start(self, job: _Job) -> anyio.abc.Process | None:
-        """Start the session's process; None, and a reason, if there is no such program."""
+        """Start the session's process; None, and a reason, if that cannot be done."""
         session = job.session
         prepare = partial(self._prepare, session)
-        command, log = await to_thread.run_sync(prepare, limiter=self._threads)
-        with log:
-            if command is None:
-                job.why = ("Failed", _not_executable(session.spec.command[0]))
-                return None
-            return await anyio.open_process(
-                [*self.namespace, *self._limited(session, command)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.files.work(session.key),
-                env=self._environment(session),
-                start_new_session=True,
-            )
+        try:
+            command, log = await to_thread.run_sync(prepare, limiter=self._threads)
+            with log:
+                return await anyio.open_process(
+                    [*self.namespace, *self._limited(session, command)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.files.work(session.key),
+                    env=self._environment(session),
+                    start_new_session=True,
+                )
+        # Words may be too long for the system, or have a NUL in them.
+        except (OSError, ValueError) as error:
+            job.why = ("Failed", f"Error: failed to create containerd task: {error}")
+            return None
 
-    def _prepare(self, session: Session) -> tuple[tuple[str, ...] | None, BinaryIO]:
-        """Make the session's files; return its command, if there is such a program, and its log."""
+    def _prepare(self, session: Session) -> tuple[tuple[str, ...], BinaryIO]:
+        """Make the session's files; return its command, and its log to write to.
+
+        Raises:
+            FileNotFoundError: there is no such command.
+        """
         work = self.files.work(session.key)
         work.mkdir(parents=True, exist_ok=True)
         program, *words = session.spec.command or default_command(session.spec)
         place = str(work / program) if "/" in program else program
         found = shutil.which(place, path=self.files.path())
-        return None if found is None else (found, *words), self.files.log(session.key).open("ab")
+        if found is None:
+            raise FileNotFoundError(f'exec: "{program}": executable file not found in $PATH')
+        return (found, *words), self.files.log(session.key).open("ab")
 
     def _limited(self, session: Session, command: tuple[str, ...]) -> tuple[str, ...]:
         """The command, started by way of a shell that sets the limit on memory."""
@@ -259,24 +269,29 @@ class Runner:
             MARK: f"{self.mark}/{session.id}",
         }
 
-    async def _end(self, session: Session, process: anyio.abc.Process) -> None:
+    async def _end(self, job: _Job, process: anyio.abc.Process) -> None:
         """End what is left of a session's tree: ask, wait for the grace, then kill."""
-        if process.returncode is None and self._has_begun(process.pid):
-            _signal_group(process.pid, signal.SIGTERM)
+        in_thread = partial(to_thread.run_sync, limiter=self._threads)
+        # Who is ended for a reason of its own, its use of memory, is not asked.
+        alive = process.returncode is None
+        if alive and job.why is None and await in_thread(self._ask, process.pid):
             with anyio.move_on_after(self.grace):
                 await process.wait()
         if process.returncode is None:
-            self._kill(process.pid)
+            await in_thread(self._kill, process.pid)
             with anyio.move_on_after(self.grace):
                 await process.wait()
         _signal_group(process.pid, signal.SIGKILL)
         await process.aclose()
         if not self.namespace:
-            await to_thread.run_sync(self._sweep, session.id, limiter=self._threads)
+            await in_thread(self._sweep, job.session.id)
 
-    def _has_begun(self, pid: int) -> bool:
-        """Whether there is a command to be asked; in a namespace it is its shell's child."""
-        return not self.namespace or any(map(children_of, children_of(pid)))
+    def _ask(self, pid: int) -> bool:
+        """Send SIGTERM, if there is a command to hear it: in a namespace, its shell's child."""
+        begun = not self.namespace or any(map(children_of, children_of(pid)))
+        if begun:
+            _signal_group(pid, signal.SIGTERM)
+        return begun
 
     def _kill(self, pid: int) -> None:
         """Kill a tree; of a namespace, its first process, which ends when all others have."""
@@ -312,17 +327,7 @@ class Runner:
         limit = job.session.spec.max_ram
         if usage.ram > limit:
             job.why = ("OOMKilled", f"Container used more than its limit of {limit / GIB:g} GiB")
-            if job.pid is not None:
-                self._kill(job.pid)
             job.scope.cancel()
-
-
-def _not_executable(program: str) -> str:
-    """What a cluster says of a command that the image does not have."""
-    return (
-        "Error: failed to create containerd task: failed to create shim task: OCI runtime "
-        f'create failed: exec: "{program}": executable file not found in $PATH: unknown'
-    )
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

@@ -175,7 +175,8 @@ class LocalPlatform(AsyncContextManagerMixin):
                         self._platform.close()
                         group.cancel_scope.cancel()
                         if port is not None:
-                            _hang_up(port)
+                            with CancelScope(shield=True):
+                                await to_thread.run_sync(_hang_up, port)
             except BaseExceptionGroup as errors:
                 if errors.exceptions != (raised,):
                     raise
