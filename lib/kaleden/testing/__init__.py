@@ -1,0 +1,34 @@
+"""Test what uses kaleden: a platform in memory, virtual time, faults, and cancellation everywhere.
+
+::
+
+    async def scenario() -> None:
+        async with MemoryTransport() as transport:
+            async with kaleden.AsyncSession(transport=transport) as session:
+                ...
+
+    run_virtual(scenario, backend="trio")
+
+It needs the extra ``local``.
+"""
+
+from __future__ import annotations
+
+from kaleden._exports import publish as _publish
+from kaleden.testing._clock import Deadlock, run_virtual
+from kaleden.testing._faults import Fault, FaultPlan, Trouble
+from kaleden.testing._memory import POINTS, MemoryTransport
+from kaleden.testing._requests import REQUEST_KINDS
+
+__all__ = (
+    "POINTS",
+    "REQUEST_KINDS",
+    "Deadlock",
+    "Fault",
+    "FaultPlan",
+    "MemoryTransport",
+    "Trouble",
+    "run_virtual",
+)
+
+_publish(__name__, __all__, globals())

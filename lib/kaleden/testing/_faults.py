@@ -1,0 +1,142 @@
+"""What goes wrong, when, and how often: said beforehand, and the same each time."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import final
+
+from attrs import define, field, frozen, validators
+
+from kaleden.testing._requests import REQUEST_KINDS
+
+
+class Trouble(StrEnum):
+    """What can go wrong with a request; "before" and "after" speak of what it was to do."""
+
+    DELAY = "delay"
+    """It takes `Fault.seconds` more, and up to `Fault.jitter` on top."""
+    REFUSED = "refused"
+    """No connection: nothing was sent."""
+    BUSY = "busy"
+    """`Fault.status` (503, or 429) and a Retry-After of `Fault.seconds`; nothing was done."""
+    RESET_BEFORE = "reset-before"
+    """The connection breaks, and nothing was done."""
+    RESET_AFTER = "reset-after"
+    """The connection breaks, and it was done: the reply is lost."""
+    ERROR_BEFORE = "error-before"
+    """A 500, and nothing was done."""
+    ERROR_AFTER = "error-after"
+    """A 500, and it was done all the same."""
+    STALL = "stall"
+    """Nothing happens any more."""
+    STALL_AFTER = "stall-after"
+    """It was done, and nobody says so."""
+    HALF_BODY = "half-body"
+    """It was done, and the connection breaks in the middle of the reply."""
+    GARBAGE = "garbage"
+    """It was done, and the reply is a 200 with bytes that mean nothing."""
+    HTML = "html"
+    """It was done, and the reply is a 200 with a web page."""
+    LIE = "lie"
+    """An empty 200, and nothing was done: a delete that only says so."""
+    LAG = "lag"
+    """What is read is the state of `Fault.seconds` ago; has no effect on what is written."""
+
+
+def _ordinals(nth: int | Iterable[int] | None) -> frozenset[int] | None:
+    if nth is None:
+        return None
+    return frozenset({nth} if isinstance(nth, int) else nth)
+
+
+@final
+@frozen
+class Fault:
+    """One rule of a `FaultPlan`.
+
+    Args:
+        trouble: what goes wrong.
+        on: the kind of request that it befalls, one of `REQUEST_KINDS`; None for any.
+        nth: which of those requests, counted from 1, one number or several; None for all.
+        probability: how likely it befalls each of them, from 0 to 1.
+        seconds: how long, for `Trouble.DELAY`, `Trouble.BUSY` and `Trouble.LAG`.
+        jitter: seconds that a delay may take on top.
+        status: the HTTP status, for `Trouble.BUSY`.
+    """
+
+    trouble: Trouble = field(converter=Trouble)
+    on: str | None = field(
+        default=None, validator=validators.optional(validators.in_(REQUEST_KINDS))
+    )
+    nth: frozenset[int] | None = field(default=None, converter=_ordinals, kw_only=True)
+    probability: float = field(
+        default=1.0, validator=[validators.ge(0), validators.le(1)], kw_only=True
+    )
+    seconds: float = field(default=0.0, validator=validators.ge(0), kw_only=True)
+    jitter: float = field(default=0.0, validator=validators.ge(0), kw_only=True)
+    status: int = field(default=503, kw_only=True)
+
+    def concerns(self, kind: str, ordinal: int) -> bool:
+        """Tell whether it may befall the request of this kind with this number."""
+        return self.on in {None, kind} and (self.nth is None or ordinal in self.nth)
+
+
+@final
+@frozen
+class FaultPlan:
+    """What goes wrong on a `MemoryTransport`.
+
+    Of several faults that befall one request, what happens first hides what would happen later, and
+    of the same trouble the first in the plan counts.
+
+    Args:
+        faults: the rules.
+        seed: of all chance in them.
+    """
+
+    faults: tuple[Fault, ...] = field(default=(), converter=tuple[Fault, ...])
+    seed: int = 0
+
+    @property
+    def lag(self) -> float:
+        """How far back it lets requests look, in seconds."""
+        lags = [fault.seconds for fault in self.faults if fault.trouble is Trouble.LAG]
+        return max(lags, default=0.0)
+
+
+@final
+@define(eq=False)
+class Fate:
+    """A plan as it comes true, request by request.
+
+    Args:
+        plan: the plan.
+    """
+
+    plan: FaultPlan
+    _seen: Counter[str | None] = field(init=False, factory=Counter[str | None])
+    _random: random.Random = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._random = random.Random(self.plan.seed)  # noqa: S311 - nothing is secret here
+
+    def befall(self, kind: str) -> dict[Trouble, Fault]:
+        """Decide what befalls the next request, which is of this kind."""
+        self._seen.update((kind, None))
+        troubles: dict[Trouble, Fault] = {}
+        for fault in self.plan.faults:
+            if fault.concerns(kind, self._seen[fault.on]) and self._strikes(fault):
+                troubles.setdefault(fault.trouble, fault)
+        return troubles
+
+    def _strikes(self, fault: Fault) -> bool:
+        return fault.probability == 1 or self._random.random() < fault.probability
+
+    def delay(self, fault: Fault | None) -> float:
+        """Draw the seconds of a delay; 0 without one."""
+        if fault is None:
+            return 0.0
+        return fault.seconds + self._random.uniform(0, fault.jitter)
