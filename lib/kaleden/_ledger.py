@@ -13,18 +13,41 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Self, final
+from typing import Final, Self, TypeVar, final
 
 import anyio
 import anyio.to_thread
 from anyio import AsyncContextManagerMixin
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import RunVar, checkpoint
 from attrs import define, evolve, field
 
 from kaleden import _ledger_file
 from kaleden._ledger_file import Event, LedgerError, OpenLaunch, Place, encode
 from kaleden._owner import this_owner
 from kaleden._tasks import run_shielded
+
+T = TypeVar("T")
+
+_THREADS: Final = 4
+_threads = RunVar[anyio.CapacityLimiter]("kaleden.ledger.threads")
+
+
+def file_threads() -> anyio.CapacityLimiter:
+    """Get the event loop's threads for ledgers.
+
+    They are not those of the application, which may all be blocked until something is launched.
+    """
+    try:
+        return _threads.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_THREADS)
+        _threads.set(limiter)
+        return limiter
+
+
+async def in_file_thread(work: Callable[[], T]) -> T:
+    """Run what blocks; once begun, it is not cancelled."""
+    return await anyio.to_thread.run_sync(work, limiter=file_threads())
 
 
 @define(eq=False)
@@ -66,9 +89,7 @@ class Ledger(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         self._writing = anyio.Lock()
-        # Its own, lest the application's blocking calls take all threads and launches wait.
-        self._threads = anyio.CapacityLimiter(1)
-        await self._in_thread(self._check)
+        await in_file_thread(self._check)
         yield self
 
     async def launching(self, tokens: Mapping[str, str]) -> None:
@@ -132,7 +153,7 @@ class Ledger(AsyncContextManagerMixin):
         Cancellation:
             The file is rewritten, or as it was.
         """
-        await self._in_thread(partial(_ledger_file.compact, self.path))
+        await in_file_thread(partial(_ledger_file.compact, self.path))
 
     def __repr__(self) -> str:
         return f"<Ledger {self.path}: {len(self._open)} open>"
@@ -141,9 +162,6 @@ class Ledger(AsyncContextManagerMixin):
         """Find out, before anything is launched, whether it could be written down."""
         this_owner(self._client)
         _ledger_file.append(self.path, b"")
-
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        await anyio.to_thread.run_sync(work, limiter=self._threads)
 
     async def _write(self, event: Event, launches: Iterable[OpenLaunch]) -> None:
         lines = encode(event, launches)
@@ -167,7 +185,7 @@ class Ledger(AsyncContextManagerMixin):
     async def _flush(self, batch: _Batch) -> None:
         lines = b"".join(batch.lines)
         try:
-            await self._in_thread(partial(_ledger_file.append, self.path, lines))
+            await in_file_thread(partial(_ledger_file.append, self.path, lines))
         except LedgerError as error:
             batch.fault = str(error)
         else:

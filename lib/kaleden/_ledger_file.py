@@ -141,7 +141,10 @@ def compact(path: Path) -> None:
     """
     with _explained(path), _locked(path):
         launches, _ = fold(path.read_bytes())
-        _replace(path, b"".join(encode(_last_event(launch), [launch]) for launch in launches))
+        # What a symbolic link leads to is replaced, and not the link.
+        _replace(
+            path.resolve(), b"".join(encode(_last_event(launch), [launch]) for launch in launches)
+        )
 
 
 def _last_event(launch: OpenLaunch) -> Event:
