@@ -1,0 +1,330 @@
+"""Waiting for sessions: one list per look, whatever their number and however many wait."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias, TypeGuard, final
+
+import anyio
+from anyio.lowlevel import checkpoint
+from attrs import define, evolve, field, frozen
+
+from kaleden import _operations
+from kaleden._engine import Collected, Engine, Keys, OutcomeStream
+from kaleden._errors import FailureKind, InvalidRequest
+from kaleden._handoff import Deliver, open_handoff
+from kaleden._lister import Snapshot
+from kaleden._outcomes import Failure, Outcome, Outcomes, Success
+from kaleden._pace import Pace
+from kaleden._policy import Limits
+from kaleden._poller import Lists, Poller, Sight
+from kaleden._tasks import open_task_group
+from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status
+
+Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
+"""What to wait for: a status, one of several, or whatever a function of the session says."""
+
+Progress: TypeAlias = Callable[[Counter[Status]], object]
+"""Is told how many sessions stand where."""
+
+EVENTS_TOLD: Final = 3
+EVENT_LENGTH: Final = 150  # characters; a failure stays below a kilobyte
+
+
+@final
+@frozen
+class Terms:
+    """What a wait is for, and what it bears.
+
+    Attributes:
+        reached: tells whether a session is where it was waited for.
+        goal: the same in words.
+        pending_timeout: seconds after which a session that is still Pending has failed to start.
+        progress: is told the counts by status, after each look that changed them.
+    """
+
+    reached: Callable[[SessionInfo], bool]
+    goal: str
+    pending_timeout: float
+    progress: Progress | None
+
+
+@final
+class Watcher:
+    """Waits for sessions of one client, through one `Poller` for all waits.
+
+    Args:
+        lister: lists the sessions.
+        apps: lists the applications of desktops, by their ``app_id``.
+        engine: sends what else is asked.
+        limits: how long one request may take.
+        chance: where the jitter of the intervals comes from.
+    """
+
+    def __init__(
+        self,
+        lister: Lists,
+        apps: Lists,
+        engine: Engine,
+        limits: Limits,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.sessions = Poller(lister, Pace(chance))
+        self.apps = Poller(apps, Pace(chance))
+        self._engine = engine
+        self._limits = limits
+
+    async def wait(
+        self,
+        ids: Keys,
+        until: Until = TERMINAL,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Outcomes[SessionInfo]:
+        """Wait until every session is where it should be, or will not get there.
+
+        See `read_terms` for the arguments, and `AsyncSession.wait`.
+        """
+        terms = read_terms(until, pending_timeout, progress)
+        self._engine.check()
+        await checkpoint()
+        return await self._collect(await read_items(ids), terms)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        ids: Keys,
+        until: Until = TERMINAL,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> AsyncGenerator[OutcomeStream[SessionInfo]]:
+        """Wait as `wait` does, and hand on each outcome once it is known."""
+        terms = read_terms(until, pending_timeout, progress)
+        self._engine.check()
+        await checkpoint()
+        items = await read_items(ids)
+        async with open_handoff(self._begin(items, terms).run) as receive:
+            yield OutcomeStream(receive)
+
+    async def _collect(self, items: dict[str, Any], terms: Terms) -> Outcomes[SessionInfo]:
+        async def again(keys: Iterable[str]) -> Outcomes[SessionInfo]:
+            self._engine.check()
+            return await self._collect({key: items[key] for key in keys}, terms)
+
+        collected = Collected[SessionInfo]()
+        for key in items:
+            collected.claim(key)
+
+        await self._begin(items, terms).run(collected.deliver)
+        return Outcomes("wait", collected.done, again=again)
+
+    def _begin(self, items: dict[str, Any], terms: Terms) -> _Wait:
+        wait = _Wait(self._engine, self._limits, terms)
+        for key, item in items.items():
+            wait.add(key, self.apps if _is_app(item) else self.sessions)
+
+        return wait
+
+
+@define(eq=False)
+class _Target:
+    """One session that is waited for."""
+
+    key: str
+    poller: Poller
+    sight: Sight = field(factory=Sight)
+
+
+@final
+class _Wait:
+    """One call of `Watcher.wait` or `Watcher.stream`."""
+
+    def __init__(self, engine: Engine, limits: Limits, terms: Terms) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._terms = terms
+        self._started = anyio.current_time()
+        self._targets: list[_Target] = []
+        self._refused: list[Failure] = []
+        self._told = Counter[Status]()
+
+    def add(self, key: str, poller: Poller) -> None:
+        """Wait for the session *key* too, which *poller* looks at."""
+        try:
+            self._targets.append(_Target(check_id(key), poller))
+        except InvalidRequest as error:
+            self._refused.append(Failure(key, FailureKind.INVALID, str(error), attempts=0))
+
+    async def run(self, deliver: Deliver[Outcome[SessionInfo]]) -> None:
+        """Deliver the outcome of every session, each as soon as it is known."""
+        for failure in self._refused:
+            await deliver(failure)
+
+        async with open_task_group() as group:
+            for poller in dict.fromkeys(target.poller for target in self._targets):
+                waiting = {each.key: each for each in self._targets if each.poller is poller}
+                group.start_soon(self._watch, poller, waiting, deliver)
+
+    async def _watch(
+        self,
+        poller: Poller,
+        waiting: dict[str, _Target],
+        deliver: Deliver[Outcome[SessionInfo]],
+    ) -> None:
+        looks = poller.join()
+        while waiting:
+            verdicts = self._verdicts(await looks.next(), waiting)
+            for verdict in verdicts:
+                del waiting[verdict.key]
+
+            self._report()
+            late = [verdict for verdict in verdicts if _is_late(verdict)]
+            for verdict in verdicts:
+                if not _is_late(verdict):
+                    await deliver(verdict)
+
+            for failure in await self._explained(late):
+                await deliver(failure)
+
+    def _verdicts(
+        self, look: Snapshot | Failure, waiting: dict[str, _Target]
+    ) -> list[Outcome[SessionInfo]]:
+        elapsed = anyio.current_time() - self._started
+        if isinstance(look, Failure):
+            return [evolve(look, key=key, elapsed=elapsed) for key in waiting]
+
+        verdicts = (self._judge(target, look) for target in waiting.values())
+        return [evolve(each, elapsed=elapsed) for each in verdicts if each is not None]
+
+    def _judge(self, target: _Target, look: Snapshot) -> Outcome[SessionInfo] | None:
+        """Tell what became of one session; None while it may still get there."""
+        key, info = target.key, look.sessions.get(target.key)
+        target.sight.note(info)
+        if info is None:
+            return target.sight.vanished(key) if target.sight.is_gone else None
+
+        if self._terms.reached(info):
+            return Success(key, info)
+
+        if info.status.is_terminal:
+            message = f"it ended as {info.status}; it was waited for {self._terms.goal}"
+            return Failure(key, FailureKind.WRONG_STATE, message, sent=True)
+
+        waited = look.began - self._started
+        if info.status == Status.PENDING and waited >= self._terms.pending_timeout:
+            message = f"it is still Pending after {waited:.0f} seconds"
+            return Failure(key, FailureKind.PENDING_TIMEOUT, message, sent=True)
+
+        return None
+
+    def _report(self) -> None:
+        if self._terms.progress is None:
+            return
+
+        seen = (target.sight for target in self._targets if not target.sight.is_gone)
+        counts = Counter(sight.status for sight in seen if sight.status is not None)
+        if counts != self._told:
+            self._told = counts
+            self._terms.progress(counts.copy())
+
+    async def _explained(self, late: list[Failure]) -> list[Failure]:
+        """Add to failures to start what the platform reports of them."""
+        if not late:
+            return late
+
+        keys = [failure.key for failure in late]
+        events = await self._engine.collect(_operations.events(self._limits), keys)
+        return [
+            evolve(failure, message=f"{failure.message}; {_reasons(events[failure.key])}")
+            for failure in late
+        ]
+
+
+def read_terms(
+    until: Until, pending_timeout: float | None = None, progress: Progress | None = None
+) -> Terms:
+    """Read the arguments of a wait.
+
+    Args:
+        until: a status, or several, one of which is to be reached; or a function that says of a
+            `SessionInfo` whether this is what is waited for.
+        pending_timeout: seconds from the beginning of the wait within which a session is to leave
+            Pending; None for no such limit.
+        progress: is called with the counts by status, after each look that changed them.
+
+    Raises:
+        InvalidRequest: an argument cannot be used.
+    """
+    limit = _limit(pending_timeout)
+    if callable(until):
+        return Terms(until, "what the given function tells", limit, progress)
+
+    wanted = _statuses(until)
+    return Terms(
+        lambda info: any(info.status.matches(status) for status in wanted),
+        " or ".join(wanted),
+        limit,
+        progress,
+    )
+
+
+async def read_items(keys: Keys) -> dict[str, Any]:
+    """Read all sessions that are asked for, each once, by the key of its outcome."""
+    if isinstance(keys, AsyncIterable):
+        return {_key(item): item async for item in keys}
+
+    return {_key(item): item for item in keys}
+
+
+def _limit(pending_timeout: object) -> float:
+    if pending_timeout is None:
+        return math.inf
+
+    # True is a number of seconds to Python only.
+    if isinstance(pending_timeout, int | float) and pending_timeout is not True:
+        if pending_timeout > 0:
+            return pending_timeout
+
+    msg = f"pending_timeout is a number of seconds above 0, or None, not {pending_timeout!r}"
+    raise InvalidRequest(msg)
+
+
+def _statuses(until: str | Iterable[str]) -> list[Status]:
+    statuses = sorted(check_status(each) for each in ([until] if isinstance(until, str) else until))
+    if not statuses:
+        raise InvalidRequest("until names no status: give at least one, or kaleden.TERMINAL")
+
+    return statuses
+
+
+def _is_app(item: Any) -> bool:
+    return isinstance(item, SessionInfo) and item.app_id is not None
+
+
+def _key(item: Any) -> str:
+    if isinstance(item, SessionInfo):
+        return item.app_id or item.id
+
+    return item if isinstance(item, str) else repr(item)
+
+
+def _is_late(verdict: Outcome[SessionInfo]) -> TypeGuard[Failure]:
+    return isinstance(verdict, Failure) and verdict.kind is FailureKind.PENDING_TIMEOUT
+
+
+def _reasons(events: Outcome[tuple[Event, ...]]) -> str:
+    """Tell the last events of a session in a few words."""
+    if isinstance(events, Failure) and events.kind is not FailureKind.NOT_FOUND:
+        return f"its events could not be read: {events.message[:EVENT_LENGTH]}"
+
+    # The server answers 404 as long as nothing was started for the session.
+    last = events.value[-EVENTS_TOLD:] if isinstance(events, Success) else ()
+    if not last:
+        return "the platform reports no events of it"
+
+    told = (" ".join(f"{event.reason}: {event.message}".split()) for event in last)
+    return f"its last events: {'; '.join(each[:EVENT_LENGTH] for each in told)}"
