@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar, final
@@ -32,11 +32,18 @@ _THREADS: Final = 4
 _threads = RunVar[anyio.CapacityLimiter]("kaleden.ledger.threads")
 
 
-def file_threads() -> anyio.CapacityLimiter:
-    """Get the event loop's threads for ledgers.
+async def in_file_thread(work: Callable[[], T]) -> T:
+    """Run what blocks; once begun, it is not cancelled.
 
-    They are not those of the application, which may all be blocked until something is launched.
+    The threads are not those of the application, which may all be blocked until something is
+    launched. Where there is room among those it is counted, so that who looks at them, such as a
+    virtual clock, knows of it.
     """
+    with _counted(anyio.to_thread.current_default_thread_limiter()):
+        return await anyio.to_thread.run_sync(work, limiter=_file_threads())
+
+
+def _file_threads() -> anyio.CapacityLimiter:
     try:
         return _threads.get()
     except LookupError:
@@ -45,9 +52,19 @@ def file_threads() -> anyio.CapacityLimiter:
         return limiter
 
 
-async def in_file_thread(work: Callable[[], T]) -> T:
-    """Run what blocks; once begun, it is not cancelled."""
-    return await anyio.to_thread.run_sync(work, limiter=file_threads())
+@contextmanager
+def _counted(limiter: anyio.CapacityLimiter) -> Generator[None]:
+    holder = object()
+    try:
+        limiter.acquire_on_behalf_of_nowait(holder)
+    except anyio.WouldBlock:
+        yield
+        return
+
+    try:
+        yield
+    finally:
+        limiter.release_on_behalf_of(holder)
 
 
 @define(eq=False)
