@@ -19,15 +19,27 @@ from kaleden.testing._clock import Deadlock, run_virtual
 from kaleden.testing._faults import Fault, FaultPlan, Trouble
 from kaleden.testing._memory import POINTS, MemoryTransport
 from kaleden.testing._requests import REQUEST_KINDS
+from kaleden.testing._sweep import (
+    CAUSES,
+    Struck,
+    SweepReport,
+    cancel_at_every_checkpoint,
+    hazard,
+)
 
 __all__ = (
+    "CAUSES",
     "POINTS",
     "REQUEST_KINDS",
     "Deadlock",
     "Fault",
     "FaultPlan",
     "MemoryTransport",
+    "Struck",
+    "SweepReport",
     "Trouble",
+    "cancel_at_every_checkpoint",
+    "hazard",
     "run_virtual",
 )
 
