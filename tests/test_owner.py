@@ -1,0 +1,195 @@
+"""Who launched, and whether that process still lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from kaleden import _owner
+from kaleden._owner import (
+    Owner,
+    Standing,
+    ask_ps,
+    is_alive,
+    judge,
+    standing,
+    start_time,
+    this_owner,
+)
+
+SLEEP = "/bin/sleep"
+BARE = "pid:[4026531836]"
+HERE = Owner("login1", "3f9a", "boot-2", BARE, 100, "500", "")
+NO_SUCH_PID = 2**22 + 1
+"""More than the largest that Linux gives out."""
+
+
+@contextmanager
+def sleeping(program: str = SLEEP) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does nothing until it is killed."""
+    process = subprocess.Popen([program, "600"])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def owner_of(pid: int) -> Owner:
+    started = start_time(pid)
+    assert started is not None
+    return evolve(this_owner("other"), pid=pid, started=started)
+
+
+def test_this_process_is_alive() -> None:
+    assert Standing.ALIVE is standing(this_owner("a"))
+    assert is_alive(this_owner("a"))
+
+
+def test_clients_of_one_process_are_different_owners() -> None:
+    assert this_owner("a") == this_owner("a")
+    assert this_owner("a") != this_owner("b")
+
+
+def test_another_process_is_alive_until_it_is_killed() -> None:
+    with sleeping() as process:
+        owner = owner_of(process.pid)
+        assert Standing.ALIVE is standing(owner)
+        process.kill()
+        process.wait()
+        assert Standing.DEAD is standing(owner)
+
+
+def test_a_killed_process_is_dead_before_its_parent_asks_for_it() -> None:
+    with sleeping() as process:
+        owner = owner_of(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert Standing.DEAD is standing(owner)
+        assert ask_ps(process.pid) is None
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it() -> None:
+    owner = this_owner("a")
+    assert Standing.DEAD is standing(evolve(owner, started=owner.started + "0"))
+
+
+def test_a_number_that_nobody_has_is_dead() -> None:
+    assert Standing.DEAD is standing(evolve(this_owner("a"), pid=NO_SUCH_PID))
+
+
+def test_a_program_may_have_any_name(tmp_path: Path) -> None:
+    program = tmp_path / ") Z 1 2 ("
+    program.symlink_to(SLEEP)
+    with sleeping() as plain, sleeping(str(program)) as odd:
+        assert int(start_time(plain.pid) or 0) <= int(start_time(odd.pid) or 0)
+
+
+def test_after_a_fork_the_child_is_another_owner() -> None:
+    script = """if True:
+        import json, os
+        from attrs import asdict
+        from kaleden._owner import this_owner
+        print(json.dumps(asdict(this_owner("a"))), flush=True)
+        if os.fork() == 0:
+            print(json.dumps(asdict(this_owner("a"))), flush=True)
+            os._exit(0)
+        os.wait()
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    parent, child = (Owner(**json.loads(line)) for line in done.stdout.splitlines())
+    assert parent.pid != child.pid
+    assert evolve(parent, pid=child.pid, started=child.started) == child
+
+
+@pytest.mark.parametrize(
+    ("owner", "expected"),
+    [
+        (evolve(HERE, boot="boot-1"), Standing.DEAD),
+        (evolve(HERE, boot="boot-1", host="login2"), Standing.UNKNOWN),
+        (evolve(HERE, boot="boot-1", machine="77aa"), Standing.UNKNOWN),
+        (evolve(HERE, boot="boot-1", machine=""), Standing.UNKNOWN),
+        (evolve(HERE, boot="boot-1", space="pid:[4026532201]"), Standing.UNKNOWN),
+        (evolve(HERE, space="pid:[4026532201]"), Standing.UNKNOWN),
+        (evolve(HERE, started=""), Standing.UNKNOWN),
+        (evolve(HERE, pid=NO_SUCH_PID), Standing.DEAD),
+        (evolve(HERE, pid=NO_SUCH_PID, host="renamed"), Standing.DEAD),
+    ],
+    ids=[
+        "before the last start of this machine",
+        "on another machine",
+        "on another machine of this name",
+        "on who knows which machine of this name",
+        "in a container, before the last start",
+        "in a container of this machine",
+        "a process that did not know when it started",
+        "a process that is gone",
+        "a process that is gone, before the machine was renamed",
+    ],
+)
+def test_only_what_is_certainly_gone_is_dead(owner: Owner, expected: Standing) -> None:
+    assert expected is judge(owner, HERE)
+
+
+def test_containers_of_one_name_are_not_taken_for_one_machine() -> None:
+    pod = evolve(HERE, space="pid:[4026532201]")
+    assert Standing.UNKNOWN is judge(evolve(pod, boot="boot-1"), pod)
+
+
+def test_machines_without_an_identity_are_not_taken_for_one() -> None:
+    nameless = evolve(HERE, machine="")
+    assert Standing.UNKNOWN is judge(evolve(nameless, boot="boot-1"), nameless)
+
+
+def test_without_proc_a_process_is_known_by_its_host_and_start() -> None:
+    here = evolve(HERE, machine="", boot="", space="")
+    assert Standing.DEAD is judge(evolve(here, pid=NO_SUCH_PID), here)
+    assert Standing.UNKNOWN is judge(evolve(here, pid=NO_SUCH_PID, host="other"), here)
+
+
+def test_where_there_is_no_proc_the_command_ps_tells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_owner, "_PROC", tmp_path)
+    with sleeping() as process:
+        assert start_time(process.pid)
+    assert start_time(process.pid) is None
+
+
+def test_ps_is_asked_in_the_same_words_everywhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ps = tmp_path / "ps"
+    ps.write_text('#!/bin/sh\necho "Ss+  $LC_ALL $TZ $*"\n')
+    ps.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    monkeypatch.setenv("LC_ALL", "fr_CA.UTF-8")
+    assert "C UTC -o stat= -o lstart= -p 123" == ask_ps(123)
+
+
+def test_without_proc_and_ps_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    owner = this_owner("a")
+    monkeypatch.setattr(_owner, "_PROC", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not ask_ps(os.getpid())
+    assert ask_ps(os.getpid()) is not None
+    assert Standing.UNKNOWN is judge(owner, owner)
+    assert is_alive(owner)
+
+
+def test_an_owner_tells_no_machine_id() -> None:
+    machine_id = Path("/etc/machine-id")
+    if not machine_id.exists():
+        pytest.skip("this machine has none")
+    assert machine_id.read_text().strip() not in repr(this_owner("a"))
