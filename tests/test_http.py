@@ -47,15 +47,17 @@ async def test_what_is_sent() -> None:
 
     async def handler(stream: SocketStream) -> None:
         while True:
-            seen.append(await read_request(stream))
-            await stream.send(reply(b"k3jd92xa\n", b"set-cookie: CADC_SSO=tasty; path=/"))
+            seen.append(request := await read_request(stream))
+            body = b"k3jd92xa\n" if request.startswith(b"POST") else b"[]"
+            await stream.send(reply(body, b"set-cookie: CADC_SSO=tasty; path=/"))
 
     async with raw_server(handler) as url, kaleden.AsyncSession(url, TOKEN) as session:
         await session.create("fits", "skaha/astroml:latest", env={"A": "1"})
-        await session.info("k3jd92xa")
+        assert not (await session.info("k3jd92xa")).ok
         with pytest.raises(kaleden.ProtocolError):
             await session.availability()
-    create, info, availability = (request.decode() for request in seen)
+    listed, create, info, availability = (request.decode() for request in seen)
+    assert listed.startswith("GET /skaha/v1/session HTTP/1.1\r\n")
     assert create.startswith("POST /skaha/v1/session HTTP/1.1\r\n")
     assert "content-type: application/x-www-form-urlencoded\r\n" in create.lower()
     assert "env=A%3D1" in create

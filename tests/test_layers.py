@@ -14,18 +14,25 @@ PACKAGE = Path(kaleden.__file__).parent
 # Each layer may import from the ones before it. A layer of several names is one room each, side by
 # side.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_exports", "distributed"),
+    ("_errors", "_exports", "_owner", "distributed"),
     ("_wire",),
-    ("_outcomes", "_tasks", "_policy", "_credentials"),
-    ("_gate", "_http"),
+    ("_outcomes", "_tasks", "_pace", "_policy", "_credentials", "_ledger_file", "_ticket"),
+    ("_gate", "_http", "_handoff", "_ledger"),
     ("_engine",),
     ("_operations", "_lister"),
-    ("_connect", "_destroy", "_launch", "_stream"),
+    ("_poller",),
+    ("_connect", "_destroy", "_launch", "_watch"),
+    ("_create", "_reap", "_follow"),
+    ("_rooms",),
+    ("_scope", "_stream"),
+    ("_run",),
     ("_client",),
+    ("_queries",),
     ("_session",),
     ("__init__",),
     ("local",),
-    ("_demo",),
+    ("testing",),
+    ("_demo", "_reap_command"),
     ("__main__",),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
@@ -34,15 +41,28 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # What only some rooms may know.
 CONFINED = {
     "httpx": {"_http"},
-    "anyio": {
-        "_client", "_connect", "_demo", "__main__", "_engine", "_gate", "_http", "_tasks", "local",
-    },
     "starlette": {"local"},
     "anycorn": {"local"},
     "rich": {"_demo", "__main__"},
-    "asyncio": set[str](),
-    "trio": set[str](),
-}  # fmt: skip
+    "asyncio": {"testing"},
+    "trio": {"testing"},
+}
+
+# What is decided or described without waiting for anything.
+PURE = {
+    "_credentials",
+    "_errors",
+    "_exports",
+    "_ledger_file",
+    "_operations",
+    "_outcomes",
+    "_owner",
+    "_pace",
+    "_policy",
+    "_ticket",
+    "_wire",
+    "distributed",
+}
 
 
 def room(module: Path) -> str:
@@ -104,6 +124,7 @@ def test_libraries_stay_in_their_rooms(module: Path) -> None:
     for name in imports(module):
         library = name.split(".")[0]
         assert room(module) in CONFINED.get(library, {room(module)}), f"{name} in {module.name}"
+        assert library != "anyio" or room(module) not in PURE, f"{module.name} is to be pure"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))

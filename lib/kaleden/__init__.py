@@ -22,6 +22,8 @@ from kaleden._errors import (
     ProtocolError,
     QuotaExceeded,
     RequestError,
+    ScopeClosed,
+    ScopeError,
     ServerError,
     SessionFailed,
     SessionNotOpen,
@@ -36,6 +38,7 @@ from kaleden._exports import publish as _publish
 from kaleden._gate import GateStatistics
 from kaleden._http import HttpxStatistics
 from kaleden._outcomes import BatchError, Failure, Outcome, Outcomes, Success
+from kaleden._scope import Scope, ScopeStatistics
 from kaleden._session import AsyncSession
 from kaleden._stream import Streams
 from kaleden._wire import (
@@ -82,6 +85,10 @@ __all__ = (
     "ProtocolError",
     "QuotaExceeded",
     "RequestError",
+    "Scope",
+    "ScopeClosed",
+    "ScopeError",
+    "ScopeStatistics",
     "ServerError",
     "SessionFailed",
     "SessionInfo",

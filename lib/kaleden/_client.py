@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from os import PathLike
 from typing import Self, TypeVar, final
 
 from anyio import AsyncContextManagerMixin
@@ -14,7 +15,9 @@ from kaleden._engine import Engine, Operation
 from kaleden._errors import SessionNotOpen
 from kaleden._gate import Gate, GateStatistics
 from kaleden._http import HttpxStatistics, HttpxTransport, Transport
+from kaleden._ledger import Ledger
 from kaleden._policy import Limits
+from kaleden._rooms import Rooms, open_rooms
 from kaleden._wire import Request, Response
 
 T = TypeVar("T")
@@ -47,16 +50,22 @@ class Client(AsyncContextManagerMixin):
         create_timeout: float = 180.0,
         concurrency: int = 32,
         create_concurrency: int = 8,
+        settle: float = 10.0,
+        create_grace: float = 10.0,
+        ledger: str | PathLike[str] | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._limits = Limits(timeout, create_timeout, concurrency, create_concurrency)
+        self._limits = Limits(
+            timeout, create_timeout, concurrency, create_concurrency, settle, create_grace
+        )
+        self._ledger = ledger
         self._transport = transport
         self._token = token
         self._endpoint: Endpoint | None = None
         if transport is None:
             self._endpoint = parse_endpoint(url, version)
             check_token(token, self._endpoint)
-        self._current: Engine | None = None
+        self._opened: Rooms | None = None
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -64,12 +73,16 @@ class Client(AsyncContextManagerMixin):
             transport = self._transport
             if transport is None:
                 transport = await stack.enter_async_context(self._http())
-            self._current = Engine(Gate(self._limits.concurrency), transport)
+            ledger = None
+            if self._ledger is not None:
+                ledger = await stack.enter_async_context(Ledger(self._ledger, self._where))
+            engine = Engine(Gate(self._limits.concurrency), transport)
+            self._opened = open_rooms(engine, self._limits, ledger)
             try:
                 yield self
             finally:
-                self._current.close()
-                self._current = None
+                engine.close()
+                self._opened = None
 
     def _http(self) -> HttpxTransport:
         endpoint = self._endpoint
@@ -84,13 +97,17 @@ class Client(AsyncContextManagerMixin):
         )
 
     @property
-    def _engine(self) -> Engine:
-        if self._current is None:
+    def _rooms(self) -> Rooms:
+        if self._opened is None:
             raise SessionNotOpen(
                 "open the session first: `async with AsyncSession(...) as session:`"
             )
 
-        return self._current
+        return self._opened
+
+    @property
+    def _engine(self) -> Engine:
+        return self._rooms.engine
 
     def statistics(self) -> SessionStatistics:
         """Tell the state of the session's gate and connections now.
@@ -102,10 +119,13 @@ class Client(AsyncContextManagerMixin):
         told = transport.statistics() if isinstance(transport, HttpxTransport) else None
         return SessionStatistics(self._engine.gate.statistics(), told)
 
+    @property
+    def _where(self) -> str:
+        return "own transport" if self._endpoint is None else self._endpoint.base
+
     def __repr__(self) -> str:
-        where = "own transport" if self._endpoint is None else self._endpoint.base
-        state = "not open" if self._current is None else repr(self._current.gate)
-        return f"<AsyncSession {where}: {state}>"
+        state = "not open" if self._opened is None else repr(self._opened.engine.gate)
+        return f"<AsyncSession {self._where}: {state}>"
 
     async def _ask(self, name: str, request: Request, parse: Callable[[Response], T]) -> T:
         """Send the one request of a method that is about no session in particular."""

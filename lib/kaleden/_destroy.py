@@ -11,11 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
+import anyio
 from attrs import evolve
 
 from kaleden import _operations
 from kaleden._engine import Engine, Keys
 from kaleden._errors import FailureKind, InvalidRequest, RequestError
+from kaleden._lister import Lister
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
 from kaleden._wire import SessionInfo, Status
@@ -34,14 +36,14 @@ _UNDECIDED = frozenset(
 )
 
 
-async def destroy(engine: Engine, limits: Limits, keys: Keys) -> Outcomes[bool]:
+async def destroy(engine: Engine, lister: Lister, limits: Limits, keys: Keys) -> Outcomes[bool]:
     """Delete sessions, then list once and report as destroyed what is absent or terminating."""
     answers = await engine.collect(_operations.destroy(limits), keys)
-    again = partial(destroy, engine, limits)
+    again = partial(destroy, engine, lister, limits)
     if not any(_is_open(answer) for answer in answers):
         return Outcomes("destroy", answers, again=again)
 
-    listed = await _list(engine, limits)
+    listed = await _list(lister)
     return Outcomes("destroy", [_verdict(answer, listed) for answer in answers], again=again)
 
 
@@ -50,13 +52,11 @@ def _is_open(answer: Outcome[bool]) -> bool:
     return isinstance(answer, Success) or answer.kind in _UNDECIDED
 
 
-async def _list(engine: Engine, limits: Limits) -> Listed:
+async def _list(lister: Lister) -> Listed:
     try:
-        listing = await engine.ask(_operations.fetch(limits))
+        return (await lister.listed(anyio.current_time())).sessions
     except RequestError as error:
         return error.failure
-
-    return {session.id: session for session in listing.sessions}
 
 
 def _verdict(answer: Outcome[bool], listed: Listed) -> Outcome[bool]:

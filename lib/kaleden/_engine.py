@@ -8,7 +8,15 @@ but its place in the caller's own iterable.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sized,
+)
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, final
@@ -28,17 +36,7 @@ from kaleden._wire import Request, Response, SessionInfo, UnreadableReply, class
 T = TypeVar("T")
 
 Keys: TypeAlias = Iterable[Any] | AsyncIterable[Any]
-
-# After these a request that is not idempotent may have had its effect.
-_AMBIGUOUS = frozenset(
-    {
-        FailureKind.CONNECTION_LOST,
-        FailureKind.INTERNAL,
-        FailureKind.PROTOCOL,
-        FailureKind.SERVER_ERROR,
-        FailureKind.TIMED_OUT,
-    }
-)
+Perform: TypeAlias = Callable[[Any], Awaitable[Outcome[T]]]
 
 
 @final
@@ -51,16 +49,12 @@ class Operation(Generic[T]):
         build: makes the request for one key, or raises `InvalidRequest`.
         parse: reads the value from a reply with a good status.
         timeout: seconds for one attempt, from the gate to the last byte of the reply.
-        workers: attempts at once, at most; None leaves it to the gate.
-        idempotent: whether doing it twice is the same as doing it once.
     """
 
     name: str
     build: Callable[[Any], Request]
     parse: Callable[[Response], T]
     timeout: float
-    workers: int | None = None
-    idempotent: bool = True
 
 
 class Sink(Protocol[T]):
@@ -193,9 +187,7 @@ class Engine:
 
         return outcome.value
 
-    async def collect(
-        self, operation: Operation[T], keys: Keys, into: Collected[T] | None = None
-    ) -> Outcomes[T]:
+    async def collect(self, operation: Operation[T], keys: Keys) -> Outcomes[T]:
         """Run *operation* over *keys* and gather what became of them.
 
         Args:
@@ -212,8 +204,8 @@ class Engine:
         """
         self.check()
         await checkpoint()
-        sink = Collected[T]() if into is None else into
-        await self._fan_out(operation, keys, sink)
+        sink = Collected[T]()
+        await self.fan_out(partial(self.attempt, operation), keys, sink)
         return Outcomes(operation.name, sink.done, again=partial(self.collect, operation))
 
     @asynccontextmanager
@@ -228,7 +220,7 @@ class Engine:
 
         async def produce() -> None:
             with send:
-                await self._fan_out(operation, keys, _Handed(send))
+                await self.fan_out(partial(self.attempt, operation), keys, _Handed(send))
 
         # The ends are closed after the group is cancelled: a worker that found its consumer gone
         # would fail.
@@ -238,34 +230,46 @@ class Engine:
                 yield OutcomeStream(receive)
                 group.cancel_scope.cancel()
 
-    async def _fan_out(self, operation: Operation[T], keys: Keys, sink: Sink[T]) -> None:
-        async with _open_source(keys) as source, open_task_group() as group:
-            for _ in range(self._workers(operation, keys)):
-                group.start_soon(self._work, operation, source, sink)
+    async def fan_out(
+        self,
+        perform: Perform[T],
+        keys: Keys,
+        sink: Sink[T],
+        workers: int | None = None,
+    ) -> None:
+        """Let workers draw from *keys*, perform each, and deliver what came of it to *sink*.
 
-    def _workers(self, operation: Operation[T], keys: Keys) -> int:
+        Args:
+            perform: makes an outcome of one item of *keys*; never raises an error.
+            keys: what to perform.
+            sink: where outcomes go.
+            workers: how many work at once, at most; None leaves it to the gate.
+        """
+        async with _open_source(keys) as source, open_task_group() as group:
+            for _ in range(self._workers(keys, workers)):
+                group.start_soon(self._work, perform, source, sink)
+
+    def _workers(self, keys: Keys, most: int | None) -> int:
         limit = self.gate.limit
         length = len(keys) if isinstance(keys, Sized) else limit
-        return min(limit, operation.workers or limit, length)
+        return min(limit, most or limit, length)
 
-    async def _work(
-        self, operation: Operation[T], source: AsyncIterator[Any], sink: Sink[T]
-    ) -> None:
+    async def _work(self, perform: Perform[T], source: AsyncIterator[Any], sink: Sink[T]) -> None:
         async for item in source:
             target = item.id if isinstance(item, SessionInfo) else item
             if sink.claim(_key(target)):
-                await sink.deliver(await self.attempt(operation, target))
+                await sink.deliver(await perform(target))
 
     async def attempt(self, operation: Operation[T], target: Any) -> Outcome[T]:
-        """Send one request and say what became of it; never raises an error."""
+        """Wait for a turn, send one request, and say what became of it; never raises an error."""
         started = anyio.current_time()
-        outcome = await self._attempt(operation, target)
-        if isinstance(outcome, Failure) and not operation.idempotent:
-            outcome = _admit_doubt(outcome)
+        async with self.gate:
+            outcome = await self.exchange(operation, target)
 
         return evolve(outcome, elapsed=anyio.current_time() - started)
 
-    async def _attempt(self, operation: Operation[T], target: Any) -> Outcome[T]:
+    async def exchange(self, operation: Operation[T], target: Any) -> Outcome[T]:
+        """Send one request, for a caller who has a place at the gate; never raises an error."""
         key = _key(target)
         try:
             request = operation.build(target)
@@ -281,9 +285,8 @@ class Engine:
             return Failure(key, FailureKind.INTERNAL, message, sent=True)
 
     async def _send(self, request: Request, seconds: float) -> Response:
-        async with self.gate:
-            with anyio.move_on_after(seconds):
-                return await self.transport.send(request)
+        with anyio.move_on_after(seconds):
+            return await self.transport.send(request)
 
         raise TransportError(
             FailureKind.TIMED_OUT, f"no whole reply within {seconds:g} seconds", sent=True
@@ -350,12 +353,3 @@ def _judge(key: str, operation: Operation[T], response: Response) -> Outcome[T]:
 def _key(target: Any) -> str:
     """Name an outcome, also of what is no id at all and will be refused."""
     return target if isinstance(target, str) else repr(target)
-
-
-def _admit_doubt(failure: Failure) -> Failure:
-    """Say of a request that must not be sent twice that it may have had its effect."""
-    if not failure.sent or failure.kind not in _AMBIGUOUS:
-        return failure
-
-    message = f"it may have been done all the same: {failure.message}"
-    return evolve(failure, kind=FailureKind.UNKNOWN_EFFECT, message=message)

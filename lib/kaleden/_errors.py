@@ -7,6 +7,8 @@
     ├── InvalidRequest (ValueError)            refused here, before anything was sent
     ├── SessionNotOpen (RuntimeError)          used outside ``async with``
     ├── WrongEventLoop (RuntimeError)          used in another event loop than it was entered in
+    ├── ScopeClosed (RuntimeError)             used after its block was left
+    ├── ScopeError                             sessions that may have outlived their scope
     ├── RequestError                           one request failed; ``.failure`` says how
     │   ├── ConnectFailed                      nothing was sent
     │   ├── ConnectionLost                     sent, and the reply never came whole
@@ -104,6 +106,32 @@ class SessionNotOpen(KaledenError, RuntimeError):
 
 class WrongEventLoop(KaledenError, RuntimeError):
     """The client was used in another event loop than the one it was entered in."""
+
+
+class ScopeClosed(KaledenError, RuntimeError):
+    """The scope was used outside its block."""
+
+
+class ScopeError(KaledenError):
+    """The clean-up of a scope could not end everything in its time.
+
+    Args:
+        survivors: ids of the sessions that are still there, or that nobody could verify.
+        launches: names of sessions that may yet appear: their creates were never answered.
+    """
+
+    def __init__(self, survivors: tuple[str, ...], launches: tuple[str, ...] = ()) -> None:
+        super().__init__(survivors, launches)
+        self.survivors = survivors
+        self.launches = launches
+
+    def __str__(self) -> str:
+        parts = []
+        if self.survivors:
+            parts.append(f"these sessions may be left: {', '.join(self.survivors)}")
+        if self.launches:
+            parts.append(f"sessions of these names may yet appear: {', '.join(self.launches)}")
+        return "; ".join(parts)
 
 
 class RequestError(KaledenError):

@@ -63,6 +63,18 @@ class Gate:
     ) -> None:
         self._limiter.release()
 
+    async def take(self, holder: object) -> None:
+        """Wait for a place that *holder* keeps until it is given back, by whichever task.
+
+        Cancellation:
+            No place is taken.
+        """
+        await self._limiter.acquire_on_behalf_of(holder)
+
+    def give_back(self, holder: object) -> None:
+        """Give back the place of *holder*."""
+        self._limiter.release_on_behalf_of(holder)
+
     def statistics(self) -> GateStatistics:
         """Tell the gate's state now."""
         state = self._limiter.statistics()

@@ -1,65 +1,275 @@
-"""Launching sessions, and losing none from the account."""
+"""Launching: one specification, at most one session, and none lost from the account.
+
+The server picks the ids, allows equal names, and knows no way to recognise a repeated request; it
+takes seconds to minutes for a create, and goes on with one whose client is gone. So a create is
+never sent twice. Its request runs shielded in a task of its own, so that the answer to one that has
+left is read even if its caller is cancelled. Where no usable answer comes, the session is looked
+for in lists that began after the request, until `Limits.settle` seconds have passed.
+
+Whoever launches gives an `Account`, which hears of every session before anybody else does.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
+from typing import Final, Protocol, final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+from attrs import define, evolve, field
 
 from kaleden import _operations
 from kaleden._engine import Collected, Engine
-from kaleden._errors import InvalidRequest
-from kaleden._outcomes import Outcomes, Success
+from kaleden._errors import FailureKind, RequestError
+from kaleden._gate import Gate
+from kaleden._lister import Lister
+from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
-from kaleden._wire import Kind, SessionSpec
+from kaleden._ticket import Ticket
+from kaleden._wire import SessionInfo
 
 logger = logging.getLogger("kaleden")
 
-# The other arguments of `create` when none was given.
-_NOTHING_ELSE: Final[dict[str, Any]] = {
-    "cores": None,
-    "ram": None,
-    "kind": Kind.HEADLESS,
-    "gpus": None,
-    "cmd": None,
-    "args": None,
-    "env": {},
-    "replicas": 1,
-}
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 4.0
+"""Seconds between two lists that look for an unanswered launch."""
+
+# After these the server may have made the session.
+_DOUBTFUL: Final = frozenset(
+    {
+        FailureKind.CONNECTION_LOST,
+        FailureKind.INTERNAL,
+        FailureKind.PROTOCOL,
+        FailureKind.SERVER_ERROR,
+        FailureKind.TIMED_OUT,
+    }
+)
+
+# No reply, or one of a proxy that got none: the server may still be at work.
+_NO_ANSWER: Final = (None, 502, 504)
 
 
-def read_spec(name: str | SessionSpec, image: str | None, /, **others: Any) -> SessionSpec:
-    """Read the arguments of `create`, which are either a specification or its parts."""
-    if isinstance(name, SessionSpec):
-        if image is not None or others != _NOTHING_ELSE:
-            msg = "a SessionSpec says all by itself: give nothing else with it, or attrs.evolve it"
-            raise InvalidRequest(msg)
+class Account(Protocol):
+    """Who answers for the sessions of a launch."""
 
-        return name
+    group: TaskGroup
+    """Where requests run that have left; it outlives the launch."""
 
-    if image is None:
-        raise InvalidRequest("image: which one? `images` lists those that the platform offers")
+    flights: set[Flight]
+    """The requests that are on their way."""
 
-    return SessionSpec(name, image, **others)
+    async def departing(self, ticket: Ticket) -> None:
+        """Hear that a request is about to leave; nothing is sent before this returns."""
+        ...
+
+    async def arrived(self, ticket: Ticket, session: str) -> None:
+        """Hear of a session before its launcher does."""
+        ...
+
+    async def doubtful(self, ticket: Ticket) -> None:
+        """Hear that a request has left and its answer tells nothing."""
+        ...
+
+    async def settled(self, ticket: Ticket) -> None:
+        """Hear that a launch certainly made no session."""
+        ...
 
 
-async def launch(engine: Engine, limits: Limits, spec: SessionSpec) -> Outcomes[str]:
-    """Launch every replica of *spec*; the values are the ids of the new sessions, by name."""
-    launches = {launch.name: launch for launch in spec.launches()}
-    into = Collected[str]()
-    try:
-        return await engine.collect(_operations.create(limits, launches), launches, into)
-    except BaseException:
-        _account_for(into)
-        raise
+@final
+class Launcher:
+    """Launches sessions for one client, a few at a time.
 
+    Args:
+        engine: sends the requests.
+        lister: tells what is there.
+        limits: how many at once, and for how long.
+    """
 
-def _account_for(into: Collected[str]) -> None:
-    """Leave a trace of what an interrupted launch made, since its caller gets no outcomes."""
-    made = [outcome.value for outcome in into.done if isinstance(outcome, Success)]
-    if made or into.pending:
-        logger.warning(
-            "a launch was interrupted: sessions %s were created and are yours to destroy; "
-            "sessions with the names %s may have been",
-            made,
-            into.pending,
+    def __init__(self, engine: Engine, lister: Lister, limits: Limits) -> None:
+        self._engine = engine
+        self._lister = lister
+        self._limits = limits
+        self._gate = Gate(limits.create_concurrency)
+
+    async def launch(self, tickets: Sequence[Ticket], account: Account) -> Outcomes[str]:
+        """Launch each of *tickets* once; the values are the ids of the new sessions."""
+        self._engine.check()
+        before = await self._names_before(tickets)
+        known = {ticket.key: ticket for ticket in tickets}
+        into = Collected[str]()
+
+        async def perform(key: str) -> Outcome[str]:
+            return await self._perform(known[key], account, before)
+
+        await self._engine.fan_out(perform, known, into, self._limits.create_concurrency)
+        return Outcomes("create", into.done)
+
+    async def _names_before(self, tickets: Sequence[Ticket]) -> Collection[str] | None:
+        """List what is there before a launch under the user's own names; None if nobody can tell.
+
+        Without it a session of such a name could be an older one.
+        """
+        await anyio.lowlevel.checkpoint()
+        if all(ticket.token for ticket in tickets):
+            return ()
+
+        try:
+            return (await self._lister.listed(anyio.current_time())).sessions.keys()
+        except RequestError:
+            return None
+
+    async def _perform(
+        self, ticket: Ticket, account: Account, before: Collection[str] | None
+    ) -> Outcome[str]:
+        started = anyio.current_time()
+        outcome = await self._send(ticket, account)
+        if isinstance(outcome, Failure) and outcome.sent and outcome.kind in _DOUBTFUL:
+            outcome = await self._settle(ticket, account, outcome, before)
+
+        return evolve(outcome, elapsed=anyio.current_time() - started)
+
+    async def _send(self, ticket: Ticket, account: Account) -> Outcome[str]:
+        """Send the request in the account's group, where it goes on if this is cancelled."""
+        flight = Flight(self._engine, self._limits, ticket, account)
+        # The places belong to the request, which may outlive this task, and are given back by it.
+        async with AsyncExitStack() as places:
+            for gate in (self._gate, self._engine.gate):
+                await gate.take(flight)
+                places.callback(gate.give_back, flight)
+            account.flights.add(flight)
+            account.group.start_soon(flight.run, places.pop_all())
+        try:
+            await flight.landed.wait()
+        except anyio.get_cancelled_exc_class():
+            flight.abandon(self._limits.create_grace)
+            raise
+
+        if flight.outcome is None:
+            message = "it was abandoned by its scope, which will look for what came of it"
+            return Failure(ticket.key, FailureKind.UNKNOWN_EFFECT, message, sent=True)
+
+        return flight.outcome
+
+    async def _settle(
+        self,
+        ticket: Ticket,
+        account: Account,
+        failure: Failure,
+        before: Collection[str] | None,
+    ) -> Outcome[str]:
+        """Look for the session of a launch whose answer told nothing."""
+        if before is not None:
+            found = await self._search(ticket, before)
+            if found is not None:
+                await account.arrived(ticket, found.id)
+                return Success(ticket.key, found.id)
+
+        if ticket.answered and before is not None:
+            # The server is done with it and nothing has come of it.
+            await account.settled(ticket)
+            return evolve(failure, message=f"{failure.message} (and no session came of it)")
+
+        message = (
+            f"a session named {ticket.name} may have been made all the same: {failure.message}"
         )
+        return evolve(failure, kind=FailureKind.UNKNOWN_EFFECT, message=message)
+
+    async def _search(self, ticket: Ticket, before: Collection[str]) -> SessionInfo | None:
+        """List again and again until the session is there, or the time to settle is over."""
+        pause, deadline = _FIRST_PAUSE, anyio.current_time() + self._limits.settle
+        while True:
+            now = anyio.current_time()
+            found = await self._look(ticket, before, now)
+            if found is not None or now >= deadline:
+                return found
+
+            await anyio.sleep(min(pause, max(0.0, deadline - anyio.current_time())))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _look(
+        self, ticket: Ticket, before: Collection[str], since: float
+    ) -> SessionInfo | None:
+        try:
+            sessions = (await self._lister.listed(since)).sessions
+        except RequestError:
+            return None
+
+        named = [info for info in sessions.values() if info.name == ticket.name]
+        new = [info for info in named if info.id not in before]
+        # Two new ones of one name: somebody else launches it too, and nobody can tell which is
+        # whose.
+        return new[0] if len(new) == 1 else None
+
+
+@final
+@define(eq=False)
+class Flight:
+    """A create request that goes its way, whatever becomes of its caller.
+
+    Attributes:
+        engine: sends it.
+        limits: how long it may take.
+        ticket: what is launched.
+        account: who answers for it.
+        landed: set when its account knows what came of it.
+        outcome: what came of it; None if it never left, or was abandoned and got no answer.
+    """
+
+    engine: Engine
+    limits: Limits
+    ticket: Ticket
+    account: Account
+    landed: anyio.Event = field(factory=anyio.Event)
+    outcome: Outcome[str] | None = None
+    _shield: anyio.CancelScope = field(factory=lambda: anyio.CancelScope(shield=True))
+    _abandoned: bool = False
+
+    def abandon(self, grace: float) -> None:
+        """Give the answer *grace* seconds more; a request that has not left yet never does."""
+        self._abandoned = True
+        self._shield.deadline = min(self._shield.deadline, anyio.current_time() + grace)
+
+    async def run(self, places: AsyncExitStack) -> None:
+        """Send, and tell the account before anybody else."""
+        try:
+            async with places:
+                with self._shield:
+                    await self._send()
+            # The account takes its own time to write down what is known.
+            with anyio.CancelScope(shield=True):
+                await self._tell()
+        finally:
+            self.account.flights.discard(self)
+            self.landed.set()
+
+    async def _send(self) -> None:
+        key = self.ticket.key
+        try:
+            if not self._abandoned:
+                await self.account.departing(self.ticket)
+        except OSError as error:
+            message = f"nothing was sent, because it could not be written down first: {error}"
+            self.outcome = Failure(key, FailureKind.INTERNAL, message, attempts=0)
+            return
+
+        if not self._abandoned:
+            self.ticket.sent = anyio.current_time()
+            create = _operations.create(self.limits, self.ticket.launch)
+            self.outcome = await self.engine.exchange(create, key)
+
+    async def _tell(self) -> None:
+        ticket, outcome = self.ticket, self.outcome
+        ticket.ended = anyio.current_time()
+        if isinstance(outcome, Success):
+            await self.account.arrived(ticket, outcome.value)
+        elif ticket.sent is None or (outcome and not self._is_doubtful(outcome)):
+            await self.account.settled(ticket)
+        else:
+            ticket.answered = outcome is not None and outcome.status not in _NO_ANSWER
+            await self.account.doubtful(ticket)
+
+    def _is_doubtful(self, failure: Failure) -> bool:
+        return failure.sent and failure.kind in _DOUBTFUL

@@ -21,8 +21,8 @@ class Snapshot:
     """All sessions of one list.
 
     Attributes:
-        began: when its request began, on the clock of the event loop. What was done before that shows in
-            it; of what was done since, its silence proves nothing.
+        began: when its request began, on the clock of the event loop. What was done before that
+            shows in it; of what was done since, its silence proves nothing.
         sessions: the sessions by their ids.
     """
 
@@ -43,8 +43,8 @@ class _Flight:
 class Lister:
     """Shares lists among tasks: those who ask at the same time are served by one request.
 
-    On the server a list costs as much as a question about one session, so whoever watches, verifies or
-    looks for something asks here.
+    On the server a list costs as much as a question about one session, so whoever watches,
+    verifies or looks for something asks here.
 
     Args:
         engine: sends the requests.

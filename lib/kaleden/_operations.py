@@ -9,7 +9,7 @@ from kaleden import _wire
 from kaleden._engine import Keys, Operation
 from kaleden._outcomes import Outcomes
 from kaleden._policy import Limits
-from kaleden._wire import Event, Launch, Listing, SessionInfo
+from kaleden._wire import Event, Launch, SessionInfo
 
 Ids: TypeAlias = (
     str
@@ -56,18 +56,7 @@ def destroy(limits: Limits) -> Operation[bool]:
     return Operation("destroy", _wire.build_destroy, _wire.parse_done, limits.timeout)
 
 
-def create(limits: Limits, launches: dict[str, Launch]) -> Operation[str]:
-    """Launch one session, by its name in *launches*."""
-    return Operation(
-        "create",
-        lambda name: _wire.build_create(launches[name]),
-        _wire.parse_create,
-        limits.create_timeout,
-        workers=limits.create_concurrency,
-        idempotent=False,
-    )
-
-
-def fetch(limits: Limits) -> Operation[Listing]:
-    """List all of the user's sessions, desktop applications apart."""
-    return Operation("fetch", lambda _: _wire.build_list(), _wire.parse_list, limits.timeout)
+def create(limits: Limits, launch: Launch) -> Operation[str]:
+    """Launch one session."""
+    request = _wire.build_create(launch)
+    return Operation("create", lambda _: request, _wire.parse_create, limits.create_timeout)

@@ -32,9 +32,13 @@ class Limits:
         create_timeout: seconds for one attempt of a create; a busy server takes 60 to 90 for it.
         concurrency: requests in flight at once.
         create_concurrency: creates in flight at once, within `concurrency`.
+        settle: seconds in which a create whose answer was lost may still show up in a list.
+        create_grace: seconds that a create whose caller was cancelled has for its answer.
     """
 
     timeout: float = field(default=30.0, validator=_seconds)
     create_timeout: float = field(default=180.0, validator=_seconds)
     concurrency: int = field(default=32, validator=_count)
     create_concurrency: int = field(default=8, validator=_count)
+    settle: float = field(default=10.0, validator=_seconds)
+    create_grace: float = field(default=10.0, validator=_seconds)

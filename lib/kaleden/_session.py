@@ -7,24 +7,21 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar, final
 
-from kaleden import _operations, _wire
-from kaleden._client import Client
+from kaleden import _operations
 from kaleden._connect import connect
+from kaleden._create import launch_plain
 from kaleden._destroy import destroy, name_matcher
-from kaleden._launch import launch, read_spec
 from kaleden._operations import Ids, as_keys
 from kaleden._outcomes import Outcomes, Success
+from kaleden._queries import Queries
+from kaleden._scope import OnSuccess, Scope
 from kaleden._stream import Streams
+from kaleden._ticket import read_spec
 from kaleden._wire import (
-    Availability,
-    Context,
     Event,
-    Image,
     Kind,
-    Listing,
     SessionInfo,
     SessionSpec,
-    Stats,
     Status,
 )
 
@@ -34,7 +31,7 @@ logger = logging.getLogger("kaleden")
 
 
 @final
-class AsyncSession(Client):
+class AsyncSession(Queries):
     """A client of one Skaha server: ``async with AsyncSession(url, token) as session: ...``.
 
     It works the same under asyncio and trio, and belongs to the event loop in which it was entered.
@@ -55,7 +52,11 @@ class AsyncSession(Client):
         timeout: seconds for one attempt of a request, from its turn to the last byte of the reply.
         create_timeout: the same for a create; a busy server takes 60 to 90 seconds for one.
         concurrency: requests in flight at once.
-        create_concurrency: creates of one call in flight at once, within *concurrency*.
+        create_concurrency: creates in flight at once, within *concurrency*.
+        settle: seconds in which a session whose create was not answered is looked for in lists.
+        create_grace: seconds that a create whose caller was cancelled has for its answer.
+        ledger: a file in which scopes and `run` write down what they launch before they launch it,
+            so that `reap` can end what a killed process left; None for none.
         transport: what carries the requests, instead of HTTP to *url*; the caller opens and closes
             it.
 
@@ -66,32 +67,7 @@ class AsyncSession(Client):
     @property
     def stream(self) -> Streams:
         """The operations that hand on each outcome as soon as it is known; see `Streams`."""
-        return Streams(self._engine, self._limits)
-
-    async def fetch(
-        self, kind: str | None = None, status: str | None = None, view: str | None = None
-    ) -> list[SessionInfo]:
-        """List the sessions of the user, all in one request.
-
-        Args:
-            kind: only this kind, such as ``"headless"``. Applications of desktops are listed only
-                if asked for with ``"desktop-app"``.
-            status: only this status, such as ``"Running"``.
-            view: ``"interactive"`` leaves out headless sessions; ``"all"`` lists everybody's, with
-                no more than user, kind, status and start time of each.
-
-        Returns:
-            The sessions in the server's order; empty if there are none.
-
-        Raises:
-            InvalidRequest: an argument is none that the server knows.
-            RequestError: the request failed.
-
-        Cancellation:
-            The request is given up; it changes nothing on the server.
-        """
-        request = _wire.build_list(kind, status, view)
-        return _sessions(await self._ask("fetch", request, _wire.parse_list))
+        return Streams(self._rooms)
 
     async def info(self, ids: Ids) -> Outcomes[SessionInfo]:
         """Read what the server tells of each session.
@@ -211,7 +187,20 @@ class AsyncSession(Client):
             env=env or {},
             replicas=replicas,
         )
-        return await launch(self._engine, self._limits, spec)
+        return await launch_plain(self._rooms.launcher, spec)
+
+    def scope(self, *, grace: float = 30.0, on_success: OnSuccess = "destroy") -> Scope:
+        """Make a block that owns what is launched in it: ``async with session.scope() as scope``.
+
+        Args:
+            grace: seconds that leaving the block may take, at most, to end what it owns.
+            on_success: ``"destroy"`` ends the sessions also if the block ended well; ``"release"``
+                lets them live then, and ends them only on an error or a cancellation.
+
+        Returns:
+            A `Scope`, to be entered.
+        """
+        return Scope(self._rooms, grace, on_success)
 
     async def renew(self, ids: Ids) -> Outcomes[bool]:
         """Put off the expiry of each session, as far as the server's own rules allow.
@@ -248,7 +237,7 @@ class AsyncSession(Client):
             Requests on their way are given up; any of the sessions may be destroyed or not. Calling
             it again with the same ids is safe.
         """
-        return await destroy(self._engine, self._limits, as_keys(ids))
+        return await destroy(self._engine, self._rooms.lister, self._limits, as_keys(ids))
 
     async def destroy_with(
         self,
@@ -297,96 +286,6 @@ class AsyncSession(Client):
             No further page is opened.
         """
         return await connect(self._engine, self._limits, as_keys(ids))
-
-    async def apps(self, session: str | SessionInfo) -> list[SessionInfo]:
-        """List the applications that run in a desktop session.
-
-        Args:
-            session: the desktop.
-
-        Returns:
-            One `SessionInfo` per application, each with its ``app_id``.
-
-        Raises:
-            InvalidRequest: that cannot be a session's id.
-            RequestError: the request failed.
-
-        Cancellation:
-            The request is given up; it changes nothing on the server.
-        """
-        key = session.id if isinstance(session, SessionInfo) else session
-        listing = await self._ask("apps", _wire.build_apps(key), _wire.parse_list)
-        # The server lists the applications of all the user's desktops, whichever was asked for.
-        return [app for app in _sessions(listing) if app.id == key]
-
-    async def stats(self) -> Stats:
-        """Read how much of the platform's cores, memory and GPUs is requested.
-
-        Raises:
-            RequestError: the request failed; of kind ``unavailable`` if the server has no metrics
-                now.
-
-        Cancellation:
-            The request is given up; it changes nothing on the server.
-        """
-        return await self._ask("stats", _wire.build_stats(), _wire.parse_stats)
-
-    async def images(self, kind: str | None = None) -> list[Image]:
-        """List the images that sessions can be launched from.
-
-        Args:
-            kind: only those for this kind of session.
-
-        Raises:
-            InvalidRequest: the server knows no such kind.
-            RequestError: the request failed.
-
-        Cancellation:
-            The request is given up; it changes nothing on the server.
-        """
-        return list(await self._ask("images", _wire.build_images(kind), _wire.parse_images))
-
-    async def context(self) -> Context:
-        """Read what a session may ask for: the choices of cores, memory and GPUs, and the limits.
-
-        Raises:
-            RequestError: the request failed.
-
-        Cancellation:
-            The request is given up; it changes nothing on the server.
-        """
-        return await self._ask("context", _wire.build_context(), _wire.parse_context)
-
-    async def repositories(self) -> list[str]:
-        """List the registries whose images the server accepts, by host name.
-
-        Raises:
-            RequestError: the request failed.
-
-        Cancellation:
-            The request is given up; it changes nothing on the server.
-        """
-        request = _wire.build_repositories()
-        return list(await self._ask("repositories", request, _wire.parse_repositories))
-
-    async def availability(self) -> Availability:
-        """Read whether the server says of itself that it is available; no credentials are needed.
-
-        Raises:
-            RequestError: the request failed.
-
-        Cancellation:
-            The request is given up; it changes nothing on the server.
-        """
-        request = _wire.build_availability()
-        return await self._ask("availability", request, _wire.parse_availability)
-
-
-def _sessions(listing: Listing) -> list[SessionInfo]:
-    if listing.malformed:
-        logger.warning("the list has elements that are no sessions: %r", listing.malformed[:3])
-
-    return list(listing.sessions)
 
 
 def _told(what: str, outcomes: Outcomes[T]) -> Outcomes[T]:

@@ -6,10 +6,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias, TypeVar, final
 
 from kaleden import _operations
-from kaleden._engine import Engine, OutcomeStream
+from kaleden._engine import OutcomeStream
 from kaleden._operations import Ids, as_keys
-from kaleden._policy import Limits
-from kaleden._wire import Event, SessionInfo
+from kaleden._rooms import Rooms
+from kaleden._watch import Progress, Until
+from kaleden._wire import TERMINAL, Event, SessionInfo
 
 T = TypeVar("T")
 Results: TypeAlias = AbstractAsyncContextManager[OutcomeStream[T]]
@@ -32,11 +33,12 @@ class Streams:
         and frees its places at once. The outcomes taken before are valid.
     """
 
-    __slots__ = ("_engine", "_limits")
+    __slots__ = ("_engine", "_limits", "_watcher")
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
-        self._engine = engine
-        self._limits = limits
+    def __init__(self, rooms: Rooms) -> None:
+        self._engine = rooms.engine
+        self._limits = rooms.limits
+        self._watcher = rooms.watcher
 
     def info(self, ids: Ids) -> Results[SessionInfo]:
         """Stream what the server tells of each session; see `AsyncSession.info`."""
@@ -53,3 +55,16 @@ class Streams:
     def renew(self, ids: Ids) -> Results[bool]:
         """Stream the renewal of each session; see `AsyncSession.renew`."""
         return self._engine.stream(_operations.renew(self._limits), as_keys(ids))
+
+    def wait(
+        self,
+        ids: Ids,
+        until: Until = TERMINAL,
+        *,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Results[SessionInfo]:
+        """Stream each session as it gets where it was waited for; see `AsyncSession.wait`."""
+        return self._watcher.stream(
+            as_keys(ids), until, pending_timeout=pending_timeout, progress=progress
+        )

@@ -1,8 +1,8 @@
-"""A task group whose lone error comes out as itself."""
+"""Task groups: one whose lone error comes out as itself, and one that cancellation cannot stop."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -36,6 +36,32 @@ async def open_task_group() -> AsyncGenerator[TaskGroup]:
     # Raised out here, so that the group does not become the error's context.
     if error is not None:
         raise error
+
+
+async def run_shielded(work: Callable[[], Awaitable[None]], grace: float) -> bool:
+    """Run *work*, whatever is cancelled meanwhile, for at most *grace* seconds.
+
+    It runs in a child task: a shield in the host's own would not hold off asyncio's native
+    cancellation.
+
+    Returns:
+        Whether the work came to its end.
+
+    Cancellation:
+        Is raised once the work has ended or its time is over.
+    """
+    finished = False
+
+    async def body() -> None:
+        nonlocal finished
+        with anyio.move_on_after(grace, shield=True):
+            await work()
+            finished = True
+
+    async with open_task_group() as group:
+        group.start_soon(body)
+
+    return finished
 
 
 def _with(

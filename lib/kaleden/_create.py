@@ -1,0 +1,65 @@
+"""Launching sessions that nobody owns: the plain `create`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from functools import partial
+from typing import final
+
+from anyio.abc import TaskGroup
+
+from kaleden._launch import Flight, Launcher
+from kaleden._outcomes import Outcomes
+from kaleden._tasks import open_task_group
+from kaleden._ticket import Ticket, plain_tickets
+from kaleden._wire import SessionSpec
+
+logger = logging.getLogger("kaleden")
+
+
+@final
+class _Plain:
+    """The account of a launch that nobody owns: it remembers, for a word in the log."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self.group = group
+        self.flights: set[Flight] = set()
+        self.created: dict[str, str] = {}
+        self.doubts: dict[str, Ticket] = {}
+
+    async def departing(self, ticket: Ticket) -> None:
+        """Nothing is written down for sessions that are meant to stay."""
+
+    async def arrived(self, ticket: Ticket, session: str) -> None:
+        self.created[ticket.name] = session
+        self.doubts.pop(ticket.name, None)
+
+    async def doubtful(self, ticket: Ticket) -> None:
+        self.doubts[ticket.name] = ticket
+
+    async def settled(self, ticket: Ticket) -> None:
+        self.doubts.pop(ticket.name, None)
+
+
+async def launch_plain(
+    launcher: Launcher, spec: SessionSpec, keys: Collection[str] | None = None
+) -> Outcomes[str]:
+    """Launch every replica of *spec*, or only those named by *keys*, under the user's own names."""
+    tickets = [ticket for ticket in plain_tickets(spec) if keys is None or ticket.key in keys]
+    account: _Plain | None = None
+    try:
+        async with open_task_group() as group:
+            account = _Plain(group)
+            outcomes = await launcher.launch(tickets, account)
+    except BaseException:
+        if account is not None and (account.created or account.doubts):
+            logger.warning(
+                "a launch was interrupted: sessions %s were created and are yours to destroy; "
+                "sessions with the names %s may have been",
+                sorted(account.created.values()),
+                sorted(account.doubts),
+            )
+        raise
+
+    return Outcomes("create", outcomes, again=partial(launch_plain, launcher, spec))

@@ -1,0 +1,45 @@
+"""What an open client is made of."""
+
+from __future__ import annotations
+
+from typing import final
+
+from attrs import frozen
+
+from kaleden._engine import Engine
+from kaleden._launch import Launcher
+from kaleden._ledger import Ledger
+from kaleden._lister import Lister
+from kaleden._policy import Limits
+from kaleden._watch import Watcher
+from kaleden._wire import Kind
+
+
+@final
+@frozen
+class Rooms:
+    """The parts of one open client, for the operations that need several of them.
+
+    Attributes:
+        engine: sends requests.
+        lister: shares lists.
+        launcher: launches.
+        watcher: waits.
+        limits: how many at once, and for how long.
+        ledger: where launches are written down, if anywhere.
+    """
+
+    engine: Engine
+    lister: Lister
+    launcher: Launcher
+    watcher: Watcher
+    limits: Limits
+    ledger: Ledger | None = None
+
+
+def open_rooms(engine: Engine, limits: Limits, ledger: Ledger | None = None) -> Rooms:
+    """Make the parts of a client around its engine."""
+    lister = Lister(engine, limits)
+    launcher = Launcher(engine, lister, limits)
+    watcher = Watcher(lister, Lister(engine, limits, Kind.DESKTOP_APP), engine, limits)
+    return Rooms(engine, lister, launcher, watcher, limits, ledger)

@@ -1,0 +1,357 @@
+"""Ownership: a block of code, and the sessions that cannot outlive it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal, Self, TypeAlias, final
+
+import anyio
+import anyio.lowlevel
+from anyio import AsyncContextManagerMixin
+from anyio.abc import TaskGroup
+from attrs import frozen
+
+from kaleden._destroy import destroy
+from kaleden._errors import ConfigurationError, RequestError, ScopeClosed, ScopeError
+from kaleden._launch import Flight
+from kaleden._outcomes import Outcomes
+from kaleden._rooms import Rooms
+from kaleden._tasks import open_task_group, run_shielded
+from kaleden._ticket import Ticket, read_spec, token_tickets
+from kaleden._wire import Kind, SessionInfo, SessionSpec
+
+logger = logging.getLogger("kaleden")
+
+OnSuccess: TypeAlias = Literal["destroy", "release"]
+Members: TypeAlias = str | SessionInfo | Outcomes[Any] | Iterable[str | SessionInfo]
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 4.0
+"""Seconds between two rounds of a clean-up that did not end everything."""
+
+_SILENCE: Final = 1.0
+"""Seconds of a clean-up after which it says what it does, lest somebody interrupts it."""
+
+
+@final
+@frozen
+class ScopeStatistics:
+    """The state of a `Scope`.
+
+    Attributes:
+        owned: sessions that it will end.
+        launching: creates that are on their way.
+        doubtful: creates whose answer told nothing, and whose session was not found yet.
+    """
+
+    owned: int
+    launching: int
+    doubtful: int
+
+
+@final
+class Scope(AsyncContextManagerMixin):
+    """Owns the sessions that are launched in it: ``async with session.scope() as scope: ...``.
+
+    However the block is left, by its end, an error, a deadline or a cancellation, first no more is
+    launched; then the answers to creates that have left are awaited, launches in doubt are looked
+    for, and all that is owned is destroyed, and verified by a list. That runs shielded, and takes
+    at most *grace* seconds. What was in flight is raised again. If anything could be left, a
+    `ScopeError` names it: raised if the block ended well, else put on the exception as a note, and
+    kept in `error` and in the log.
+
+    A scope may be used by any task of its client's event loop while its block is open, nested, and
+    put on an ``AsyncExitStack``. The names of its sessions end in a token of their own, by which a
+    launch whose answer was lost is found.
+
+    Attributes:
+        error: after the block, what may be left; None if nothing.
+    """
+
+    def __init__(self, rooms: Rooms, grace: float, on_success: OnSuccess) -> None:
+        if not grace > 0:
+            raise ConfigurationError(f"grace is a number of seconds above 0, not {grace!r}")
+
+        if on_success not in {"destroy", "release"}:
+            raise ConfigurationError("on_success is 'destroy' or 'release'")
+
+        self.error: ScopeError | None = None
+        self.flights: set[Flight] = set()
+        self.group: TaskGroup
+        self._rooms = rooms
+        self._grace = grace
+        self._on_success = on_success
+        self._calls: set[anyio.CancelScope] = set()
+        self._open = False
+        # The owned sessions, each with the token that the ledger knows it by.
+        self._owned: dict[str, str] = {}
+        self._doubts: dict[str, Ticket] = {}
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        self._rooms.engine.check()
+        async with open_task_group() as self.group:
+            self._open = True
+            try:
+                yield self
+            except BaseException as error:
+                await self._leave(error)
+                raise
+            await self._leave(None)
+
+    # --- what users call -------------------------------------------------------------------------
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the sessions that the scope owns now."""
+        return list(self._owned)
+
+    def statistics(self) -> ScopeStatistics:
+        """Tell the scope's state now."""
+        return ScopeStatistics(len(self._owned), len(self.flights), len(self._doubts))
+
+    def __repr__(self) -> str:
+        state = self.statistics()
+        doubts = f", {state.doubtful} in doubt" if state.doubtful else ""
+        closed = "" if self._open else " (closed)"
+        return f"<Scope owns {state.owned}, {state.launching} launching{doubts}{closed}>"
+
+    async def create(
+        self,
+        name: str | SessionSpec,
+        image: str | None = None,
+        cores: float | None = None,
+        ram: int | None = None,
+        kind: str = Kind.HEADLESS,
+        gpu: int | None = None,
+        cmd: str | None = None,
+        args: str | Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        replicas: int = 1,
+    ) -> Outcomes[str]:
+        """Launch sessions that end with the scope.
+
+        The arguments are those of `AsyncSession.create`; the names may have 54 characters, replica
+        numbers included, since nine more are put after them. One specification never becomes two
+        sessions.
+
+        Returns:
+            The id of each new session, by its name without the token. A failure of kind
+            ``unknown_effect`` means that no answer came and that no such session was listed until
+            `settle` seconds after the request; the scope looks for it again when it is left.
+
+        Raises:
+            InvalidRequest: an argument cannot work; nothing was sent.
+            ScopeClosed: the scope's block was left.
+
+        Cancellation:
+            Nothing more is sent. Creates that have left are awaited in the background, and whatever
+            comes of them belongs to the scope.
+        """
+        parts = {
+            "cores": cores,
+            "ram": ram,
+            "kind": kind,
+            "gpus": gpu,
+            "cmd": cmd,
+            "args": args,
+            "env": env or {},
+            "replicas": replicas,
+        }
+        return await self._launch(read_spec(name, image, **parts))
+
+    async def adopt(self, ids: Members) -> None:
+        """Take over sessions that were launched elsewhere: they will end with the scope.
+
+        Raises:
+            ScopeClosed: the scope's block was left.
+
+        Cancellation:
+            The sessions are adopted all the same.
+        """
+        self._check_open()
+        for key in _ids(ids):
+            self._owned.setdefault(key, key)
+        await anyio.lowlevel.checkpoint()
+
+    async def release(self, ids: Members) -> None:
+        """Let sessions outlive the scope, on purpose: they are the caller's to end.
+
+        Cancellation:
+            The sessions are released all the same.
+        """
+        released = [self._owned.pop(key) for key in _ids(ids) if key in self._owned]
+        await self._write_ended(released)
+        await anyio.lowlevel.checkpoint()
+
+    # --- what a launch tells (`Account`) ---------------------------------------------------------
+
+    async def departing(self, ticket: Ticket) -> None:
+        """Write down that a request is about to leave."""
+        if self._rooms.ledger is not None:
+            await self._rooms.ledger.launching({_token(ticket): ticket.name})
+
+    async def arrived(self, ticket: Ticket, session: str) -> None:
+        """Own a session, before its launcher hears of it."""
+        self._doubts.pop(ticket.name, None)
+        self._owned[session] = _token(ticket)
+        if self._rooms.ledger is not None:
+            try:
+                await self._rooms.ledger.launched(_token(ticket), session)
+            except OSError as error:
+                logger.error("session %s is missing in the ledger: %s", session, error)  # noqa: TRY400
+
+    async def doubtful(self, ticket: Ticket) -> None:
+        """Keep in mind a request whose answer told nothing."""
+        self._doubts[ticket.name] = ticket
+
+    async def settled(self, ticket: Ticket) -> None:
+        """Forget a launch that made no session."""
+        self._doubts.pop(ticket.name, None)
+        if ticket.sent is not None:
+            await self._write_ended([_token(ticket)])
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _launch(
+        self, spec: SessionSpec, keys: Collection[str] | None = None
+    ) -> Outcomes[str]:
+        """Launch *spec*, or only the replicas named by *keys*."""
+        self._check_open()
+        tickets = [ticket for ticket in token_tickets(spec) if keys is None or ticket.key in keys]
+
+        async def again(failed: Sequence[str]) -> Outcomes[str]:
+            return await self._launch(spec, failed)
+
+        with anyio.CancelScope() as call:
+            self._calls.add(call)
+            try:
+                outcomes = await self._rooms.launcher.launch(tickets, self)
+                return Outcomes("create", outcomes, again=again)
+            finally:
+                self._calls.discard(call)
+
+        raise ScopeClosed("the scope was left while it launched")
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ScopeClosed("use a scope inside its `async with` block")
+
+    async def _leave(self, error: BaseException | None) -> None:
+        self._open = False
+        for call in self._calls:
+            call.cancel()
+        for flight in self.flights:
+            # A third, so that time is left to end what the answers tell of.
+            flight.abandon(min(self._rooms.limits.create_grace, self._grace / 3))
+
+        keep = error is None and self._on_success == "release"
+        try:
+            await run_shielded(self._release_all if keep else self._end, self._grace)
+        except BaseException as interruption:
+            self._reckon(interruption)
+            raise
+        self._reckon(error)
+
+    def _reckon(self, error: BaseException | None) -> None:
+        """Name what may be left; never in the place of what was in flight."""
+        if not self._owned and not self._doubts:
+            return
+
+        self.error = ScopeError(tuple(self._owned), tuple(self._doubts))
+        logger.error("%s", self.error)
+        if error is None:
+            raise self.error
+
+        error.add_note(str(self.error))
+
+    async def _release_all(self) -> None:
+        """Let everything live, once it is known what there is."""
+        await self._land()
+        await self._resolve()
+        await self.release(self.ids)
+        self._doubts.clear()
+
+    async def _end(self) -> None:
+        """End everything, again and again until a list shows that it is gone."""
+        async with open_task_group() as group:
+            group.start_soon(self._say_what_takes_long)
+            await self._land()
+            pause = _FIRST_PAUSE
+            while not await self._end_once():
+                await anyio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            group.cancel_scope.cancel()
+
+    async def _say_what_takes_long(self) -> None:
+        await anyio.sleep(_SILENCE)
+        count = len(self._owned) + len(self._doubts) + len(self.flights)
+        logger.warning("ending %d sessions, up to %g seconds", count, self._grace)
+
+    async def _land(self) -> None:
+        for flight in tuple(self.flights):
+            await flight.landed.wait()
+
+    async def _end_once(self) -> bool:
+        """Destroy what is there; tell whether that is all."""
+        await self._resolve()
+        if self._owned:
+            rooms = self._rooms
+            outcomes = await destroy(rooms.engine, rooms.lister, rooms.limits, self.ids)
+            await self._write_ended([self._owned.pop(key) for key in outcomes.successes])
+        return not self._owned and not self._doubts
+
+    async def _resolve(self) -> None:
+        """Look for the sessions of launches in doubt, and forget doubts that time has answered."""
+        if not self._doubts:
+            return
+
+        now = anyio.current_time()
+        try:
+            sessions = (await self._rooms.lister.listed(now)).sessions
+        except RequestError:
+            return
+
+        for info in sessions.values():
+            ticket = self._doubts.get(info.name)
+            if ticket is not None:
+                await self.arrived(ticket, info.id)
+                # A repeated name would be two sessions of one launch: both are to end.
+                self._doubts[info.name] = ticket
+        listed = {info.name for info in sessions.values()}
+        for name, ticket in tuple(self._doubts.items()):
+            if name in listed:
+                del self._doubts[name]
+            elif self._is_over(ticket, now):
+                await self.settled(ticket)
+
+    def _is_over(self, ticket: Ticket, now: float) -> bool:
+        """Whether a launch that is not listed by *now* will not be any more."""
+        assert ticket.ended is not None  # noqa: S101  # it landed
+        limits = self._rooms.limits
+        # Without an answer the server may still be at work, for as long as a create takes at most.
+        wait = limits.settle if ticket.answered else limits.create_timeout
+        return now >= ticket.ended + wait
+
+    async def _write_ended(self, tokens: Collection[str]) -> None:
+        if self._rooms.ledger is not None and tokens:
+            try:
+                await self._rooms.ledger.ended(tokens)
+            except OSError as error:
+                logger.error("the end of %s is missing in the ledger: %s", tokens, error)  # noqa: TRY400
+
+
+def _token(ticket: Ticket) -> str:
+    assert ticket.token is not None  # noqa: S101  # scopes launch with tokens only
+    return ticket.token
+
+
+def _ids(members: Members) -> list[str]:
+    if isinstance(members, str | SessionInfo):
+        members = [members]
+    elif isinstance(members, Outcomes):
+        return members.ids
+
+    return [member.id if isinstance(member, SessionInfo) else member for member in members]

@@ -1,0 +1,339 @@
+"""A block of code and the sessions that cannot outlive it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from support import PLAIN_BACKENDS
+
+pytest.importorskip("anycorn")
+
+import kaleden
+from kaleden import FailureKind, ScopeError
+from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
+
+IMAGE = "skaha/astroml:latest"
+
+Scenario = Callable[[MemoryTransport, kaleden.AsyncSession], Awaitable[None]]
+
+
+@asynccontextmanager
+async def world(
+    *faults: Fault, session: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[tuple[MemoryTransport, kaleden.AsyncSession]]:
+    async with (
+        MemoryTransport(faults=FaultPlan(faults), **options) as transport,
+        kaleden.AsyncSession(transport=transport, **(session or {})) as client,
+    ):
+        yield transport, client
+
+
+@pytest.fixture(params=PLAIN_BACKENDS)
+def play(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Run a scenario in virtual time, on a platform with faults."""
+
+    def play(scenario: Scenario, *faults: Fault, **options: Any) -> None:
+        async def main() -> None:
+            async with world(*faults, **options) as (transport, client):
+                await scenario(transport, client)
+
+        run_virtual(main, backend=request.param)
+
+    return play
+
+
+Play = Callable[..., None]
+
+
+def test_what_a_scope_launches_is_gone_when_it_is_left(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            created = await scope.create("fits", IMAGE, replicas=5)
+            assert [f"fits-{n}" for n in range(1, 6)] == [outcome.key for outcome in created]
+            assert set(created.ids) == set(scope.ids)
+            assert 5 == len(transport.sessions())
+            assert "<Scope owns 5, 0 launching>" == repr(scope)
+        assert [] == transport.sessions()
+        assert scope.error is None
+        assert "<Scope owns 0, 0 launching (closed)>" == repr(scope)
+
+    play(scenario)
+
+
+def test_names_end_in_a_token_of_their_own(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            await scope.create("x" * 52, IMAGE, replicas=2)
+            names = [name for name in transport.created if name.startswith("x" * 52)]
+            assert {63} == {len(name) for name in names}
+            assert 2 == len({name[-8:] for name in names})
+            with pytest.raises(kaleden.InvalidRequest, match="63"):
+                await scope.create("x" * 55, IMAGE)
+
+    play(scenario)
+
+
+def test_an_error_in_the_block_comes_out_as_itself_after_the_clean_up(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        error = ExceptionGroup("mine", [ValueError("inner")])
+        with pytest.raises(ExceptionGroup, match="mine") as caught:
+            async with session.scope() as scope:
+                await scope.create("fits", IMAGE)
+                raise error
+        assert error is caught.value
+        assert not hasattr(error, "__notes__")
+        assert [] == transport.sessions()
+
+    play(scenario)
+
+
+def test_a_deadline_in_the_middle_of_a_launch_leaves_nothing(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        for tenths in range(12):
+            with anyio.move_on_after(tenths / 10):
+                async with session.scope() as scope:
+                    await scope.create("fits", IMAGE, replicas=20)
+            await transport.settled()
+            assert [] == transport.sessions()
+            assert scope.error is None
+
+    play(scenario)
+
+
+def test_released_sessions_live_on_and_adopted_ones_end(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        before = await session.create("older", IMAGE, replicas=2)
+        async with session.scope() as scope:
+            created = await scope.create("fits", IMAGE, replicas=3)
+            await scope.release(created.ids[0])
+            await scope.adopt(before)
+            await scope.release("unknown1")
+            assert {*created.ids[1:], *before.ids} == set(scope.ids)
+        assert [created.ids[0]] == [session.id for session in transport.sessions()]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_sessions_may_stay_if_all_goes_well(play: Play, fails: bool) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        try:
+            async with session.scope(on_success="release") as scope:
+                await scope.create("fits", IMAGE, replicas=3)
+                if fails:
+                    raise ValueError("mine")
+        except ValueError:
+            assert fails
+        assert (0 if fails else 3) == len(transport.sessions())
+
+    play(scenario)
+
+
+def test_scopes_nest_and_go_on_a_stack(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with AsyncExitStack() as stack:
+            outer = await stack.enter_async_context(session.scope())
+            await outer.create("outer", IMAGE)
+            async with session.scope() as inner:
+                await inner.create("inner", IMAGE, replicas=2)
+            assert outer.ids == [session.id for session in transport.sessions()]
+        assert [] == transport.sessions()
+
+    play(scenario)
+
+
+def test_tasks_beside_the_block_may_launch_until_it_is_left(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        refused = 0
+
+        async def launch(scope: kaleden.Scope) -> None:
+            nonlocal refused
+            with pytest.raises(kaleden.ScopeClosed):
+                while True:
+                    await scope.create("beside", IMAGE, replicas=3)
+            refused += 1
+
+        async with anyio.create_task_group() as group:
+            async with session.scope() as scope:
+                for _ in range(3):
+                    group.start_soon(launch, scope)
+                await anyio.sleep(5)
+                assert scope.ids
+        assert 3 == refused
+        await transport.settled()
+        assert [] == transport.sessions()
+        with pytest.raises(kaleden.ScopeClosed):
+            await scope.adopt("abc")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [Trouble.RESET_AFTER, Trouble.ERROR_AFTER, Trouble.HALF_BODY, Trouble.STALL_AFTER],
+    ids=str,
+)
+def test_a_launch_whose_answer_is_lost_is_found_by_its_token(play: Play, trouble: Trouble) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            created = await scope.create("fits", IMAGE, replicas=5)
+            assert created.ok
+            assert 5 == len(transport.sessions())
+        assert {1} == set(transport.created.values())
+        assert [] == transport.sessions()
+
+    play(scenario, Fault(trouble, "create", nth=2), session={"create_timeout": 20})
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        (Trouble.RESET_BEFORE, FailureKind.UNKNOWN_EFFECT),
+        (Trouble.STALL, FailureKind.UNKNOWN_EFFECT),
+        (Trouble.ERROR_BEFORE, FailureKind.SERVER_ERROR),
+        (Trouble.REFUSED, FailureKind.CONNECT_FAILED),
+        (Trouble.BUSY, FailureKind.UNAVAILABLE),
+    ],
+    ids=str,
+)
+def test_a_launch_that_was_never_made_is_told_and_never_sent_again(
+    play: Play, trouble: Trouble, kind: FailureKind
+) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        error: ScopeError | None = None
+        try:
+            async with session.scope(grace=5) as scope:
+                created = await scope.create("fits", IMAGE, replicas=5)
+                assert {"fits-2": kind} == {k: f.kind for k, f in created.failures.items()}
+                assert 5 == transport.requests["create"]
+        except ScopeError as caught:
+            error = caught
+        assert [] == transport.sessions()
+        # Who got no answer cannot know that nothing will come of it.
+        assert (kind is FailureKind.UNKNOWN_EFFECT) == (error is not None)
+        if error is not None:
+            assert () == error.survivors
+            assert ["fits-2"] == [name[:6] for name in error.launches]
+            assert error is scope.error
+
+    one_by_one = {"create_concurrency": 1, "create_timeout": 20}
+    play(scenario, Fault(trouble, "create", nth=2), session=one_by_one)
+
+
+def test_failed_launches_can_be_tried_again_in_the_scope(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            created = await scope.create("fits", IMAGE, replicas=5)
+            assert ["fits-2"] == list(created.failures)
+            created = await created.retry_failed()
+            assert created.ok
+            assert set(created.ids) == set(scope.ids)
+        assert [] == transport.sessions()
+
+    play(scenario, Fault(Trouble.REFUSED, "create", nth=2), session={"create_concurrency": 1})
+
+
+def test_survivors_are_named(play: Play, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        with pytest.raises(ScopeError, match="may be left") as caught:
+            async with session.scope(grace=10) as scope:
+                created = await scope.create("fits", IMAGE, replicas=3)
+        assert set(created.ids) == set(caught.value.survivors)
+        assert {s.id for s in transport.sessions()} == set(caught.value.survivors)
+        assert caught.value is scope.error
+
+    play(scenario, Fault(Trouble.LIE, "destroy", probability=1), duration=10**6)
+    assert "may be left" in caplog.text
+
+
+def test_survivors_are_noted_on_what_was_in_flight(play: Play) -> None:
+    async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        with pytest.raises(ValueError, match="mine") as caught:
+            async with session.scope(grace=10) as scope:
+                await scope.create("fits", IMAGE)
+                raise ValueError("mine")
+        assert [str(scope.error)] == caught.value.__notes__
+        with anyio.CancelScope() as cancelled:
+            async with session.scope(grace=10) as scope:
+                await scope.create("fits", IMAGE)
+                cancelled.cancel()
+                await checkpoint()
+        assert cancelled.cancelled_caught
+        assert isinstance(scope.error, ScopeError)
+
+    play(scenario, Fault(Trouble.LIE, "destroy", probability=1), duration=10**6)
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.3, 5])
+def test_a_server_that_stalls_for_ever_is_left_within_the_grace(play: Play, moment: float) -> None:
+    async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        with anyio.CancelScope(deadline=moment):
+            async with session.scope(grace=30) as scope:
+                await scope.create("fits", IMAGE, replicas=20)
+        assert anyio.current_time() <= moment + 30 + 1
+        assert isinstance(scope.error, ScopeError)
+        assert 8 == len(scope.error.launches)
+        assert 0 == session.statistics().gate.in_flight
+
+    play(scenario, Fault(Trouble.STALL, probability=1))
+
+
+def test_a_long_clean_up_says_what_it_does(play: Play, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "kaleden")
+
+    async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            await scope.create("fits", IMAGE, replicas=98)
+
+    play(scenario, latency={"destroy": 3.0})
+    assert "ending 98 sessions, up to 30 seconds" in caplog.text
+    caplog.clear()
+    play(scenario)
+    assert "" == caplog.text
+
+
+def test_plain_create_finds_a_lost_launch_by_what_is_new(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        older = await session.create("fits", IMAGE, replicas=3)
+        created = await session.create("fits", IMAGE, replicas=3)
+        assert created.ok
+        assert set() == set(older.ids) & set(created.ids)
+        assert 6 == len(transport.sessions())
+
+    play(scenario, Fault(Trouble.RESET_AFTER, "create", nth=5))
+
+
+def test_creates_that_outlive_their_caller_still_count_as_in_flight(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            for _ in range(5):
+                with anyio.move_on_after(0.1):
+                    await scope.create("fits", IMAGE, replicas=20)
+            assert transport.max_in_flight <= 4
+        await transport.settled()
+        assert [] == transport.sessions()
+
+    play(scenario, session={"concurrency": 4, "create_concurrency": 4})
+
+
+def test_a_scope_error_is_data() -> None:
+    error = ScopeError(("abc",), ("fits-1-xyz",))
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (("abc",), ("fits-1-xyz",)) == (copied.survivors, copied.launches)
+        assert str(error) == str(copied)
+
+
+@pytest.mark.parametrize("arguments", [{"grace": 0}, {"grace": -1}, {"on_success": "keep"}])
+async def test_a_scope_that_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:
+    async with world() as (_, session):
+        with pytest.raises(kaleden.ConfigurationError):
+            session.scope(**arguments)
