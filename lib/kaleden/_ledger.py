@@ -184,8 +184,8 @@ class Ledger(AsyncContextManagerMixin):
         lines = encode(event, launches)
         if lines:
             await run_shielded(partial(self._commit, lines), math.inf)
-        else:
-            await checkpoint()
+        # A cancellation meanwhile is told now, on trio too.
+        await checkpoint()
 
     async def _commit(self, lines: bytes) -> None:
         """Put *lines* on the disk, with those of all who wait for the same."""

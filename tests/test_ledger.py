@@ -1,0 +1,647 @@
+"""The ledger: a line is whole or absent, on the disk in time, and never lost among writers."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaleden import _ledger_file
+from kaleden._errors import KaledenError
+from kaleden._ledger import Ledger
+from kaleden._ledger_file import (
+    Event,
+    LedgerError,
+    OpenLaunch,
+    append,
+    compact,
+    encode,
+    fold,
+    read_ledger,
+)
+from kaleden._owner import Owner
+
+SERVER = "https://ws-uv.canfar.net/skaha/v1"
+OWNER = Owner("login1", "3f9a", "boot", "pid:[1]", 100, "500", "a")
+OTHER = evolve(OWNER, client="b")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger"
+
+
+@pytest.fixture
+def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of the file at each flush to the disk."""
+    sizes: list[int] = []
+    fsync = os.fsync
+
+    def recorded(file: int) -> None:
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            sizes.append(os.fstat(file).st_size)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    return sizes
+
+
+def launch(token: str, session_id: str | None = None, owner: Owner = OWNER) -> OpenLaunch:
+    return OpenLaunch(token, f"fits-{token}", session_id, owner, SERVER, 1.5)
+
+
+def open_ids(path: Path) -> dict[str, str | None]:
+    return {found.token: found.session_id for found in read_ledger(path)}
+
+
+# --- what is written, and when ------------------------------------------------------------------
+
+
+async def test_a_launch_is_open_from_before_its_request_until_its_end(path: Path) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        await ledger.launching({"t1": "fits-t1"})
+        [opened] = read_ledger(path)
+        assert ("t1", "fits-t1", None, SERVER) == (
+            opened.token, opened.name, opened.session_id, opened.server,
+        )  # fmt: skip
+        await ledger.launched("t1", "abc")
+        assert [evolve(opened, session_id="abc")] == read_ledger(path)
+        await ledger.ended(["t1"])
+        assert [] == read_ledger(path)
+
+
+async def test_a_launch_names_its_owner(path: Path) -> None:
+    async with Ledger(path, SERVER) as one, Ledger(path, SERVER) as two:
+        await one.launching({"t1": "fits-t1"})
+        await two.launching({"t2": "fits-t2"})
+    first, second = (found.owner for found in read_ledger(path))
+    assert os.getpid() == first.pid
+    assert first != second
+    assert evolve(first, client=second.client) == second
+
+
+async def test_each_line_is_on_the_disk_before_its_call_returns(
+    path: Path, flushes: list[int]
+) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        calls: list[Callable[[], Awaitable[None]]] = [
+            lambda: ledger.launching({"t1": "fits-t1", "t2": "fits-t2"}),
+            lambda: ledger.launched("t1", "abc"),
+            lambda: ledger.ended(["t1", "t2"]),
+        ]
+        for call in calls:
+            before = len(flushes)
+            await call()
+            assert [path.stat().st_size] == flushes[before:]
+
+
+async def test_launches_at_the_same_time_share_a_flush(path: Path, flushes: list[int]) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        before = len(flushes)
+        async with anyio.create_task_group() as group:
+            for number in range(200):
+                group.start_soon(ledger.launching, {f"t{number}": f"fits-t{number}"})
+    assert 200 == len(read_ledger(path))
+    assert len(flushes) - before <= 3
+
+
+async def test_the_end_of_what_is_not_open_is_no_line(path: Path) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        await ledger.launching({"t1": "fits-t1"})
+        size = path.stat().st_size
+        await ledger.ended(["unknown"])
+        await ledger.ended([])
+        await ledger.launching({})
+        assert size == path.stat().st_size
+        await ledger.ended(["t1", "t1"])
+        await ledger.ended(["t1"])
+    assert 2 == len(path.read_bytes().splitlines())
+
+
+async def test_clients_that_chose_the_same_token_do_not_end_each_others_launch(path: Path) -> None:
+    async with Ledger(path, SERVER) as one, Ledger(path, SERVER) as two:
+        await one.launching({"same": "fits-same"})
+        await two.launching({"same": "fits-same"})
+        await one.ended(["same"])
+        assert 1 == len(read_ledger(path))
+        await two.launched("same", "abc")
+    assert {"same": "abc"} == open_ids(path)
+
+
+async def test_a_line_holds_these_things_and_no_others(path: Path) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        await ledger.launching({"t1": "fits-t1"})
+    line = json.loads(path.read_bytes())
+    assert {"event", "token", "name", "session_id", "owner", "server", "at"} == set(line)
+    assert {"host", "machine", "boot", "space", "pid", "started", "client"} == set(line["owner"])
+
+
+async def test_the_file_is_its_owners_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with Ledger(path, SERVER) as ledger:
+            await ledger.launching({"t1": "fits-t1"})
+            assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+            await ledger.compact()
+            assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    finally:
+        os.umask(before)
+
+
+async def test_a_ledger_stays_where_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with Ledger("ledger", SERVER) as ledger:
+        monkeypatch.chdir("/")
+        await ledger.launching({"t1": "fits-t1"})
+    assert {"t1": None} == open_ids(tmp_path / "ledger")
+
+
+async def test_a_ledger_that_was_deleted_is_made_again(path: Path) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        await ledger.launching({"t1": "fits-t1"})
+        path.unlink()
+        await ledger.launched("t1", "abc")
+    assert {"t1": "abc"} == open_ids(path)
+
+
+async def test_a_ledger_tells_its_state(path: Path) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        await ledger.launching({"t1": "fits-t1", "t2": "fits-t2"})
+        await ledger.ended(["t1"])
+        assert f"<Ledger {path}: 1 open>" == repr(ledger)
+
+
+# --- when it goes wrong -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [("missing/ledger", "No such file"), (".", "Is a directory"), ("pipe", "no ordinary file")],
+)
+async def test_a_ledger_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, where: str, words: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(LedgerError, match=words) as caught:
+        async with Ledger(tmp_path / where, SERVER):
+            pass
+    assert isinstance(caught.value, KaledenError)
+    assert isinstance(caught.value, OSError)
+
+
+def test_a_ledger_that_is_not_there_is_not_taken_for_an_empty_one(path: Path) -> None:
+    with pytest.raises(LedgerError, match="No such file"):
+        read_ledger(path)
+
+
+class FullDisk:
+    """Has room for some bytes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room: float = float("inf")
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, file: int, content: memoryview) -> int:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return self._write(file, content)
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._write(file, content[: int(min(self.room, len(content)))])
+        self.room -= written
+        return written
+
+
+async def test_all_who_shared_a_write_that_failed_are_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def try_to(ledger: Ledger, token: str) -> None:
+        with pytest.raises(LedgerError, match="No space left"):
+            await ledger.launching({token: token})
+        told.append(token)
+
+    async with Ledger(path, SERVER) as ledger:
+        FullDisk(monkeypatch).room = 0
+        async with anyio.create_task_group() as group:
+            for number in range(10):
+                group.start_soon(try_to, ledger, f"t{number}")
+    assert 10 == len(told)
+
+
+async def test_after_a_line_that_the_disk_took_half_of_the_next_is_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    async with Ledger(path, SERVER) as ledger:
+        disk.room = 40
+        with pytest.raises(LedgerError):
+            await ledger.launching({"t1": "fits-t1"})
+        disk.room = float("inf")
+        await ledger.launching({"t2": "fits-t2"})
+    assert {"t2": None} == open_ids(path)
+
+
+async def test_an_end_that_was_not_written_can_be_written_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    async with Ledger(path, SERVER) as ledger:
+        await ledger.launching({"t1": "fits-t1"})
+        disk.room = 0
+        with pytest.raises(LedgerError):
+            await ledger.ended(["t1"])
+        disk.room = float("inf")
+        await ledger.ended(["t1"])
+    assert [] == read_ledger(path)
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gets_all(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:7]))
+    append(path, encode(Event.LAUNCHING, [launch("t1"), launch("t2")]))
+    assert {"t1": None, "t2": None} == open_ids(path)
+
+
+# --- cancellation -------------------------------------------------------------------------------
+
+
+class SlowDisk:
+    """Flushes when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.busy = anyio.Event()
+        self.go = threading.Event()
+        self._fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", self.fsync)
+
+    def fsync(self, file: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            anyio.from_thread.run_sync(self.busy.set)
+            self.go.wait()
+        self._fsync(file)
+
+
+async def test_a_line_that_is_cancelled_while_it_is_written_is_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned: list[str] = []
+
+    async def launching(ledger: Ledger) -> None:
+        await ledger.launching({"t1": "fits-t1"})
+        returned.append("t1")
+
+    async with Ledger(path, SERVER) as ledger:
+        disk = SlowDisk(monkeypatch)
+        async with anyio.create_task_group() as group:
+            group.start_soon(launching, ledger)
+            await disk.busy.wait()
+            group.cancel_scope.cancel()
+            disk.go.set()
+        assert [] == returned
+        assert {"t1": None} == open_ids(path)
+        await ledger.ended(["t1"])
+    assert [] == read_ledger(path)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_native_cancellation_waits_for_the_line_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        disk = SlowDisk(monkeypatch)
+        task = asyncio.ensure_future(ledger.launching({"t1": "fits-t1"}))
+        await disk.busy.wait()
+        for _ in range(3):
+            task.cancel()
+            await anyio.lowlevel.checkpoint()
+        assert not task.done()
+        disk.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert {"t1": None} == open_ids(path)
+
+
+async def test_one_who_is_cancelled_does_not_harm_those_who_share_the_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        disk = SlowDisk(monkeypatch)
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as first:
+                group.start_soon(ledger.launching, {"t1": "fits-t1"})
+                await disk.busy.wait()
+                group.start_soon(ledger.launching, {"t2": "fits-t2"})
+                group.start_soon(ledger.launching, {"t3": "fits-t3"})
+                await anyio.wait_all_tasks_blocked()
+                first.cancel()
+            disk.go.set()
+    assert {"t1": None, "t2": None, "t3": None} == open_ids(path)
+
+
+async def test_a_launch_that_is_cancelled_already_is_not_written(path: Path) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ledger.launching({"t1": "fits-t1"})
+    assert b"" == path.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["launched", "ended"])
+async def test_what_has_happened_is_written_although_it_is_cancelled(path: Path, what: str) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        await ledger.launching({"t1": "fits-t1"})
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            if what == "launched":
+                await ledger.launched("t1", "abc")
+            else:
+                await ledger.ended(["t1"])
+        assert scope.cancelled_caught
+    assert ({"t1": "abc"} if what == "launched" else {}) == open_ids(path)
+
+
+async def test_threads_that_all_wait_for_a_launch_do_not_keep_it_from_being_written(
+    path: Path,
+) -> None:
+    async with Ledger(path, SERVER) as ledger:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        holders = [object() for _ in range(int(limiter.total_tokens))]
+        for holder in holders:
+            limiter.acquire_on_behalf_of_nowait(holder)
+        await ledger.launching({"t1": "fits-t1"})
+        for holder in holders:
+            limiter.release_on_behalf_of(holder)
+        assert 0 == limiter.borrowed_tokens
+    assert {"t1": None} == open_ids(path)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+LINES = [
+    encode(Event.LAUNCHING, [launch("t1")]),
+    encode(Event.LAUNCHING, [launch("t2", owner=OTHER)]),
+    encode(Event.LAUNCHED, [launch("t1", "abc")]),
+]
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_a_last_line_that_is_torn_anywhere_loses_only_itself(path: Path, last: int) -> None:
+    whole = b"".join(LINES[:last])
+    states = [fold(whole)[0], fold(whole + LINES[last])[0]]
+    for length in range(len(LINES[last])):
+        path.write_bytes(whole + LINES[last][:length])
+        # Without the line break it is whole all the same.
+        assert states[length == len(LINES[last]) - 1] == read_ledger(path)
+
+
+@pytest.mark.parametrize("length", [1, 40, len(LINES[2]) - 1])
+def test_a_line_after_a_torn_one_is_read(path: Path, length: int) -> None:
+    path.write_bytes(LINES[0] + LINES[2][:length])
+    append(path, LINES[1])
+    assert {"t1", "t2"} == set(open_ids(path))
+
+
+def test_what_a_crash_filled_with_zeros_loses_only_itself(path: Path) -> None:
+    path.write_bytes(LINES[0] + b"\0" * 300)
+    append(path, LINES[1])
+    assert {"t1", "t2"} == set(open_ids(path))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff\xfe", b"{", b"[]", b"null", b"17", b'"text"', b"[" * 100_000, b"{}",
+        b'{"event":"launching"}', b'{"event":"launched","token":"t1"}',
+        LINES[0].replace(b"launching", b"paused").strip(),
+        LINES[0].replace(b"1.5", b'"yesterday"').strip(),
+        LINES[0].replace(b'"pid": 100', b'"pid": "many"').strip(),
+        LINES[0].replace(b'"pid": 100', b'"pid": ' + b"9" * 5000).strip(),
+    ],
+    ids=range(14),
+)  # fmt: skip
+def test_garbage_is_passed_over_and_counted(
+    path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_bytes(LINES[0] + garbage + b"\n\n" + LINES[1] + LINES[2])
+    with caplog.at_level(logging.WARNING, "kaleden"):
+        assert {"t1": "abc", "t2": None} == open_ids(path)
+    assert [f"1 lines of the ledger {path} cannot be read"] == caplog.messages
+
+
+def test_a_ledger_without_garbage_warns_of_nothing(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_bytes(b"".join(LINES) + LINES[0][:50])
+    read_ledger(path)
+    assert [] == caplog.messages
+
+
+@given(st.lists(st.binary(max_size=30)), st.data())
+def test_garbage_anywhere_between_lines_changes_nothing(garbage: list[bytes], data: Any) -> None:
+    lines = list(LINES)
+    for piece in garbage:
+        lines.insert(data.draw(st.integers(0, len(lines))), piece.replace(b"\n", b" ") + b"\n")
+    assert fold(b"".join(LINES))[0] == fold(b"".join(lines))[0]
+
+
+def test_lines_of_a_later_version_may_say_more(path: Path) -> None:
+    fields = json.loads(LINES[0])
+    fields["owner"]["more"] = fields["more"] = "of it"
+    path.write_text(json.dumps(fields) + "\n")
+    assert [launch("t1")] == read_ledger(path)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(Event),
+        st.builds(
+            launch,
+            st.sampled_from(["t1", "t2", "t3"]),
+            st.sampled_from([None, "abc", "xyz"]),
+            st.sampled_from([OWNER, OTHER]),
+        ),
+    )
+)
+
+
+@given(EVENTS)
+def test_what_is_open_is_what_was_last_said_of_each_launch(
+    events: list[tuple[Event, OpenLaunch]],
+) -> None:
+    expected: dict[Any, OpenLaunch] = {}
+    for event, told in events:
+        expected.pop((told.owner, told.token), None)
+        if event is not Event.ENDED:
+            expected[told.owner, told.token] = told
+    found, unreadable = fold(b"".join(encode(event, [told]) for event, told in events))
+    assert expected == {(told.owner, told.token): told for told in found}
+    assert 0 == unreadable
+
+
+# --- compaction ---------------------------------------------------------------------------------
+
+
+@given(EVENTS)
+def test_compaction_keeps_what_is_open_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[Event, OpenLaunch]]
+) -> None:
+    path = tmp_path_factory.mktemp("compaction") / "ledger"
+    path.write_bytes(b"".join(encode(event, [told]) for event, told in events) + b"torn")
+    before = read_ledger(path)
+    compact(path)
+    assert before == read_ledger(path)
+    content = path.read_bytes()
+    assert len(before) == len(content.splitlines())
+    compact(path)
+    assert content == path.read_bytes()
+    assert [path] == list(path.parent.iterdir())
+
+
+async def test_a_client_goes_on_after_a_compaction(path: Path) -> None:
+    async with Ledger(path, SERVER) as ledger, Ledger(path, SERVER) as other:
+        await ledger.launching({"t1": "fits-t1", "t2": "fits-t2"})
+        await ledger.ended(["t2"])
+        await other.compact()
+        assert 1 == len(path.read_bytes().splitlines())
+        await ledger.launched("t1", "abc")
+    assert {"t1": "abc"} == open_ids(path)
+
+
+def test_a_link_to_a_ledger_stays_a_link(path: Path) -> None:
+    link = path.with_name("link")
+    append(path, LINES[0])
+    link.symlink_to(path)
+    compact(link)
+    append(link, LINES[1])
+    assert link.is_symlink()
+    assert {"t1": None, "t2": None} == open_ids(path)
+
+
+def test_what_a_compaction_left_that_was_killed_is_in_nobodys_way(path: Path) -> None:
+    append(path, LINES[0])
+    path.with_name("ledger.compacting").write_bytes(b"half of it")
+    compact(path)
+    assert {"t1": None} == open_ids(path)
+
+
+def test_a_compaction_that_fails_leaves_the_file_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(path, LINES[0] + LINES[2])
+    FullDisk(monkeypatch).room = 30
+    with pytest.raises(LedgerError, match="No space left"):
+        compact(path)
+    assert LINES[0] + LINES[2] == path.read_bytes()
+
+
+def test_a_line_goes_to_the_file_that_has_the_name_when_the_lock_is_had(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(path, LINES[0])
+    lock = _ledger_file._lock
+    replaced: list[int] = []
+
+    def beaten_to_it(file: int, where: Path) -> None:
+        if not replaced:
+            replaced.append(file)
+            compact(path)
+        lock(file, where)
+
+    monkeypatch.setattr(_ledger_file, "_lock", beaten_to_it)
+    append(path, LINES[1])
+    assert {"t1": None, "t2": None} == open_ids(path)
+
+
+def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ledger_file, "LOCK_SECONDS", 0.02)
+    append(path, LINES[0])
+    with _ledger_file._locked(path), pytest.raises(LedgerError, match="held the lock"):
+        append(path, LINES[1])
+    append(path, LINES[1])
+    assert {"t1": None, "t2": None} == open_ids(path)
+
+
+def test_a_forked_child_does_not_keep_the_lock(path: Path) -> None:
+    script = """if True:
+        import os, sys
+        from pathlib import Path
+        from kaleden import _ledger_file
+        _ledger_file.LOCK_SECONDS = 0.05
+        path = Path(sys.argv[1])
+        asks, answers = os.pipe()
+        with _ledger_file._locked(path):
+            child = os.fork()
+            if child == 0:
+                os.read(asks, 1)
+                os._exit(0)
+        _ledger_file.append(path, b"{}")
+        os.write(answers, b".")
+        os.waitpid(child, 0)
+    """
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    assert b"{}" == path.read_bytes()
+
+
+WRITER = """if True:
+    import sys
+    import anyio
+    from kaleden._ledger import Ledger
+
+    async def main(path, name, count):
+        async with Ledger(path, "https://example.org") as ledger:
+            for number in range(count):
+                token = f"{name}{number}"
+                await ledger.launching({token: f"fits-{token}"})
+                if number % 3 == 0:
+                    await ledger.launched(token, f"id{token}")
+                if number % 3 == 1:
+                    await ledger.ended([token])
+
+    anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))
+"""
+
+
+def test_processes_that_write_while_others_compact_lose_nothing(path: Path) -> None:
+    names, count = "abc", 60
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name, str(count)])
+        for name in names
+    ]
+    compactions = 0
+    while any(writer.poll() is None for writer in writers):
+        compact(path)
+        compactions += 1
+    assert [0] * 3 == [writer.returncode for writer in writers]
+    expected = {
+        f"{name}{number}": f"id{name}{number}" if number % 3 == 0 else None
+        for name in names
+        for number in range(count)
+        if number % 3 != 1
+    }
+    assert expected == open_ids(path)
+    assert compactions > 3
