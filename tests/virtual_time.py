@@ -26,4 +26,5 @@ def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Callable[..., None]
     run.__module__ = test.__module__
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.pytestmark = getattr(test, "pytestmark", [])  # type: ignore[attr-defined]
-    return pytest.mark.parametrize("backend", PLAIN_BACKENDS)(run)
+    pytest.mark.parametrize("backend", PLAIN_BACKENDS)(run)
+    return run

@@ -23,7 +23,6 @@ from attrs import define, evolve, field, frozen
 
 from kaleden import _wire
 from kaleden._engine import Engine, Keys, Operation
-from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._lister import Snapshot
 from kaleden._outcomes import Failure
@@ -31,8 +30,8 @@ from kaleden._pace import Pace, Patience
 from kaleden._policy import Limits
 from kaleden._poller import Poller, Sight
 from kaleden._tasks import open_task_group
-from kaleden._watch import read_items
-from kaleden._wire import Response, SessionInfo, check_id
+from kaleden._watch import Item, read_items
+from kaleden._wire import Response, SessionInfo
 
 READERS: Final = 8  # replies are as long as logs, so few are held at once
 WINDOW: Final = 2**14  # bytes of a log that are cut into lines at once
@@ -117,9 +116,8 @@ async def follow(
     engine.check()
     await checkpoint()
     following = _Following(engine, limits, poller, chance)
-    for key, item in (await read_items(ids)).items():
-        # The log of a desktop has those of its applications in it.
-        following.add(item.id if isinstance(item, SessionInfo) else key)
+    for item in (await read_items(ids)).values():
+        following.add(item)
 
     async with open_handoff(following.run) as receive:
         yield LogStream(receive)
@@ -257,12 +255,14 @@ class _Following:
         self._refused: Batch = []
         self._over = anyio.Event()
 
-    def add(self, key: str) -> None:
-        """Follow the session *key* too."""
-        try:
-            self._open[key] = _Followed(check_id(key), Pace(self._chance))
-        except InvalidRequest as error:
-            self._refused.append(Failure(key, FailureKind.INVALID, str(error), attempts=0))
+    def add(self, item: Item) -> None:
+        """Follow one session too."""
+        if isinstance(item, Failure):
+            self._refused.append(item)
+        else:
+            # The log of a desktop has those of its applications in it.
+            key = item.id if isinstance(item, SessionInfo) else item
+            self._open[key] = _Followed(key, Pace(self._chance))
 
     async def run(self, deliver: Deliver[Batch]) -> None:
         """Deliver what the logs give, until all have ended."""

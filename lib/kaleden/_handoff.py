@@ -28,8 +28,9 @@ async def open_handoff(
     send, receive = anyio.create_memory_object_stream[T](0)
 
     async def run() -> None:
-        with send:
-            await produce(send.send)
+        await produce(send.send)
+        # Not if it failed: the block is cancelled then, and must not take this for the end.
+        send.close()
 
     # The ends are closed after the group is cancelled: a delivery that found its consumer gone
     # would fail.

@@ -77,7 +77,8 @@ class Poller:
             self._note_failure(error.failure)
             raise
 
-        # Of those who shared a list, only the first finds it new.
+        # Of those who shared a list, only the first notes it; and it may already be known when
+        # somebody joins at the moment in which it began.
         if snapshot is not self._last or self._pace.due <= snapshot.began:
             self._note(snapshot)
 

@@ -31,6 +31,9 @@ Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
 Progress: TypeAlias = Callable[[Counter[Status]], object]
 """Is told how many sessions stand where."""
 
+Item: TypeAlias = str | SessionInfo | Failure
+"""A session that was asked for, or why it cannot be one."""
+
 EVENTS_TOLD: Final = 3
 EVENT_LENGTH: Final = 150  # characters; a failure stays below a kilobyte
 
@@ -110,7 +113,7 @@ class Watcher:
         async with open_handoff(self._begin(items, terms).run) as receive:
             yield OutcomeStream(receive)
 
-    async def _collect(self, items: dict[str, Any], terms: Terms) -> Outcomes[SessionInfo]:
+    async def _collect(self, items: dict[str, Item], terms: Terms) -> Outcomes[SessionInfo]:
         async def again(keys: Iterable[str]) -> Outcomes[SessionInfo]:
             self._engine.check()
             return await self._collect({key: items[key] for key in keys}, terms)
@@ -122,10 +125,13 @@ class Watcher:
         await self._begin(items, terms).run(collected.deliver)
         return Outcomes("wait", collected.done, again=again)
 
-    def _begin(self, items: dict[str, Any], terms: Terms) -> _Wait:
+    def _begin(self, items: dict[str, Item], terms: Terms) -> _Wait:
         wait = _Wait(self._engine, self._limits, terms)
         for key, item in items.items():
-            wait.add(key, self.apps if _is_app(item) else self.sessions)
+            if isinstance(item, Failure):
+                wait.refused.append(item)
+            else:
+                wait.targets.append(_Target(key, self.apps if _is_app(item) else self.sessions))
 
         return wait
 
@@ -148,25 +154,18 @@ class _Wait:
         self._limits = limits
         self._terms = terms
         self._started = anyio.current_time()
-        self._targets: list[_Target] = []
-        self._refused: list[Failure] = []
         self._told = Counter[Status]()
-
-    def add(self, key: str, poller: Poller) -> None:
-        """Wait for the session *key* too, which *poller* looks at."""
-        try:
-            self._targets.append(_Target(check_id(key), poller))
-        except InvalidRequest as error:
-            self._refused.append(Failure(key, FailureKind.INVALID, str(error), attempts=0))
+        self.targets: list[_Target] = []
+        self.refused: list[Failure] = []
 
     async def run(self, deliver: Deliver[Outcome[SessionInfo]]) -> None:
         """Deliver the outcome of every session, each as soon as it is known."""
-        for failure in self._refused:
+        for failure in self.refused:
             await deliver(failure)
 
         async with open_task_group() as group:
-            for poller in dict.fromkeys(target.poller for target in self._targets):
-                waiting = {each.key: each for each in self._targets if each.poller is poller}
+            for poller in dict.fromkeys(target.poller for target in self.targets):
+                waiting = {each.key: each for each in self.targets if each.poller is poller}
                 group.start_soon(self._watch, poller, waiting, deliver)
 
     async def _watch(
@@ -225,7 +224,7 @@ class _Wait:
         if self._terms.progress is None:
             return
 
-        seen = (target.sight for target in self._targets if not target.sight.is_gone)
+        seen = (target.sight for target in self.targets if not target.sight.is_gone)
         counts = Counter(sight.status for sight in seen if sight.status is not None)
         if counts != self._told:
             self._told = counts
@@ -272,37 +271,36 @@ def read_terms(
     )
 
 
-async def read_items(keys: Keys) -> dict[str, Any]:
+async def read_items(keys: Keys) -> dict[str, Item]:
     """Read all sessions that are asked for, each once, by the key of its outcome."""
     if isinstance(keys, AsyncIterable):
-        return {_key(item): item async for item in keys}
+        return {_key(item): _checked(item) async for item in keys}
 
-    return {_key(item): item for item in keys}
+    return {_key(item): _checked(item) for item in keys}
 
 
-def _limit(pending_timeout: object) -> float:
-    if pending_timeout is None:
+def _limit(seconds: object) -> float:
+    if seconds is None:
         return math.inf
 
-    # True is a number of seconds to Python only.
-    if isinstance(pending_timeout, int | float) and pending_timeout is not True:
-        if pending_timeout > 0:
-            return pending_timeout
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        msg = f"pending_timeout is a number of seconds above 0, or None, not {seconds!r}"
+        raise InvalidRequest(msg)
 
-    msg = f"pending_timeout is a number of seconds above 0, or None, not {pending_timeout!r}"
-    raise InvalidRequest(msg)
+    return seconds
 
 
-def _statuses(until: str | Iterable[str]) -> list[Status]:
-    statuses = sorted(check_status(each) for each in ([until] if isinstance(until, str) else until))
+def _statuses(until: Any) -> list[Status]:
+    if not isinstance(until, Iterable):
+        msg = f"until is a status, several of them, or a function of a SessionInfo, not {until!r}"
+        raise InvalidRequest(msg)
+
+    given: Iterable[Any] = [until] if isinstance(until, str) else until
+    statuses = sorted(check_status(each) for each in given)
     if not statuses:
         raise InvalidRequest("until names no status: give at least one, or kaleden.TERMINAL")
 
     return statuses
-
-
-def _is_app(item: Any) -> bool:
-    return isinstance(item, SessionInfo) and item.app_id is not None
 
 
 def _key(item: Any) -> str:
@@ -310,6 +308,19 @@ def _key(item: Any) -> str:
         return item.app_id or item.id
 
     return item if isinstance(item, str) else repr(item)
+
+
+def _checked(item: Any) -> Item:
+    try:
+        check_id(_key(item) if isinstance(item, SessionInfo) else item)
+    except InvalidRequest as error:
+        return Failure(_key(item), FailureKind.INVALID, str(error), attempts=0)
+
+    return item  # type: ignore[no-any-return]
+
+
+def _is_app(item: str | SessionInfo) -> bool:
+    return isinstance(item, SessionInfo) and item.app_id is not None
 
 
 def _is_late(verdict: Outcome[SessionInfo]) -> TypeGuard[Failure]:

@@ -1,0 +1,763 @@
+"""Waiting for sessions: one list a look, and an outcome for whatever becomes of each."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kaleden
+from kaleden import Failure, FailureKind, Outcomes, SessionInfo, Status, Success
+from kaleden._engine import Engine
+from kaleden._gate import Gate
+from kaleden._http import TransportError
+from kaleden._lister import Lister, Snapshot
+from kaleden._pace import BORNE, JITTER, MOST
+from kaleden._policy import Limits
+from kaleden._watch import Watcher
+from kaleden._wire import Request, Response
+from kaleden.testing import run_virtual
+from support import FakeTransport, data, session_object, text
+from virtual_time import in_virtual_time
+
+LATENCY = 0.1
+LONGEST = MOST * (1 + JITTER)
+LIMITS = Limits()
+
+Story = list[tuple[float, str | None]]
+
+
+class Server:
+    """Sessions whose statuses change at given times; None is for not being listed."""
+
+    def __init__(self, stories: dict[str, Story]) -> None:
+        self.stories = stories
+        self.listed_at: list[float] = []
+        self.others: list[str] = []
+        self.events: Callable[[Request], Response] = lambda _: text("not found.", 404)
+        self.trouble: Callable[[], Response | None] = lambda: None
+        self.transport = FakeTransport(self.reply)
+        self.engine = Engine(Gate(LIMITS.concurrency), self.transport)
+        lister = Lister(self.engine, LIMITS)
+        chance = random.Random(0)
+        self.watcher = Watcher(lister, Apps(self.engine), self.engine, LIMITS, chance)
+
+    async def reply(self, request: Request) -> Response:
+        if request.target != "session":
+            self.others.append(request.target)
+            return self.events(request)
+
+        now = anyio.current_time()
+        self.listed_at.append(now)
+        await anyio.sleep(LATENCY)
+        return self.trouble() or data(
+            [
+                session_object(key, status=status)
+                for key, story in self.stories.items()
+                if (status := status_at(story, now)) is not None
+            ]
+        )
+
+    async def wait(self, *ids: Any, **options: Any) -> Outcomes[SessionInfo]:
+        return await self.watcher.wait(ids, **options)
+
+
+class Apps:
+    """The list of applications, by their own ids."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._lister = Lister(engine, LIMITS, "desktop-app")
+
+    async def listed(self, since: float) -> Snapshot:
+        snapshot = await self._lister.listed(since)
+        apps = {session.app_id: session for session in snapshot.sessions.values()}
+        return Snapshot(snapshot.began, {key: app for key, app in apps.items() if key})
+
+
+def status_at(story: Story, now: float) -> str | None:
+    return [status for time, status in story if time <= now][-1]
+
+
+def always(status: str) -> Story:
+    return [(0, status)]
+
+
+def kinds(outcomes: Outcomes[SessionInfo]) -> dict[str, str]:
+    """What became of each: its status, or the kind of its failure."""
+    return {
+        outcome.key: outcome.value.status if isinstance(outcome, Success) else outcome.kind
+        for outcome in outcomes
+    }
+
+
+# --- what becomes of a session -------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_every_end_is_one_if_nothing_else_is_asked_for() -> None:
+    ends = ["Completed", "Succeeded", "Failed", "Error"]
+    server = Server({f"s{n}": [(0, "Running"), (5, end)] for n, end in enumerate(ends)})
+    outcomes = await server.wait("s2", "s0", "s1", "s3")
+    assert {"s2": "Failed", "s0": "Completed", "s1": "Succeeded", "s3": "Error"} == kinds(outcomes)
+    assert ["s2", "s0", "s1", "s3"] == [info.id for info in outcomes.values]
+    assert "wait" == outcomes.operation
+    assert all(5 < outcome.elapsed < 5 + LONGEST for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        "Running",
+        "running",
+        Status.RUNNING,
+        {"Running"},
+        frozenset({Status.RUNNING, Status.COMPLETED}),
+        ["Failed", "Running"],
+        lambda info: info.status == "Running",
+    ],
+)
+@in_virtual_time
+async def test_what_is_waited_for_can_be_said_in_many_ways(until: Any) -> None:
+    server = Server({"a": [(0, "Pending"), (7, "Running")]})
+    assert {"a": "Running"} == kinds(await server.wait("a", until=until))
+
+
+@in_virtual_time
+async def test_old_and_new_names_of_a_status_are_one() -> None:
+    server = Server({"old": always("Succeeded"), "new": always("Completed")})
+    for until in ("Completed", "Succeeded"):
+        assert (await server.wait("old", "new", until=until)).ok
+
+
+@pytest.mark.parametrize("until", ["Runing", [], set(), ["Running", 5], 5, None])
+@in_virtual_time
+async def test_what_cannot_be_waited_for_is_refused(until: Any) -> None:
+    server = Server({})
+    with pytest.raises(kaleden.InvalidRequest):
+        await server.wait("a", until=until)
+    assert [] == server.transport.requests
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "5"])
+@in_virtual_time
+async def test_a_pending_timeout_is_a_number_of_seconds(seconds: Any) -> None:
+    server = Server({})
+    with pytest.raises(kaleden.InvalidRequest, match="pending_timeout"):
+        await server.wait("a", pending_timeout=seconds)
+
+
+@in_virtual_time
+async def test_a_status_that_only_this_server_knows_can_be_waited_for() -> None:
+    server = Server({"a": [(0, "Running"), (3, "Hibernated")]})
+    assert {"a": "Hibernated"} == kinds(await server.wait("a", until=Status("Hibernated")))
+
+
+@in_virtual_time
+async def test_a_wrong_end_is_told_within_one_interval() -> None:
+    server = Server(
+        {"a": [(0, "Pending"), (100, "Failed")], "b": [(0, "Pending"), (150, "Running")]}
+    )
+    ended = {}
+    async with server.watcher.stream(["a", "b"], "Running") as outcomes:
+        async for outcome in outcomes:
+            ended[outcome.key] = (outcome, anyio.current_time())
+    failure, at = ended["a"]
+    assert isinstance(failure, Failure)
+    assert FailureKind.WRONG_STATE == failure.kind
+    assert "Failed" in failure.message
+    assert "Running" in failure.message
+    assert 100 < at <= 100 + LONGEST + 2 * LATENCY
+    assert ended["b"][0].ok
+    assert isinstance(failure.to_exception(), kaleden.WrongState)
+
+
+@in_virtual_time
+async def test_a_session_that_vanishes_is_told_with_its_last_status() -> None:
+    server = Server({"a": [(0, "Running"), (100, None)], "b": always("Completed")})
+    outcomes = await server.wait("a", "b")
+    assert {"a": "vanished", "b": "Completed"} == kinds(outcomes)
+    assert "it was Running" in outcomes.failures["a"].message
+    assert 100 < anyio.current_time() <= 100 + LONGEST + 1.2 + 2 * LATENCY
+    assert 2 == len([at for at in server.listed_at if at >= 100])
+
+
+@in_virtual_time
+async def test_a_session_that_was_never_there_vanishes_after_two_lists() -> None:
+    server = Server({})
+    outcomes = await server.wait("a")
+    assert {"a": "vanished"} == kinds(outcomes)
+    assert "never listed" in outcomes.failures["a"].message
+    assert 2 == len(server.listed_at)
+    assert anyio.current_time() < 2
+
+
+@in_virtual_time
+async def test_one_list_without_a_session_does_not_make_it_vanish() -> None:
+    server = Server({"a": [(0, "Running"), (60, "Completed")]})
+    reply = server.reply
+
+    async def with_gaps(request: Request) -> Response:
+        whole = await reply(request)
+        return data([]) if len(server.listed_at) in {2, 4, 6} else whole
+
+    server.transport.reply = with_gaps
+    assert {"a": "Completed"} == kinds(await server.wait("a"))
+    assert 6 < len(server.listed_at)
+
+
+@in_virtual_time
+async def test_an_id_has_one_outcome_in_the_order_given_whatever_it_is() -> None:
+    server = Server({"a": always("Completed"), "b": always("Failed")})
+    outcomes = await server.wait("b", "no id", "a", "b", 5, "a")
+    assert {"b": "Failed", "no id": "invalid", "a": "Completed", "5": "invalid"} == kinds(outcomes)
+    assert ["b", "no id", "a", "5"] == [outcome.key for outcome in outcomes]
+    assert not outcomes.failures["no id"].sent
+
+
+@in_virtual_time
+async def test_ids_may_come_from_anywhere() -> None:
+    async def later() -> AsyncIterator[str]:
+        for key in ("a", "b"):
+            await checkpoint()
+            yield key
+
+    server = Server({"a": always("Completed"), "b": always("Failed")})
+    expected = await server.wait("a", "b")
+    for ids in (
+        iter(["a", "b"]),
+        later(),
+        expected.values,
+        (info.id for info in expected.values),
+    ):
+        assert expected == await server.watcher.wait(ids)
+
+
+@in_virtual_time
+async def test_an_error_of_the_iterable_comes_out_as_itself() -> None:
+    def broken() -> Iterator[str]:
+        yield "a"
+        raise ZeroDivisionError("mine")
+
+    async def broken_later() -> AsyncIterator[str]:
+        yield "a"
+        raise ZeroDivisionError("mine")
+
+    server = Server({})
+    for ids in (broken, broken_later):
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            await server.watcher.wait(ids())
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            async with server.watcher.stream(ids()):
+                pytest.fail("there is nothing to wait for")
+    assert [] == server.transport.requests
+
+
+@in_virtual_time
+async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
+    server = Server({})
+    assert 0 == len(await server.wait())
+    async with server.watcher.stream([]) as outcomes:
+        assert [] == [outcome async for outcome in outcomes]
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await server.wait()
+    assert scope.cancelled_caught
+    assert [] == server.transport.requests
+
+
+@in_virtual_time
+async def test_a_closed_client_says_so() -> None:
+    server = Server({"a": always("Running")})
+    async with anyio.create_task_group() as group:
+
+        async def waits() -> None:
+            with pytest.raises(kaleden.SessionNotOpen):
+                await server.wait("a")
+
+        group.start_soon(waits)
+        await anyio.sleep(5)
+        server.engine.close()
+    with pytest.raises(kaleden.SessionNotOpen):
+        await server.wait()
+    with pytest.raises(kaleden.SessionNotOpen):
+        async with server.watcher.stream(["a"]):
+            pytest.fail("the client is closed")
+
+
+@in_virtual_time
+async def test_applications_of_desktops_are_looked_up_in_their_own_list() -> None:
+    app = SessionInfo(id="desk", app_id="x1y", status=Status.RUNNING)
+    server = Server({"desk": always("Running"), "job": [(0, "Running"), (20, "Completed")]})
+
+    def apps(_: Request) -> Response:
+        status = "Running" if anyio.current_time() < 30 else "Completed"
+        return data([session_object("desk", appid="x1y", status=status)])
+
+    server.events = apps
+    ended = []
+    async with server.watcher.stream([app, "job"]) as outcomes:
+        async for outcome in outcomes:
+            assert isinstance(outcome, Success)
+            ended.append((outcome.key, outcome.value.app_id))
+    assert [("job", None), ("x1y", "x1y")] == ended
+    assert {"session?type=desktop-app"} == set(server.others)
+    assert (await server.watcher.wait([app])).ok
+    assert {"x1y": "vanished"} == kinds(await server.wait("x1y"))
+
+
+# --- sessions that do not start ------------------------------------------------------------------
+
+TIME = "2026-01-01T00:00:00Z"
+EVENTS = f"""TYPE      REASON      MESSAGE                 FIRST-TIME   LAST-TIME
+Normal    Queued      waits for its turn      {TIME}   {TIME}
+Normal    Admitted    has room                {TIME}   {TIME}
+Normal    Scheduled   to node 7               {TIME}   {TIME}
+Warning   Failed      cannot pull the image   {TIME}   {TIME}
+"""
+
+
+@in_virtual_time
+async def test_a_session_that_does_not_start_is_told_with_its_last_events() -> None:
+    server = Server(
+        {"a": always("Pending"), "b": [(0, "Pending"), (50, "Running"), (200, "Completed")]}
+    )
+    server.events = lambda _: text(EVENTS)
+    told: dict[str, float] = {}
+    async with server.watcher.stream(["a", "b"], pending_timeout=60) as outcomes:
+        async for outcome in outcomes:
+            told[outcome.key] = anyio.current_time()
+            if isinstance(outcome, Failure):
+                assert FailureKind.PENDING_TIMEOUT == outcome.kind
+                assert "cannot pull the image" in outcome.message
+                assert "Scheduled" in outcome.message
+                assert "Queued" not in outcome.message
+    assert 60 <= told["a"] <= 60 + LONGEST + 2 * LATENCY
+    assert 200 <= told["b"]
+    assert ["session/a?view=events"] == server.others
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        (text("session a not found.", 404), "reports no events"),
+        (text("<none>\n"), "reports no events"),
+        (text("unexpected exception: boom", 500), "could not be read: unexpected exception: boom"),
+    ],
+)
+@in_virtual_time
+async def test_a_session_that_does_not_start_is_told_without_events(
+    events: Response, words: str
+) -> None:
+    server = Server({"a": always("Pending")})
+    server.events = lambda _: events
+    outcomes = await server.wait("a", pending_timeout=10)
+    assert {"a": "pending_timeout"} == kinds(outcomes)
+    assert words in outcomes.failures["a"].message
+
+
+@in_virtual_time
+async def test_a_failure_stays_small_whatever_the_events_say() -> None:
+    server = Server({"a": always("Pending")})
+    server.events = lambda _: text(EVENTS.replace("cannot", "cannot" * 1000))
+    outcomes = await server.wait("a", pending_timeout=1)
+    assert len(pickle.dumps(outcomes.failures["a"])) < 1024
+    assert Outcomes.from_json(outcomes.to_json(), SessionInfo) == outcomes
+
+
+@in_virtual_time
+async def test_reaching_the_goal_while_pending_is_no_failure_to_start() -> None:
+    server = Server({"a": always("Pending")})
+    assert (await server.wait("a", until="Pending", pending_timeout=0.001)).ok
+
+
+# --- the looks -----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_thousand_sessions_and_fifty_waiters_cost_one_list_a_look() -> None:
+    ends = {f"s{n}": 10 + n % 97 for n in range(1000)}
+    server = Server({key: [(0, "Running"), (end, "Completed")] for key, end in ends.items()})
+    ended = Counter[str]()
+
+    async def wait(first: int) -> None:
+        outcomes = await server.wait(*[f"s{n % 1000}" for n in range(first, first + 40)])
+        assert outcomes.ok
+        assert 40 == len(outcomes)
+        ended.update(outcome.key for outcome in outcomes)
+
+    async with anyio.create_task_group() as group:
+        for waiter in range(50):
+            group.start_soon(wait, waiter * 20)
+    assert {2} == set(ended.values())
+    assert 1000 == len(ended)
+    assert [] == server.others
+    gaps = [later - sooner for sooner, later in pairwise(server.listed_at)]
+    assert min(gaps) >= (1 - JITTER) + LATENCY - 1e-6, "one list at a time, at one pace"
+    assert len(server.listed_at) <= 107 / (1 - JITTER)
+    listed = len(server.listed_at)
+    await anyio.sleep(1000)
+    assert listed == len(server.listed_at), "nobody waits, nobody asks"
+
+
+@in_virtual_time
+async def test_looks_become_rare_while_nothing_changes() -> None:
+    server = Server({"a": [(0, "Running"), (600, "Completed")]})
+    await server.wait("a")
+    gaps = [later - sooner for sooner, later in pairwise(server.listed_at)]
+    assert all(MOST * (1 - JITTER) <= gap - LATENCY <= LONGEST + 1e-6 for gap in gaps[8:])
+    assert gaps[0] - LATENCY <= 1 + JITTER
+    assert len(gaps) < 9 + 600 / (MOST * (1 - JITTER))
+
+
+@in_virtual_time
+async def test_looks_become_frequent_after_a_change() -> None:
+    server = Server({"a": [(0, "Pending"), (600, "Running"), (640, "Completed")]})
+    await server.wait("a")
+    seen = next(at for at in server.listed_at if at >= 600)
+    after = next(at for at in server.listed_at if at > seen)
+    assert after - seen <= 1 + JITTER + LATENCY + 1e-6
+
+
+@in_virtual_time
+async def test_a_latecomer_looks_at_once_and_at_the_common_pace_from_then() -> None:
+    server = Server({"a": [(0, "Running"), (300, "Completed")], "b": always("Completed")})
+    async with anyio.create_task_group() as group:
+        group.start_soon(server.wait, "a")
+        await anyio.sleep(200)
+        before = len(server.listed_at)
+        outcomes = await server.wait("b")
+        assert {"b": "Completed"} == kinds(outcomes)
+        assert 200 + LATENCY == pytest.approx(anyio.current_time())
+        assert before + 1 == len(server.listed_at)
+        await anyio.sleep(0.7)
+        assert before + 1 == len(server.listed_at)
+        await anyio.sleep(0.7)
+        assert before + 2 == len(server.listed_at)
+
+
+@in_virtual_time
+async def test_a_list_that_began_before_the_wait_proves_nothing() -> None:
+    server = Server({"a": always("Running")})
+    async with anyio.create_task_group() as group:
+        group.start_soon(server.wait, "a", "b")
+        await anyio.sleep(LATENCY / 2)
+        server.stories = {"a": always("Completed"), "b": always("Completed"), "c": always("Failed")}
+        assert {"c": "Failed"} == kinds(await server.wait("c"))
+    assert 2 == len(server.listed_at)
+
+
+@in_virtual_time
+async def test_many_who_join_at_different_times_share_lists() -> None:
+    server = Server({"a": [(0, "Running"), (10, "Completed")]})
+    async with anyio.create_task_group() as group:
+        for _ in range(200):
+            group.start_soon(server.wait, "a")
+            await anyio.sleep(0.01)
+    assert 10 < anyio.current_time() < 10 + LONGEST
+    assert len(server.listed_at) <= 2 / LATENCY + 1 + 10 / (1 - JITTER)
+
+
+@in_virtual_time
+async def test_who_joins_while_nothing_takes_time_shares_the_list_too() -> None:
+    server = Server({"a": always("Completed")})
+
+    async def at_once(request: Request) -> Response:
+        server.listed_at.append(anyio.current_time())
+        return data([session_object("a", status="Completed")])
+
+    server.transport.reply = at_once
+    for _ in range(10):
+        assert (await server.wait("a")).ok
+    assert [0] == server.listed_at
+
+
+@in_virtual_time
+async def test_who_is_cancelled_while_asking_for_all_leaves_the_others_none_the_worse() -> None:
+    server = Server({"a": [(0, "Running"), (50, "Completed")]})
+    ended = []
+
+    async def wait() -> None:
+        ended.append(kinds(await server.wait("a")))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(wait)
+        with anyio.move_on_after(LATENCY / 2):
+            await server.wait("a")
+        for _ in range(20):
+            with anyio.move_on_after(3):
+                await server.wait("a")
+    assert [{"a": "Completed"}] * 3 == ended
+    assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+
+
+@in_virtual_time
+async def test_no_sleep_outlasts_the_deadline_of_the_caller() -> None:
+    server = Server({"a": always("Running")})
+    with pytest.raises(TimeoutError):
+        with anyio.fail_after(123.4):
+            await server.wait("a")
+    assert 123.4 == pytest.approx(anyio.current_time())
+
+
+# --- lists that fail -----------------------------------------------------------------------------
+
+
+def unavailable(seconds: float | None = None) -> Response:
+    headers = {} if seconds is None else {"retry-after": str(seconds)}
+    return text("temporarily unavailable: /session", 503, **headers)
+
+
+@in_virtual_time
+async def test_a_server_that_is_away_for_a_minute_costs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server({"a": [(0, "Running"), (30, "Completed")]})
+    server.trouble = lambda: unavailable() if 5 < anyio.current_time() < 65 else None
+    assert {"a": "Completed"} == kinds(await server.wait("a"))
+    assert {logging.WARNING} == {record.levelno for record in caplog.records}
+    assert "could not be listed" in caplog.text
+
+
+@in_virtual_time
+async def test_a_server_that_stays_away_is_told_to_everybody_for_every_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server({})
+    server.trouble = unavailable
+    told = []
+
+    async def wait(*ids: str) -> None:
+        told.append(await server.wait(*ids))
+
+    async with anyio.create_task_group() as group:
+        for ids in (["a", "b"], ["b", "c"], ["d"]):
+            group.start_soon(wait, *ids)
+    assert {"a": "unavailable", "b": "unavailable"} == kinds(told[0])
+    assert {"b": "unavailable", "c": "unavailable"} == kinds(told[1])
+    assert {"d": "unavailable"} == kinds(told[2])
+    assert "temporarily unavailable" in told[0].failures["a"].message
+    assert BORNE + 1 == len(server.listed_at) == len(caplog.records)
+    assert 60 < anyio.current_time() < 200
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, "not_authenticated"), (403, "not_authorized"), (405, "bad_request")]
+)
+@in_virtual_time
+async def test_a_refusal_that_will_not_pass_is_told_at_once(status: int, kind: str) -> None:
+    server = Server({"a": always("Running")})
+    server.trouble = lambda: text("no", status) if len(server.listed_at) == 3 else None
+    assert {"a": kind, "b c": "invalid"} == kinds(await server.wait("a", "b c"))
+    assert 3 == len(server.listed_at)
+
+
+@in_virtual_time
+async def test_failures_are_counted_in_a_row() -> None:
+    server = Server({"a": [(0, "Running"), (2000, "Completed")]})
+    server.trouble = lambda: unavailable() if len(server.listed_at) % BORNE else None
+    assert {"a": "Completed"} == kinds(await server.wait("a"))
+
+
+@in_virtual_time
+async def test_lists_wait_as_long_as_the_server_asks() -> None:
+    server = Server({"a": always("Completed")})
+    server.trouble = lambda: unavailable(120) if len(server.listed_at) == 1 else None
+    assert (await server.wait("a")).ok
+    first, second = server.listed_at
+    assert 120 + LATENCY == pytest.approx(second - first)
+
+
+@in_virtual_time
+async def test_a_lost_connection_is_borne_too() -> None:
+    server = Server({"a": [(0, "Running"), (20, "Completed")]})
+
+    def lose_some() -> Response | None:
+        if len(server.listed_at) % 2:
+            raise TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True)
+        return None
+
+    server.trouble = lose_some
+    assert {"a": "Completed"} == kinds(await server.wait("a"))
+
+
+# --- functions of the caller ---------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_progress_is_told_when_something_changed() -> None:
+    told: list[tuple[float, Counter[Status]]] = []
+    server = Server(
+        {
+            "a": [(0, "Pending"), (30, "Running"), (90, "Completed")],
+            "b": [(0, "Pending"), (60, "Failed")],
+            "c": [(0, "Running"), (120, None)],
+        }
+    )
+    await server.wait(
+        "a", "b", "c", "d", progress=lambda counts: told.append((anyio.current_time(), counts))
+    )
+    assert [
+        {Status.PENDING: 2, Status.RUNNING: 1},
+        {Status.PENDING: 1, Status.RUNNING: 2},
+        {Status.FAILED: 1, Status.RUNNING: 2},
+        {Status.FAILED: 1, Status.RUNNING: 1, Status.COMPLETED: 1},
+        {Status.FAILED: 1, Status.COMPLETED: 1},
+    ] == [counts for _, counts in told]
+    assert all(
+        0 <= at - due <= LONGEST + 1.5
+        for (at, _), due in zip(told, [0, 30, 60, 90, 120], strict=True)
+    )
+
+
+@in_virtual_time
+async def test_an_error_of_the_callers_function_comes_out_as_itself() -> None:
+    def broken(_: object) -> bool:
+        raise ZeroDivisionError("mine")
+
+    server = Server({"a": always("Running")})
+    options: list[dict[str, Any]] = [{"until": broken}, {"progress": broken}]
+    for option in options:
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            await server.wait("a", **option)
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            async with server.watcher.stream(["a"], **option) as outcomes:
+                await anext(outcomes)
+    assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+
+
+@in_virtual_time
+async def test_waiting_again_for_what_failed_asks_for_the_same() -> None:
+    server = Server({"a": [(0, "Running"), (5, "Failed")], "b": always("Completed")})
+    outcomes = await server.wait("a", "b", until="Completed")
+    assert {"a": "wrong_state", "b": "Completed"} == kinds(outcomes)
+    server.stories["a"] = always("Completed")
+    again = await outcomes.retry_failed()
+    assert {"a": "Completed", "b": "Completed"} == kinds(again)
+    assert ["a", "b"] == again.ids
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_stream_hands_on_each_outcome_within_an_interval() -> None:
+    ends = {"a": 70.0, "b": 20.0, "c": 45.0}
+    server = Server({key: [(0, "Running"), (end, "Completed")] for key, end in ends.items()})
+    told = []
+    async with server.watcher.stream([*ends, "no id"]) as outcomes:
+        async for outcome in outcomes:
+            told.append(outcome.key)
+            if outcome.ok:
+                assert 0 <= anyio.current_time() - ends[outcome.key] <= LONGEST + 2 * LATENCY
+    assert ["no id", "b", "c", "a"] == told
+
+
+@in_virtual_time
+async def test_leaving_a_stream_early_ends_the_looking() -> None:
+    server = Server({"a": always("Running"), "b": always("Completed")})
+    async with server.watcher.stream(["a", "b"]) as outcomes:
+        assert "b" == (await anext(outcomes)).key
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        async with server.watcher.stream(["a"]):
+            await anyio.sleep(1)
+            raise ZeroDivisionError("mine")
+    listed = len(server.listed_at)
+    await anyio.sleep(100)
+    assert listed == len(server.listed_at)
+
+
+@in_virtual_time
+async def test_a_slow_consumer_of_a_stream_holds_up_no_other_waiter() -> None:
+    server = Server({f"s{n}": [(0, "Running"), (10, "Completed")] for n in range(5)})
+    taken = []
+
+    async def slowly() -> None:
+        async with server.watcher.stream(server.stories) as outcomes:
+            async for outcome in outcomes:
+                taken.append(outcome.key)
+                await anyio.sleep(100)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(slowly)
+        assert (await server.wait(*server.stories)).ok
+        assert anyio.current_time() < 10 + LONGEST
+    assert sorted(server.stories) == sorted(taken)
+
+
+@in_virtual_time
+async def test_waiting_cancelled_at_every_step_leaves_nothing() -> None:
+    server = Server({"a": [(0, "Running"), (8, "Completed")], "b": always("Completed")})
+
+    async def consume() -> None:
+        async with server.watcher.stream(["b", "a"]) as outcomes:
+            async for _ in outcomes:
+                await server.wait("b", "a")
+
+    for step in range(150):
+        async with anyio.create_task_group() as group:
+            group.start_soon(consume)
+            for _ in range(step):
+                await checkpoint()
+            group.cancel_scope.cancel()
+        assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+    assert (await server.wait("a", "b")).ok
+
+
+# --- a model -------------------------------------------------------------------------------------
+
+STAY = 2 * LONGEST + 5  # long enough to be seen, whatever the pace
+STATUSES = [*Status, None]
+
+
+def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
+    """What becomes of a session that goes through *states*, each long enough to be seen."""
+    for state in states:
+        if state is None:
+            return "vanished"
+        if any(Status(state).matches(each) for each in wanted):
+            return state
+        if Status(state) in kaleden.TERMINAL:
+            return "wrong_state"
+    return None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    stories=st.dictionaries(
+        st.text("abcdefgh", min_size=1, max_size=3),
+        st.lists(st.sampled_from(STATUSES), min_size=1, max_size=4),
+        max_size=8,
+    ),
+    wanted=st.frozensets(st.sampled_from(sorted(Status)), min_size=1, max_size=4),
+    backend=st.sampled_from(["asyncio", "trio"]),
+)
+def test_every_session_has_the_outcome_that_its_story_says(
+    stories: dict[str, list[str | None]], wanted: frozenset[str], backend: Any
+) -> None:
+    async def scenario() -> None:
+        server = Server(
+            {
+                # In the end all are deleted.
+                key: [(n * STAY, state) for n, state in enumerate([*states, None])]
+                for key, states in stories.items()
+            }
+        )
+        outcomes = await server.wait(*stories, until=wanted)
+        assert {key: expected([*states, None], wanted) for key, states in stories.items()} == kinds(
+            outcomes
+        )
+        assert list(stories) == outcomes.ids
+        assert [] == server.others
+
+    run_virtual(scenario, backend=backend)
