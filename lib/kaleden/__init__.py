@@ -35,9 +35,11 @@ from kaleden._errors import (
     WrongState,
 )
 from kaleden._exports import publish as _publish
+from kaleden._follow import LogLine, LogReset, LogStream
 from kaleden._gate import GateStatistics
 from kaleden._http import HttpxStatistics
-from kaleden._outcomes import BatchError, Failure, Outcome, Outcomes, Success
+from kaleden._ledger_file import LedgerError
+from kaleden._outcomes import BatchError, Failure, Finished, Outcome, Outcomes, Success
 from kaleden._scope import Scope, ScopeStatistics
 from kaleden._session import AsyncSession
 from kaleden._stream import Streams
@@ -67,12 +69,17 @@ __all__ = (
     "Event",
     "Failure",
     "FailureKind",
+    "Finished",
     "GateStatistics",
     "HttpxStatistics",
     "Image",
     "InvalidRequest",
     "KaledenError",
     "Kind",
+    "LedgerError",
+    "LogLine",
+    "LogReset",
+    "LogStream",
     "NotAuthenticated",
     "NotAuthorized",
     "NotDestroyed",

@@ -92,6 +92,24 @@ class Failure:
         return error_class(self.kind)(self)
 
 
+@final
+@frozen
+class Finished:
+    """A session that ran to its end, and what it left.
+
+    Attributes:
+        info: the session as it was last listed.
+        log: its whole output.
+        events: what the platform reported of it.
+        elapsed: seconds from the start of the call until it was seen to have ended.
+    """
+
+    info: SessionInfo
+    log: str = field(repr=False)
+    events: tuple[Event, ...] = field(repr=False)
+    elapsed: float = field(eq=False)
+
+
 Outcome: TypeAlias = Success[T] | Failure
 Again: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
 
@@ -116,7 +134,10 @@ _VALUE_TYPES: Final[dict[str, Any]] = {
     "events": tuple[Event, ...],
     "info": SessionInfo,
     "logs": str,
+    "reap": bool,
     "renew": bool,
+    "run": Finished,
+    "wait": SessionInfo,
 }
 
 

@@ -1,18 +1,30 @@
-"""Questions about the user's sessions as a whole, and about the platform: one request each."""
+"""What changes nothing: questions about sessions and about the platform."""
 
 from __future__ import annotations
 
 import logging
+from typing import TypeVar
 
-from kaleden import _wire
+from kaleden import _operations, _wire
 from kaleden._client import Client
-from kaleden._wire import Availability, Context, Image, Listing, SessionInfo, Stats
+from kaleden._connect import connect
+from kaleden._operations import Ids, as_keys
+from kaleden._outcomes import Outcomes, Success
+from kaleden._stream import Streams
+from kaleden._wire import Availability, Context, Event, Image, Listing, SessionInfo, Stats
+
+T = TypeVar("T")
 
 logger = logging.getLogger("kaleden")
 
 
 class Queries(Client):
-    """The methods of an `AsyncSession` that return one thing, and raise if they cannot."""
+    """The methods of an `AsyncSession` that only read."""
+
+    @property
+    def stream(self) -> Streams:
+        """The operations that hand on each outcome as soon as it is known; see `Streams`."""
+        return Streams(self._rooms)
 
     async def fetch(
         self, kind: str | None = None, status: str | None = None, view: str | None = None
@@ -122,9 +134,92 @@ class Queries(Client):
         request = _wire.build_availability()
         return await self._ask("availability", request, _wire.parse_availability)
 
+    async def info(self, ids: Ids) -> Outcomes[SessionInfo]:
+        """Read what the server tells of each session.
+
+        On the server each of these costs as much as a whole `fetch`.
+
+        Args:
+            ids: the sessions.
+
+        Returns:
+            A `SessionInfo` for each session; a failure of kind ``not_found`` where the server knows
+            none, which is also what becomes of a headless session an hour after its end.
+
+        Cancellation:
+            Requests on their way are given up, and the outcomes known by then are lost; nothing
+            changes on the server.
+        """
+        return await self._engine.collect(_operations.info(self._limits), as_keys(ids))
+
+    async def logs(self, ids: Ids, verbose: bool = False) -> Outcomes[str]:
+        """Read the output of each session so far.
+
+        The server answers with an empty text, not with an error, for a session that is unknown,
+        pending or
+        gone: empty does not mean that nothing was written.
+
+        Args:
+            ids: the sessions.
+            verbose: also log each output, at level INFO of the logger ``kaleden``.
+
+        Returns:
+            The whole output of each session, standard output and error together.
+
+        Cancellation:
+            Requests on their way are given up, and the outcomes known by then are lost; nothing
+            changes on the server.
+        """
+        outcomes = await self._engine.collect(_operations.logs(self._limits), as_keys(ids))
+        return _told("logs", outcomes) if verbose else outcomes
+
+    async def events(self, ids: Ids, verbose: bool = False) -> Outcomes[tuple[Event, ...]]:
+        """Read what the platform reports of each session: scheduling, image pulls, failed starts.
+
+        A failure of kind ``not_found`` may only mean that the session waits in a queue: as long as
+        nothing was started for it, the server finds nothing to report on.
+
+        Args:
+            ids: the sessions.
+            verbose: also log the events, at level INFO of the logger ``kaleden``.
+
+        Returns:
+            The events of each session, oldest first as the server lists them; kept for about an
+            hour.
+
+        Cancellation:
+            Requests on their way are given up, and the outcomes known by then are lost; nothing
+            changes on the server.
+        """
+        outcomes = await self._engine.collect(_operations.events(self._limits), as_keys(ids))
+        return _told("events", outcomes) if verbose else outcomes
+
+    async def connect(self, ids: Ids) -> Outcomes[str]:
+        """Open the page of each session in a browser on this machine.
+
+        Args:
+            ids: the sessions, each of which must be Running.
+
+        Returns:
+            The URL of each page that was opened. It holds the session's secret: whoever has it is
+            in. A failure of kind ``not_opened`` where the session is not Running or has no page.
+
+        Cancellation:
+            No further page is opened.
+        """
+        return await connect(self._engine, self._limits, as_keys(ids))
+
 
 def _sessions(listing: Listing) -> list[SessionInfo]:
     if listing.malformed:
         logger.warning("the list has elements that are no sessions: %r", listing.malformed[:3])
 
     return list(listing.sessions)
+
+
+def _told(what: str, outcomes: Outcomes[T]) -> Outcomes[T]:
+    for outcome in outcomes:
+        text = outcome.value if isinstance(outcome, Success) else outcome.message
+        logger.info("%s of %s: %s", what, outcome.key, text)
+
+    return outcomes

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final, TypeAlias, final
+from collections.abc import AsyncIterator
+from typing import Final, final
 
 import anyio
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from kaleden import _operations
 from kaleden._engine import Collected
-from kaleden._errors import FailureKind
-from kaleden._outcomes import Failure, Outcome, Outcomes, Success
+from kaleden._errors import FailureKind, InvalidRequest
+from kaleden._outcomes import Failure, Finished, Outcome, Outcomes, Success
 from kaleden._rooms import Rooms
 from kaleden._scope import Scope
 from kaleden._tasks import open_task_group
-from kaleden._wire import TERMINAL, Event, SessionInfo, SessionSpec, Status
-
-Progress: TypeAlias = Callable[[Mapping[Status, int]], None]
+from kaleden._watch import Progress
+from kaleden._wire import TERMINAL, SessionInfo, SessionSpec, Status
 
 _TAIL: Final = 500
 """Characters of a failed session's log that its failure shows."""
-
-
-@final
-@frozen
-class Finished:
-    """A session that ran to its end, and what it left.
-
-    Attributes:
-        info: the session as it was last listed.
-        log: its whole output.
-        events: what the platform reported of it.
-        elapsed: seconds from the start of the call until it was seen to have ended.
-    """
-
-    info: SessionInfo
-    log: str = field(repr=False)
-    events: tuple[Event, ...] = field(repr=False)
-    elapsed: float = field(eq=False)
 
 
 @final
@@ -54,6 +35,27 @@ class StartRule:
 
     least: int
     within: float
+
+
+def read_start_rule(
+    spec: SessionSpec, min_started: int | None, start_timeout: float | None
+) -> StartRule | None:
+    """Read when to give up, if ever.
+
+    Raises:
+        InvalidRequest: one of the two is missing, or nothing could satisfy them.
+    """
+    if min_started is None and start_timeout is None:
+        return None
+
+    if min_started is None or start_timeout is None:
+        raise InvalidRequest("min_started and start_timeout say it together: give both or none")
+
+    if not 1 <= min_started <= spec.replicas or not start_timeout > 0:
+        msg = f"min_started is 1 to {spec.replicas}, and start_timeout is seconds above 0"
+        raise InvalidRequest(msg)
+
+    return StartRule(min_started, start_timeout)
 
 
 async def run(
@@ -111,8 +113,8 @@ class _Batch:
                 self._ended[outcome.key] = outcome
                 yield outcome.key
 
-    def _note(self, statuses: Mapping[Status, int]) -> None:
-        self._statuses = Counter(statuses)
+    def _note(self, statuses: Counter[Status]) -> None:
+        self._statuses = statuses
         if self._progress is not None:
             self._progress(statuses)
 

@@ -20,7 +20,8 @@ from kaleden._outcomes import Outcomes
 from kaleden._rooms import Rooms
 from kaleden._tasks import open_task_group, run_shielded
 from kaleden._ticket import Ticket, read_spec, token_tickets
-from kaleden._wire import Kind, SessionInfo, SessionSpec
+from kaleden._watch import Progress, Until
+from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec
 
 logger = logging.getLogger("kaleden")
 
@@ -161,6 +162,22 @@ class Scope(AsyncContextManagerMixin):
             "replicas": replicas,
         }
         return await self._launch(read_spec(name, image, **parts))
+
+    async def wait(
+        self,
+        ids: Members | None = None,
+        until: Until = TERMINAL,
+        *,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Outcomes[SessionInfo]:
+        """Wait for sessions; by default for all that the scope owns now.
+
+        The arguments, what is returned, and what cancellation does are those of
+        `AsyncSession.wait`.
+        """
+        keys = self.ids if ids is None else _ids(ids)
+        return await self._rooms.watcher.wait(keys, until, pending_timeout, progress)
 
     async def adopt(self, ids: Members) -> None:
         """Take over sessions that were launched elsewhere: they will end with the scope.

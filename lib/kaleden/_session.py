@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from os import PathLike
 from typing import TypeVar, final
 
 from kaleden import _operations
-from kaleden._connect import connect
 from kaleden._create import launch_plain
 from kaleden._destroy import destroy, name_matcher
+from kaleden._follow import LogStream, follow
 from kaleden._operations import Ids, as_keys
-from kaleden._outcomes import Outcomes, Success
+from kaleden._outcomes import Finished, Outcomes
 from kaleden._queries import Queries
+from kaleden._reap import reap
+from kaleden._run import read_start_rule, run
 from kaleden._scope import OnSuccess, Scope
-from kaleden._stream import Streams
 from kaleden._ticket import read_spec
+from kaleden._watch import Progress, Until
 from kaleden._wire import (
-    Event,
+    TERMINAL,
     Kind,
     SessionInfo,
     SessionSpec,
@@ -64,71 +68,6 @@ class AsyncSession(Queries):
         ConfigurationError: an argument cannot be used; nothing was sent.
     """
 
-    @property
-    def stream(self) -> Streams:
-        """The operations that hand on each outcome as soon as it is known; see `Streams`."""
-        return Streams(self._rooms)
-
-    async def info(self, ids: Ids) -> Outcomes[SessionInfo]:
-        """Read what the server tells of each session.
-
-        On the server each of these costs as much as a whole `fetch`.
-
-        Args:
-            ids: the sessions.
-
-        Returns:
-            A `SessionInfo` for each session; a failure of kind ``not_found`` where the server knows
-            none, which is also what becomes of a headless session an hour after its end.
-
-        Cancellation:
-            Requests on their way are given up, and the outcomes known by then are lost; nothing
-            changes on the server.
-        """
-        return await self._engine.collect(_operations.info(self._limits), as_keys(ids))
-
-    async def logs(self, ids: Ids, verbose: bool = False) -> Outcomes[str]:
-        """Read the output of each session so far.
-
-        The server answers with an empty text, not with an error, for a session that is unknown,
-        pending or
-        gone: empty does not mean that nothing was written.
-
-        Args:
-            ids: the sessions.
-            verbose: also log each output, at level INFO of the logger ``kaleden``.
-
-        Returns:
-            The whole output of each session, standard output and error together.
-
-        Cancellation:
-            Requests on their way are given up, and the outcomes known by then are lost; nothing
-            changes on the server.
-        """
-        outcomes = await self._engine.collect(_operations.logs(self._limits), as_keys(ids))
-        return _told("logs", outcomes) if verbose else outcomes
-
-    async def events(self, ids: Ids, verbose: bool = False) -> Outcomes[tuple[Event, ...]]:
-        """Read what the platform reports of each session: scheduling, image pulls, failed starts.
-
-        A failure of kind ``not_found`` may only mean that the session waits in a queue: as long as
-        nothing was started for it, the server finds nothing to report on.
-
-        Args:
-            ids: the sessions.
-            verbose: also log the events, at level INFO of the logger ``kaleden``.
-
-        Returns:
-            The events of each session, oldest first as the server lists them; kept for about an
-            hour.
-
-        Cancellation:
-            Requests on their way are given up, and the outcomes known by then are lost; nothing
-            changes on the server.
-        """
-        outcomes = await self._engine.collect(_operations.events(self._limits), as_keys(ids))
-        return _told("events", outcomes) if verbose else outcomes
-
     async def create(
         self,
         name: str | SessionSpec,
@@ -146,7 +85,13 @@ class AsyncSession(Queries):
 
         Everything is checked here first; what the server would silently drop or mangle is refused.
         Each replica is one request, at most *create_concurrency* of them at once, and none is ever
-        sent twice.
+        sent twice. The sessions are nobody's but the caller's: `scope` and `run` launch sessions that
+        cannot be forgotten.
+
+        The names are sent as they are, so a launch whose answer is lost can be told only by what is
+        new: one list before the launch, and lists after it. If just one session of that name has
+        come, it is taken for the lost one; somebody else who launched the same name as the same user
+        at that moment would be mistaken for it.
 
         Args:
             name: the name, lower case; with more than one replica, ``-1``, ``-2``, ... are put
@@ -164,16 +109,16 @@ class AsyncSession(Queries):
 
         Returns:
             The id of each new session, by its name, in the order of the replicas. A failure of kind
-            ``unknown_effect`` means that the request went out and no usable answer came: a session
-            of that name may exist, which `fetch` shows. All other failures made no session.
+            ``unknown_effect`` means that no usable answer came, and no such session was listed until
+            *settle* seconds later: it may yet appear. All other failures made no session.
 
         Raises:
             InvalidRequest: an argument cannot work; nothing was sent.
 
         Cancellation:
-            Launches on their way are given up, though the server may complete them; sessions that
-            were created stay, and are the caller's to end. A warning of the logger ``kaleden``
-            names both.
+            Nothing more is sent. Creates on their way have *create_grace* seconds more for their
+            answers. Sessions that were created stay, and are the caller's to end: a warning of the
+            logger ``kaleden`` names them, and those that may yet appear.
         """
         spec = read_spec(
             name,
@@ -201,6 +146,167 @@ class AsyncSession(Queries):
             A `Scope`, to be entered.
         """
         return Scope(self._rooms, grace, on_success)
+
+    async def run(
+        self,
+        name: str | SessionSpec,
+        image: str | None = None,
+        cores: float | None = None,
+        ram: int | None = None,
+        kind: str = Kind.HEADLESS,
+        gpu: int | None = None,
+        cmd: str | None = None,
+        args: str | Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        replicas: int = 1,
+        *,
+        keep: bool = False,
+        min_started: int | None = None,
+        start_timeout: float | None = None,
+        grace: float = 30.0,
+        progress: Progress | None = None,
+    ) -> Outcomes[Finished]:
+        """Launch sessions, wait for their ends, collect what they leave, and clean up.
+
+        It is a scope around a launch and a wait; each log is read as soon as its session has ended,
+        since headless sessions are forgotten an hour later. The arguments up to *replicas* are
+        those of `Scope.create`.
+
+        Args:
+            name: as of `Scope.create`, like the arguments after it, up to *replicas*.
+            image: the container image.
+            cores: CPU cores.
+            ram: memory in GiB.
+            kind: what the sessions are for.
+            gpu: number of GPUs.
+            cmd: the program to run.
+            args: its arguments.
+            env: environment variables.
+            replicas: how many sessions to launch.
+            keep: leave the sessions if all goes well, instead of destroying them.
+            min_started: give up unless so many have started by *start_timeout*.
+            start_timeout: seconds from the launch, for *min_started*.
+            grace: seconds that the clean-up may take.
+            progress: is called with the number of sessions by status, when that changed.
+
+        Returns:
+            For each replica, in order and by its name, its `Finished`: how it ended, its log and
+            events. A failure of kind ``session_failed``, with the tail of its log, for one that
+            ended as Failed; ``pending_timeout`` for those given up; and what `Scope.create` and
+            `wait` may fail of.
+
+        Raises:
+            InvalidRequest: an argument cannot work; nothing was sent.
+            ScopeError: the clean-up could not end everything.
+
+        Cancellation:
+            All the sessions are ended, within *grace* seconds, before it is raised again.
+        """
+        spec = read_spec(
+            name,
+            image,
+            cores=cores,
+            ram=ram,
+            kind=kind,
+            gpus=gpu,
+            cmd=cmd,
+            args=args,
+            env=env or {},
+            replicas=replicas,
+        )
+        start = read_start_rule(spec, min_started, start_timeout)
+        async with self.scope(grace=grace, on_success="release" if keep else "destroy") as scope:
+            return await run(self._rooms, scope, spec, start, progress)
+
+    async def wait(
+        self,
+        ids: Ids,
+        until: Until = TERMINAL,
+        *,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Outcomes[SessionInfo]:
+        """Wait until every session is where it should be, or will not get there.
+
+        All waits of a client share one list per look, whatever the number of sessions and of waits.
+        A look follows the one before by 1 to 15 seconds, longer while nothing changes.
+
+        Args:
+            ids: the sessions, in a finite iterable.
+            until: a status, several, or a function of `SessionInfo`; by default `TERMINAL`, the
+                statuses that a session does not leave. Look at ``info.status`` for which it is.
+            pending_timeout: seconds after which a session that is still Pending has failed to
+                start.
+            progress: is called with the number of sessions by status, when that changed.
+
+        Returns:
+            Each session as it was listed when it was there. A failure of kind ``wrong_state`` for
+            one that ended otherwise, ``vanished`` for one that two lists no longer showed,
+            ``pending_timeout``, with the platform's last events, for one that did not start, and
+            what a list may fail of, if that does not pass.
+
+        Raises:
+            Exception: only what *until* or *progress* raised.
+
+        Cancellation:
+            Nothing changes on the server, and other waits go on.
+        """
+        return await self._rooms.watcher.wait(as_keys(ids), until, pending_timeout, progress)
+
+    def follow(self, ids: Ids) -> AbstractAsyncContextManager[LogStream]:
+        """Follow logs as they grow: ``async with session.follow(ids) as lines: ...``.
+
+        The server sends the whole log each time; what was seen is skipped, and memory holds no more
+        than one reply for each of a few readers. Each log is read every 1 to 15 seconds.
+
+        Args:
+            ids: the sessions, in a finite iterable.
+
+        Returns:
+            A context manager that gives a `LogStream` of `LogLine` objects; a `LogReset` where a
+            log was replaced by another; and a `Failure` as the last item of a session whose log
+            cannot be followed to its end. It ends when all sessions have, and their logs were read
+            once more.
+
+        Cancellation:
+            Leaving the block gives up what is on its way; nothing changes on the server.
+        """
+        return follow(self._engine, self._limits, self._rooms.watcher.sessions, as_keys(ids))
+
+    async def reap(
+        self, path: str | PathLike[str], *, elsewhere: bool = False, settle: float | None = None
+    ) -> Outcomes[bool]:
+        """End the sessions that dead processes left, by the ledger in which they wrote them down.
+
+        Only what owners launched on this server that are certainly gone is touched: a process of
+        this machine that has ended, or an earlier boot of it.
+
+        Args:
+            path: the ledger, as given to ``AsyncSession(ledger=...)``.
+            elsewhere: end also what owners on other machines left, who may be at work.
+            settle: seconds after its launch for which a session may yet appear; by default
+                *create_timeout*.
+
+        Returns:
+            As of `destroy`, for the sessions that were left; by its name for a launch of which no
+            id is known and no session was found.
+
+        Raises:
+            LedgerError: the file cannot be read.
+
+        Cancellation:
+            What was not ended stays in the ledger, for the next time.
+        """
+        rooms = self._rooms
+        return await reap(
+            rooms.engine,
+            rooms.lister,
+            rooms.limits,
+            path,
+            self._where,
+            elsewhere=elsewhere,
+            settle=settle,
+        )
 
     async def renew(self, ids: Ids) -> Outcomes[bool]:
         """Put off the expiry of each session, as far as the server's own rules allow.
@@ -271,26 +377,3 @@ class AsyncSession(Queries):
             if begins(session.name) and (status is None or session.status.matches(status))
         ]
         return await self.destroy(chosen)
-
-    async def connect(self, ids: Ids) -> Outcomes[str]:
-        """Open the page of each session in a browser on this machine.
-
-        Args:
-            ids: the sessions, each of which must be Running.
-
-        Returns:
-            The URL of each page that was opened. It holds the session's secret: whoever has it is
-            in. A failure of kind ``not_opened`` where the session is not Running or has no page.
-
-        Cancellation:
-            No further page is opened.
-        """
-        return await connect(self._engine, self._limits, as_keys(ids))
-
-
-def _told(what: str, outcomes: Outcomes[T]) -> Outcomes[T]:
-    for outcome in outcomes:
-        text = outcome.value if isinstance(outcome, Success) else outcome.message
-        logger.info("%s of %s: %s", what, outcome.key, text)
-
-    return outcomes
