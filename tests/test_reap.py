@@ -1,0 +1,399 @@
+"""Reaping: what dead owners left is ended, and nothing else is touched."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from attrs import evolve
+
+pytest.importorskip("anycorn")
+
+import kaleden
+from kaleden import Failure, FailureKind, Outcomes
+from kaleden._ledger_file import Event, LedgerError, OpenLaunch, append, encode, read_ledger
+from kaleden._owner import Owner, this_owner
+from kaleden._wire import build_create
+from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from virtual_time import in_virtual_time
+
+IMAGE = "skaha/astroml:latest"
+SERVER = "own transport"
+NO_SUCH_PID = 2**22 + 1
+ALIVE = this_owner("alive")
+DEAD = evolve(this_owner("dead"), pid=NO_SUCH_PID)
+ELSEWHERE = evolve(DEAD, host="other", boot="another")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "ledger").touch()
+    return tmp_path / "ledger"
+
+
+@asynccontextmanager
+async def world(
+    *faults: Fault, **options: Any
+) -> AsyncIterator[tuple[MemoryTransport, kaleden.AsyncSession]]:
+    plan = FaultPlan(faults)
+    async with (
+        MemoryTransport(faults=plan, duration=float("inf"), **options) as transport,
+        kaleden.AsyncSession(transport=transport) as session,
+    ):
+        yield transport, session
+
+
+def write(
+    path: Path,
+    token: str,
+    session_id: str | None = None,
+    *,
+    owner: Owner = DEAD,
+    server: str = SERVER,
+    at: float = 0.0,
+    name: str | None = None,
+) -> OpenLaunch:
+    """Write a launch down as its owner would have."""
+    launch = OpenLaunch(token, name or f"fits-{token}", session_id, owner, server, at)
+    append(path, encode(Event.LAUNCHED if session_id else Event.LAUNCHING, [launch]))
+    return launch
+
+
+async def start(session: kaleden.AsyncSession, *names: str) -> list[str]:
+    """Launch sessions of exactly these names."""
+    ids: list[str] = []
+    for name in names:
+        ids += (await session.create(name, IMAGE)).raise_on_failure().ids
+    return ids
+
+
+def kinds(outcomes: Outcomes[bool]) -> dict[str, FailureKind]:
+    return {key: failure.kind for key, failure in outcomes.failures.items()}
+
+
+def listed(transport: MemoryTransport) -> list[str]:
+    return sorted(session.spec.name for session in transport.sessions())
+
+
+# --- what is ended ------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_a_dead_owner_launched_is_ended(path: Path) -> None:
+    async with world() as (transport, session):
+        ids = await start(session, "fits-t1", "fits-t2")
+        write(path, "t1", ids[0])
+        write(path, "t2", ids[1])
+        outcomes = await session.reap(path)
+        assert (ids, [True, True]) == (outcomes.ids, outcomes.values)
+        assert "<Outcomes reap: 2 ok>" == repr(outcomes)
+        assert [] == listed(transport)
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_a_launch_without_an_id_is_found_by_the_token_in_its_name(path: Path) -> None:
+    async with world() as (transport, session):
+        [found] = await start(session, "fits-k3x9q2ab")
+        write(path, "k3x9q2ab")
+        assert {found: True} == (await session.reap(path)).successes
+        assert [] == listed(transport)
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_nothing_else_is_touched(path: Path) -> None:
+    others = ["fits-alive", "fits-elsewhere", "fits-server", "fits-mine", "fits-t1x", "xfits-t1"]
+    async with world() as (transport, session):
+        ids = await start(session, "fits-t1", *others)
+        write(path, "t1")
+        kept = [
+            write(path, "alive", ids[1], owner=ALIVE),
+            write(path, "elsewhere", ids[2], owner=ELSEWHERE),
+            write(path, "server", ids[3], server="https://example.org/skaha/v1"),
+        ]
+        assert {ids[0]: True} == (await session.reap(path)).successes
+        assert sorted(others) == listed(transport)
+        assert 1 == transport.requests["destroy"]
+    assert kept == read_ledger(path)
+
+
+@in_virtual_time
+async def test_what_cannot_be_looked_at_is_ended_only_if_that_is_asked_for(path: Path) -> None:
+    async with world() as (transport, session):
+        ids = await start(session, "fits-t1", "fits-t2", "fits-t3")
+        write(path, "t1", ids[0], owner=ELSEWHERE)
+        write(path, "t2", owner=ELSEWHERE)
+        write(path, "t3", ids[2], owner=ALIVE)
+        assert 0 == len(await session.reap(path))
+        assert set(ids[:2]) == set((await session.reap(path, elsewhere=True)).ids)
+        assert ["fits-t3"] == listed(transport)
+
+
+@in_virtual_time
+async def test_what_has_ended_by_itself_is_closed(path: Path) -> None:
+    async with world() as (_, session):
+        write(path, "t1", "gone1234")
+        assert {"gone1234": True} == (await session.reap(path)).successes
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_two_sessions_of_one_launch_are_both_ended(path: Path) -> None:
+    async with world() as (transport, session):
+        ids = await start(session, "fits-t1", "fits-t1")
+        write(path, "t1")
+        assert set(ids) == set((await session.reap(path)).ids)
+        assert [] == listed(transport)
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_an_empty_ledger_costs_no_request(path: Path) -> None:
+    async with world() as (transport, session):
+        assert 0 == len(await session.reap(path))
+        assert 0 == transport.requests.total()
+
+
+@in_virtual_time
+async def test_a_thousand_launches_without_ids_cost_two_lists(path: Path) -> None:
+    launches = [OpenLaunch(f"t{n}", f"fits-t{n}", None, DEAD, SERVER, 0.0) for n in range(1000)]
+    append(path, encode(Event.LAUNCHING, launches))
+    async with world() as (transport, session):
+        ids = await start(session, "fits-t3", "fits-t500")
+        transport.requests.clear()
+        outcomes = await session.reap(path)
+        assert 1000 == len(outcomes)
+        assert set(ids) < set(outcomes.ids)
+        # One to look for them, and one to make sure that the two are gone.
+        assert {"list": 2, "destroy": 2} == transport.requests
+    assert b"" == path.read_bytes()
+
+
+# --- what may yet appear ------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_launch_that_the_server_is_still_at_work_on_is_waited_for(path: Path) -> None:
+    async with world(latency={"create": 60.0, "list": 0.1, "destroy": 0.1}) as (transport, session):
+        [launch] = kaleden.SessionSpec("fits-t1", IMAGE).launches()
+        with anyio.move_on_after(15):
+            async with anyio.create_task_group() as group:
+                # Given up by its client, finished by the server.
+                group.start_soon(transport.send, build_create(launch))
+        write(path, "t1", at=time.time())
+        outcomes = await session.reap(path, settle=180)
+        assert outcomes.ok
+        assert 20 < anyio.current_time() < 120
+        assert 1 == transport.created["fits-t1"]
+        assert [] == listed(transport)
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_a_launch_that_never_appears_is_closed_when_it_cannot_any_more(path: Path) -> None:
+    async with world() as (transport, session):
+        write(path, "t1", at=time.time() - 100)
+        outcomes = await session.reap(path, settle=180)
+        assert {"fits-t1": True} == outcomes.successes
+        assert anyio.current_time() == pytest.approx(80, abs=5)
+        assert transport.requests["list"] < 20
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_the_wait_is_as_long_as_a_create_may_take_if_nothing_is_said(path: Path) -> None:
+    async with MemoryTransport() as transport:
+        async with kaleden.AsyncSession(transport=transport, create_timeout=50) as session:
+            write(path, "t1", at=time.time())
+            await session.reap(path)
+    assert anyio.current_time() == pytest.approx(50, abs=5)
+
+
+@in_virtual_time
+async def test_a_clock_that_is_ahead_makes_nobody_wait_longer(path: Path) -> None:
+    async with world() as (_, session):
+        write(path, "t1", at=time.time() + 10**9)
+        await session.reap(path, settle=20)
+    assert anyio.current_time() == pytest.approx(20, abs=1)
+
+
+@in_virtual_time
+async def test_what_is_known_is_ended_before_anything_is_waited_for(path: Path) -> None:
+    async with world() as (transport, session):
+        [known] = await start(session, "fits-t1")
+        write(path, "t1", known)
+        write(path, "t2", at=time.time())
+        with anyio.move_on_after(30):
+            await session.reap(path)
+        assert [] == listed(transport)
+    assert ["t2"] == [launch.token for launch in read_ledger(path)]
+
+
+# --- names without a token ----------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_session_whose_name_may_be_anybodys_is_told_and_left(path: Path) -> None:
+    async with world() as (transport, session):
+        [theirs] = await start(session, "fits")
+        write(path, "k3x9q2ab", name="fits")
+        outcomes = await session.reap(path)
+        assert {"fits": FailureKind.UNKNOWN_EFFECT} == kinds(outcomes)
+        assert theirs in outcomes.failures["fits"].message
+        assert ["fits"] == listed(transport)
+        assert 1 == len(read_ledger(path))
+        await session.destroy(theirs)
+        assert (await session.reap(path)).ok
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_an_empty_token_fits_no_name(path: Path) -> None:
+    async with world() as (transport, session):
+        await start(session, "fits")
+        write(path, "", name="fits")
+        assert not (await session.reap(path)).ok
+        assert ["fits"] == listed(transport)
+
+
+# --- when it goes wrong -------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_could_not_be_ended_stays_for_the_next_time(path: Path) -> None:
+    async with world(Fault(Trouble.LIE, on="destroy", nth=1)) as (transport, session):
+        ids = await start(session, "fits-t1", "fits-t2")
+        launches = [write(path, "t1", ids[0]), write(path, "t2", ids[1])]
+        outcomes = await session.reap(path)
+        assert [FailureKind.NOT_DESTROYED] == list(kinds(outcomes).values())
+        assert [launch for launch in launches if launch.key in outcomes.failures] == read_ledger(
+            path
+        )
+        assert (await session.reap(path)).ok
+        assert [] == listed(transport)
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_a_launch_with_two_sessions_is_closed_with_the_second(path: Path) -> None:
+    async with world(Fault(Trouble.LIE, on="destroy", nth=1)) as (transport, session):
+        await start(session, "fits-t1", "fits-t1")
+        write(path, "t1")
+        assert 1 == len((await session.reap(path)).failures)
+        assert 1 == len(read_ledger(path))
+        assert (await session.reap(path)).ok
+        assert [] == listed(transport)
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_without_a_list_nothing_is_taken_for_gone(path: Path) -> None:
+    async with world(Fault(Trouble.ERROR_BEFORE, on="list", nth=[1, 2])) as (_, session):
+        write(path, "t1", "gone1234")
+        write(path, "t2")
+        expected = {"gone1234": FailureKind.NOT_DESTROYED, "fits-t2": FailureKind.SERVER_ERROR}
+        assert expected == kinds(await session.reap(path))
+        assert 2 == len(read_ledger(path))
+        assert (await session.reap(path)).ok
+
+
+@in_virtual_time
+async def test_an_id_that_is_none_is_a_failure_of_its_own(path: Path) -> None:
+    async with world() as (_, session):
+        write(path, "t1", "../../etc")
+        write(path, "t2", "gone1234")
+        outcomes = await session.reap(path)
+        assert {"../../etc": FailureKind.INVALID} == kinds(outcomes)
+        assert {"gone1234": True} == outcomes.successes
+
+
+@in_virtual_time
+async def test_a_ledger_that_is_missing_is_no_empty_one(path: Path) -> None:
+    path.unlink()
+    async with world() as (_, session):
+        with pytest.raises(LedgerError, match="No such file"):
+            await session.reap(path)
+    assert not path.exists()
+
+
+@in_virtual_time
+async def test_a_ledger_that_cannot_be_written_keeps_nobody_from_ending_sessions(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_only(file: int, content: bytes) -> int:
+        raise OSError(30, os.strerror(30))
+
+    async with world() as (transport, session):
+        ids = await start(session, "fits-t1")
+        write(path, "t1", ids[0])
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "kaleden"):
+            patch.setattr("kaleden._ledger_file._write", read_only)
+            assert (await session.reap(path)).ok
+        assert [] == listed(transport)
+        assert "Read-only file system" in caplog.text
+        assert 1 == len(read_ledger(path))
+        assert (await session.reap(path)).ok
+    assert [] == read_ledger(path)
+
+
+async def test_reapers_at_the_same_time_do_each_others_work_no_harm(path: Path) -> None:
+    results: list[Outcomes[bool]] = []
+
+    async def reap(session: kaleden.AsyncSession) -> None:
+        results.append(await session.reap(path))
+
+    async with world(latency=0) as (transport, session):
+        ids = await start(session, *(f"fits-t{n}" for n in range(6)))
+        for number, session_id in enumerate(ids):
+            write(path, f"t{number}", session_id if number % 2 else None)
+        async with (
+            kaleden.AsyncSession(transport=transport) as other,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(reap, session)
+            group.start_soon(reap, other)
+        assert [True, True] == [outcomes.ok for outcomes in results]
+        assert [] == listed(transport)
+    assert [] == read_ledger(path)
+
+
+@in_virtual_time
+async def test_a_reaper_that_is_cancelled_anywhere_leaves_the_rest_to_the_next(path: Path) -> None:
+    async with world(latency=0.1) as (transport, session):
+        ids = await start(session, *(f"fits-t{n}" for n in range(4)))
+        for tenths in range(12):
+            for number, session_id in enumerate(ids):
+                write(path, f"t{number}", session_id if number % 2 else None)
+            with anyio.move_on_after(tenths / 10 + 0.05):
+                await session.reap(path)
+            left = {launch.name for launch in read_ledger(path)}
+            assert set(listed(transport)) <= left
+        assert (await session.reap(path)).ok
+        assert [] == listed(transport)
+
+
+async def test_a_closed_session_reaps_nothing(path: Path) -> None:
+    async with MemoryTransport() as transport:
+        async with kaleden.AsyncSession(transport=transport) as session:
+            pass
+        with pytest.raises(kaleden.SessionNotOpen):
+            await session.reap(path)
+
+
+@in_virtual_time
+async def test_what_was_reaped_can_be_kept_as_json(path: Path) -> None:
+    async with world(Fault(Trouble.LIE, on="destroy", nth=1)) as (_, session):
+        ids = await start(session, "fits-t1", "fits-t2")
+        for token, session_id in zip(["t1", "t2"], ids, strict=True):
+            write(path, token, session_id)
+        outcomes = await session.reap(path)
+    assert list(outcomes) == list(Outcomes.from_json(outcomes.to_json()))
+    assert [Failure] == [type(failure) for failure in outcomes.failures.values()]
