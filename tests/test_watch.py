@@ -202,6 +202,15 @@ async def test_a_session_that_was_never_there_vanishes_after_two_lists() -> None
 
 
 @in_virtual_time
+async def test_a_list_that_cannot_be_read_as_a_whole_is_no_proof_and_said_so() -> None:
+    server = Server({"b": always("Completed")})
+    server.trouble = lambda: data([session_object("b", status="Completed"), {"no": "id"}, "x"])
+    outcomes = await server.wait("a", "b")
+    assert {"a": "vanished", "b": "Completed"} == kinds(outcomes)
+    assert "may be it: 2 elements" in outcomes.failures["a"].message
+
+
+@in_virtual_time
 async def test_one_list_without_a_session_does_not_make_it_vanish() -> None:
     server = Server({"a": [(0, "Running"), (60, "Completed")]})
     reply = server.reply
@@ -219,8 +228,10 @@ async def test_one_list_without_a_session_does_not_make_it_vanish() -> None:
 async def test_an_id_has_one_outcome_in_the_order_given_whatever_it_is() -> None:
     server = Server({"a": always("Completed"), "b": always("Failed")})
     outcomes = await server.wait("b", "no id", "a", "b", 5, "a")
-    assert {"b": "Failed", "no id": "invalid", "a": "Completed", "5": "invalid"} == kinds(outcomes)
-    assert ["b", "no id", "a", "5"] == [outcome.key for outcome in outcomes]
+    assert {"b": "Failed", "no id": "invalid", "a": "Completed", "<5>": "invalid"} == kinds(
+        outcomes
+    )
+    assert ["b", "no id", "a", "<5>"] == [outcome.key for outcome in outcomes]
     assert not outcomes.failures["no id"].sent
 
 
@@ -286,7 +297,7 @@ async def test_a_closed_client_says_so() -> None:
 
         group.start_soon(waits)
         await anyio.sleep(5)
-        server.engine.close()
+        await server.engine.aclose()
     with pytest.raises(kaleden.SessionNotOpen):
         await server.wait()
     with pytest.raises(kaleden.SessionNotOpen):

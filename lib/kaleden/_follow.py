@@ -22,13 +22,15 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, evolve, field, frozen
 
 from kaleden import _wire
-from kaleden._engine import Engine, Keys, Operation
+from kaleden._engine import Engine, Operation
+from kaleden._errors import SessionNotOpen
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._lister import Snapshot
 from kaleden._outcomes import Failure
 from kaleden._pace import Pace, Patience
 from kaleden._policy import Limits
 from kaleden._poller import Poller, Sight
+from kaleden._source import Keys
 from kaleden._tasks import open_task_group
 from kaleden._watch import Item, read_items
 from kaleden._wire import Response, SessionInfo
@@ -91,7 +93,10 @@ class LogStream:
         # Nothing is taken out before the last await: who is cancelled here loses no line.
         await checkpoint()
         while not self._batch:
-            self._batch.extend(await self._receive.__anext__())
+            try:
+                self._batch.extend(await self._receive.__anext__())
+            except anyio.ClosedResourceError:
+                raise SessionNotOpen("this stream's block was left: use it inside") from None
 
         return self._batch.popleft()
 
@@ -190,9 +195,9 @@ class _Followed:
     Attributes:
         id: the session.
         pace: when its log is read next.
-        log: what is kept of it.
-        patience: with the reading of it.
         sight: how the session was listed last.
+        log: what is kept of its log.
+        patience: with the reading of it.
         waits: whether it is in the agenda, and not being read.
         ended: whether the session is known to have ended: one more unchanged read is the last.
         verdict: why it ends, if not well.
@@ -200,9 +205,9 @@ class _Followed:
 
     id: str
     pace: Pace
+    sight: Sight
     log: _Log = field(factory=_Log)
     patience: Patience = field(factory=Patience)
-    sight: Sight = field(factory=Sight)
     waits: bool = False
     ended: bool = False
     verdict: Failure | None = None
@@ -262,7 +267,7 @@ class _Following:
         else:
             # The log of a desktop has those of its applications in it.
             key = item.id if isinstance(item, SessionInfo) else item
-            self._open[key] = _Followed(key, Pace(self._chance))
+            self._open[key] = _Followed(key, Pace(self._chance), Sight(key))
 
     async def run(self, deliver: Deliver[Batch]) -> None:
         """Deliver what the logs give, until all have ended."""
@@ -299,11 +304,11 @@ class _Following:
             return
 
         sight, before = session.sight, session.sight.status
-        sight.note(look.sessions.get(session.id))
+        sight.note(look)
         if sight.status is not None and sight.status.is_terminal:
             self._end(session, None)
         elif sight.is_gone:
-            self._end(session, sight.vanished(session.id))
+            self._end(session, sight.vanished())
         elif sight.status != before:
             self._hurry(session)
 

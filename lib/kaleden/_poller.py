@@ -130,33 +130,46 @@ class Sight:
     """How one session was seen last.
 
     Attributes:
+        key: the session.
         status: its status when it was listed last; None if it never was.
         absences: how many looks in a row did not show it.
+        unreadable: how many elements of the last list could not be read.
     """
 
+    key: str
     status: Status | None = None
     absences: int = 0
+    unreadable: int = 0
 
-    def note(self, info: SessionInfo | None) -> None:
-        """Take in what one look showed of it."""
+    def note(self, look: Snapshot) -> SessionInfo | None:
+        """Take in what one look shows of the session."""
+        info = look.sessions.get(self.key)
+        self.unreadable = look.unreadable
         if info is None:
             self.absences += 1
         else:
             self.status, self.absences = info.status, 0
+
+        return info
 
     @property
     def is_gone(self) -> bool:
         """Whether enough looks in a row did not show it."""
         return self.absences >= ABSENCES
 
-    def vanished(self, key: str) -> Failure:
+    def vanished(self) -> Failure:
         """Say that it is gone, and how it was seen last."""
         message = (
             f"it was never listed: {ABSENCES} lists do not show it"
             if self.status is None
             else f"it is no longer listed; it was {self.status} when it was listed last"
         )
-        return Failure(key, FailureKind.VANISHED, message, sent=True)
+        if self.unreadable:
+            message += (
+                f" (what could not be read in the list may be it: {self.unreadable} elements)"
+            )
+
+        return Failure(self.key, FailureKind.VANISHED, message, sent=True)
 
 
 def _statuses(snapshot: Snapshot | None) -> dict[str, Status]:

@@ -11,10 +11,10 @@ from typing import Any, Final, TypeAlias, TypeGuard, final
 
 import anyio
 from anyio.lowlevel import checkpoint
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 
 from kaleden import _operations
-from kaleden._engine import Collected, Engine, Keys, OutcomeStream
+from kaleden._engine import Collected, Engine, OutcomeStream
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._lister import Snapshot
@@ -22,8 +22,9 @@ from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._pace import Pace
 from kaleden._policy import Limits
 from kaleden._poller import Lists, Poller, Sight
+from kaleden._source import Keys
 from kaleden._tasks import open_task_group
-from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status
+from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status, shown
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
 """What to wait for: a status, one of several, or whatever a function of the session says."""
@@ -131,18 +132,18 @@ class Watcher:
             if isinstance(item, Failure):
                 wait.refused.append(item)
             else:
-                wait.targets.append(_Target(key, self.apps if _is_app(item) else self.sessions))
+                poller = self.apps if _is_app(item) else self.sessions
+                wait.targets.append(_Target(Sight(key), poller))
 
         return wait
 
 
-@define(eq=False)
+@frozen(eq=False)
 class _Target:
-    """One session that is waited for."""
+    """One session that is waited for, and who looks at it."""
 
-    key: str
+    sight: Sight
     poller: Poller
-    sight: Sight = field(factory=Sight)
 
 
 @final
@@ -165,7 +166,7 @@ class _Wait:
 
         async with open_task_group() as group:
             for poller in dict.fromkeys(target.poller for target in self.targets):
-                waiting = {each.key: each for each in self.targets if each.poller is poller}
+                waiting = {each.sight.key: each for each in self.targets if each.poller is poller}
                 group.start_soon(self._watch, poller, waiting, deliver)
 
     async def _watch(
@@ -201,10 +202,9 @@ class _Wait:
 
     def _judge(self, target: _Target, look: Snapshot) -> Outcome[SessionInfo] | None:
         """Tell what became of one session; None while it may still get there."""
-        key, info = target.key, look.sessions.get(target.key)
-        target.sight.note(info)
+        key, info = target.sight.key, target.sight.note(look)
         if info is None:
-            return target.sight.vanished(key) if target.sight.is_gone else None
+            return target.sight.vanished() if target.sight.is_gone else None
 
         if self._terms.reached(info):
             return Success(key, info)
@@ -290,24 +290,24 @@ def _limit(seconds: object) -> float:
     return seconds
 
 
-def _statuses(until: Any) -> list[Status]:
-    if not isinstance(until, Iterable):
+def _statuses(until: str | Iterable[str]) -> list[Status]:
+    try:
+        given = [until] if isinstance(until, str) else list(until)
+    except TypeError:
         msg = f"until is a status, several of them, or a function of a SessionInfo, not {until!r}"
-        raise InvalidRequest(msg)
+        raise InvalidRequest(msg) from None
 
-    given: Iterable[Any] = [until] if isinstance(until, str) else until
-    statuses = sorted(check_status(each) for each in given)
-    if not statuses:
+    if not given:
         raise InvalidRequest("until names no status: give at least one, or kaleden.TERMINAL")
 
-    return statuses
+    return sorted(check_status(each) for each in given)
 
 
 def _key(item: Any) -> str:
     if isinstance(item, SessionInfo):
         return item.app_id or item.id
 
-    return item if isinstance(item, str) else repr(item)
+    return item if isinstance(item, str) else f"<{shown(item)}>"
 
 
 def _checked(item: Any) -> Item:

@@ -1,0 +1,595 @@
+"""Following logs: no line is lost or told twice, and a log that was replaced is told."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import kaleden
+from kaleden import Failure, FailureKind, SessionInfo
+from kaleden._engine import Engine
+from kaleden._follow import CHUNK, READERS, WINDOW, LogItem, LogLine, LogReset, follow
+from kaleden._gate import Gate
+from kaleden._lister import Lister
+from kaleden._pace import BORNE, JITTER, MOST, Pace
+from kaleden._policy import Limits
+from kaleden._poller import Poller
+from kaleden._wire import Request, Response
+from kaleden.testing import run_virtual
+from support import FakeTransport, data, session_id, session_object, text
+from virtual_time import in_virtual_time
+
+LATENCY = 0.1
+LONGEST = MOST * (1 + JITTER)
+LIMITS = Limits()
+
+Versions = list[tuple[float, bytes]]
+Story = list[tuple[float, str | None]]
+
+
+def at(moments: list[tuple[float, Any]], now: float) -> Any:
+    return [value for time, value in moments if time <= now][-1]
+
+
+class Server:
+    """Sessions whose whole logs are given by time, and that end; None is for no longer listed."""
+
+    def __init__(
+        self,
+        logs: dict[str, Versions],
+        statuses: dict[str, Story] | None = None,
+        end: float = 60,
+    ) -> None:
+        self.logs = logs
+        self.statuses: dict[str, Story] = {
+            key: [(0, "Running"), (end, "Completed")] for key in logs
+        }
+        self.statuses.update(statuses or {})
+        self.listed_at: list[float] = []
+        self.read_at = defaultdict[str, list[float]](list)
+        self.list_trouble: Callable[[], Response | None] = lambda: None
+        self.log_trouble: Callable[[str], Response | None] = lambda _: None
+        self.transport = FakeTransport(self.reply)
+        self.engine = Engine(Gate(LIMITS.concurrency), self.transport)
+        self.poller = Poller(Lister(self.engine, LIMITS), Pace(random.Random(1)))
+
+    async def reply(self, request: Request) -> Response:
+        now = anyio.current_time()
+        if request.target == "session":
+            self.listed_at.append(now)
+            reply = self.list_trouble() or data(self.listing(now))
+        else:
+            key = session_id(request)
+            assert f"session/{key}?view=logs" == request.target
+            self.read_at[key].append(now)
+            reply = self.log_trouble(key) or self.log(key, now)
+
+        await anyio.sleep(LATENCY)
+        return reply
+
+    def listing(self, now: float) -> list[dict[str, Any]]:
+        listed = {key: at(moments, now) for key, moments in self.statuses.items()}
+        return [session_object(key, status=status) for key, status in listed.items() if status]
+
+    def log(self, key: str, now: float) -> Response:
+        body = at(self.logs[key], now) if key in self.logs else b""
+        return Response(200, {"content-type": "text/plain"}, body)
+
+    def follow(self, *ids: Any) -> Any:
+        return follow(self.engine, LIMITS, self.poller, ids, random.Random(2))
+
+    async def read(self, *ids: Any) -> list[LogItem]:
+        async with self.follow(*ids) as lines:
+            return [item async for item in lines]
+
+
+def grown(*pieces: tuple[float, bytes]) -> Versions:
+    """A log to which *pieces* are appended at their times."""
+    versions = [(0.0, b"")]
+    for time, piece in pieces:
+        versions.append((time, versions[-1][1] + piece))
+    return versions
+
+
+def lines_of(key: str, whole: str) -> list[LogItem]:
+    return [LogLine(key, line) for line in whole.removesuffix("\n").split("\n") if whole]
+
+
+# --- one log -------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_lines_come_as_they_appear_and_end_with_the_session() -> None:
+    server = Server({"a": grown((0, b"one\n"), (20, b"two\nthree\n"), (59, b"four\n"))})
+    told = []
+    async with server.follow("a") as lines:
+        async for line in lines:
+            told.append((anyio.current_time(), line))  # noqa: PERF401  # each at its own time
+    assert lines_of("a", "one\ntwo\nthree\nfour\n") == [line for _, line in told]
+    for (time, _), due in zip(told, [0, 20, 20, 59], strict=True):
+        assert due <= time <= due + LONGEST + 2 * LATENCY
+    assert anyio.current_time() <= 60 + LONGEST + 1.2 * 2 + 3 * LATENCY
+
+
+@in_virtual_time
+async def test_a_line_is_held_until_it_is_whole() -> None:
+    log = "naïve, 日本\n".encode()
+    server = Server({"a": grown(*[(5.0 * n, log[n : n + 1]) for n in range(len(log))])}, end=200)
+    async with server.follow("a") as lines:
+        assert LogLine("a", "naïve, 日本") == await anext(lines)
+        assert anyio.current_time() >= 5 * (len(log) - 1)
+
+
+@in_virtual_time
+async def test_the_last_line_needs_no_end() -> None:
+    server = Server({"a": grown((0, b"one\n\ntwo"))})
+    assert lines_of("a", "one\n\ntwo") == await server.read("a")
+
+
+@in_virtual_time
+async def test_only_the_newline_ends_a_line() -> None:
+    body = "10 %\r20 %\r\nform\x0cfeed\x0b\x85\u2028line\n"
+    server = Server({"a": grown((0, body.encode()))})
+    assert ["10 %\r20 %\r", "form\x0cfeed\x0b\x85\u2028line"] == [
+        item.text for item in await server.read("a") if isinstance(item, LogLine)
+    ]
+
+
+@in_virtual_time
+async def test_what_is_no_text_is_told_as_well_as_it_can_be() -> None:
+    server = Server({"a": grown((0, b"\xff\xfe\x00x\nok\n"))})
+    assert [LogLine("a", "��\x00x"), LogLine("a", "ok")] == await server.read("a")
+
+
+@in_virtual_time
+async def test_a_session_without_a_log_ends_without_a_line() -> None:
+    server = Server({"a": grown()})
+    assert [] == await server.read("a")
+    assert 60 <= anyio.current_time() <= 60 + LONGEST + 2
+
+
+@in_virtual_time
+async def test_what_is_written_last_is_read_though_the_end_is_known_before() -> None:
+    # The list tells the end first; the log is complete a moment later.
+    server = Server({"a": grown((0, b"one\n"), (60.01, b"two\n"), (61, b"three\n"))}, end=20)
+    server.logs["a"] = grown((0, b"one\n"), (20.3, b"two\n"), (21, b"three\n"))
+    told = await server.read("a")
+    assert lines_of("a", "one\ntwo\n") == told[:2]
+
+
+@in_virtual_time
+async def test_an_ended_session_is_read_until_its_log_is_unchanged() -> None:
+    server = Server({"a": grown((0, b"one\n"))}, {"a": [(0, "Completed")]})
+    assert lines_of("a", "one\n") == await server.read("a")
+    assert anyio.current_time() < 3
+    assert 1 == len(server.listed_at)
+    assert len(server.read_at["a"]) <= 3
+
+
+# --- another log ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "later", [b"new\n", b"oNe\ntwo\n", b"one\ntwO\n", b"one\ntwX\nthree\n", b"on", b"x" * 100]
+)
+@in_virtual_time
+async def test_a_log_that_was_replaced_is_told_and_read_from_its_start(later: bytes) -> None:
+    server = Server({"a": [(0, b"one\ntwo\n"), (30, later)]})
+    assert [
+        *lines_of("a", "one\ntwo\n"),
+        LogReset("a"),
+        *lines_of("a", later.decode()),
+    ] == await server.read("a")
+
+
+@in_virtual_time
+async def test_an_unfinished_line_is_told_before_its_log_is_replaced() -> None:
+    server = Server({"a": [(0, b"one\ntw"), (30, b"one\ntX\n")]})
+    assert [
+        LogLine("a", "one"),
+        LogLine("a", "tw"),
+        LogReset("a"),
+        LogLine("a", "one"),
+        LogLine("a", "tX"),
+    ] == await server.read("a")
+
+
+@in_virtual_time
+async def test_an_empty_answer_is_no_other_log() -> None:
+    whole = b"one\ntwo\nthr"
+    server = Server({"a": [(0, b"one\n"), (10, b""), (30, whole), (55, b"")]})
+    assert lines_of("a", whole.decode()) == await server.read("a")
+
+
+# --- the end of it -------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_session_that_is_not_there_is_a_failure() -> None:
+    server = Server({})
+    [failure] = await server.read("a")
+    assert isinstance(failure, Failure)
+    assert ("a", FailureKind.VANISHED) == (failure.key, failure.kind)
+    assert "never listed" in failure.message
+
+
+@in_virtual_time
+async def test_a_session_that_vanishes_gives_what_it_wrote_and_a_failure() -> None:
+    statuses: dict[str, Story] = {"a": [(0, "Running"), (30, None)]}
+    server = Server({"a": grown((0, b"one\n"), (29, b"two\nthr"))}, statuses)
+    *lines, failure = await server.read("a")
+    assert lines_of("a", "one\ntwo\nthr") == lines
+    assert isinstance(failure, Failure)
+    assert FailureKind.VANISHED == failure.kind
+    assert "it was Running" in failure.message
+
+
+@in_virtual_time
+async def test_a_session_that_is_forgotten_after_its_end_is_none() -> None:
+    statuses: dict[str, Story] = {"a": [(0, "Running"), (10, "Failed"), (25, None)]}
+    server = Server({"a": grown((0, b"one\n"))}, statuses)
+    assert lines_of("a", "one\n") == await server.read("a")
+
+
+@in_virtual_time
+async def test_what_is_no_id_is_a_failure_and_is_never_sent() -> None:
+    server = Server({"a": grown((0, b"one\n"))})
+    refused, line = await server.read("no id", "a", "a")
+    assert isinstance(refused, Failure)
+    assert ("no id", FailureKind.INVALID) == (refused.key, refused.kind)
+    assert LogLine("a", "one") == line
+    [other] = await server.read(5)
+    assert isinstance(other, Failure)
+
+
+@in_virtual_time
+async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
+    server = Server({})
+    assert [] == await server.read()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await server.read()
+    assert scope.cancelled_caught
+    assert [] == server.transport.requests
+
+
+@in_virtual_time
+async def test_a_closed_client_says_so() -> None:
+    server = Server({})
+    await server.engine.aclose()
+    with pytest.raises(kaleden.SessionNotOpen):
+        await server.read("a")
+
+
+@in_virtual_time
+async def test_sessions_may_be_given_as_they_were_listed() -> None:
+    server = Server({"desk": grown((0, b"one\n"))})
+    desktop = SessionInfo(id="desk")
+    app = SessionInfo(id="desk", app_id="x1y")
+    assert lines_of("desk", "one\n") == await server.read(desktop, app)
+
+
+# --- requests that fail --------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_server_that_is_away_for_a_minute_costs_no_line() -> None:
+    server = Server({"a": grown((0, b"one\n"), (20, b"two\n"), (90, b"three\n"))}, end=100)
+
+    def away() -> Response | None:
+        return text("busy", 503) if 10 < anyio.current_time() < 70 else None
+
+    server.list_trouble = away
+    server.log_trouble = lambda _: away()
+    assert lines_of("a", "one\ntwo\nthree\n") == await server.read("a")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "tries"), [(503, "unavailable", BORNE + 1), (401, "not_authenticated", 1)]
+)
+@in_virtual_time
+async def test_a_log_that_cannot_be_read_is_one_failure_and_the_others_go_on(
+    status: int, kind: str, tries: int
+) -> None:
+    server = Server({"a": grown((0, b"one\n")), "b": grown((0, b"two\n"))}, end=300)
+    server.log_trouble = lambda key: text("no", status) if key == "a" else None
+    items = await server.read("a", "b")
+    [failure] = [item for item in items if isinstance(item, Failure)]
+    assert ("a", kind) == (failure.key, failure.kind)
+    assert tries == len(server.read_at["a"])
+    assert lines_of("b", "two\n") == [item for item in items if isinstance(item, LogLine)]
+
+
+@in_virtual_time
+async def test_a_page_instead_of_a_log_is_no_log() -> None:
+    page = Response(200, {"content-type": "text/html"}, b"<title>Sign in</title>" + b"x" * 10**6)
+    server = Server({"a": grown((0, b"one\n"))}, end=500)
+    server.log_trouble = lambda _: page
+    [failure] = await server.read("a")
+    assert isinstance(failure, Failure)
+    assert FailureKind.PROTOCOL == failure.kind
+    assert "Sign in" in failure.message
+
+
+@in_virtual_time
+async def test_when_nobody_can_tell_how_a_session_stands_its_log_ends_as_a_failure() -> None:
+    server = Server({"a": grown((0, b"one\n")), "b": grown((2, b"two"))})
+    server.list_trouble = lambda: text("no", 403)
+    items = await server.read("a", "b")
+    assert {"a", "b"} == {item.key for item in items if isinstance(item, Failure)}
+    assert [LogLine("a", "one")] == [item for item in items if isinstance(item, LogLine)]
+
+
+# --- many logs -----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_hundred_logs_cost_one_list_a_look_and_few_readers() -> None:
+    count = 100
+    logs = {
+        f"s{n}": grown(*[(7.0 * k, f"{n} {k}\n".encode()) for k in range(8)]) for n in range(count)
+    }
+    server = Server(logs)
+    items = await server.read(*logs)
+    for n in range(count):
+        expected = [LogLine(f"s{n}", f"{n} {k}") for k in range(8)]
+        assert expected == [item for item in items if item.id == f"s{n}"]  # type: ignore[union-attr]
+    assert server.transport.most_in_flight <= READERS + 1
+    assert all(later - sooner >= 1 - JITTER for sooner, later in pairwise(server.listed_at))
+    assert max(len(reads) for reads in server.read_at.values()) < 60
+
+
+@in_virtual_time
+async def test_a_quiet_log_is_read_rarely_and_a_busy_one_often() -> None:
+    busy = grown(*[(float(n), b"x\n") for n in range(300)])
+    server = Server({"busy": busy, "quiet": grown((0, b"one\n"))}, end=300)
+    async with server.follow("busy", "quiet") as lines:
+        async for _ in lines:
+            pass
+    quiet = [later - sooner for sooner, later in pairwise(server.read_at["quiet"])]
+    assert len(quiet) <= 300 / (MOST * (1 - JITTER)) + 12
+    assert len(server.read_at["busy"]) > 300 / (1 + JITTER + 2 * LATENCY)
+
+
+@in_virtual_time
+async def test_a_session_that_starts_is_read_at_once() -> None:
+    statuses: dict[str, Story] = {"a": [(0, "Pending"), (300, "Running"), (400, "Completed")]}
+    server = Server({"a": grown((300, b"one\n"))}, statuses)
+    async with server.follow("a") as lines:
+        await anext(lines)
+    listed = next(time for time in server.listed_at if time >= 300)
+    assert any(listed < time <= listed + LATENCY + 1e-6 for time in server.read_at["a"])
+
+
+@in_virtual_time
+async def test_one_log_that_does_not_come_holds_up_no_other() -> None:
+    logs = {f"s{n}": grown((20, b"x\n")) for n in range(3)}
+    server = Server(logs)
+    reply = server.reply
+
+    async def slow(request: Request) -> Response:
+        if request.target.startswith("session/s0"):
+            await anyio.sleep(25)
+        return await reply(request)
+
+    server.transport.reply = slow
+    told = {}
+    async with server.follow(*logs) as lines:
+        async for item in lines:
+            assert isinstance(item, LogLine)
+            told[item.id] = anyio.current_time()
+    assert max(told["s1"], told["s2"]) <= 20 + LONGEST + 3 * LATENCY
+
+
+@in_virtual_time
+async def test_a_slow_consumer_holds_the_reading_back() -> None:
+    log = b"".join(b"%d\n" % n for n in range(3 * WINDOW))
+    server = Server({"a": [(0, log)]}, end=10)
+    async with server.follow("a") as lines:
+        for n in range(10):
+            await anyio.sleep(50)
+            assert LogLine("a", str(n)) == await anext(lines)
+    assert 1 == len(server.read_at["a"])
+
+
+@in_virtual_time
+async def test_leaving_early_leaves_nothing() -> None:
+    server = Server({"a": grown((0, b"one\ntwo\n"))})
+    async with server.follow("a") as lines:
+        assert LogLine("a", "one") == await anext(lines)
+    with pytest.raises(kaleden.SessionNotOpen, match="left"):
+        while True:
+            await anext(lines)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        async with server.follow("a"):
+            await anyio.sleep(1)
+            raise ZeroDivisionError("mine")
+    requests = len(server.transport.requests)
+    await anyio.sleep(100)
+    assert requests == len(server.transport.requests)
+    assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+
+
+@in_virtual_time
+async def test_who_is_cancelled_while_it_waits_for_a_line_loses_none() -> None:
+    whole = b"".join(b"%d\n" % n for n in range(200))
+    server = Server({"a": grown(*[(n / 4, b"%d\n" % n) for n in range(200)])})
+    told: list[LogItem] = []
+    async with server.follow("a") as lines:
+        for step in range(10_000):
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as group:
+
+                    async def cancel(after: int, scope: anyio.CancelScope) -> None:
+                        for _ in range(after):
+                            await checkpoint()
+                        scope.cancel()
+
+                    group.start_soon(cancel, step % 5, scope)
+                    try:
+                        told.append(await anext(lines))
+                    except StopAsyncIteration:
+                        break
+            if scope.cancelled_caught:
+                await anyio.sleep(0.05)
+    assert lines_of("a", whole.decode()) == told
+
+
+@in_virtual_time
+async def test_following_cancelled_at_every_step_leaves_nothing() -> None:
+    server = Server({"a": grown((0, b"one\n")), "b": grown((0, b"two\n"))}, end=3)
+
+    async def consume() -> None:
+        async with server.follow("a", "b", "c") as lines:
+            async for _ in lines:
+                await checkpoint()
+
+    for step in range(150):
+        async with anyio.create_task_group() as group:
+            group.start_soon(consume)
+            for _ in range(step):
+                await checkpoint()
+            group.cancel_scope.cancel()
+        assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+
+
+# --- a long log ----------------------------------------------------------------------------------
+
+
+def long_log(lines: int) -> bytes:
+    return b"".join(b"line %06d of a log that is long\n" % n for n in range(lines))
+
+
+def growing(log: bytes) -> Server:
+    """A server on which *log* grows evenly for a minute, cut anywhere in its lines."""
+    server = Server({"a": []})
+
+    async def reply(request: Request) -> Response:
+        now = anyio.current_time()
+        if request.target == "session":
+            return data([session_object("a", status="Running" if now < 60 else "Completed")])
+
+        return Response(200, {"content-type": "text/plain"}, log[: int(now / 60 * len(log))])
+
+    server.transport.reply = reply
+    return server
+
+
+@in_virtual_time
+async def test_a_hundred_thousand_lines_in_a_minute_come_once_each() -> None:
+    log = long_log(100_000)
+    expected = iter(log.decode().splitlines())
+    async with growing(log).follow("a") as lines:
+        async for item in lines:
+            assert LogLine("a", next(expected)) == item
+    assert 60 <= anyio.current_time() < 60 + LONGEST
+    assert [] == list(expected)
+
+
+@in_virtual_time
+async def test_following_holds_as_much_after_many_lines_as_after_few() -> None:
+    lines = 20_000
+    log = long_log(lines)
+    server = growing(log)
+    early, late = range(lines // 10, lines // 5), range(lines * 9 // 10, lines)
+    most = {early: 0, late: 0}
+    count = 0
+    tracemalloc.start()
+    async with server.follow("a") as stream:
+        async for _ in stream:
+            count += 1
+            phase = next((phase for phase in most if count in phase), None)
+            if phase is not None and count % 20 == 0:
+                server.transport.requests.clear()
+                gc.collect(0)
+                most[phase] = max(most[phase], tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert lines == count
+    assert most[late] < most[early] * 1.1
+
+
+@in_virtual_time
+async def test_a_line_without_end_takes_its_length_and_no_more_time() -> None:
+    size = 8 * CHUNK
+    server = Server({"a": [(0, b"x" * (size // 2)), (5, b"x" * size), (9, b"x" * size + b"\n")]})
+    [line] = await server.read("a")
+    assert isinstance(line, LogLine)
+    assert size == len(line.text)
+
+
+# --- a model -------------------------------------------------------------------------------------
+
+STAY = 2 * LONGEST + 1  # long enough to be seen, whatever the pace
+PIECES = st.text(st.sampled_from("ab\n\n é日\r"), max_size=12).map(str.encode)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[bytes], list[LogItem]]:
+    """The states of a log, each of which is seen, and what following it should give."""
+    states: list[bytes] = []
+    expected: list[LogItem] = []
+    epoch = b""
+    for _ in range(draw(st.integers(0, 6))):
+        if draw(st.integers(0, 3)) == 0:
+            other = draw(PIECES)
+            if epoch and other and not other.startswith(epoch):
+                expected += [*whole(epoch), LogReset("a")]
+                epoch = other
+            states.append(epoch)
+            continue
+        grown = epoch + draw(PIECES)
+        # The network or the server cuts where it likes, in the middle of a character too.
+        cut = draw(st.integers(len(epoch), len(grown)))
+        states += [grown[:cut], grown]
+        epoch = grown
+    return states, [*expected, *whole(epoch)]
+
+
+def whole(log: bytes) -> list[LogItem]:
+    return lines_of("a", log.decode("utf-8", "replace")) if log else []
+
+
+@settings(max_examples=150, deadline=None)
+@given(history=histories(), backend=st.sampled_from(["asyncio", "trio"]))
+def test_following_gives_every_line_of_every_history_once(
+    history: tuple[list[bytes], list[LogItem]], backend: Any
+) -> None:
+    states, expected = history
+
+    async def scenario() -> None:
+        versions = [(n * STAY, state) for n, state in enumerate([b"", *states])]
+        server = Server({"a": versions}, end=len(versions) * STAY)
+        assert expected == await server.read("a")
+
+    run_virtual(scenario, backend=backend)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pieces=st.lists(st.tuples(st.floats(0, 5), PIECES), max_size=40),
+    backend=st.sampled_from(["asyncio", "trio"]),
+)
+@example(pieces=[(0.0, b"a\n" * WINDOW), (0.0, b"b\n" * WINDOW)], backend="asyncio")
+def test_following_loses_and_repeats_nothing_however_fast_a_log_grows(
+    pieces: list[tuple[float, bytes]], backend: Any
+) -> None:
+    async def scenario() -> None:
+        time, timed = 0.0, []
+        for gap, piece in pieces:
+            time += gap
+            timed.append((time, piece))
+        server = Server({"a": grown(*timed)}, end=time + 1)
+        assert whole(b"".join(piece for _, piece in pieces)) == await server.read("a")
+
+    run_virtual(scenario, backend=backend)
