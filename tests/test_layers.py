@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_wire",),
     ("_outcomes", "_tasks", "_pace", "_policy", "_credentials", "_ledger_file", "_ticket"),
     ("_gate", "_http", "_handoff", "_ledger"),
+    ("_source",),
     ("_engine",),
     ("_operations", "_lister"),
     ("_poller",),

@@ -200,8 +200,10 @@ def test_json_keeps_what_the_server_sent() -> None:
 def test_other_values_need_their_type_named() -> None:
     outcomes = Outcomes("mine", [Success("a", 5)])
     assert outcomes == Outcomes.from_json(outcomes.to_json(), int)
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(ValueError, match="give the type of their values"):
         Outcomes.from_json(outcomes.to_json())
+    with pytest.raises(ValueError, match="not known"):
+        Outcomes.from_json("[]")
 
 
 async def test_loaded_outcomes_cannot_ask_again_and_say_why() -> None:
@@ -219,7 +221,7 @@ async def test_a_launch_in_doubt_is_not_retried() -> None:
     kinds = [
         FailureKind.UNKNOWN_EFFECT,
         FailureKind.CONNECT_FAILED,
-        FailureKind.INTERNAL,
+        FailureKind.INVALID,
         FailureKind.QUOTA,
     ]
     outcomes: Outcomes[str] = Outcomes(

@@ -157,7 +157,7 @@ async def create_anything(request: Request) -> Response:
 
 
 async def test_each_replica_is_one_form_and_knows_its_number() -> None:
-    session, transport = session_on(create_anything)
+    session, transport = session_on(create_anything, create_concurrency=1)
     async with session:
         created = await session.create(
             "fits",

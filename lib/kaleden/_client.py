@@ -12,7 +12,7 @@ from attrs import frozen
 
 from kaleden._credentials import Endpoint, check_token, parse_endpoint
 from kaleden._engine import Engine, Operation
-from kaleden._errors import SessionNotOpen
+from kaleden._errors import ConfigurationError, SessionNotOpen
 from kaleden._gate import Gate, GateStatistics
 from kaleden._http import HttpxStatistics, HttpxTransport, Transport
 from kaleden._ledger import Ledger
@@ -62,6 +62,10 @@ class Client(AsyncContextManagerMixin):
         self._transport = transport
         self._token = token
         self._endpoint: Endpoint | None = None
+        if transport is not None and (url is not None or token is not None):
+            msg = "a transport of your own takes no url and token: give them to the transport"
+            raise ConfigurationError(msg)
+
         if transport is None:
             self._endpoint = parse_endpoint(url, version)
             check_token(token, self._endpoint)
@@ -81,8 +85,8 @@ class Client(AsyncContextManagerMixin):
             try:
                 yield self
             finally:
-                engine.close()
                 self._opened = None
+                await engine.aclose()
 
     def _http(self) -> HttpxTransport:
         endpoint = self._endpoint

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import webbrowser
 from functools import partial
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 
 from kaleden import _operations
-from kaleden._engine import Engine, Keys
+from kaleden._engine import Engine
 from kaleden._errors import FailureKind
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
+from kaleden._source import Keys
 from kaleden._wire import SessionInfo, Status
 
 
@@ -29,6 +31,8 @@ async def _open(outcome: Outcome[SessionInfo]) -> Outcome[str]:
     url, status = outcome.value.connect_url, outcome.value.status
     if url is None:
         reason = f"a {outcome.value.kind} session has no page"
+    elif not _is_page(url):
+        reason = "the server gave no web address for it"
     elif status != Status.RUNNING:
         reason = f"the session is {status}, and its page answers only while it is Running"
     # Starting a browser may take seconds, and some wait for it to be closed.
@@ -38,3 +42,13 @@ async def _open(outcome: Outcome[SessionInfo]) -> Outcome[str]:
         return Success(outcome.key, url, outcome.attempts, outcome.elapsed)
 
     return Failure(outcome.key, FailureKind.NOT_OPENED, reason, elapsed=outcome.elapsed)
+
+
+def _is_page(url: str) -> bool:
+    """Tell a web page from what else a browser's command line may be made to open."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)

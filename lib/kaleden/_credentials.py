@@ -11,6 +11,7 @@ from attrs import frozen
 
 from kaleden._errors import ConfigurationError
 
+_LABEL = re.compile(r"(?!xn--$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?|xn--[A-Za-z0-9-]+")
 _VERSION = re.compile(r"v\d+(\.\d+)?")
 # What RFC 6750 allows in a bearer token, and a little more; never what could end the header.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -89,7 +90,8 @@ def check_token(token: object, endpoint: Endpoint) -> None:
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in {"http", "https"} and parts.port != 0
+        usable = usable and _is_host(parts.hostname or "")
     except ValueError as error:
         raise ConfigurationError(f"{url!r} is no URL: {error}") from error
 
@@ -103,6 +105,15 @@ def _split(url: str) -> SplitResult:
         raise ConfigurationError(msg)
 
     return parts
+
+
+def _is_host(name: str) -> bool:
+    """Tell an address or a name that can be looked up."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return all(_LABEL.fullmatch(label) for label in name.rstrip(".").split("."))
+    return True
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,28 +12,17 @@ from functools import partial
 from typing import TypeAlias
 
 import anyio
-from attrs import evolve
 
 from kaleden import _operations
-from kaleden._engine import Engine, Keys
+from kaleden._engine import Engine
 from kaleden._errors import FailureKind, InvalidRequest, RequestError
-from kaleden._lister import Lister
+from kaleden._lister import Lister, Snapshot
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
+from kaleden._source import Keys
 from kaleden._wire import SessionInfo, Status
 
-Listed: TypeAlias = dict[str, SessionInfo] | Failure
-
-# Of these it is not known whether the delete was done; if the session is gone, it does not matter.
-_UNDECIDED = frozenset(
-    {
-        FailureKind.CONNECTION_LOST,
-        FailureKind.NOT_FOUND,
-        FailureKind.PROTOCOL,
-        FailureKind.SERVER_ERROR,
-        FailureKind.TIMED_OUT,
-    }
-)
+Listed: TypeAlias = Snapshot | Failure
 
 
 async def destroy(engine: Engine, lister: Lister, limits: Limits, keys: Keys) -> Outcomes[bool]:
@@ -49,12 +38,15 @@ async def destroy(engine: Engine, lister: Lister, limits: Limits, keys: Keys) ->
 
 def _is_open(answer: Outcome[bool]) -> bool:
     """Whether only a list can tell what came of the delete."""
-    return isinstance(answer, Success) or answer.kind in _UNDECIDED
+    if isinstance(answer, Success):
+        return True
+
+    return answer.sent and (answer.kind.leaves_doubt or answer.kind is FailureKind.NOT_FOUND)
 
 
 async def _list(lister: Lister) -> Listed:
     try:
-        return (await lister.listed(anyio.current_time())).sessions
+        return await lister.listed(anyio.current_time())
     except RequestError as error:
         return error.failure
 
@@ -64,9 +56,12 @@ def _verdict(answer: Outcome[bool], listed: Listed) -> Outcome[bool]:
         return answer
 
     if isinstance(listed, Failure):
-        return _unproven(answer, listed)
+        return _unproven(answer, f"failed: {listed.message}", listed.status)
 
-    session = listed.get(answer.key)
+    session = listed.sessions.get(answer.key)
+    if session is None and listed.unreadable:
+        return _unproven(answer, f"has {listed.unreadable} elements that nobody can tell apart")
+
     if session is None or session.status == Status.TERMINATING:
         return Success(answer.key, True, answer.attempts, answer.elapsed)
 
@@ -88,24 +83,28 @@ def _survivor(answer: Success[bool], session: SessionInfo) -> Failure:
     )
 
 
-def _unproven(answer: Outcome[bool], listing: Failure) -> Failure:
+def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Failure:
     if isinstance(answer, Failure):
         return answer
 
-    message = (
-        f"the delete was answered, and the list that should prove it failed: {listing.message}"
-    )
-    return evolve(
-        listing, key=answer.key, kind=FailureKind.NOT_DESTROYED, message=message, sent=True
+    message = f"the delete was answered, and the list that should prove it {why}"
+    return Failure(
+        answer.key,
+        FailureKind.NOT_DESTROYED,
+        message,
+        status,
+        sent=True,
+        attempts=answer.attempts,
+        elapsed=answer.elapsed,
     )
 
 
-def name_matcher(prefix: str | re.Pattern[str]) -> Callable[[str], object]:
+def name_matcher(prefix: object) -> Callable[[str], object]:
     """Make the test of a name; the server writes all names in lower case."""
     if isinstance(prefix, re.Pattern):
         return prefix.match
 
-    if not re.fullmatch("[A-Za-z0-9-]+", prefix):
+    if not isinstance(prefix, str) or not re.fullmatch("[A-Za-z0-9-]+", prefix):
         msg = (
             f"no session's name can begin with {prefix!r}: give letters, digits and hyphens, or a "
             "pattern from re.compile"

@@ -10,33 +10,37 @@ from __future__ import annotations
 
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Awaitable,
     Callable,
-    Iterable,
-    Sized,
 )
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar, final
 
 import anyio
 from anyio.lowlevel import checkpoint, current_token
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import evolve, frozen
 
 from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEventLoop
 from kaleden._gate import Gate
+from kaleden._handoff import Deliver, open_handoff
 from kaleden._http import Transport, TransportError
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
+from kaleden._source import Keys, as_target, open_source
 from kaleden._tasks import open_task_group
-from kaleden._wire import Request, Response, SessionInfo, UnreadableReply, classify
+from kaleden._wire import Request, Response, UnreadableReply, classify, shown
 
 T = TypeVar("T")
 
-Keys: TypeAlias = Iterable[Any] | AsyncIterable[Any]
+_CLOSE_TIMEOUT: Final = 5.0
+"""Seconds for what is given up to end, connections included."""
+
 Perform: TypeAlias = Callable[[Any], Awaitable[Outcome[T]]]
+
+
+_SIZED: Final = (list, tuple, set, frozenset, dict, range)
 
 
 @final
@@ -49,12 +53,14 @@ class Operation(Generic[T]):
         build: makes the request for one key, or raises `InvalidRequest`.
         parse: reads the value from a reply with a good status.
         timeout: seconds for one attempt, from the gate to the last byte of the reply.
+        about: tells which session a value is of; a reply about another one is no reply.
     """
 
     name: str
     build: Callable[[Any], Request]
     parse: Callable[[Response], T]
     timeout: float
+    about: Callable[[T], str] | None = None
 
 
 class Sink(Protocol[T]):
@@ -107,14 +113,14 @@ class Collected(Generic[T]):
 class _Handed(Generic[T]):
     """A sink that hands each outcome to the consumer of a stream and keeps nothing."""
 
-    def __init__(self, send: MemoryObjectSendStream[Outcome[T]]) -> None:
-        self._send = send
+    def __init__(self, deliver: Deliver[Outcome[T]]) -> None:
+        self._deliver = deliver
 
     def claim(self, key: str) -> bool:  # noqa: ARG002  # to know what came would take memory per key
         return True
 
     async def deliver(self, outcome: Outcome[T]) -> None:
-        await self._send.send(outcome)
+        await self._deliver(outcome)
 
 
 @final
@@ -134,7 +140,10 @@ class OutcomeStream(Generic[T]):
         return self
 
     async def __anext__(self) -> Outcome[T]:
-        return await self._receive.__anext__()
+        try:
+            return await self._receive.__anext__()
+        except anyio.ClosedResourceError:
+            raise SessionNotOpen("this stream's block was left: use it inside") from None
 
 
 @final
@@ -151,10 +160,20 @@ class Engine:
         self.transport = transport
         self._loop = current_token()
         self._closed = False
+        self._attempts: set[anyio.CancelScope] = set()
+        self._calm = anyio.Event()
 
-    def close(self) -> None:
-        """Refuse every later use."""
+    async def aclose(self) -> None:
+        """Give up what is on its way, and refuse every later use.
+
+        What is given up becomes a failure of its call, which some other task may wait for.
+        """
         self._closed = True
+        for attempt in self._attempts:
+            attempt.cancel()
+        with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+            while self._attempts:
+                await self._calm.wait()
 
     def check(self) -> None:
         """Make sure that requests can be sent, and from here.
@@ -216,19 +235,12 @@ class Engine:
         """
         self.check()
         await checkpoint()
-        send, receive = anyio.create_memory_object_stream[Outcome[T]](0)
 
-        async def produce() -> None:
-            with send:
-                await self.fan_out(partial(self.attempt, operation), keys, _Handed(send))
+        async def produce(deliver: Deliver[Outcome[T]]) -> None:
+            await self.fan_out(partial(self.attempt, operation), keys, _Handed(deliver))
 
-        # The ends are closed after the group is cancelled: a worker that found its consumer gone
-        # would fail.
-        with send, receive:
-            async with open_task_group() as group:
-                group.start_soon(produce)
-                yield OutcomeStream(receive)
-                group.cancel_scope.cancel()
+        async with open_handoff(produce) as receive:
+            yield OutcomeStream(receive)
 
     async def fan_out(
         self,
@@ -245,20 +257,24 @@ class Engine:
             sink: where outcomes go.
             workers: how many work at once, at most; None leaves it to the gate.
         """
-        async with _open_source(keys) as source, open_task_group() as group:
+        async with open_source(keys) as source, open_task_group() as group:
             for _ in range(self._workers(keys, workers)):
                 group.start_soon(self._work, perform, source, sink)
 
     def _workers(self, keys: Keys, most: int | None) -> int:
         limit = self.gate.limit
-        length = len(keys) if isinstance(keys, Sized) else limit
+        # Of anything else the length may be that of now: a queue's, say.
+        length = len(keys) if isinstance(keys, _SIZED) else limit
         return min(limit, most or limit, length)
 
     async def _work(self, perform: Perform[T], source: AsyncIterator[Any], sink: Sink[T]) -> None:
         async for item in source:
-            target = item.id if isinstance(item, SessionInfo) else item
+            target = as_target(item)
             if sink.claim(_key(target)):
                 await sink.deliver(await perform(target))
+            else:
+                # Without this a million repeated ids would hold the event loop until the last.
+                await checkpoint()
 
     async def attempt(self, operation: Operation[T], target: Any) -> Outcome[T]:
         """Wait for a turn, send one request, and say what became of it; never raises an error."""
@@ -285,56 +301,26 @@ class Engine:
             return Failure(key, FailureKind.INTERNAL, message, sent=True)
 
     async def _send(self, request: Request, seconds: float) -> Response:
-        with anyio.move_on_after(seconds):
-            return await self.transport.send(request)
+        if self._closed:
+            message = "the session was closed before this was sent"
+            raise TransportError(FailureKind.CONNECT_FAILED, message, sent=False)
+
+        with anyio.move_on_after(seconds) as attempt:
+            self._attempts.add(attempt)
+            try:
+                return await self.transport.send(request)
+            finally:
+                self._attempts.discard(attempt)
+                if self._closed and not self._attempts:
+                    self._calm.set()
+
+        if self._closed:
+            message = "the session was closed while this was on its way"
+            raise TransportError(FailureKind.CONNECTION_LOST, message, sent=True)
 
         raise TransportError(
             FailureKind.TIMED_OUT, f"no whole reply within {seconds:g} seconds", sent=True
         )
-
-
-@final
-class _Shared:
-    """One synchronous iterator that many workers draw from; nothing can come between its steps."""
-
-    __slots__ = ("_iterator",)
-
-    def __init__(self, keys: Iterable[Any]) -> None:
-        self._iterator = iter(keys)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        for item in self._iterator:
-            return item
-
-        raise StopAsyncIteration
-
-
-@asynccontextmanager
-async def _open_source(keys: Keys) -> AsyncGenerator[AsyncIterator[Any]]:
-    if not isinstance(keys, AsyncIterable):
-        yield _Shared(keys)
-        return
-
-    # Only one task may draw from an asynchronous iterable, so a task of its own does.
-    send, receive = anyio.create_memory_object_stream[Any](0)
-    with send, receive:
-        async with open_task_group() as group:
-            group.start_soon(_feed, keys, send)
-            yield receive
-
-
-async def _feed(keys: AsyncIterable[Any], send: MemoryObjectSendStream[Any]) -> None:
-    with send:
-        try:
-            async for item in keys:
-                await send.send(item)
-        finally:
-            # A generator that is left in its middle may be closed only by the task that ran it.
-            if isinstance(keys, AsyncGenerator):
-                await keys.aclose()
 
 
 def _judge(key: str, operation: Operation[T], response: Response) -> Outcome[T]:
@@ -345,11 +331,17 @@ def _judge(key: str, operation: Operation[T], response: Response) -> Outcome[T]:
         return Failure(key, kind, message, response.status, retry_after, sent=True)
 
     try:
-        return Success(key, operation.parse(response))
+        value = operation.parse(response)
     except UnreadableReply as error:
         return Failure(key, FailureKind.PROTOCOL, str(error), response.status, sent=True)
+
+    if operation.about is not None and operation.about(value) != key:
+        message = f"the reply is about session {operation.about(value)!r}"
+        return Failure(key, FailureKind.PROTOCOL, message, response.status, sent=True)
+
+    return Success(key, value)
 
 
 def _key(target: Any) -> str:
     """Name an outcome, also of what is no id at all and will be refused."""
-    return target if isinstance(target, str) else repr(target)
+    return target if isinstance(target, str) else f"<{shown(target)}>"

@@ -87,6 +87,22 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"
     """A fault in kaleden or in the transport it was given: please report it."""
 
+    @property
+    def leaves_doubt(self) -> bool:
+        """Whether what was asked may have been done all the same."""
+        return self in _IN_DOUBT
+
+
+_IN_DOUBT = frozenset(
+    {
+        FailureKind.CONNECTION_LOST,
+        FailureKind.INTERNAL,
+        FailureKind.PROTOCOL,
+        FailureKind.SERVER_ERROR,
+        FailureKind.TIMED_OUT,
+    }
+)
+
 
 class KaledenError(Exception):
     """Base of every error that kaleden raises on purpose."""

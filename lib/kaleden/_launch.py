@@ -37,17 +37,6 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
 """Seconds between two lists that look for an unanswered launch."""
 
-# After these the server may have made the session.
-_DOUBTFUL: Final = frozenset(
-    {
-        FailureKind.CONNECTION_LOST,
-        FailureKind.INTERNAL,
-        FailureKind.PROTOCOL,
-        FailureKind.SERVER_ERROR,
-        FailureKind.TIMED_OUT,
-    }
-)
-
 # No reply, or one of a proxy that got none: the server may still be at work.
 _NO_ANSWER: Final = (None, 502, 504)
 
@@ -126,7 +115,7 @@ class Launcher:
     ) -> Outcome[str]:
         started = anyio.current_time()
         outcome = await self._send(ticket, account)
-        if isinstance(outcome, Failure) and outcome.sent and outcome.kind in _DOUBTFUL:
+        if isinstance(outcome, Failure) and _is_doubtful(outcome):
             outcome = await self._settle(ticket, account, outcome, before)
 
         return evolve(outcome, elapsed=anyio.current_time() - started)
@@ -265,11 +254,14 @@ class Flight:
         ticket.ended = anyio.current_time()
         if isinstance(outcome, Success):
             await self.account.arrived(ticket, outcome.value)
-        elif ticket.sent is None or (outcome and not self._is_doubtful(outcome)):
+        elif ticket.sent is None or (outcome and not _is_doubtful(outcome)):
             await self.account.settled(ticket)
         else:
             ticket.answered = outcome is not None and outcome.status not in _NO_ANSWER
             await self.account.doubtful(ticket)
 
-    def _is_doubtful(self, failure: Failure) -> bool:
-        return failure.sent and failure.kind in _DOUBTFUL
+
+def _is_doubtful(failure: Failure) -> bool:
+    """Whether the server may have made the session; a whole refusal says that it has not."""
+    refused = failure.status is not None and 300 <= failure.status < 500
+    return failure.sent and failure.kind.leaves_doubt and not refused

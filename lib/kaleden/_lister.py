@@ -24,10 +24,12 @@ class Snapshot:
         began: when its request began, on the clock of the event loop. What was done before that
             shows in it; of what was done since, its silence proves nothing.
         sessions: the sessions by their ids.
+        unreadable: how many elements of the list are no sessions, or tell no id.
     """
 
     began: float
     sessions: dict[str, SessionInfo] = field(repr=False)
+    unreadable: int = 0
 
 
 @define(eq=False)
@@ -92,8 +94,9 @@ class Lister:
             flight.error = error
             raise
         else:
-            sessions = {session.id: session for session in listing.sessions}
-            self._last = Snapshot(flight.began, sessions)
+            sessions = {session.id: session for session in listing.sessions if session.id}
+            unreadable = len(listing.malformed) + sum(not info.id for info in listing.sessions)
+            self._last = Snapshot(flight.began, sessions, unreadable)
         finally:
             self._flight = None
             flight.done.set()

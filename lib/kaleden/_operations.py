@@ -6,26 +6,25 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any, TypeAlias
 
 from kaleden import _wire
-from kaleden._engine import Keys, Operation
+from kaleden._engine import Operation
 from kaleden._outcomes import Outcomes
 from kaleden._policy import Limits
+from kaleden._source import Keys
 from kaleden._wire import Event, Launch, SessionInfo
 
 Ids: TypeAlias = (
     str
     | SessionInfo
     | Outcomes[Any]
-    | Iterable[str]
-    | Iterable[SessionInfo]
-    | AsyncIterable[str]
-    | AsyncIterable[SessionInfo]
+    | Iterable[str | SessionInfo]
+    | AsyncIterable[str | SessionInfo]
 )
 """Sessions, by id or as what an earlier call returned: one, many, or more as they come."""
 
 
 def as_keys(ids: Ids) -> Keys:
     """Turn every way to name sessions into an iterable, with each item on its own."""
-    if isinstance(ids, str | SessionInfo):
+    if isinstance(ids, str | bytes | SessionInfo):
         return [ids]
 
     return ids.ids if isinstance(ids, Outcomes) else ids
@@ -33,7 +32,9 @@ def as_keys(ids: Ids) -> Keys:
 
 def info(limits: Limits) -> Operation[SessionInfo]:
     """Read one session."""
-    return Operation("info", _wire.build_info, _wire.parse_info, limits.timeout)
+    return Operation(
+        "info", _wire.build_info, _wire.parse_info, limits.timeout, about=lambda info: info.id
+    )
 
 
 def logs(limits: Limits) -> Operation[str]:

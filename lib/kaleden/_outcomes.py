@@ -113,19 +113,8 @@ class Finished:
 Outcome: TypeAlias = Success[T] | Failure
 Again: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
 
-# What a create can fail of and certainly have made no session.
-_NOTHING_CREATED: Final = frozenset(
-    {
-        FailureKind.INVALID,
-        FailureKind.CONNECT_FAILED,
-        FailureKind.BAD_REQUEST,
-        FailureKind.QUOTA,
-        FailureKind.NOT_AUTHENTICATED,
-        FailureKind.NOT_AUTHORIZED,
-        FailureKind.NOT_FOUND,
-        FailureKind.UNAVAILABLE,
-    }
-)
+# Asking again brings the same, or could make a second session.
+_FINAL: Final = frozenset({FailureKind.INVALID, FailureKind.UNKNOWN_EFFECT})
 
 _VALUE_TYPES: Final[dict[str, Any]] = {
     "connect": str,
@@ -218,8 +207,8 @@ class Outcomes(Generic[T]):
     async def retry_failed(self) -> Outcomes[T]:
         """Ask once more for what failed, where that is safe.
 
-        A failed launch that may have made a session is left as it is: sending it again could make
-        two.
+        What was refused as invalid is left as it is, and so is a launch that may have made a
+        session: sending it again could make two.
 
         Returns:
             The same keys in the same order, with the new outcomes in place of the failed ones.
@@ -238,7 +227,8 @@ class Outcomes(Generic[T]):
             )
             raise RuntimeError(msg)
 
-        later = await self._again([key for key in self.failures if self._may_repeat(key)])
+        again = [key for key, failure in self.failures.items() if failure.kind not in _FINAL]
+        later = await self._again(again)
         merged = [later._by_key.get(outcome.key, outcome) for outcome in self]
         return Outcomes(self.operation, merged, again=self._again)
 
@@ -256,9 +246,17 @@ class Outcomes(Generic[T]):
         Args:
             text: the JSON text.
             value_type: the type of the values; by default the one that the named operation returns.
+
+        Raises:
+            ValueError: the text is not of outcomes, or of an operation that is not known.
         """
         data = json.loads(text)
-        kind = value_type or _VALUE_TYPES[data["operation"]]
+        operation = data.get("operation") if isinstance(data, dict) else None
+        kind = value_type or _VALUE_TYPES.get(str(operation))
+        if kind is None:
+            msg = f"outcomes of {operation!r} are not known here: give the type of their values"
+            raise ValueError(msg)
+
         return Outcomes(data["operation"], [_load(item, kind) for item in data["outcomes"]])
 
     def __iter__(self) -> Iterator[Outcome[T]]:
@@ -305,9 +303,6 @@ class Outcomes(Generic[T]):
     def _complaint(self) -> str:
         first = next(iter(self.failures.values()))
         return f"{len(self.failures)} of {len(self)} {self.operation} requests failed: {first}"
-
-    def _may_repeat(self, key: str) -> bool:
-        return self.operation != "create" or self.failures[key].kind in _NOTHING_CREATED
 
 
 @final

@@ -27,6 +27,7 @@ from kaleden._wire import (
     SessionInfo,
     SessionSpec,
     Status,
+    check_status,
 )
 
 T = TypeVar("T")
@@ -85,13 +86,13 @@ class AsyncSession(Queries):
 
         Everything is checked here first; what the server would silently drop or mangle is refused.
         Each replica is one request, at most *create_concurrency* of them at once, and none is ever
-        sent twice. The sessions are nobody's but the caller's: `scope` and `run` launch sessions that
-        cannot be forgotten.
+        sent twice. The sessions are nobody's but the caller's: `scope` and `run` launch sessions
+        that cannot be forgotten.
 
         The names are sent as they are, so a launch whose answer is lost can be told only by what is
         new: one list before the launch, and lists after it. If just one session of that name has
-        come, it is taken for the lost one; somebody else who launched the same name as the same user
-        at that moment would be mistaken for it.
+        come, it is taken for the lost one; somebody else who launched the same name as the same
+        user at that moment would be mistaken for it.
 
         Args:
             name: the name, lower case; with more than one replica, ``-1``, ``-2``, ... are put
@@ -109,8 +110,8 @@ class AsyncSession(Queries):
 
         Returns:
             The id of each new session, by its name, in the order of the replicas. A failure of kind
-            ``unknown_effect`` means that no usable answer came, and no such session was listed until
-            *settle* seconds later: it may yet appear. All other failures made no session.
+            ``unknown_effect`` means that no usable answer came, and no such session was listed
+            until *settle* seconds later: it may yet appear. All other failures made no session.
 
         Raises:
             InvalidRequest: an argument cannot work; nothing was sent.
@@ -371,9 +372,10 @@ class AsyncSession(Queries):
             As of `destroy`.
         """
         begins = name_matcher(prefix)
+        wanted = None if status is None else check_status(status)
         chosen = [
             session
             for session in await self.fetch(kind)
-            if begins(session.name) and (status is None or session.status.matches(status))
+            if begins(session.name) and (wanted is None or session.status.matches(wanted))
         ]
         return await self.destroy(chosen)

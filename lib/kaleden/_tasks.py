@@ -30,6 +30,10 @@ async def open_task_group() -> AsyncGenerator[TaskGroup]:
             except BaseException as raised:  # noqa: BLE001  # raised again below, as the same object
                 error = raised
                 group.cancel_scope.cancel()
+    except anyio.get_cancelled_exc_class():
+        # What the body raised is not lost to a cancellation that came beside it.
+        if error is None:
+            raise
     except BaseExceptionGroup as caught:
         error = _lone_error(caught if error is None else _with(error, caught))
 

@@ -259,10 +259,16 @@ def test_one_replica_keeps_the_name_and_is_told_that_it_is_alone() -> None:
 
 
 def test_replicas_are_numbered_from_one_in_names_and_variables() -> None:
-    launches = spec(replicas=3, env={"A": "1", "REPLICA_ID": "mine"}).launches()
+    launches = spec(replicas=3, env={"A": "1"}).launches()
 
     assert ["fits-1", "fits-2", "fits-3"] == [launch.name for launch in launches]
     assert {"A": "1", "REPLICA_ID": "2", "REPLICA_COUNT": "3"} == launches[1].env
+
+
+@pytest.mark.parametrize("name", ["REPLICA_ID", "REPLICA_COUNT"])
+def test_what_each_replica_gets_cannot_be_set(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"env must not set {name}"):
+        spec(env={name: "9"})
 
 
 @given(specs)

@@ -9,7 +9,7 @@ should be at rest, and replaced if a slot is stuck.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
@@ -20,7 +20,7 @@ import httpx
 from anyio import AsyncContextManagerMixin
 from attrs import frozen
 
-from kaleden._errors import FailureKind
+from kaleden._errors import ConfigurationError, FailureKind
 from kaleden._http._transport import TransportError
 from kaleden._wire import Request, Response
 
@@ -84,7 +84,14 @@ class HttpxTransport(AsyncContextManagerMixin):
         self._inner = inner
         self._in_flight = 0
         self._retired: list[httpx.AsyncClient] = []
-        self._client = self._new_client()
+        try:
+            self._client = self._new_client()
+        except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+            msg = (
+                "the proxy or certificate settings of the environment cannot be used: check "
+                f"HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE ({type(error).__name__})"
+            )
+            raise ConfigurationError(msg) from error
 
     def _new_client(self) -> httpx.AsyncClient:
         headers = {"User-Agent": f"kaleden/{version('kaleden')}"}
@@ -127,13 +134,22 @@ class HttpxTransport(AsyncContextManagerMixin):
                 self._replace_if_stuck()
 
     async def _exchange(self, request: Request) -> Response:
-        async with self._client.stream(
-            request.method,
-            f"{self._base if request.versioned else self._root}/{request.target}",
-            content=request.form or None,
-            headers=_headers(request),
-        ) as reply:
+        url = f"{self._base if request.versioned else self._root}/{request.target}"
+        outgoing = self._client.build_request(request.method, url, headers=_headers(request))
+        if request.form:
+            outgoing.stream = _Form(request.form)
+        reply = await self._client.send(outgoing, stream=True)
+        try:
             return Response(reply.status_code, reply.headers, await _read(reply))
+        finally:
+            await reply.aclose()
+            await self._drop_what_has_more()
+
+    async def _drop_what_has_more(self) -> None:
+        """Close idle connections with bytes nobody asked for: they would answer the next one."""
+        for connection in _pool(self._client):
+            if connection.is_idle() and _has_surplus(connection):
+                await connection.aclose()
 
     def _replace_if_stuck(self) -> None:
         if _stuck(self._client):
@@ -152,6 +168,26 @@ class HttpxTransport(AsyncContextManagerMixin):
 
     def __repr__(self) -> str:
         return f"<HttpxTransport {self._base}, {self._in_flight} in flight>"
+
+
+class _Form(httpx.AsyncByteStream):
+    """A body in one piece. httpx's own is an async generator, which trio warns of if it is left."""
+
+    def __init__(self, form: bytes) -> None:
+        self._form = form
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._form)
+
+
+class _Once(AsyncIterator[bytes]):
+    def __init__(self, piece: bytes) -> None:
+        self._pieces = [piece]
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
 
 
 async def _read(reply: httpx.Response) -> bytes:
@@ -181,6 +217,7 @@ def _headers(request: Request) -> dict[str, str]:
     # Nothing compressed: a small reply gains nothing, and no reply can be larger than it seems.
     headers = {"Accept": request.accept, "Accept-Encoding": "identity", **dict(request.headers)}
     if request.form:
+        headers["Content-Length"] = str(len(request.form))
         # The server reads parameters from a body of this type only.
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     return headers
@@ -203,6 +240,9 @@ def _translated_errors() -> Generator[None]:
         raise TransportError(_protocol_kind(error), _told(error), sent=True) from error
     except httpx.HTTPError as error:
         raise TransportError(FailureKind.PROTOCOL, _told(error), sent=True) from error
+    except UnicodeError as error:
+        # Of a host name that cannot be looked up.
+        raise TransportError(FailureKind.CONNECT_FAILED, _told(error), sent=False) from error
 
 
 def _protocol_kind(error: httpx.RemoteProtocolError) -> FailureKind:
@@ -220,8 +260,14 @@ def _told(error: Exception) -> str:
 
 def _pool(client: httpx.AsyncClient) -> list[Any]:
     """List the connections of httpx's own pool. Only httpx's private names lead there."""
-    pool = getattr(getattr(client, "_transport", None), "_pool", None)
-    return list(getattr(pool, "connections", ()))
+    transports = [getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()]
+    pools = [getattr(transport, "_pool", None) for transport in transports]
+    return [connection for pool in pools for connection in getattr(pool, "connections", ())]
+
+
+def _has_surplus(connection: Any) -> bool:
+    exchange = getattr(getattr(connection, "_connection", None), "_h11_state", None)
+    return bool(exchange is not None and exchange.trailing_data[0])
 
 
 def _at_rest(connection: Any) -> bool:

@@ -32,6 +32,7 @@ from kaleden._wire._names import (
     check_name,
     full_image,
     replica_name,
+    shown,
 )
 from kaleden._wire._requests import (
     FORM_TYPE,
@@ -141,4 +142,5 @@ __all__ = (
     "parse_stats",
     "registry_header",
     "replica_name",
+    "shown",
 )

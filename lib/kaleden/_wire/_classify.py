@@ -97,9 +97,17 @@ def _said(response: Response) -> str:
     return one_line(text) or f"{_status_line(response.status)}, with an empty body"
 
 
+_GENERIC = re.compile(r"(404|page|not found|[\s:.-])+", re.IGNORECASE)
+
+
 def _is_skaha_text(response: Response) -> bool:
-    """Tell the server's own error text, which is never HTML, never JSON and never empty."""
+    """Tell the server's own error text, which is never HTML, never JSON and never empty.
+
+    It says of which session it speaks; a proxy says just that nothing was found.
+    """
     text = excerpt(response.body)
+    if _GENERIC.fullmatch(text.strip()):
+        return False
     kind = response.content_type.partition(";")[0].strip().lower()
     return bool(text.strip()) and kind in {"", "text/plain"} and not is_html(kind, text)
 

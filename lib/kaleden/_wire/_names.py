@@ -24,8 +24,11 @@ _VERSION = re.compile(r"(?::\w[\w.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,128})?", 
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """Quote a value for a message, cut to *limit* characters."""
-    quoted = repr(value[: limit + 1]) if isinstance(value, str | bytes) else repr(value)
+    """Quote a value for a message, cut to *limit* characters; never raises."""
+    try:
+        quoted = repr(value[: limit + 1]) if isinstance(value, str | bytes) else repr(value)
+    except Exception:  # noqa: BLE001  # whatever a stranger's repr raises, or an int too long for one
+        quoted = f"<{type(value).__name__}>"
     return quoted if len(quoted) <= limit + 2 else f"{quoted[:limit]}…"
 
 

@@ -66,7 +66,7 @@ def build_list(
     Raises:
         InvalidRequest: a filter is not known, or the server would ignore it.
     """
-    if view not in {None, "all", "interactive"}:
+    if view not in (None, "all", "interactive"):  # it may be no hashable thing
         raise InvalidRequest(f"view must be 'all', 'interactive' or None, not {shown(view)}")
     if view == "interactive" and kind is not None:
         raise InvalidRequest(

@@ -170,6 +170,9 @@ def split_args(value: str | Iterable[str] | None) -> tuple[str, ...]:
     return tuple(_checked_argument(argument) for argument in value)
 
 
+_REPLICA = frozenset({"REPLICA_ID", "REPLICA_COUNT"})
+
+
 def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
     """Return a copy of the environment variables, if each would arrive as it is written.
 
@@ -188,6 +191,8 @@ def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
     env = dict(value)
     for key, setting in env.items():
         _check_variable(key, setting)
+        if key in _REPLICA:
+            raise InvalidRequest(f"env must not set {key}: each replica gets its own; drop it")
     return env
 
 
