@@ -55,6 +55,7 @@ def reap_command(options: argparse.Namespace) -> int:
     Returns:
         The exit status: 0 if nothing is left, 1 if something is.
     """
+    session = AsyncSession(options.url, options.token)
     found = survey(options.path, parse_endpoint(options.url, "v1").base)
     launches = found.dead + (found.unknown if options.elsewhere else [])
     _tell_survey(found, launches)
@@ -65,14 +66,14 @@ def reap_command(options: argparse.Namespace) -> int:
         return 1
 
     _tell_wait(launches, options.settle)
-    outcomes = anyio.run(_reap, options)
+    outcomes = anyio.run(_reap, session, options)
     for outcome in outcomes:
         _say(f"failed: {outcome}" if isinstance(outcome, Failure) else f"ended: {outcome.key}")
     return 0 if outcomes.ok else 1
 
 
-async def _reap(options: argparse.Namespace) -> Outcomes[bool]:
-    async with AsyncSession(options.url, options.token) as session:
+async def _reap(session: AsyncSession, options: argparse.Namespace) -> Outcomes[bool]:
+    async with session:
         return await session.reap(options.path, elsewhere=options.elsewhere, settle=options.settle)
 
 

@@ -1,0 +1,36 @@
+"""An embedded platform in a process of its own, for tests that kill their clients."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attrs import frozen
+
+
+@frozen
+class Server:
+    """Where the platform is, and how to be let in."""
+
+    url: str
+    token: str
+
+
+@contextmanager
+def local_platform() -> Iterator[Server]:
+    """Run ``python -m kaleden.local`` until the block is left."""
+    command = [sys.executable, "-m", "kaleden.local"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = "".join(process.stdout.readline() for _ in range(2))
+        try:
+            found = re.search(r"listens at (\S+)\n.*token is (\S+)", said)
+            assert found is not None, said
+            yield Server(found[1], found[2])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
