@@ -9,6 +9,7 @@ import pytest
 import kaleden
 from kaleden import ConfigurationError
 from kaleden._credentials import parse_endpoint
+from support import described, session_on
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,10 @@ def test_the_version_can_be_chosen() -> None:
         "https://host/skaha\n",
         "https://hóst/skaha",
         "https://host\\@other/skaha",
+        "https://a..b/skaha",
+        f"https://{'x' * 64}/skaha",
+        "https://xn--/skaha",
+        "https://-host/skaha",
     ],
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
@@ -110,3 +115,10 @@ def test_the_version_has_a_shape() -> None:
 def test_the_repr_shows_no_token() -> None:
     session = kaleden.AsyncSession("https://host/skaha", "hush-hush")
     assert "<AsyncSession https://host/skaha/v1: not open>" == repr(session)
+
+
+def test_a_transport_of_ones_own_has_its_own_place() -> None:
+    _, transport = session_on(described)
+    for arguments in ({"url": "https://host"}, {"token": "secret"}):
+        with pytest.raises(ConfigurationError, match="to the transport"):
+            kaleden.AsyncSession(transport=transport, **arguments)  # type: ignore[arg-type]

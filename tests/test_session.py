@@ -399,6 +399,18 @@ async def test_a_refused_delete_stays_refused_and_costs_no_list() -> None:
     assert ["DELETE"] == [request.method for request in transport.requests]
 
 
+@pytest.mark.parametrize("listed", [[None], ["x"], [{}], [{"id": 12345678}]])
+async def test_a_list_that_cannot_be_read_proves_nothing(listed: list[object]) -> None:
+    async def reply(request: Request) -> Response:
+        return text("") if request.method == "DELETE" else data(listed)
+
+    session, _ = session_on(reply)
+    async with session:
+        [failure] = (await session.destroy("a")).failures.values()
+    assert FailureKind.NOT_DESTROYED == failure.kind
+    assert "nobody can tell apart" in failure.message
+
+
 async def test_retrying_a_destroy_verifies_again() -> None:
     session, transport = session_on(server_with([session_object("a")], deletes=False))
     async with session:
@@ -438,12 +450,20 @@ async def test_destroy_with_ends_what_the_name_begins_with(
     assert "session?type=headless" == transport.targets[0]
 
 
-@pytest.mark.parametrize("prefix", ["", "fits.*", "fits_", "a b"])
-async def test_a_prefix_that_begins_no_name_is_refused(prefix: str) -> None:
+@pytest.mark.parametrize("prefix", ["", "fits.*", "fits_", "a b", 5, None])
+async def test_a_prefix_that_begins_no_name_is_refused(prefix: Any) -> None:
     session, transport = session_on(server_with(NAMED))
     async with session:
         with pytest.raises(InvalidRequest, match=r"re\.compile"):
             await session.destroy_with(prefix)
+    assert [] == transport.requests
+
+
+async def test_a_status_that_nobody_has_is_refused() -> None:
+    session, transport = session_on(server_with(NAMED))
+    async with session:
+        with pytest.raises(InvalidRequest, match="Complted"):
+            await session.destroy_with("fits", status="Complted")
     assert [] == transport.requests
 
 
@@ -466,14 +486,15 @@ async def test_connect_opens_the_pages_of_running_sessions_only(
         session_object("b", type="notebook", connectURL=page, status="Pending"),
         session_object("c", connectURL=""),
         session_object("d", type="notebook", connectURL="https://broken"),
+        session_object("e", type="notebook", connectURL="file:///etc/passwd"),
     ]
     session, _ = session_on(server_with(sessions))
     async with session:
-        outcomes = await session.connect(["a", "b", "c", "d", "unknown"])
+        outcomes = await session.connect(["a", "b", "c", "d", "e", "unknown"])
     assert {"a": page} == outcomes.successes
     assert [page, "https://broken"] == opened
     failed = {key: failure.kind for key, failure in outcomes.failures.items()}
-    assert dict.fromkeys("bcd", "not_opened") | {"unknown": "not_found"} == failed
+    assert dict.fromkeys("bcde", "not_opened") | {"unknown": "not_found"} == failed
     assert Status.PENDING in outcomes.failures["b"].message
 
 

@@ -89,7 +89,8 @@ class HttpxTransport(AsyncContextManagerMixin):
         except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
             msg = (
                 "the proxy or certificate settings of the environment cannot be used: check "
-                f"HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE ({type(error).__name__})"
+                "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE "
+                f"({type(error).__name__})"
             )
             raise ConfigurationError(msg) from error
 
