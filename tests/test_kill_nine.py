@@ -134,6 +134,7 @@ def test_whenever_a_process_is_killed_its_sessions_are_reaped_and_no_others(
                 begun = begin(*processes)
                 # Whatever the moments are, what is tested must hold.
                 kill_at([begun + within * chance.random() for _ in processes], processes)
+            assert server.token not in ledger.read_text()
             left += [launch for launch in read_ledger(ledger) if launch.name not in untouched]
             done = reap(server, ledger, "--settle", "2")
             assert (0, "") == (done.returncode, done.stderr), done.stdout

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytest.importorskip("anycorn")
+
+import kaleden
 from kaleden import _ledger_file
 from kaleden._errors import KaledenError
 from kaleden._ledger import Ledger
@@ -37,6 +41,7 @@ from kaleden._ledger_file import (
     read_ledger,
 )
 from kaleden._owner import Owner
+from kaleden.testing import MemoryTransport
 
 SERVER = "https://ws-uv.canfar.net/skaha/v1"
 OWNER = Owner("login1", "3f9a", "boot", "pid:[1]", 100, "500", "a")
@@ -151,6 +156,23 @@ async def test_a_line_holds_these_things_and_no_others(path: Path) -> None:
     line = json.loads(path.read_bytes())
     assert {"event", "token", "name", "session_id", "owner", "server", "at"} == set(line)
     assert {"host", "machine", "boot", "space", "pid", "started", "client"} == set(line["owner"])
+
+
+async def test_what_a_session_is_given_is_not_in_the_ledger(path: Path) -> None:
+    spec = kaleden.SessionSpec(
+        "fits", "skaha/astroml:latest", cmd="cat", args="private.txt", env={"KEY": "hunter2"}
+    )
+    async with (
+        MemoryTransport(latency=0) as transport,
+        kaleden.AsyncSession(transport=transport, ledger=path) as session,
+        session.scope() as scope,
+    ):
+        await scope.create(spec)
+        assert 1 == len(read_ledger(path))
+    content = path.read_text()
+    assert 3 == len(content.splitlines())
+    assert "fits-" in content
+    assert not re.search("private|KEY|hunter2|astroml", content)
 
 
 async def test_the_file_is_its_owners_alone(path: Path) -> None:

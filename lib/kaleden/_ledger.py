@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, Self, TypeVar, final
+from typing import Final, Self, TypeAlias, TypeVar, final
 
 import anyio
 import anyio.to_thread
@@ -27,6 +27,8 @@ from kaleden._owner import this_owner
 from kaleden._tasks import run_shielded
 
 T = TypeVar("T")
+
+Change: TypeAlias = tuple[Event, Collection[OpenLaunch]]
 
 _THREADS: Final = 4
 _threads = RunVar[anyio.CapacityLimiter]("kaleden.ledger.threads")
@@ -72,11 +74,11 @@ class _Batch:
     """Lines that go to the disk together.
 
     Attributes:
-        lines: what to write.
-        fault: why they may not be on the disk; None once they are.
+        changes: what to write.
+        fault: why it may not be on the disk; None once it is.
     """
 
-    lines: list[bytes] = field(factory=list[bytes])
+    changes: list[Change] = field(factory=list[Change])
     fault: str | None = "the ledger was not written: the event loop ended"
 
 
@@ -180,17 +182,16 @@ class Ledger(AsyncContextManagerMixin):
         this_owner(self._client)
         _ledger_file.append(self.path, b"")
 
-    async def _write(self, event: Event, launches: Iterable[OpenLaunch]) -> None:
-        lines = encode(event, launches)
-        if lines:
-            await run_shielded(partial(self._commit, lines), math.inf)
+    async def _write(self, event: Event, launches: Collection[OpenLaunch]) -> None:
+        if launches:
+            await run_shielded(partial(self._commit, (event, launches)), math.inf)
         # A cancellation meanwhile is told now, on trio too.
         await checkpoint()
 
-    async def _commit(self, lines: bytes) -> None:
-        """Put *lines* on the disk, with those of all who wait for the same."""
+    async def _commit(self, change: Change) -> None:
+        """Put *change* on the disk, with those of all who wait for the same."""
         batch = self._batch
-        batch.lines.append(lines)
+        batch.changes.append(change)
         async with self._writing:
             if batch is self._batch:
                 self._batch = _Batch()
@@ -200,10 +201,13 @@ class Ledger(AsyncContextManagerMixin):
             raise LedgerError(batch.fault)
 
     async def _flush(self, batch: _Batch) -> None:
-        lines = b"".join(batch.lines)
         try:
-            await in_file_thread(partial(_ledger_file.append, self.path, lines))
+            await in_file_thread(partial(_append, self.path, batch.changes))
         except LedgerError as error:
             batch.fault = str(error)
         else:
             batch.fault = None
+
+
+def _append(path: Path, changes: Iterable[Change]) -> None:
+    _ledger_file.append(path, b"".join(encode(*change) for change in changes))

@@ -141,7 +141,7 @@ class _Reaper:
         failures = outcomes.failures
         # Closed only with all of its sessions, should the server have made two.
         kept = {_identity(launch) for launch in launches if launch.key in failures}
-        await self.close(launch for launch in launches if _identity(launch) not in kept)
+        await self.close([launch for launch in launches if _identity(launch) not in kept])
         return list(outcomes)
 
     async def search(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
@@ -187,10 +187,10 @@ class _Reaper:
         gone = [Success(launch.key, True) for launch in absent]
         return [*gone, *ended, *(_unsure(launch, seen[launch]) for launch in unsure)]
 
-    async def close(self, launches: Iterable[OpenLaunch]) -> None:
+    async def close(self, launches: Sequence[OpenLaunch]) -> None:
         """Write down that launches are settled."""
-        if lines := encode(Event.ENDED, launches):
-            await self.note(partial(_ledger_file.append, lines=lines))
+        if launches:
+            await self.note(partial(_write_ended, launches))
 
     async def note(self, work: Callable[[Path], None]) -> None:
         """Change the ledger; if that fails, what was done is not undone, and can be done again."""
@@ -199,6 +199,10 @@ class _Reaper:
             await run_shielded(write, math.inf)
         except LedgerError as error:
             logger.warning("what was reaped stays in the ledger as open: %s", error)
+
+
+def _write_ended(launches: Iterable[OpenLaunch], path: Path) -> None:
+    _ledger_file.append(path, encode(Event.ENDED, launches))
 
 
 def _identity(launch: OpenLaunch) -> object:
