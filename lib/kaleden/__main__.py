@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import anyio
 
 from kaleden._errors import KaledenError
+from kaleden._reap_command import add_parser as add_reap
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -23,17 +25,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        return _demo(options)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    except (KaledenError, ImportError) as error:
+    except (KaledenError, ImportError, OSError) as error:
         print(f"kaleden: {error}", file=sys.stderr)  # noqa: T201
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kaleden", description=sys.modules["kaleden"].__doc__)
+    parser.add_argument("--version", action="version", version=f"kaleden {version('kaleden')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo", help="launch a dozen sessions, watch them, collect their results, clean up"
@@ -42,16 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
     demo.add_argument("--url", help="a Skaha server; by default a platform of its own")
     demo.add_argument("--token", help="a bearer token for --url")
+    demo.set_defaults(command=_demo)
     demo.add_argument("--image", default="skaha/astroml:latest", help="an image with python3")
+    add_reap(commands)
     return parser
 
 
 def _replicas(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 1000:
-        raise argparse.ArgumentTypeError("a number from 1 to 1000")
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
 
-    return number
+    return int(text)
 
 
 def _demo(options: argparse.Namespace) -> int:

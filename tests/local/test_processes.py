@@ -400,11 +400,24 @@ async def test_what_a_killed_platform_left_is_ended_by_the_next(tmp_path: Path) 
     state = tmp_path / "state"
     async with serve(state=state):
         pass
-    mark = f"KALEDEN_LOCAL={await anyio.to_thread.run_sync(mark_in, state)}/leftover"
-    async with await anyio.open_process(["env", mark, "sleep", "1234"]) as left:
-        async with serve(state=state):
-            with anyio.fail_after(10):
-                assert -signal.SIGKILL == await left.wait()
+    mark = await anyio.to_thread.run_sync(mark_in, state)
+    environment = {**os.environ, "KALEDEN_LOCAL": f"{mark}/leftover"}
+    async with await anyio.open_process(["sleep", "1234"], env=environment) as left:
+        try:
+            async with serve(state=state):
+                with anyio.fail_after(10):
+                    assert -signal.SIGKILL == await left.wait()
+        finally:
+            if left.returncode is None:
+                left.kill()
+
+
+async def test_a_group_raised_in_the_block_comes_out_as_itself() -> None:
+    error = ExceptionGroup("mine", [ValueError("inner")])
+    with pytest.raises(ExceptionGroup, match="mine") as caught:
+        async with LocalPlatform():
+            raise error
+    assert error is caught.value
 
 
 async def test_a_port_that_is_taken_is_an_error_as_itself() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -12,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kaleden import Failure, Outcome, Outcomes, SessionInfo, Status
+from kaleden import Failure, Outcome, Outcomes, Status
 from kaleden._demo._share import LIMIT, Share
 
 COLOURS = {
@@ -28,8 +27,8 @@ COLOURS = {
 class Board(Protocol):
     """Shows how the sessions stand."""
 
-    def show(self, sessions: Mapping[str, SessionInfo | None]) -> None:
-        """Show each session, by name; None for one that is not listed."""
+    def show(self, counts: Mapping[Status, int]) -> None:
+        """Show how many sessions have each status."""
         ...
 
 
@@ -41,7 +40,7 @@ def open_board(console: Console) -> Generator[Board]:
         return
 
     with Live(console=console, auto_refresh=False) as live:
-        yield _Grid(live)
+        yield _Bars(live)
 
 
 def report(outcomes: Outcomes[Share], console: Console) -> None:
@@ -66,36 +65,22 @@ def _cells(outcome: Outcome[Share]) -> tuple[str, Text, str]:
     return outcome.key, Text("ok", "green"), str(outcome.value.primes)
 
 
-class _Grid:
+class _Bars:
     def __init__(self, live: Live) -> None:
         self._live = live
 
-    def show(self, sessions: Mapping[str, SessionInfo | None]) -> None:
-        table = Table("session", "id", "status", title=_summary(sessions), title_justify="left")
-        for name, session in sessions.items():
-            status = _status(session)
-            table.add_row(
-                name, session.id if session else "", Text(status, COLOURS.get(status, ""))
-            )
+    def show(self, counts: Mapping[Status, int]) -> None:
+        table = Table("status", "sessions", "")
+        for status, count in sorted(counts.items()):
+            colour = COLOURS.get(status, "")
+            table.add_row(Text(status, colour), str(count), Text("█" * count, colour))
         self._live.update(table, refresh=True)
 
 
 class _Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last = ""
 
-    def show(self, sessions: Mapping[str, SessionInfo | None]) -> None:
-        line = _summary(sessions)
-        if line != self._last:
-            self._console.print(f"  {line}", highlight=False)
-            self._last = line
-
-
-def _status(session: SessionInfo | None) -> Status:
-    return session.status if session else Status.UNKNOWN
-
-
-def _summary(sessions: Mapping[str, SessionInfo | None]) -> str:
-    counts = Counter(_status(session) for session in sessions.values())
-    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    def show(self, counts: Mapping[Status, int]) -> None:
+        line = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        self._console.print(f"  {line}", highlight=False)

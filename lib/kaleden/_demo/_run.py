@@ -11,27 +11,11 @@ import anyio
 from attrs import frozen
 from rich.console import Console
 
-from kaleden import (
-    AsyncSession,
-    Event,
-    Failure,
-    FailureKind,
-    Outcome,
-    Outcomes,
-    SessionInfo,
-    Status,
-    Success,
-)
+from kaleden import AsyncSession, Failure, FailureKind, Finished, Outcome, Outcomes, Success
 from kaleden._demo import _share
 from kaleden._demo._board import open_board, report
 from kaleden._demo._share import Share
 from kaleden.local import LocalPlatform
-
-POLL_INTERVAL = 0.3
-"""Seconds between two lists on the embedded platform."""
-
-REMOTE_POLL_INTERVAL = 5.0
-"""Seconds between two lists on a real server, where one costs a walk over all the user's pods."""
 
 CLEANUP = 60.0
 """Seconds that ending the sessions may take, whatever ended the demo."""
@@ -71,15 +55,15 @@ async def run(options: DemoOptions, console: Console) -> int:
     """
     async with _server(options, console) as session:
         name = f"demo-{secrets.token_hex(3)}"
-        left = None
         try:
             outcomes = await _launch_and_watch(session, name, options, console)
         finally:
             with anyio.move_on_after(CLEANUP, shield=True):
-                left = await _clean_up(session, name, console)
+                left = [info.id for info in await session.fetch() if info.name.startswith(name)]
+                console.print(f"Left on the platform: {', '.join(left) or 'nothing'}")
 
     report(outcomes, console)
-    return 0 if _is_as_meant(outcomes, options) and left == [] else 1
+    return 0 if _is_as_meant(outcomes, options) and not left else 1
 
 
 @asynccontextmanager
@@ -103,83 +87,31 @@ async def _launch_and_watch(
     console.print(
         f"Launching {options.replicas} sessions that count the primes below {_share.LIMIT}:"
     )
-    created = await session.create(
-        name,
-        options.image,
-        cmd=_share.COMMAND,
-        args=_share.ARGUMENTS,
-        env=_share.environment(options.fails),
-        replicas=options.replicas,
-    )
-    console.print(created)
-    ended = await _watch(session, created, options, console)
-    return Outcomes("demo", await _read_results(session, created, ended))
-
-
-async def _watch(
-    session: AsyncSession, created: Outcomes[str], options: DemoOptions, console: Console
-) -> dict[str, SessionInfo]:
-    """Poll with one list for all sessions until each has ended."""
-    interval = POLL_INTERVAL if options.url is None else REMOTE_POLL_INTERVAL
     with open_board(console) as board:
-        while True:
-            listed = {info.id: info for info in await session.fetch("headless")}
-            seen = {name: listed.get(key) for name, key in created.successes.items()}
-            board.show(seen)
-            if all(info is None or info.status.is_terminal for info in seen.values()):
-                return {info.id: info for info in seen.values() if info is not None}
-
-            await anyio.sleep(interval)
-
-
-async def _read_results(
-    session: AsyncSession, created: Outcomes[str], ended: dict[str, SessionInfo]
-) -> list[Outcome[Share]]:
-    """Read what each replica wrote and why some failed, before the platform forgets it."""
-    logs = await session.logs(ended.values())
-    failed = [info for info in ended.values() if not info.status.matches(Status.COMPLETED)]
-    events = await session.events(failed)
-    return [
-        outcome
-        if isinstance(outcome, Failure)
-        else _judge(outcome.key, ended.get(outcome.value), logs, events)
-        for outcome in created
-    ]
-
-
-def _judge(
-    name: str,
-    info: SessionInfo | None,
-    logs: Outcomes[str],
-    events: Outcomes[tuple[Event, ...]],
-) -> Outcome[Share]:
-    """Judge one replica by its status and its log."""
-    if info is None:
-        return Failure(
-            name, FailureKind.NOT_FOUND, "no longer listed, so nobody knows how it ended"
+        finished = await session.run(
+            name,
+            options.image,
+            cmd=_share.COMMAND,
+            args=_share.ARGUMENTS,
+            env=_share.environment(options.fails),
+            replicas=options.replicas,
+            grace=CLEANUP,
+            progress=board.show,
         )
-
-    log = logs.successes.get(info.id, "")
-    share = _share.read(log)
-    if info.status.matches(Status.COMPLETED) and share is not None:
-        return Success(name, share)
-
-    warnings = [
-        event.message for event in events.successes.get(info.id, ()) if event.type != "Normal"
-    ]
-    reason = "; ".join([str(info.status), *warnings[-1:]])
-    return Failure(
-        name, FailureKind.SESSION_FAILED, f"{reason}. Its log ends:\n{log[-500:].strip()}"
-    )
+    return Outcomes("demo", [_read(outcome) for outcome in finished])
 
 
-async def _clean_up(session: AsyncSession, name: str, console: Console) -> list[str]:
-    """End everything that bears the demo's name, also what an interrupted launch left."""
-    destroyed = await session.destroy_with(name, status=None)
-    console.print(destroyed)
-    left = [info.id for info in await session.fetch() if info.name.startswith(name)]
-    console.print(f"Left on the platform: {', '.join(left) or 'nothing'}")
-    return left
+def _read(outcome: Outcome[Finished]) -> Outcome[Share]:
+    """Find the result of one replica in its log."""
+    if isinstance(outcome, Failure):
+        return outcome
+
+    share = _share.read(outcome.value.log)
+    if share is None:
+        message = "it ended well, and its log has no result"
+        return Failure(outcome.key, FailureKind.SESSION_FAILED, message)
+
+    return Success(outcome.key, share)
 
 
 def _is_as_meant(outcomes: Outcomes[Share], options: DemoOptions) -> bool:

@@ -20,6 +20,7 @@ from anyio import AsyncContextManagerMixin, CancelScope, to_thread
 from attrs import frozen
 from starlette.types import ASGIApp
 
+from kaleden._tasks import open_task_group
 from kaleden.local._app import Traffic, make_app
 from kaleden.local._model import GIB, Settings, Status
 from kaleden.local._platform import Platform
@@ -160,29 +161,20 @@ class LocalPlatform(AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         if self._app is not None:
             raise RuntimeError("a LocalPlatform is entered once: make another")
-        raised: BaseException | None = None
         port: int | None = None
-        async with self._files() as files, self._memory() as (mark, store):
+        async with (
+            self._files() as files,
+            self._memory() as (mark, store),
+            open_task_group() as group,
+        ):
             try:
-                async with anyio.create_task_group() as group:
-                    try:
-                        port = await self._open(group, files, mark, store)
-                        yield self
-                    except BaseException as error:
-                        raised = error
-                        raise
-                    finally:
-                        self._platform.close()
-                        group.cancel_scope.cancel()
-                        if port is not None:
-                            with CancelScope(shield=True):
-                                await to_thread.run_sync(_hang_up, port)
-            except BaseExceptionGroup as errors:
-                if errors.exceptions != (raised,):
-                    raise
-        if raised is not None:
-            # As itself, not in the group that the task group makes of it.
-            raise raised
+                port = await self._open(group, files, mark, store)
+                yield self
+            finally:
+                self._platform.close()
+                group.cancel_scope.cancel()
+                if port is not None:
+                    _hang_up(port)
 
     async def _open(
         self, group: anyio.abc.TaskGroup, files: Files, mark: str, store: Store | None
