@@ -105,7 +105,7 @@ async def test_no_ids_are_no_requests_and_still_a_checkpoint(nothing: list[str])
 async def test_what_is_no_id_fails_alone_and_is_never_sent(bad: object) -> None:
     session, transport = session_on(described)
     async with session:
-        outcomes = await session.info(["first", bad, "last"])  # type: ignore[arg-type]
+        outcomes = await session.info(["first", bad, "last"])  # type: ignore[list-item]
     first, refused, last = outcomes
     assert (True, True) == (first.ok, last.ok)
     assert isinstance(refused, Failure)

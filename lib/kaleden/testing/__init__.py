@@ -17,8 +17,9 @@ from __future__ import annotations
 from kaleden._exports import publish as _publish
 from kaleden.testing._clock import Deadlock, run_virtual
 from kaleden.testing._faults import Fault, FaultPlan, Trouble
-from kaleden.testing._memory import POINTS, MemoryTransport
+from kaleden.testing._memory import MemoryTransport
 from kaleden.testing._requests import REQUEST_KINDS
+from kaleden.testing._server import POINTS
 from kaleden.testing._sweep import (
     CAUSES,
     Struck,

@@ -12,6 +12,8 @@ import math
 import selectors
 import sys
 from collections.abc import Awaitable, Callable
+from contextvars import Context
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, TypeVarTuple, Unpack
 
 import anyio
@@ -42,15 +44,18 @@ class VirtualTime:
         on_tick: called at every pass of the event loop, outside all tasks; tells whether it gave
             one of them something to do. It must not raise.
         threads: held by the worker threads of the run, during which time stands still.
+        break_shields: lets a cancellation reach tasks that are shielded from it; None if leaving
+            the event loop has it.
         scope: around the whole run.
-        stuck: whether there was a deadlock.
+        stuck: how many deadlocks there were.
     """
 
     on_tick: Callable[[], bool] | None = None
+    break_shields: Callable[[], None] | None = None
     now: float = 0.0
     threads: CapacityLimiter | None = None
     scope: CancelScope | None = None
-    stuck: bool = False
+    stuck: int = 0
     _waited: bool = False
 
     def tick(self) -> bool:
@@ -78,11 +83,14 @@ class VirtualTime:
         return 0.0
 
     def _break_up(self) -> None:
-        """End the run, gently the first time; who is shielded from that is left where it is."""
-        if self.stuck or self.scope is None:
+        """End the run, gently the first time."""
+        self.stuck += 1
+        if self.stuck == 1 and self.scope is not None:
+            self.scope.cancel()
+        elif self.stuck == 2 and self.break_shields is not None:
+            self.break_shields()
+        else:
             raise self.deadlock()
-        self.stuck = True
-        self.scope.cancel()
 
     def deadlock(self) -> Deadlock:
         """Make the error that says so."""
@@ -121,14 +129,28 @@ class _Selector(selectors.DefaultSelector):
 class _Loop(asyncio.SelectorEventLoop):
     """An event loop in virtual time."""
 
-    def __init__(self, time: VirtualTime, *, eager: bool) -> None:
+    def __init__(self, time: VirtualTime, task_factory: Any) -> None:
         super().__init__(_Selector(time))
         self._virtual = time
-        if eager:
-            self.set_task_factory(_eager_task_factory())
+        self.set_task_factory(task_factory)
 
     def time(self) -> float:
+        # What is due now is due, also where a float is coarser than the system's clock; and nothing
+        # is a moment before its time.
+        self._clock_resolution = math.ulp(self._virtual.now)
         return self._virtual.now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        if when == math.inf:
+            # asyncio would look again every day whether it is due, and a deadlock would last.
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        return super().call_at(when, callback, *args, context=context)
 
 
 def _eager_task_factory() -> Any:
@@ -174,9 +196,7 @@ def run_virtual(
 
         return _clock_trio.run(time, seed, fn, *args)
 
-    def make_loop() -> _Loop:
-        return _Loop(time, eager=eager)
-
+    make_loop = partial(_Loop, time, _eager_task_factory() if eager else None)
     options = {"loop_factory": make_loop, "debug": False}
     return anyio.run(time.run, fn, *args, backend="asyncio", backend_options=options)
 

@@ -15,7 +15,8 @@ from kaleden.testing._clock import VirtualTime
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# What is wanted of it has no public name: the order of tasks, and who waits until all are blocked.
+# What is wanted of it has no public name: the order of tasks, who waits until all are blocked, and
+# the scopes that tasks are in.
 _scheduler: Any = import_module("trio._core._run")
 
 # Any real time above none: it is not spent.
@@ -69,6 +70,14 @@ def _fixed_order(seed: int) -> Generator[None]:
         _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = was_fixed
 
 
+def _break_shields() -> None:
+    for task in _scheduler.GLOBAL_RUN_CONTEXT.runner.tasks:
+        status = task._cancel_status
+        while status is not None:
+            status._scope.shield = False
+            status = status._parent
+
+
 def run(
     time: VirtualTime,
     seed: int,
@@ -76,6 +85,7 @@ def run(
     *args: *Ts,
 ) -> T:
     """Run *fn* on trio; see `run_virtual`."""
+    time.break_shields = _break_shields
     clock = _Clock(time)
     options = {"clock": clock, "instruments": [clock]}
     try:
