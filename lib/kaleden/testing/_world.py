@@ -1,0 +1,142 @@
+"""A platform in memory, in the event loop's time: sessions, and answers to requests about them."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import Counter, deque
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl
+
+import anyio
+from attrs import define, field
+
+from kaleden._wire import Request, Response
+from kaleden.local import Platform, Session, Settings
+from kaleden.local._manifest import Parameters
+from kaleden.local._service import Call, Reply, Service
+from kaleden.testing._machine import Machine, Script
+from kaleden.testing._requests import request_kind
+
+GIB = 2**30
+
+EPOCH: Final = 1_790_000_000.0
+"""Seconds since the Unix epoch at which the event loop's clock shows 0."""
+
+USER: Final = "local"
+
+
+def large_platform() -> Platform:
+    """Make a platform on which nobody waits for room; its ids are the same each time."""
+    settings = Settings(millicores=10**9, ram=10**9 * GIB)
+    return Platform(settings, random.Random(0))  # noqa: S311 - nothing is secret here
+
+
+@define(eq=False)
+class Past:
+    """What a platform was like, as far back as somebody may look."""
+
+    reach: float
+    _states: deque[tuple[float, Platform]] = field(
+        init=False, factory=deque[tuple[float, Platform]]
+    )
+
+    def remember(self, platform: Platform, now: float) -> None:
+        if self.reach == 0:
+            return
+        # The source of ids is left as it is: the system's cannot be copied, and nothing is created
+        # in the past.
+        state = copy.deepcopy(platform, {id(platform.rng): platform.rng})
+        self._states.append((now, state))
+        while len(self._states) > 1 and self._states[1][0] <= now - self.reach:
+            self._states.popleft()
+
+    def recall(self, moment: float) -> Platform:
+        """Give the platform as it was then."""
+        known = [platform for time, platform in self._states if time <= moment]
+        return known[-1] if known else self._states[0][1]
+
+
+@define(eq=False)
+class World:
+    """The platform and what runs on it.
+
+    Args:
+        platform: the sessions.
+        script: what they do.
+        reach: how many seconds back somebody may look.
+    """
+
+    platform: Platform
+    script: Script
+    reach: float
+    created: Counter[str] = field(init=False, factory=Counter[str])
+    _machine: Machine = field(init=False)
+    _past: Past = field(init=False)
+    _closed: float | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._machine = Machine(self.platform, self.script, self._remember)
+        self._past = Past(self.reach)
+
+    def open(self) -> None:
+        """Begin."""
+        self._remember(self._now())
+
+    def close(self) -> None:
+        """Let no more time pass."""
+        self._closed = self._now()
+
+    def sessions(self) -> list[Session]:
+        """List the sessions that are there now, oldest first."""
+        self._machine.advance(self._now())
+        return list(self.platform.of_user(USER))
+
+    def handle(self, request: Request, lag: float = 0.0) -> Response:
+        """Do what a request asks for; what it reads is as it was *lag* seconds ago."""
+        now = self._now()
+        self._machine.advance(now)
+        reads = request.method == "GET"
+        platform = self._past.recall(now - lag) if lag and reads else self.platform
+        reply = Service(platform, "https://memory.invalid", Path).handle(_call(request, now))
+        self._machine.settle(now)
+        if not reads:
+            self._remember(now)
+        if request_kind(request) == "create" and reply.status == 200:
+            self._count(reply)
+        return self._response(reply, now)
+
+    def _now(self) -> float:
+        return EPOCH + anyio.current_time() if self._closed is None else self._closed
+
+    def _remember(self, now: float) -> None:
+        self._past.remember(self.platform, now)
+
+    def _count(self, reply: Reply) -> None:
+        session = self.platform.find(USER, reply.body.decode().strip())
+        assert session is not None  # noqa: S101 - it was created just now
+        self.created[session.spec.name] += 1
+
+    def _response(self, reply: Reply, now: float) -> Response:
+        headers = dict(reply.headers)
+        if reply.content_type is not None:
+            headers["content-type"] = reply.content_type
+        # The file is none: its name is the session's.
+        log = "" if reply.file is None else self._machine.log(reply.file.name, now)
+        return Response(reply.status, headers, reply.body + log.encode())
+
+
+def _call(request: Request, now: float) -> Call:
+    """Undress a request as the server's HTTP half does."""
+    path, _, query = request.target.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    pairs += parse_qsl(request.form.decode(), keep_blank_values=True)
+    return Call(
+        method=request.method,
+        path=f"/v1/{path}" if request.versioned else f"/{path}",
+        parameters=Parameters.of(pairs),
+        user=USER,
+        now=now,
+        registry_secret=dict(request.headers).get("x-skaha-registry-auth"),
+    )

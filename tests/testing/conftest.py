@@ -1,0 +1,16 @@
+"""Virtual time on each backend that is installed here."""
+
+from __future__ import annotations
+
+import pytest
+
+from kaleden.testing._clock import Backend
+from support import PLAIN_BACKENDS
+
+pytest.importorskip("kaleden.local")
+
+
+@pytest.fixture(params=PLAIN_BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    name: Backend = request.param
+    return name

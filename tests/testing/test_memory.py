@@ -1,0 +1,415 @@
+"""A platform in memory: its time, its sessions, and what becomes of requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import anyio
+import pytest
+
+import kaleden
+from kaleden import SessionSpec, Status, _wire
+from kaleden._http import Transport
+from kaleden._wire import Request, Response
+from kaleden.local import Platform, Session, Settings
+from kaleden.testing import POINTS, REQUEST_KINDS, MemoryTransport, run_virtual
+from kaleden.testing._clock import Backend
+from kaleden.testing._requests import request_kind
+
+IMAGE = "skaha/astroml:latest"
+GIB = 2**30
+
+Main = Callable[[], Awaitable[Any]]
+
+
+class Run(Protocol):
+    def __call__(self, main: Main) -> Any: ...
+
+
+@pytest.fixture
+def run(backend: Backend) -> Run:
+    return partial(run_virtual, backend=backend)
+
+
+def create(name: str = "fits") -> Request:
+    """A request for one session."""
+    [launch] = SessionSpec(name, IMAGE, cmd="true").launches()
+    return _wire.build_create(launch)
+
+
+async def launch(transport: MemoryTransport, name: str = "fits") -> str:
+    """Create a session; return its id."""
+    return _wire.parse_create(await transport.send(create(name)))
+
+
+async def statuses(transport: MemoryTransport) -> dict[str, str]:
+    listing = _wire.parse_list(await transport.send(_wire.build_list()))
+    return {str(session.name): str(session.status) for session in listing.sessions}
+
+
+@asynccontextmanager
+async def client(**options: Any) -> AsyncGenerator[tuple[kaleden.AsyncSession, MemoryTransport]]:
+    async with MemoryTransport(**options) as transport:
+        async with kaleden.AsyncSession(transport=transport) as session:
+            yield session, transport
+
+
+def test_it_is_a_transport() -> None:
+    assert isinstance(MemoryTransport(), Transport)
+
+
+def test_sessions_go_through_their_life_in_virtual_time(run: Run) -> None:
+    async def main() -> list[tuple[float, dict[str, str]]]:
+        seen: list[tuple[float, dict[str, str]]] = []
+        async with MemoryTransport(latency=0, start_delay=2, duration=30) as transport:
+            await launch(transport)
+            for seconds in (0, 1.5, 1, 29, 1, 3600):
+                await anyio.sleep(seconds)
+                seen.append((anyio.current_time(), await statuses(transport)))
+        return seen
+
+    assert [
+        (0, {"fits": "Pending"}),
+        (1.5, {"fits": "Pending"}),
+        (2.5, {"fits": "Running"}),
+        (31.5, {"fits": "Running"}),
+        (32.5, {"fits": "Completed"}),
+        (3632.5, {}),
+    ] == run(main)
+
+
+def test_a_session_fails_if_it_is_to(run: Run) -> None:
+    def fails(session: Session) -> bool:
+        return session.spec.name.endswith("b")
+
+    async def main() -> dict[str, str]:
+        async with MemoryTransport(fails=fails) as transport:
+            await launch(transport, "a")
+            await launch(transport, "b")
+            await anyio.sleep(20)
+            return await statuses(transport)
+
+    assert {"a": "Completed", "b": "Failed"} == run(main)
+
+
+def test_each_session_may_have_its_own_times(run: Run) -> None:
+    def duration(session: Session) -> float:
+        return float(session.spec.name.rpartition("-")[2])
+
+    async def main() -> list[dict[str, str]]:
+        async with MemoryTransport(latency=0, start_delay=0, duration=duration) as transport:
+            for name in ("for-5", "for-10"):
+                await launch(transport, name)
+            await anyio.sleep(7)
+            first = await statuses(transport)
+            await anyio.sleep(7)
+            return [first, await statuses(transport)]
+
+    assert [
+        {"for-5": "Completed", "for-10": "Running"},
+        {"for-5": "Completed", "for-10": "Completed"},
+    ] == run(main)
+
+
+def test_a_session_may_run_until_it_is_deleted(run: Run) -> None:
+    async def main() -> tuple[dict[str, str], list[Session]]:
+        async with MemoryTransport(duration=math.inf) as transport:
+            session_id = await launch(transport)
+            await anyio.sleep(86400)
+            late = await statuses(transport)
+            await transport.send(_wire.build_destroy(session_id))
+            return late, transport.sessions()
+
+    assert ({"fits": "Running"}, []) == run(main)
+
+
+def test_who_finds_no_room_waits_for_it(run: Run) -> None:
+    async def main() -> list[dict[str, str]]:
+        platform = Platform(Settings(millicores=1000, ram=8 * GIB))
+        async with MemoryTransport(platform, latency=0, start_delay=1, duration=10) as transport:
+            await launch(transport, "a")
+            await launch(transport, "b")
+            await anyio.sleep(5)
+            first = await statuses(transport)
+            await anyio.sleep(8)
+            return [first, await statuses(transport)]
+
+    assert [
+        {"a": "Running", "b": "Pending"},
+        {"a": "Completed", "b": "Running"},
+    ] == run(main)
+
+
+def test_a_deleted_session_makes_room_and_its_process_is_no_more(run: Run) -> None:
+    async def main() -> dict[str, str]:
+        platform = Platform(Settings(millicores=1000, ram=8 * GIB))
+        async with MemoryTransport(platform, latency=0, duration=math.inf) as transport:
+            first = await launch(transport, "a")
+            await launch(transport, "b")
+            await anyio.sleep(0.5)
+            await transport.send(_wire.build_destroy(first))
+            await anyio.sleep(5)
+            return await statuses(transport)
+
+    assert {"b": "Running"} == run(main)
+
+
+def test_logs_grow_while_a_session_runs(run: Run) -> None:
+    def log(session: Session, seconds: float) -> str:
+        return "".join(f"{session.spec.name} é {n}\n" for n in range(int(seconds)))
+
+    async def main() -> list[str]:
+        seen: list[str] = []
+        async with MemoryTransport(latency=0, start_delay=1, duration=3, log=log) as transport:
+            session_id = await launch(transport)
+            for seconds in (0.5, 2.5, 60, 60):
+                await anyio.sleep(seconds)
+                reply = await transport.send(_wire.build_logs(session_id))
+                seen.append(_wire.parse_logs(reply))
+        return seen
+
+    lines = ["fits é 0\n", "fits é 1\n", "fits é 2\n"]
+    assert ["", "".join(lines[:2]), "".join(lines), "".join(lines)] == run(main)
+
+
+def test_a_whole_client_works_on_it(run: Run) -> None:
+    async def main() -> None:
+        async with client(log=lambda _, __: "done\n") as (session, transport):
+            created = await session.create("fits", IMAGE, cmd="true", replicas=3)
+            await anyio.sleep(5)
+            infos = await session.info(created)
+            logs = await session.logs(created)
+            events = await session.events(created)
+
+            assert {Status.RUNNING} == {info.status for info in infos.values}
+            assert ["done\n"] * 3 == logs.values
+            assert events.ok
+            assert (await session.availability()).available
+            assert (await session.destroy(created)).ok
+            assert [] == transport.sessions()
+
+    run(main)
+
+
+def test_what_the_server_refuses_is_refused_in_its_words(run: Run) -> None:
+    async def main() -> Response:
+        async with MemoryTransport() as transport:
+            return await transport.send(_wire.build_info("unknown1"))
+
+    reply = run(main)
+
+    assert (404, b"session unknown1 not found\n") == (reply.status, reply.body)
+
+
+def test_it_counts_what_was_created_by_name(run: Run) -> None:
+    async def main() -> dict[str, int]:
+        async with MemoryTransport() as transport:
+            for name in ("one", "two", "two"):
+                await transport.send(_wire.build_destroy(await launch(transport, name)))
+            return dict(transport.created)
+
+    assert {"one": 1, "two": 2} == run(main)
+
+
+def test_it_counts_requests_by_kind_and_those_in_flight(run: Run) -> None:
+    async def main() -> tuple[dict[str, int], int, int, str]:
+        async with MemoryTransport() as transport:
+            async with anyio.create_task_group() as group:
+                for _ in range(5):
+                    group.start_soon(transport.send, _wire.build_list())
+                await anyio.sleep(0.01)
+                group.start_soon(transport.send, _wire.build_stats())
+                await anyio.sleep(0.01)
+                now, shown = transport.in_flight, repr(transport)
+            assert 0 == transport.in_flight
+            return dict(transport.requests), now, transport.max_in_flight, shown
+
+    shown = "<MemoryTransport: 6 in flight, 0 sessions>"
+    assert ({"list": 5, "stats": 1}, 6, 6, shown) == run(main)
+
+
+@pytest.mark.parametrize(
+    ("latency", "seconds"),
+    [({}, (0.6, 0.06)), (2.0, (2.0, 2.0)), (0, (0, 0)), ({"list": 5}, (0.6, 5)),
+     ({"create": 90}, (90, 0.06))],
+)  # fmt: skip
+def test_requests_take_their_time_by_kind(
+    run: Run, latency: Any, seconds: tuple[float, float]
+) -> None:
+    async def main() -> tuple[float, float]:
+        async with MemoryTransport(latency=latency) as transport:
+            await launch(transport)
+            created = anyio.current_time()
+            await transport.send(_wire.build_list())
+            return created, anyio.current_time() - created
+
+    assert pytest.approx(seconds) == run(main)
+
+
+def test_a_request_passes_all_points_in_order(run: Run) -> None:
+    points: list[tuple[str, Request]] = []
+    request = create()
+
+    async def main() -> None:
+        transport = MemoryTransport(on_point=lambda point, asked: points.append((point, asked)))
+        async with transport:
+            await transport.send(request)
+
+    run(main)
+
+    assert [(point, request) for point in POINTS] == points
+
+
+def struck_at(run: Run, point: str, **options: Any) -> list[tuple[float, int]]:
+    """Give a create up when it passes *point*; tell how many sessions there are then, and later."""
+
+    async def main() -> list[tuple[float, int]]:
+        async with MemoryTransport(**options) as transport:
+            with anyio.CancelScope() as scope:
+                transport.on_point = lambda passed, _: scope.cancel() if passed == point else None
+                await transport.send(create())
+            seen = [(anyio.current_time(), len(transport.sessions()))]
+            await transport.settled()
+            return [*seen, (anyio.current_time(), len(transport.sessions()))]
+
+    seen: list[tuple[float, int]] = run(main)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("point", "then", "later"),
+    [("arrived", 0, 1), ("before-effect", 0, 1), ("after-effect", 1, 1), ("before-reply", 1, 1),
+     ("mid-reply", 1, 1), ("closing", 1, 1)],
+)  # fmt: skip
+def test_what_was_given_up_is_done_all_the_same(
+    run: Run, point: str, then: int, later: int
+) -> None:
+    assert [then, later] == [count for _, count in struck_at(run, point)]
+
+
+@pytest.mark.parametrize(
+    ("point", "later"), [("arrived", 0), ("before-effect", 0), ("after-effect", 1)]
+)
+def test_what_was_given_up_dies_if_that_is_wanted(run: Run, point: str, later: int) -> None:
+    assert later == struck_at(run, point, abandoned="dies")[-1][1]
+
+
+def test_what_was_given_up_may_happen_much_later(run: Run) -> None:
+    [(left, then), (settled, later)] = struck_at(run, "arrived", finish_delay=50)
+
+    assert (0, 1) == (then, later)
+    assert left < 1 < 50 < settled
+
+
+def test_what_never_arrived_never_happens(run: Run) -> None:
+    async def main() -> list[Session]:
+        async with MemoryTransport() as transport:
+            with anyio.move_on_after(0.1):
+                await transport.send(create())
+            await anyio.sleep(100)
+            return transport.sessions()
+
+    assert [] == run(main)
+
+
+def test_a_request_in_a_cancelled_scope_never_leaves(run: Run) -> None:
+    async def main() -> list[Session]:
+        async with MemoryTransport(latency=0) as transport:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await transport.send(create())
+            await anyio.sleep(1)
+            return transport.sessions()
+
+    assert [] == run(main)
+
+
+def test_settled_waits_for_all_that_the_server_does(run: Run) -> None:
+    async def main() -> list[float]:
+        async with MemoryTransport(latency=10) as transport:
+            with anyio.move_on_after(5):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(transport.send, create())
+                    group.start_soon(transport.send, _wire.build_list())
+            await transport.settled()
+            first = anyio.current_time()
+            await transport.settled()
+            return [first, anyio.current_time()]
+
+    assert pytest.approx([10, 10]) == run(main)
+
+
+def test_it_is_used_inside_its_block_only(run: Run) -> None:
+    async def main() -> None:
+        transport = MemoryTransport()
+        with pytest.raises(RuntimeError, match="inside its `async with` block"):
+            await transport.send(create())
+        async with transport:
+            await transport.send(create())
+        with pytest.raises(RuntimeError, match="inside its `async with` block"):
+            await transport.send(create())
+        with pytest.raises(RuntimeError, match="make another"):
+            async with transport:
+                pass
+
+    run(main)
+
+
+def test_what_is_on_it_can_be_asked_when_all_is_over(backend: Backend) -> None:
+    transport = MemoryTransport(duration=10)
+
+    async def main() -> None:
+        async with transport:
+            await launch(transport)
+
+    run_virtual(main, backend=backend)
+
+    assert ["Pending"] == [session.status for session in transport.sessions()]
+
+
+def test_an_error_in_the_block_comes_out_as_itself(run: Run) -> None:
+    async def main() -> None:
+        async with MemoryTransport() as transport:
+            await launch(transport)
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        run(main)
+
+
+def test_two_runs_are_the_same(backend: Backend) -> None:
+    async def main() -> list[tuple[str, str, float]]:
+        async with MemoryTransport() as transport:
+            async with anyio.create_task_group() as group:
+                for number in range(10):
+                    group.start_soon(transport.send, create(f"fits-{number}"))
+            return [(s.id, s.spec.name, s.created) for s in transport.sessions()]
+
+    assert run_virtual(main, backend=backend) == run_virtual(main, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind"),
+    [
+        (create(), "create"),
+        (_wire.build_destroy("x"), "destroy"),
+        (_wire.build_list(), "list"),
+        (_wire.build_list("headless", "Running"), "list"),
+        (_wire.build_list(view="all"), "list"),
+        (_wire.build_info("x"), "info"),
+        (_wire.build_logs("x"), "logs"),
+        (_wire.build_events("x"), "events"),
+        (_wire.build_renew("x"), "renew"),
+        (_wire.build_stats(), "stats"),
+        (_wire.build_images(), "other"),
+        (_wire.build_apps("x"), "other"),
+        (_wire.build_availability(), "other"),
+    ],
+)
+def test_requests_have_kinds(request_: Request, kind: str) -> None:
+    assert kind == request_kind(request_)
+    assert kind in REQUEST_KINDS
