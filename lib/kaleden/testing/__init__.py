@@ -45,3 +45,6 @@ __all__ = (
 )
 
 _publish(__name__, __all__, globals())
+
+for _function in (cancel_at_every_checkpoint, hazard, run_virtual):
+    _function.__module__ = __name__

@@ -19,6 +19,7 @@ from anyio import CancelScope
 from attrs import define, field, frozen
 
 from kaleden._errors import KaledenError
+from kaleden._tasks import open_task_group
 from kaleden._wire import Request
 from kaleden.testing._clock import Backend, native_canceller, run_virtual
 from kaleden.testing._memory import MemoryTransport
@@ -95,7 +96,7 @@ class _Trial:
         """Run the program in a new world, and look at what is left there."""
         async with make_world() as world:
             world.on_point = self.point
-            async with anyio.create_task_group() as group:
+            async with open_task_group() as group:
                 group.start_soon(self._run, scenario, world)
             if self.error is not None and not self.struck:
                 raise self.error
