@@ -150,47 +150,55 @@ class Launcher:
         before: Collection[str] | None,
     ) -> Outcome[str]:
         """Look for the session of a launch whose answer told nothing."""
-        if before is not None:
-            found = await self._search(ticket, before)
-            if found is not None:
-                await account.arrived(ticket, found.id)
-                return Success(ticket.key, found.id)
+        found, certain = await self._search(ticket, before)
+        if found is not None:
+            await account.arrived(ticket, found.id)
+            return Success(ticket.key, found.id)
 
-        if ticket.answered and before is not None:
+        if ticket.answered and certain:
             # The server is done with it and nothing has come of it.
             await account.settled(ticket)
             return evolve(failure, message=f"{failure.message} (and no session came of it)")
 
-        message = (
-            f"a session named {ticket.name} may have been made all the same: {failure.message}"
-        )
+        message = f"a session named {ticket.name} may have been made: {failure.message}"
         return evolve(failure, kind=FailureKind.UNKNOWN_EFFECT, message=message)
 
-    async def _search(self, ticket: Ticket, before: Collection[str]) -> SessionInfo | None:
-        """List again and again until the session is there, or the time to settle is over."""
+    async def _search(
+        self, ticket: Ticket, before: Collection[str] | None
+    ) -> tuple[SessionInfo | None, bool]:
+        """List again and again until the session is there, or the time to settle is over.
+
+        Returns:
+            The session, if it was found, and whether it is certain that there was none at the end.
+        """
+        if before is None:
+            return None, False
+
         pause, deadline = _FIRST_PAUSE, anyio.current_time() + self._limits.settle
         while True:
             now = anyio.current_time()
-            found = await self._look(ticket, before, now)
+            found, certain = await self._look(ticket, before, now)
             if found is not None or now >= deadline:
-                return found
+                return found, certain
 
             await anyio.sleep(min(pause, max(0.0, deadline - anyio.current_time())))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _look(
         self, ticket: Ticket, before: Collection[str], since: float
-    ) -> SessionInfo | None:
+    ) -> tuple[SessionInfo | None, bool]:
         try:
-            sessions = (await self._lister.listed(since)).sessions
+            snapshot = await self._lister.listed(since)
         except RequestError:
-            return None
+            return None, False
 
-        named = [info for info in sessions.values() if info.name == ticket.name]
+        named = [info for info in snapshot.sessions.values() if info.name == ticket.name]
         new = [info for info in named if info.id not in before]
-        # Two new ones of one name: somebody else launches it too, and nobody can tell which is
-        # whose.
-        return new[0] if len(new) == 1 else None
+        if len(new) == 1:
+            return new[0], True
+
+        # Two new ones of one name: somebody else launches it too, and nobody can tell them apart.
+        return None, not new and not snapshot.unreadable
 
 
 @final
