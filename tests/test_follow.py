@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import kaleden
 from kaleden import Failure, FailureKind, SessionInfo
 from kaleden._engine import Engine
-from kaleden._follow import CHUNK, READERS, WINDOW, LogItem, LogLine, LogReset, follow
+from kaleden._follow import CHUNK, READERS, WINDOW, LogItem, LogLine, LogReset, _Log, follow
 from kaleden._gate import Gate
 from kaleden._lister import Lister
 from kaleden._pace import BORNE, JITTER, MOST, Pace
@@ -160,12 +160,58 @@ async def test_a_session_without_a_log_ends_without_a_line() -> None:
 
 
 @in_virtual_time
-async def test_what_is_written_last_is_read_though_the_end_is_known_before() -> None:
-    # The list tells the end first; the log is complete a moment later.
-    server = Server({"a": grown((0, b"one\n"), (60.01, b"two\n"), (61, b"three\n"))}, end=20)
-    server.logs["a"] = grown((0, b"one\n"), (20.3, b"two\n"), (21, b"three\n"))
-    told = await server.read("a")
-    assert lines_of("a", "one\ntwo\n") == told[:2]
+async def test_a_read_that_began_before_the_end_is_not_the_last() -> None:
+    # What changes all the time keeps the lists frequent.
+    restless: Story = [(n, "Running" if n % 2 else "Pending") for n in range(100)]
+    server = Server({"a": grown((0, b"one\n"), (59, b"last\n"))}, {"other": restless})
+    reply = server.reply
+    slow_since: list[float] = []
+
+    async def slow(request: Request) -> Response:
+        whole = await reply(request)
+        if "logs" in request.target and 45 < anyio.current_time() < 58:
+            slow_since.append(anyio.current_time())
+            await anyio.sleep(25)
+        return whole
+
+    server.transport.reply = slow
+    assert lines_of("a", "one\nlast\n") == await server.read("a")
+    [began] = slow_since
+    assert began + 25 < anyio.current_time() < began + 25 + 2 * (1 + JITTER + LATENCY)
+
+
+@in_virtual_time
+async def test_an_ended_session_is_read_as_long_as_its_log_still_grows() -> None:
+    server = Server({"a": []}, {"a": [(0, "Completed")]})
+
+    def late(key: str) -> Response:
+        return text("".join(f"{n}\n" for n in range(min(len(server.read_at[key]), 6))))
+
+    server.log_trouble = late
+    assert lines_of("a", "0\n1\n2\n3\n4\n5\n") == await server.read("a")
+    assert 7 == len(server.read_at["a"])
+
+
+@in_virtual_time
+async def test_lists_that_fail_after_the_end_take_nothing_from_it() -> None:
+    logs = {"a": grown((0, b"one\n"), (21, b"two\n"), (40, b"three\n")), "b": grown((0, b"x\n"))}
+    server = Server(logs, {"a": [(0, "Running"), (20, "Completed")]}, end=100)
+    reply = server.reply
+
+    async def slow(request: Request) -> Response:
+        if request.target == "session/a?view=logs" and anyio.current_time() > 20:
+            await anyio.sleep(20)
+        return await reply(request)
+
+    server.transport.reply = slow
+    server.list_trouble = lambda: text("no", 403) if anyio.current_time() > 40 else None
+    items = await server.read("a", "b")
+    assert [("b", "not_authorized")] == [
+        (item.key, item.kind) for item in items if isinstance(item, Failure)
+    ]
+    assert lines_of("a", "one\ntwo\nthree\n") == [
+        item for item in items if isinstance(item, LogLine) and item.id == "a"
+    ]
 
 
 @in_virtual_time
@@ -309,6 +355,23 @@ async def test_a_log_that_cannot_be_read_is_one_failure_and_the_others_go_on(
     assert ("a", kind) == (failure.key, failure.kind)
     assert tries == len(server.read_at["a"])
     assert lines_of("b", "two\n") == [item for item in items if isinstance(item, LogLine)]
+
+
+@in_virtual_time
+async def test_failures_are_counted_in_a_row() -> None:
+    server = Server({"a": grown(*[(50.0 * n, b"x\n") for n in range(20)])}, end=1000)
+    server.log_trouble = lambda key: text("busy", 503) if len(server.read_at[key]) % 3 else None
+    assert lines_of("a", "x\n" * 20) == await server.read("a")
+
+
+@in_virtual_time
+async def test_a_log_waits_as_long_as_the_server_asks() -> None:
+    server = Server({"a": grown((0, b"one\n"))}, end=500)
+    busy = text("busy", 503, **{"retry-after": "120"})
+    server.log_trouble = lambda key: busy if len(server.read_at[key]) == 2 else None
+    assert lines_of("a", "one\n") == await server.read("a")
+    _, second, third, *_ = server.read_at["a"]
+    assert 120 + LATENCY == pytest.approx(third - second)
 
 
 @in_virtual_time
@@ -517,6 +580,25 @@ async def test_following_holds_as_much_after_many_lines_as_after_few() -> None:
     tracemalloc.stop()
     assert lines == count
     assert most[late] < most[early] * 1.1
+
+
+@in_virtual_time
+async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
+    log, whole = _Log(), b"x" * (8 * CHUNK)
+    assert [] == list(log.lines(whole))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        assert b"" == (await log.news(whole)).fresh
+        assert turns >= 7
+        group.cancel_scope.cancel()
 
 
 @in_virtual_time

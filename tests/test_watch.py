@@ -22,7 +22,7 @@ from kaleden._engine import Engine
 from kaleden._gate import Gate
 from kaleden._http import TransportError
 from kaleden._lister import Lister, Snapshot
-from kaleden._pace import BORNE, JITTER, MOST
+from kaleden._pace import BORNE, GROWTH, JITTER, MOST
 from kaleden._policy import Limits
 from kaleden._watch import Watcher
 from kaleden._wire import Request, Response
@@ -431,6 +431,16 @@ async def test_looks_become_rare_while_nothing_changes() -> None:
 
 
 @in_virtual_time
+async def test_the_pace_is_the_same_however_many_wait() -> None:
+    server = Server({"a": [(0, "Running"), (20, "Completed")]})
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(server.wait, "a")
+    for step, (sooner, later) in enumerate(pairwise(server.listed_at[:5])):
+        assert abs(later - sooner - LATENCY - GROWTH**step) <= JITTER * GROWTH**step + 1e-6
+
+
+@in_virtual_time
 async def test_looks_become_frequent_after_a_change() -> None:
     server = Server({"a": [(0, "Pending"), (600, "Running"), (640, "Completed")]})
     await server.wait("a")
@@ -468,28 +478,41 @@ async def test_a_list_that_began_before_the_wait_proves_nothing() -> None:
 
 
 @in_virtual_time
-async def test_many_who_join_at_different_times_share_lists() -> None:
-    server = Server({"a": [(0, "Running"), (10, "Completed")]})
+async def test_many_who_join_at_different_times_share_lists_and_hold_up_nobody() -> None:
+    server = Server({"a": [(0, "Running"), (10, "Completed")], "b": always("Completed")})
+    took = []
+
+    async def wait_for_b() -> None:
+        joined = anyio.current_time()
+        await server.wait("b")
+        took.append(anyio.current_time() - joined)
+
     async with anyio.create_task_group() as group:
         for _ in range(200):
             group.start_soon(server.wait, "a")
+            group.start_soon(wait_for_b)
             await anyio.sleep(0.01)
+    assert max(took) <= 2 * LATENCY + 1e-6
     assert 10 < anyio.current_time() < 10 + LONGEST
     assert len(server.listed_at) <= 2 / LATENCY + 1 + 10 / (1 - JITTER)
 
 
 @in_virtual_time
-async def test_who_joins_while_nothing_takes_time_shares_the_list_too() -> None:
-    server = Server({"a": always("Completed")})
+async def test_joining_at_the_moment_of_a_list_shares_it() -> None:
+    server = Server({})
 
-    async def at_once(request: Request) -> Response:
-        server.listed_at.append(anyio.current_time())
-        return data([session_object("a", status="Completed")])
+    async def at_once(_: Request) -> Response:
+        now = anyio.current_time()
+        server.listed_at.append(now)
+        return data([session_object("a", status="Running" if now < 5 else "Completed")])
 
     server.transport.reply = at_once
     for _ in range(10):
-        assert (await server.wait("a")).ok
+        assert (await server.wait("a", until="Running")).ok
     assert [0] == server.listed_at
+    assert (await server.wait("a")).ok
+    assert 5 <= anyio.current_time() <= 5 + LONGEST
+    assert all(later - sooner >= 1 - JITTER for sooner, later in pairwise(server.listed_at))
 
 
 @in_virtual_time

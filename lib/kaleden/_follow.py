@@ -159,9 +159,6 @@ class _Log:
         return _News(body, reset=True)
 
     async def _continues(self, body: bytes) -> bool:
-        if len(body) < self._seen:
-            return False
-
         view, digest = memoryview(body), hashlib.blake2b(digest_size=16)
         for start in range(0, self._seen, CHUNK):
             digest.update(view[start : min(start + CHUNK, self._seen)])
