@@ -156,8 +156,7 @@ class Queries(Client):
         """Read the output of each session so far.
 
         The server answers with an empty text, not with an error, for a session that is unknown,
-        pending or
-        gone: empty does not mean that nothing was written.
+        pending or no longer there: empty does not mean that nothing was written.
 
         Args:
             ids: the sessions.

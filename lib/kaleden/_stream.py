@@ -22,9 +22,8 @@ class Streams:
 
     Inside the block, ``async for outcome in results`` gives a `Success` or a `Failure` for every
     id, each as soon as it is known, so in no set order. Memory does not grow with the number of
-    ids: the ids may come from a generator, outcomes are not kept, and an id that comes twice is
-        asked for twice. A slow loop slows
-    the requests down. No request is sent before the block is entered.
+    ids, which may come from a generator: outcomes are not kept, and an id that comes twice is asked
+    for twice. A slow loop slows the requests down. No request is sent before the block is entered.
 
     An error raised in the block, or by the iterable of ids, comes out as itself.
 
