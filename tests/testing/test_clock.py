@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -171,7 +172,6 @@ def test_a_deadlock_is_told_whatever_its_tasks_make_of_it(backend: Backend, reac
         run_virtual(main, backend=backend)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_shielded_deadlock_is_an_error_too(backend: Backend) -> None:
     async def main() -> None:
         with CancelScope(shield=True):
@@ -179,6 +179,34 @@ def test_a_shielded_deadlock_is_an_error_too(backend: Backend) -> None:
 
     with pytest.raises(Deadlock):
         run_virtual(main, backend=backend)
+
+
+STUCK = """
+import sys, threading
+from anyio import to_thread
+from kaleden.testing import Deadlock, _clock, run_virtual
+
+_clock._THREAD_PATIENCE = 0.01
+release = threading.Event()
+
+async def main():
+    await to_thread.run_sync(release.wait)
+
+try:
+    run_virtual(main, backend=sys.argv[1])
+except Deadlock:
+    print("told")
+release.set()
+"""
+
+
+def test_a_deadlock_that_nothing_can_end_is_told_all_the_same(backend: Backend) -> None:
+    """In a process of its own, since what hangs is left to the collector of garbage."""
+    program = subprocess.run(
+        [sys.executable, "-c", STUCK, backend], capture_output=True, text=True, timeout=60
+    )
+
+    assert "told" == program.stdout.strip()
 
 
 def test_after_a_deadlock_another_run_is_as_good_as_ever(backend: Backend) -> None:

@@ -189,6 +189,21 @@ def test_a_list_may_show_the_past(
     ] == run_virtual(main, backend=backend)
 
 
+def test_in_the_past_a_session_is_not_forgotten_yet(backend: Backend) -> None:
+    async def main() -> list[int]:
+        plan = FaultPlan([Fault("lag", on="list", seconds=600)])
+        seen: list[int] = []
+        async with MemoryTransport(faults=plan, latency=0, start_delay=0, duration=0) as transport:
+            await transport.send(CREATE)
+            for seconds in (3599, 599, 2):
+                await anyio.sleep(seconds)
+                listing = _wire.parse_list(await transport.send(LIST))
+                seen.append(len(listing.sessions))
+        return seen
+
+    assert [1, 1, 0] == run_virtual(main, backend=backend)
+
+
 def test_who_writes_does_not_write_into_the_past(backend: Backend) -> None:
     assert 1 == send(backend, CREATE, Fault("lag", seconds=60)).sessions
 

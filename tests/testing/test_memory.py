@@ -250,6 +250,11 @@ def test_requests_take_their_time_by_kind(
     assert pytest.approx(seconds) == run(main)
 
 
+def test_a_latency_for_no_kind_of_request_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no kinds of request: \['creat'\]; there are"):
+        MemoryTransport(latency={"creat": 1, "list": 2})
+
+
 def test_a_request_passes_all_points_in_order(run: Run) -> None:
     points: list[tuple[str, Request]] = []
     request = create()

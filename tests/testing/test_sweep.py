@@ -262,6 +262,22 @@ def test_an_error_of_the_blocks_own_is_not_replaced() -> None:
     assert "ValueError('mine')" in seen
 
 
+def test_the_check_hears_of_a_group_of_errors(backend: Backend) -> None:
+    seen: set[type] = set()
+
+    async def scenario(_: MemoryTransport) -> None:
+        async with anyio.create_task_group():
+            with hazard():
+                await anyio.sleep(1)
+
+    def check(_: MemoryTransport, error: BaseException | None) -> None:
+        seen.add(type(error))
+
+    cancel_at_every_checkpoint(scenario, check=check, causes=["error"], backend=backend)
+
+    assert ExceptionGroup in seen
+
+
 def test_each_trial_has_a_world_of_its_own() -> None:
     worlds: list[MemoryTransport] = []
 
@@ -333,14 +349,17 @@ def test_a_program_that_hangs_when_it_is_struck_is_told() -> None:
     assert "struck with 'native' at tick 0, on asyncio" in caught.value.__notes__
 
 
-def test_ctrl_c_ends_the_sweep() -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BaseExceptionGroup("", [SystemExit()])])
+def test_ctrl_c_ends_the_sweep(error: BaseException) -> None:
     pytest.importorskip("trio")
 
     async def scenario(_: MemoryTransport) -> None:
-        await checkpoint()
-        raise KeyboardInterrupt
+        try:
+            await checkpoint()
+        finally:
+            raise error
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(error)):
         cancel_at_every_checkpoint(scenario, check=anything_goes, backend="trio")
 
 

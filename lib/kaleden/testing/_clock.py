@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 from anyio import CancelScope, CapacityLimiter, to_thread
-from attrs import define
+from attrs import define, field
 
 from kaleden._errors import KaledenError
 
@@ -52,11 +52,11 @@ class VirtualTime:
 
     on_tick: Callable[[], bool] | None = None
     break_shields: Callable[[], None] | None = None
-    now: float = 0.0
-    threads: CapacityLimiter | None = None
-    scope: CancelScope | None = None
-    stuck: int = 0
-    _waited: bool = False
+    now: float = field(init=False, default=0.0)
+    threads: CapacityLimiter | None = field(init=False, default=None)
+    scope: CancelScope | None = field(init=False, default=None)
+    stuck: int = field(init=False, default=0)
+    _waited: bool = field(init=False, default=False)
 
     def tick(self) -> bool:
         """Pass through the event loop once; tell whether a task got something to do by that."""
@@ -190,12 +190,12 @@ def run_virtual(
         Deadlock: all tasks wait, and nothing is due. What they wait in is cancelled.
         RuntimeError: eager tasks were asked for, and this Python has none.
     """
-    time = VirtualTime(on_tick)
     if backend == "trio":
         from kaleden.testing import _clock_trio  # noqa: PLC0415 - trio may not be installed
 
-        return _clock_trio.run(time, seed, fn, *args)
+        return _clock_trio.run(on_tick, seed, fn, *args)
 
+    time = VirtualTime(on_tick)
     make_loop = partial(_Loop, time, _eager_task_factory() if eager else None)
     options = {"loop_factory": make_loop, "debug": False}
     return anyio.run(time.run, fn, *args, backend="asyncio", backend_options=options)
@@ -204,6 +204,5 @@ def run_virtual(
 def native_canceller() -> Callable[[], object]:
     """Get asyncio's own way to cancel the task that asks."""
     task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("only a task of asyncio can be cancelled so")
+    assert task is not None  # noqa: S101 - only tasks ask
     return task.cancel

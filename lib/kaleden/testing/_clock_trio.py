@@ -71,6 +71,7 @@ def _fixed_order(seed: int) -> Generator[None]:
 
 
 def _break_shields() -> None:
+    """Let a cancellation reach every task."""
     for task in _scheduler.GLOBAL_RUN_CONTEXT.runner.tasks:
         status = task._cancel_status
         while status is not None:
@@ -79,13 +80,13 @@ def _break_shields() -> None:
 
 
 def run(
-    time: VirtualTime,
+    on_tick: Callable[[], bool] | None,
     seed: int,
     fn: Callable[[Unpack[Ts]], Awaitable[T]],
     *args: *Ts,
 ) -> T:
     """Run *fn* on trio; see `run_virtual`."""
-    time.break_shields = _break_shields
+    time = VirtualTime(on_tick, _break_shields)
     clock = _Clock(time)
     options = {"clock": clock, "instruments": [clock]}
     try:

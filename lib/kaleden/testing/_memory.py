@@ -17,7 +17,7 @@ from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session
 from kaleden.testing._faults import Fate, FaultPlan
 from kaleden.testing._machine import Script
-from kaleden.testing._requests import request_kind
+from kaleden.testing._requests import REQUEST_KINDS, request_kind
 from kaleden.testing._server import Abandoned, Exchange, OnPoint, Server
 from kaleden.testing._world import World, large_platform
 
@@ -25,6 +25,14 @@ Value: TypeAlias = float | Callable[[Session], float]
 
 _NO_FAULTS: Final = FaultPlan()
 _AS_USUAL: Final[Mapping[str, float]] = MappingProxyType({})
+
+
+def _check_kinds(latency: float | Mapping[str, float]) -> None:
+    if isinstance(latency, int | float):
+        return
+    unknown = set(latency) - set(REQUEST_KINDS)
+    if unknown:
+        raise ValueError(f"no kinds of request: {sorted(unknown)}; there are {REQUEST_KINDS}")
 
 
 def _per_session(value: Value) -> Callable[[Session], float]:
@@ -70,6 +78,9 @@ class MemoryTransport(AsyncContextManagerMixin):
             "after-effect", "before-reply", "mid-reply", and "closing", when the reply is whole and
             the client has not got it yet.
 
+    Raises:
+        ValueError: ``latency`` names a kind of request that there is not.
+
     Attributes:
         platform: as given, or the default one.
         requests: how many were sent, by kind of request.
@@ -91,6 +102,7 @@ class MemoryTransport(AsyncContextManagerMixin):
         finish_delay: float = 0.0,
         on_point: OnPoint | None = None,
     ) -> None:
+        _check_kinds(latency)
         script = Script(_per_session(start_delay), _per_session(duration), fails, log)
         self.platform = large_platform() if platform is None else platform
         self.requests = Counter[str]()

@@ -32,7 +32,6 @@ Check: TypeAlias = Callable[[MemoryTransport, BaseException | None], Awaitable[o
 CAUSES: Final[tuple[Cause, ...]] = ("scope", "native", "native3", "deadline", "error")
 """What a sweep can strike with."""
 
-_ANY_ERROR: Final = (Exception, BaseExceptionGroup)
 _NATIVE: Final = frozenset[Cause]({"native", "native3"})
 
 
@@ -118,10 +117,12 @@ class _Trial:
                     await scenario(world)
                 finally:
                     self._running = False
-        except _ANY_ERROR as error:
+        except BaseExceptionGroup as error:
+            if error.subgroup((KeyboardInterrupt, SystemExit)) is not None:
+                raise
             self.error = error
-        except anyio.get_cancelled_exc_class() as error:
-            # Not raised again: it was for this task, which is at its end.
+        except (Exception, anyio.get_cancelled_exc_class()) as error:  # noqa: BLE001 - for the check
+            # A cancellation is not raised again: it was for this task, which is at its end.
             self.error = error
 
     def tick(self) -> bool:
@@ -229,8 +230,8 @@ def cancel_at_every_checkpoint(
         check: called after each trial, when the program is over and the server has settled, with
             the world and with what the program raised, None for nothing. It raises if it finds
             something wrong. It may be async.
-        world: makes the world; its ``on_point`` is taken. The fault plan that is in it, if any, is
-            the same for each trial.
+        world: makes the world; its ``on_point`` is taken. Requests that begin together take equally
+            long and so keep in step, unless its fault plan has a delay with jitter.
         causes: "scope", a cancel scope around the program; "native", asyncio's ``Task.cancel`` of
             its task; "native3", that three times; "deadline", as of ``fail_after``; "error", an
             exception, see `hazard`. The native ones are left out on trio.

@@ -97,11 +97,13 @@ class World:
         """Do what a request asks for; what it reads is as it was *lag* seconds ago."""
         now = self._now()
         self._machine.advance(now)
-        reads = request.method == "GET"
-        platform = self._past.recall(now - lag) if lag and reads else self.platform
-        reply = Service(platform, "https://memory.invalid", Path).handle(_call(request, now))
+        if lag and request.method == "GET":
+            moment, platform = now - lag, self._past.recall(now - lag)
+        else:
+            moment, platform = now, self.platform
+        reply = Service(platform, "https://memory.invalid", Path).handle(_call(request, moment))
         self._machine.settle(now)
-        if not reads:
+        if request.method != "GET":
             self._remember(now)
         if request_kind(request) == "create" and reply.status == 200:
             self._count(reply)
