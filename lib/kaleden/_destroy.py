@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import anyio
 
@@ -102,7 +102,7 @@ def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Fai
 def name_matcher(prefix: object) -> Callable[[str], object]:
     """Make the test of a name; the server writes all names in lower case."""
     if isinstance(prefix, re.Pattern):
-        return prefix.match
+        return cast("re.Pattern[str]", prefix).match
 
     if not isinstance(prefix, str) or not re.fullmatch("[A-Za-z0-9-]+", prefix):
         msg = (

@@ -13,10 +13,11 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Sized,
 )
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar, cast, final
 
 import anyio
 from anyio.lowlevel import checkpoint, current_token
@@ -264,7 +265,7 @@ class Engine:
     def _workers(self, keys: Keys, most: int | None) -> int:
         limit = self.gate.limit
         # Of anything else the length may be that of now: a queue's, say.
-        length = len(keys) if isinstance(keys, _SIZED) else limit
+        length = len(cast("Sized", keys)) if isinstance(keys, _SIZED) else limit
         return min(limit, most or limit, length)
 
     async def _work(self, perform: Perform[T], source: AsyncIterator[Any], sink: Sink[T]) -> None:

@@ -142,7 +142,7 @@ class ScopeError(KaledenError):
         self.launches = launches
 
     def __str__(self) -> str:
-        parts = []
+        parts: list[str] = []
         if self.survivors:
             parts.append(f"these sessions may be left: {', '.join(self.survivors)}")
         if self.launches:

@@ -250,14 +250,15 @@ class Outcomes(Generic[T]):
         Raises:
             ValueError: the text is not of outcomes, or of an operation that is not known.
         """
-        data = json.loads(text)
-        operation = data.get("operation") if isinstance(data, dict) else None
-        kind = value_type or _VALUE_TYPES.get(str(operation))
+        loaded: Any = json.loads(text)
+        data: dict[str, Any] = loaded if _is_object(loaded) else {}
+        operation = str(data.get("operation", "nothing"))
+        kind = value_type or _VALUE_TYPES.get(operation)
         if kind is None:
             msg = f"outcomes of {operation!r} are not known here: give the type of their values"
             raise ValueError(msg)
 
-        return Outcomes(data["operation"], [_load(item, kind) for item in data["outcomes"]])
+        return Outcomes(operation, [_load(item, kind) for item in data["outcomes"]])
 
     def __iter__(self) -> Iterator[Outcome[T]]:
         return iter(self._by_key.values())
@@ -333,6 +334,10 @@ class BatchError(KaledenError, ExceptionGroup[KaledenError]):
     def derive(self, excs: Sequence[Any], /) -> BatchError:  # type: ignore[override]
         """Make the part of this group that ``except*`` hands on."""
         return BatchError(self.message, excs, self.outcomes)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def _load(item: dict[str, Any], value_type: Any) -> Outcome[Any]:

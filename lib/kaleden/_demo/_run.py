@@ -55,6 +55,7 @@ async def run(options: DemoOptions, console: Console) -> int:
     """
     async with _server(options, console) as session:
         name = f"demo-{secrets.token_hex(3)}"
+        left: list[str] | None = None
         try:
             outcomes = await _launch_and_watch(session, name, options, console)
         finally:
@@ -63,7 +64,7 @@ async def run(options: DemoOptions, console: Console) -> int:
                 console.print(f"Left on the platform: {', '.join(left) or 'nothing'}")
 
     report(outcomes, console)
-    return 0 if _is_as_meant(outcomes, options) and not left else 1
+    return 0 if _is_as_meant(outcomes, options) and left == [] else 1
 
 
 @asynccontextmanager
