@@ -7,8 +7,6 @@ import pytest
 from kaleden.testing._clock import Backend
 from support import PLAIN_BACKENDS
 
-pytest.importorskip("kaleden.local")
-
 
 @pytest.fixture(params=PLAIN_BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
