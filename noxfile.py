@@ -13,8 +13,15 @@ import nox
 PROJECT = nox.project.load_toml("pyproject.toml")
 PEERS = {"canfar": "canfar==1.5.2", "skaha": "skaha==1.7.0"}
 EXTRAS = ".[local,progress,trio]"
+NOT_TWICE = ("-m", "not slow")
 # Decisions live in these: hardly a branch of them may go untested.
-COVERED = ("*/kaleden/_wire/*", "*/kaleden/_outcomes.py", "*/kaleden/_engine.py")
+COVERED = (
+    "*/kaleden/_wire/*",
+    "*/kaleden/_outcomes.py",
+    "*/kaleden/_engine.py",
+    "*/kaleden/_launch.py",
+    "*/kaleden/_scope.py",
+)
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "virtualenv"
@@ -88,7 +95,7 @@ def tests_asyncio_only(session: nox.Session) -> None:
         "import importlib.util as u; assert u.find_spec('trio') is None",
         silent=True,
     )
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *NOT_TWICE, *session.posargs)
 
 
 @nox.session
@@ -97,7 +104,7 @@ def minimums(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "lowest.txt"
     constraints.write_text("\n".join(lowest()) + "\n", encoding="utf-8")
     session.install("-c", str(constraints), EXTRAS, *group("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *NOT_TWICE, *session.posargs)
 
 
 @nox.session
@@ -143,4 +150,4 @@ def package(session: nox.Session) -> None:
     shutil.copytree("tests", away / "tests")
     shutil.copy("pyproject.toml", away)
     session.chdir(away)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *NOT_TWICE, *session.posargs)

@@ -472,6 +472,7 @@ async def test_a_stream_cancelled_at_every_step_leaves_nothing() -> None:
             assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
 
 
+@pytest.mark.slow
 async def test_streams_take_no_memory_for_what_went_by() -> None:
     async def most_held(count: int) -> int:
         """Bytes at the worst moment, garbage that waits for its collection apart."""

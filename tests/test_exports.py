@@ -12,12 +12,12 @@ import pytest
 
 import kaleden
 
-PUBLIC = ("kaleden", "kaleden.distributed", "kaleden.local")
+PUBLIC = ("kaleden", "kaleden.distributed", "kaleden.local", "kaleden.testing")
 
 
 @pytest.fixture(params=PUBLIC)
 def module(request: pytest.FixtureRequest) -> ModuleType:
-    if request.param == "kaleden.local":
+    if request.param in {"kaleden.local", "kaleden.testing"}:
         pytest.importorskip("anycorn")
         pytest.importorskip("starlette")
     return importlib.import_module(request.param)

@@ -246,6 +246,7 @@ async def check_rest(session: kaleden.AsyncSession) -> None:
         assert (await session.info("next")).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
 @pytest.mark.parametrize(("limit", "trials"), [(1, 20), (8, 130), (32, 50)])
 async def test_cancelling_at_any_moment_costs_the_client_nothing(limit: int, trials: int) -> None:
@@ -263,6 +264,7 @@ async def test_cancelling_at_any_moment_costs_the_client_nothing(limit: int, tri
             await check_rest(session)
 
 
+@pytest.mark.slow
 async def test_native_cancellation_costs_the_client_nothing(anyio_backend_name: str) -> None:
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio has it")

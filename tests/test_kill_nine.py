@@ -112,6 +112,7 @@ def time_of_a_launch(server: Server, ledger: Path) -> float:
         return time.monotonic() - begun
 
 
+@pytest.mark.slow
 def test_whenever_a_process_is_killed_its_sessions_are_reaped_and_no_others(
     tmp_path: Path,
 ) -> None:

@@ -109,6 +109,7 @@ async def test_apps_of_a_desktop(session: kaleden.AsyncSession) -> None:
     assert (await session.destroy(created)).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
 async def test_a_thousand_ids_of_which_every_tenth_is_unknown() -> None:
     concurrency = 16

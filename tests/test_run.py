@@ -166,6 +166,7 @@ def test_failed_launches_are_among_the_results(play: Play) -> None:
     play(scenario, Fault(Trouble.REFUSED, "create", nth=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
 async def test_two_hundred_real_processes_of_which_five_fail() -> None:
     number = "__import__('os').environ['REPLICA_ID']"

@@ -62,6 +62,7 @@ PLATFORMS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("platform", PLATFORMS, ids=str)
 def test_no_session_survives_its_scope(backend: Any, platform: str) -> None:
@@ -76,6 +77,7 @@ def test_no_session_survives_its_scope(backend: Any, platform: str) -> None:
     assert report.trials > 100
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "trouble",

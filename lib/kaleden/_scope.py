@@ -227,8 +227,7 @@ class Scope(AsyncContextManagerMixin):
     async def settled(self, ticket: Ticket) -> None:
         """Forget a launch that made no session."""
         self._doubts.pop(ticket.name, None)
-        if ticket.sent is not None:
-            await self._write_ended([_token(ticket)])
+        await self._write_ended([_token(ticket)])
 
     # --- inside ----------------------------------------------------------------------------------
 

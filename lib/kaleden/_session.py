@@ -279,6 +279,9 @@ class AsyncSession(Queries):
     ) -> Outcomes[bool]:
         """End the sessions that dead processes left, by the ledger in which they wrote them down.
 
+        Use the account that launched them: the server shows nobody else's sessions, so to another
+        they look ended. It may take *settle* seconds, as long as a lost launch may yet appear.
+
         Only what owners launched on this server that are certainly gone is touched: a process of
         this machine that has ended, or an earlier boot of it.
 

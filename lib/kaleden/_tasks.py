@@ -52,7 +52,8 @@ async def run_shielded(work: Callable[[], Awaitable[None]], grace: float) -> boo
         Whether the work came to its end.
 
     Cancellation:
-        Is raised once the work has ended or its time is over.
+        Waits until the work has ended or its time is over; it is raised here or at the next
+        checkpoint.
     """
     finished = False
 

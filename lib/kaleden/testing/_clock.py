@@ -123,7 +123,11 @@ class _Selector(selectors.DefaultSelector):
             return ready
 
         due = math.inf if timeout is None else self._virtual.now + timeout
-        return super().select(self._virtual.idle(due))
+        ready = super().select(self._virtual.idle(due))
+        if ready:
+            # Another thread may still be at work, and is waited for as long again.
+            self._virtual.stir()
+        return ready
 
 
 class _Loop(asyncio.SelectorEventLoop):
