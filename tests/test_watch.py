@@ -288,7 +288,8 @@ async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
 
 @in_virtual_time
 async def test_a_closed_client_says_so() -> None:
-    server = Server({"a": always("Running")})
+    server = Server({"a": always("Running"), "b": always("Completed")})
+    ended = await server.wait("b")
     async with anyio.create_task_group() as group:
 
         async def waits() -> None:
@@ -300,6 +301,8 @@ async def test_a_closed_client_says_so() -> None:
         await server.engine.aclose()
     with pytest.raises(kaleden.SessionNotOpen):
         await server.wait()
+    with pytest.raises(kaleden.SessionNotOpen):
+        await ended.retry_failed()
     with pytest.raises(kaleden.SessionNotOpen):
         async with server.watcher.stream(["a"]):
             pytest.fail("the client is closed")

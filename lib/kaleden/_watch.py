@@ -95,7 +95,6 @@ class Watcher:
         """
         terms = read_terms(until, pending_timeout, progress)
         self._engine.check()
-        await checkpoint()
         return await self._collect(await read_items(ids), terms)
 
     @asynccontextmanager
@@ -115,16 +114,18 @@ class Watcher:
             yield OutcomeStream(receive)
 
     async def _collect(self, items: dict[str, Item], terms: Terms) -> Outcomes[SessionInfo]:
-        async def again(keys: Iterable[str]) -> Outcomes[SessionInfo]:
-            self._engine.check()
-            return await self._collect({key: items[key] for key in keys}, terms)
-
+        self._engine.check()
+        await checkpoint()
         collected = Collected[SessionInfo]()
         for key in items:
             collected.claim(key)
 
         await self._begin(items, terms).run(collected.deliver)
-        return Outcomes("wait", collected.done, again=again)
+        return Outcomes(
+            "wait",
+            collected.done,
+            again=lambda keys: self._collect({key: items[key] for key in keys}, terms),
+        )
 
     def _begin(self, items: dict[str, Item], terms: Terms) -> _Wait:
         wait = _Wait(self._engine, self._limits, terms)
