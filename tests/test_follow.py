@@ -26,7 +26,8 @@ from kaleden._pace import BORNE, JITTER, MOST, Pace
 from kaleden._policy import Limits
 from kaleden._poller import Poller
 from kaleden._wire import Request, Response
-from kaleden.testing import run_virtual
+from kaleden.local import Session
+from kaleden.testing import MemoryTransport, run_virtual
 from support import FakeTransport, data, session_id, session_object, text
 from virtual_time import in_virtual_time
 
@@ -608,6 +609,26 @@ async def test_a_line_without_end_takes_its_length_and_no_more_time() -> None:
     [line] = await server.read("a")
     assert isinstance(line, LogLine)
     assert size == len(line.text)
+
+
+# --- a whole platform ----------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_the_logs_of_a_batch_on_a_platform_are_followed() -> None:
+    def log(session: Session, seconds: float) -> str:
+        return "".join(f"{session.spec.name} after {n} s\n" for n in range(int(seconds) + 1))
+
+    transport = MemoryTransport(start_delay=20, duration=40, log=log)
+    async with transport, kaleden.AsyncSession(transport=transport) as session:
+        created = await session.create("fits", "skaha/astroml:latest", cmd="env", replicas=3)
+        async with session.follow(created) as lines:
+            told = [item async for item in lines]
+    for name, key in created.successes.items():
+        assert [LogLine(key, f"{name} after {n} s") for n in range(41)] == [
+            item for item in told if isinstance(item, LogLine) and item.id == key
+        ]
+    assert 3 * 41 == len(told)
 
 
 # --- a model -------------------------------------------------------------------------------------

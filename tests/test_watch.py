@@ -26,7 +26,7 @@ from kaleden._pace import BORNE, GROWTH, JITTER, MOST
 from kaleden._policy import Limits
 from kaleden._watch import Watcher
 from kaleden._wire import Request, Response
-from kaleden.testing import run_virtual
+from kaleden.testing import MemoryTransport, run_virtual
 from support import FakeTransport, data, session_object, text
 from virtual_time import in_virtual_time
 
@@ -749,6 +749,30 @@ async def test_waiting_cancelled_at_every_step_leaves_nothing() -> None:
             group.cancel_scope.cancel()
         assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
     assert (await server.wait("a", "b")).ok
+
+
+# --- a whole platform ----------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_batch_on_a_platform_is_waited_for() -> None:
+    transport = MemoryTransport(
+        start_delay=lambda session: float(session.spec.name.removeprefix("fits-")),
+        duration=30,
+        fails=lambda session: session.spec.name == "fits-3",
+    )
+    async with transport, kaleden.AsyncSession(transport=transport) as session:
+        created = await session.create("fits", "skaha/astroml:latest", cmd="env", replicas=5)
+        started = await session.wait(created, {"Running"})
+        assert created.ids == [info.id for info in started.values]
+        before = transport.requests["list"]
+        async with session.stream.wait(created, "Completed", pending_timeout=60) as ended:
+            told = {outcome.key: outcome async for outcome in ended}
+        assert [created.ids[2]] == [key for key, outcome in told.items() if not outcome.ok]
+        assert transport.requests["list"] - before < 40 / (1 - JITTER)
+        assert set(created.ids) == set(told)
+        assert (0, 0) == (transport.requests["info"], transport.requests["events"])
+        assert Outcomes.from_json(started.to_json()) == started
 
 
 # --- a model -------------------------------------------------------------------------------------
