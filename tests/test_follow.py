@@ -16,6 +16,8 @@ from anyio.lowlevel import checkpoint
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("anycorn")
+
 import kaleden
 from kaleden import Failure, FailureKind, SessionInfo
 from kaleden._engine import Engine

@@ -16,6 +16,8 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("anycorn")
+
 import kaleden
 from kaleden import Failure, FailureKind, Outcomes, SessionInfo, Status, Success
 from kaleden._engine import Engine
