@@ -30,7 +30,7 @@ from kaleden._poller import Poller
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import MemoryTransport, run_virtual
-from support import FakeTransport, data, session_id, session_object, text
+from support import PLAIN_BACKENDS, FakeTransport, data, session_id, session_object, text
 from virtual_time import in_virtual_time
 
 LATENCY = 0.1
@@ -585,22 +585,38 @@ async def test_following_holds_as_much_after_many_lines_as_after_few() -> None:
     assert most[late] < most[early] * 1.1
 
 
-@in_virtual_time
-async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
-    log, whole = _Log(), b"x" * (8 * CHUNK)
-    assert [] == list(log.lines(whole))
-    turns = 0
+class Turns:
+    """Counts how often others have their turn."""
 
-    async def count() -> None:
-        nonlocal turns
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def take(self) -> None:
         while True:
             await checkpoint()
-            turns += 1
+            self.count += 1
 
+
+@in_virtual_time
+async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
+    log, whole, turns = _Log(), b"x" * (8 * CHUNK), Turns()
+    assert set() == {line for lines in log.lines(whole) for line in lines}
     async with anyio.create_task_group() as group:
-        group.start_soon(count)
+        group.start_soon(turns.take)
         assert b"" == (await log.news(whole)).fresh
-        assert turns >= 7
+        assert turns.count >= 7
+        group.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_others_have_their_turn_while_a_line_does_not_end() -> None:
+    server, turns = Server({"a": []}), Turns()
+    size = 500 * WINDOW
+    now = text("x" * size)
+    server.log_trouble = lambda _: now
+    server.transport.reply = at_once = server.reply  # noqa: F841
+    async with anyio.create_task_group() as group:
+        group.start_soon(turns.take)
         group.cancel_scope.cancel()
 
 
@@ -666,7 +682,7 @@ def whole(log: bytes) -> list[LogItem]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(history=histories(), backend=st.sampled_from(["asyncio", "trio"]))
+@given(history=histories(), backend=st.sampled_from(PLAIN_BACKENDS))
 def test_following_gives_every_line_of_every_history_once(
     history: tuple[list[bytes], list[LogItem]], backend: Any
 ) -> None:
@@ -683,7 +699,7 @@ def test_following_gives_every_line_of_every_history_once(
 @settings(max_examples=100, deadline=None)
 @given(
     pieces=st.lists(st.tuples(st.floats(0, 5), PIECES), max_size=40),
-    backend=st.sampled_from(["asyncio", "trio"]),
+    backend=st.sampled_from(PLAIN_BACKENDS),
 )
 @example(pieces=[(0.0, b"a\n" * WINDOW), (0.0, b"b\n" * WINDOW)], backend="asyncio")
 def test_following_loses_and_repeats_nothing_however_fast_a_log_grows(

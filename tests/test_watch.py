@@ -29,7 +29,7 @@ from kaleden._policy import Limits
 from kaleden._watch import Watcher
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport, run_virtual
-from support import FakeTransport, data, session_object, text
+from support import PLAIN_BACKENDS, FakeTransport, data, session_object, text
 from virtual_time import in_virtual_time
 
 LATENCY = 0.1
@@ -803,7 +803,7 @@ def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
         max_size=8,
     ),
     wanted=st.frozensets(st.sampled_from(sorted(Status)), min_size=1, max_size=4),
-    backend=st.sampled_from(["asyncio", "trio"]),
+    backend=st.sampled_from(PLAIN_BACKENDS),
 )
 def test_every_session_has_the_outcome_that_its_story_says(
     stories: dict[str, list[str | None]], wanted: frozenset[str], backend: Any
