@@ -21,12 +21,24 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden import Failure, FailureKind, SessionInfo
 from kaleden._engine import Engine
-from kaleden._follow import CHUNK, READERS, WINDOW, LogItem, LogLine, LogReset, _Log, follow
+from kaleden._follow import (
+    CHUNK,
+    READERS,
+    WINDOW,
+    LogItem,
+    LogLine,
+    LogReset,
+    _Followed,
+    _hand_on,
+    _Log,
+    _News,
+    follow,
+)
 from kaleden._gate import Gate
 from kaleden._lister import Lister
 from kaleden._pace import BORNE, JITTER, MOST, Pace
 from kaleden._policy import Limits
-from kaleden._poller import Poller
+from kaleden._poller import Poller, Sight
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import MemoryTransport, run_virtual
@@ -610,13 +622,15 @@ async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
 
 @in_virtual_time
 async def test_others_have_their_turn_while_a_line_does_not_end() -> None:
-    server, turns = Server({"a": []}), Turns()
-    size = 500 * WINDOW
-    now = text("x" * size)
-    server.log_trouble = lambda _: now
-    server.transport.reply = at_once = server.reply  # noqa: F841
+    session, turns = _Followed("a", Pace(), Sight("a")), Turns()
+
+    async def deliver(_: list[LogItem]) -> None:
+        pytest.fail("no line has ended")
+
     async with anyio.create_task_group() as group:
         group.start_soon(turns.take)
+        assert await _hand_on(session, _News(b"x" * (50 * WINDOW)), deliver)
+        assert turns.count >= 49
         group.cancel_scope.cancel()
 
 

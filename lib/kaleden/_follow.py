@@ -167,17 +167,18 @@ class _Log:
         return digest.digest() == self._digest.digest()
 
     def lines(self, fresh: bytes) -> Iterator[list[str]]:
-        """Take in what is new, and give the lines that it ends, some at a time."""
+        """Take in what is new, and give the lines that it ends, some at a time; or none."""
         for start in range(0, len(fresh), WINDOW):
             piece = fresh[start : start + WINDOW]
             self._seen += len(piece)
             self._digest.update(piece)
-            end, *others = piece.split(b"\n")
-            self._unfinished.append(end)
-            if others:
-                finished = [b"".join(self._unfinished), *others[:-1]]
-                self._unfinished = [others[-1]]
-                yield [_text(line) for line in finished]
+            *finished, unfinished = piece.split(b"\n")
+            if finished:
+                finished[0] = b"".join([*self._unfinished, finished[0]])
+                self._unfinished.clear()
+
+            self._unfinished.append(unfinished)
+            yield [_text(line) for line in finished]
 
     def rest(self) -> list[str]:
         """Give the unfinished line, if there is one: nothing will be added to it."""
@@ -378,7 +379,10 @@ async def _hand_on(session: _Followed, news: _News, deliver: Deliver[Batch]) -> 
         await deliver([*last, LogReset(session.id)])
 
     for lines in session.log.lines(news.fresh):
-        await deliver([LogLine(session.id, text) for text in lines])
+        if lines:
+            await deliver([LogLine(session.id, text) for text in lines])
+        else:
+            await checkpoint()
 
     return news.reset or bool(news.fresh)
 
