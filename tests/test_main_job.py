@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import anyio
+import httpx
 import pytest
 
 pytest.importorskip("anycorn")
@@ -165,3 +166,21 @@ async def test_the_same_program_gives_equal_outcomes_everywhere(anyio_backend_na
         Outcomes("destroy", [kaleden.Success(first, True), kaleden.Success(second, True)])
         == destroyed
     )
+
+
+async def test_applications_of_a_desktop_are_waited_for_by_their_own_ids(
+    platform: LocalPlatform, session: kaleden.AsyncSession
+) -> None:
+    created = await session.create("desk", "skaha/desktop:latest", kind="desktop")
+    [desk] = created.raise_on_failure().ids
+    headers = {"Authorization": f"Bearer {platform.token}"}
+    async with httpx.AsyncClient(headers=headers) as client:
+        for _ in range(2):
+            reply = await client.post(
+                f"{platform.url}/v1/session/{desk}/app", data={"image": "skaha/terminal:1.1.2"}
+            )
+            assert 200 == reply.status_code, reply.text
+    apps = await session.apps(desk)
+    assert 2 == len({app.app_id for app in apps})
+    waited = await session.wait(apps, "Running")
+    assert {app.app_id for app in apps} == {info.app_id for info in waited.values}

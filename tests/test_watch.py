@@ -23,7 +23,7 @@ from kaleden import Failure, FailureKind, Outcomes, SessionInfo, Status, Success
 from kaleden._engine import Engine
 from kaleden._gate import Gate
 from kaleden._http import TransportError
-from kaleden._lister import Lister, Snapshot
+from kaleden._lister import Lister
 from kaleden._pace import BORNE, GROWTH, JITTER, MOST
 from kaleden._policy import Limits
 from kaleden._watch import Watcher
@@ -52,7 +52,9 @@ class Server:
         self.engine = Engine(Gate(LIMITS.concurrency), self.transport)
         lister = Lister(self.engine, LIMITS)
         chance = random.Random(0)
-        self.watcher = Watcher(lister, Apps(self.engine), self.engine, LIMITS, chance)
+        self.watcher = Watcher(
+            lister, Lister(self.engine, LIMITS, "desktop-app"), self.engine, LIMITS, chance
+        )
 
     async def reply(self, request: Request) -> Response:
         if request.target != "session":
@@ -72,18 +74,6 @@ class Server:
 
     async def wait(self, *ids: Any, **options: Any) -> Outcomes[SessionInfo]:
         return await self.watcher.wait(ids, **options)
-
-
-class Apps:
-    """The list of applications, by their own ids."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._lister = Lister(engine, LIMITS, "desktop-app")
-
-    async def listed(self, since: float) -> Snapshot:
-        snapshot = await self._lister.listed(since)
-        apps = {session.app_id: session for session in snapshot.sessions.values()}
-        return Snapshot(snapshot.began, {key: app for key, app in apps.items() if key})
 
 
 def status_at(story: Story, now: float) -> str | None:

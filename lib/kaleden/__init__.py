@@ -35,7 +35,7 @@ from kaleden._errors import (
     WrongState,
 )
 from kaleden._exports import publish as _publish
-from kaleden._follow import LogLine, LogReset, LogStream
+from kaleden._follow import LogItem, LogLine, LogReset, LogStream
 from kaleden._gate import GateStatistics
 from kaleden._http import HttpxStatistics
 from kaleden._ledger_file import LedgerError
@@ -77,6 +77,7 @@ __all__ = (
     "KaledenError",
     "Kind",
     "LedgerError",
+    "LogItem",
     "LogLine",
     "LogReset",
     "LogStream",

@@ -23,7 +23,7 @@ class Snapshot:
     Attributes:
         began: when its request began, on the clock of the event loop. What was done before that
             shows in it; of what was done since, its silence proves nothing.
-        sessions: the sessions by their ids.
+        sessions: the sessions by their ids; applications of desktops by their own.
         unreadable: how many elements of the list are no sessions, or tell no id.
     """
 
@@ -94,7 +94,8 @@ class Lister:
             flight.error = error
             raise
         else:
-            sessions = {session.id: session for session in listing.sessions if session.id}
+            # An application of a desktop has the desktop's id, and one of its own.
+            sessions = {info.app_id or info.id: info for info in listing.sessions if info.id}
             unreadable = len(listing.malformed) + sum(not info.id for info in listing.sessions)
             self._last = Snapshot(flight.began, sessions, unreadable)
         finally:

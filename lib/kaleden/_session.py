@@ -247,7 +247,8 @@ class AsyncSession(Queries):
             what a list may fail of, if that does not pass.
 
         Raises:
-            Exception: only what *until* or *progress* raised.
+            InvalidRequest: *until* or *pending_timeout* cannot be used; nothing was sent.
+            Exception: only what *until*, *progress* or the iterable of ids raised.
 
         Cancellation:
             Nothing changes on the server, and other waits go on.
@@ -267,7 +268,8 @@ class AsyncSession(Queries):
             A context manager that gives a `LogStream` of `LogLine` objects; a `LogReset` where a
             log was replaced by another; and a `Failure` as the last item of a session whose log
             cannot be followed to its end. It ends when all sessions have, and their logs were read
-            once more.
+            once more. The server also answers with
+            nothing when it cannot reach the container, so an empty answer is no reset.
 
         Cancellation:
             Leaving the block gives up what is on its way; nothing changes on the server.
