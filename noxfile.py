@@ -72,7 +72,7 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
 
-    # Thousands of trials of one thing cover nothing new, and take twice the time if they are traced.
+    # Thousands of trials of one thing cover nothing new, and take twice as long if they are traced.
     data = f"--data-file={session.create_tmp()}/coverage"
     session.run("coverage", "run", data, "-m", "pytest", *NOT_TWICE)
     session.run("pytest", "-m", "slow")

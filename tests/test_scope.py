@@ -7,6 +7,7 @@ import logging
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,7 +19,8 @@ from support import PLAIN_BACKENDS
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import FailureKind, ScopeError
+from kaleden import FailureKind, LedgerError, ScopeError, _ledger_file
+from kaleden._ledger_file import read_ledger
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
 
 IMAGE = "skaha/astroml:latest"
@@ -337,3 +339,63 @@ async def test_a_scope_that_makes_no_sense_is_refused(arguments: dict[str, Any])
     async with world() as (_, session):
         with pytest.raises(kaleden.ConfigurationError):
             session.scope(**arguments)
+
+
+def test_the_ledger_has_what_is_open_and_nothing_else(play: Play, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+
+    async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            created = await scope.create("fits", IMAGE, env={"SECRET": "hush"}, replicas=4)
+            assert set(created.ids) == {launch.session_id for launch in read_ledger(path)}
+            await scope.release(created.ids[0])
+            assert set(created.ids[1:]) == {launch.session_id for launch in read_ledger(path)}
+            await session.create("plain", IMAGE)
+            assert 3 == len(read_ledger(path))
+        assert [] == read_ledger(path)
+        assert "hush" not in path.read_text()
+
+    play(scenario, session={"ledger": path})
+
+
+def test_what_cannot_be_written_down_is_not_sent(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise LedgerError("no space left on device")
+
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            monkeypatch.setattr("kaleden._ledger_file.append", full)
+            created = await scope.create("fits", IMAGE, replicas=4)
+        assert {FailureKind.INTERNAL: 4} == created.counts()
+        assert "no space left" in created.failures["fits-1"].message
+        assert not any(failure.sent for failure in created.failures.values())
+        assert 0 == transport.requests["create"]
+        monkeypatch.undo()
+
+    play(scenario, session={"ledger": tmp_path / "ledger"})
+
+
+def test_a_ledger_that_fails_later_loses_no_session(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "ledger"
+    append = _ledger_file.append
+
+    def fails_after_the_first(place: Path, lines: bytes) -> None:
+        if b'"launching"' not in lines:
+            raise LedgerError("no space left on device")
+        append(place, lines)
+
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            monkeypatch.setattr("kaleden._ledger_file.append", fails_after_the_first)
+            assert (await scope.create("fits", IMAGE, replicas=2)).ok
+            assert 2 == len(transport.sessions())
+        assert [] == transport.sessions()
+        monkeypatch.undo()
+
+    play(scenario, session={"ledger": path})
+    assert "is missing in the ledger" in caplog.text
+    assert 2 == len(read_ledger(path))
