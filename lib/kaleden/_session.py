@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from os import PathLike
-from typing import TypeVar, final
+from typing import final
 
 from kaleden import _operations
 from kaleden._create import launch_plain
@@ -29,10 +28,6 @@ from kaleden._wire import (
     Status,
     check_status,
 )
-
-T = TypeVar("T")
-
-logger = logging.getLogger("kaleden")
 
 
 @final

@@ -22,7 +22,7 @@ from attrs import frozen
 
 from kaleden._errors import ConfigurationError, FailureKind
 from kaleden._http._transport import TransportError
-from kaleden._wire import Request, Response
+from kaleden._wire import FORM_TYPE, Request, Response
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a connection to be made; a Skaha server answers that at once, however busy."""
@@ -220,7 +220,7 @@ def _headers(request: Request) -> dict[str, str]:
     if request.form:
         headers["Content-Length"] = str(len(request.form))
         # The server reads parameters from a body of this type only.
-        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        headers["Content-Type"] = FORM_TYPE
     return headers
 
 
