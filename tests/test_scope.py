@@ -6,7 +6,7 @@ import copy
 import logging
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +325,112 @@ def test_creates_that_outlive_their_caller_still_count_as_in_flight(play: Play) 
         assert [] == transport.sessions()
 
     play(scenario, session={"concurrency": 4, "create_concurrency": 4})
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+@pytest.mark.parametrize(("grace", "delay"), [(30, 0), (30, 5), (3, 5), (0.001, 1)])
+def test_a_launch_beside_the_leaving_is_ended_or_named(
+    backend: Any, grace: float, delay: float
+) -> None:
+    async def main(steps: int) -> None:
+        slow = Fault(Trouble.DELAY, "create", seconds=delay)
+        async with world(slow, duration=10**6) as (transport, session):
+
+            async def beside() -> None:
+                with suppress(kaleden.ScopeClosed):
+                    await scope.create("fits", IMAGE, replicas=2)
+
+            scope = session.scope(grace=grace)
+            left = 0.0
+            with suppress(ScopeError):
+                async with anyio.create_task_group() as group:
+                    with suppress(ScopeError):
+                        async with scope:
+                            group.start_soon(beside)
+                            for _ in range(steps):
+                                await checkpoint()
+                            left = anyio.current_time()
+                    assert anyio.current_time() <= left + grace + 1
+            await transport.settled()
+            alive = {session.id: session.spec.name for session in transport.sessions()}
+            told = scope.error or ScopeError(())
+            assert all(k in told.survivors or n in told.launches for k, n in alive.items())
+
+    for seed in range(4):
+        for steps in range(14):
+            run_virtual(main, steps, backend=backend, seed=seed)
+
+
+def test_a_release_while_the_scope_is_left_is_refused(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async def release(scope: kaleden.Scope) -> None:
+            await anyio.sleep(0.1)
+            with pytest.raises(kaleden.ScopeClosed):
+                await scope.release(scope.ids)
+
+        async with anyio.create_task_group() as group:
+            with pytest.raises(ValueError, match="mine"):
+                async with session.scope() as scope:
+                    await scope.create("fits", IMAGE, replicas=4)
+                    group.start_soon(release, scope)
+                    raise ValueError("mine")
+        assert [] == transport.sessions()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_session_that_is_closed_first_costs_no_error_and_no_name(play: Play, fails: bool) -> None:
+    async def scenario(transport: MemoryTransport, _: kaleden.AsyncSession) -> None:
+        session = kaleden.AsyncSession(transport=transport)
+        expected = ValueError if fails else ScopeError
+        with pytest.raises(expected) as caught:
+            async with AsyncExitStack() as outer, AsyncExitStack() as inner:
+                scope = await outer.enter_async_context(session_scope(session, inner))
+                await scope.create("fits", IMAGE, replicas=2)
+                await inner.aclose()
+                if fails:
+                    raise ValueError("mine")
+        assert scope.error is not None
+        assert {s.id for s in transport.sessions()} == set(scope.error.survivors)
+        if fails:
+            assert [str(scope.error)] == caught.value.__notes__
+
+    @asynccontextmanager
+    async def session_scope(
+        session: kaleden.AsyncSession, stack: AsyncExitStack
+    ) -> AsyncIterator[kaleden.Scope]:
+        await stack.enter_async_context(session)
+        async with session.scope() as scope:
+            yield scope
+
+    play(scenario, duration=10**6)
+
+
+def test_releasing_waits_for_nobody_and_leaves_no_line(play: Play, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope(on_success="release") as scope:
+            created = await scope.create("fits", IMAGE, replicas=3)
+            assert {FailureKind.UNKNOWN_EFFECT: 1} == created.counts()
+        assert 3 == len(transport.sessions())
+        assert scope.error is None
+        assert [] == read_ledger(path)
+
+    lost, stuck = Fault(Trouble.HALF_BODY, "create", nth=2), Fault(Trouble.STALL, "list")
+    play(scenario, lost, stuck, duration=10**6, session={"ledger": path, "settle": 1})
+
+
+@pytest.mark.parametrize("bad", [["../x"], [None, 5], "a b"])
+def test_only_ids_can_be_adopted(play: Play, bad: Any) -> None:
+    async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async with session.scope() as scope:
+            with pytest.raises(kaleden.InvalidRequest):
+                await scope.adopt(bad)
+            assert [] == scope.ids
+
+    play(scenario)
 
 
 def test_a_scope_error_is_data() -> None:

@@ -28,6 +28,8 @@ class _Plain:
         self.created: dict[str, str] = {}
         self.doubts: dict[str, Ticket] = {}
 
+    is_open = True
+
     async def departing(self, ticket: Ticket) -> None:
         """Nothing is written down for sessions that are meant to stay."""
 

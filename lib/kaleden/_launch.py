@@ -50,6 +50,11 @@ class Account(Protocol):
     flights: set[Flight]
     """The requests that are on their way."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests may still leave."""
+        ...
+
     async def departing(self, ticket: Ticket) -> None:
         """Hear that a request is about to leave; nothing is sent before this returns."""
         ...
@@ -128,6 +133,10 @@ class Launcher:
             for gate in (self._gate, self._engine.gate):
                 await gate.take(flight)
                 places.callback(gate.give_back, flight)
+            # The turn may have come at the very moment in which the account was closed.
+            if not account.is_open:
+                return _too_late(ticket)
+
             account.flights.add(flight)
             account.group.start_soon(flight.run, places.pop_all())
         try:
@@ -136,11 +145,14 @@ class Launcher:
             flight.abandon(self._limits.create_grace)
             raise
 
-        if flight.outcome is None:
-            message = "it was abandoned by its scope, which will look for what came of it"
-            return Failure(ticket.key, FailureKind.UNKNOWN_EFFECT, message, sent=True)
+        if flight.outcome is not None:
+            return flight.outcome
 
-        return flight.outcome
+        if ticket.sent is None:
+            return _too_late(ticket)
+
+        message = "it was abandoned by its scope, which will look for what came of it"
+        return Failure(ticket.key, FailureKind.UNKNOWN_EFFECT, message, sent=True)
 
     async def _settle(
         self,
@@ -229,6 +241,10 @@ class Flight:
         self._abandoned = True
         self._shield.deadline = min(self._shield.deadline, anyio.current_time() + grace)
 
+    @property
+    def _is_stopped(self) -> bool:
+        return self._abandoned or not self.account.is_open
+
     async def run(self, places: AsyncExitStack) -> None:
         """Send, and tell the account before anybody else."""
         try:
@@ -245,14 +261,14 @@ class Flight:
     async def _send(self) -> None:
         key = self.ticket.key
         try:
-            if not self._abandoned:
+            if not self._is_stopped:
                 await self.account.departing(self.ticket)
         except OSError as error:
             message = f"nothing was sent, because it could not be written down first: {error}"
             self.outcome = Failure(key, FailureKind.INTERNAL, message, attempts=0)
             return
 
-        if not self._abandoned:
+        if not self._is_stopped:
             self.ticket.sent = anyio.current_time()
             create = _operations.create(self.limits, self.ticket.launch)
             self.outcome = await self.engine.exchange(create, key)
@@ -267,6 +283,11 @@ class Flight:
         else:
             ticket.answered = outcome is not None and outcome.status not in _NO_ANSWER
             await self.account.doubtful(ticket)
+
+
+def _too_late(ticket: Ticket) -> Failure:
+    message = "the scope was left before this was sent"
+    return Failure(ticket.key, FailureKind.CONNECT_FAILED, message, attempts=0)
 
 
 def _is_doubtful(failure: Failure) -> bool:

@@ -104,6 +104,11 @@ class _Batch:
         if result is not None:
             return evolve(result, key=name)
 
+        ended = self._ended.get(session)
+        if isinstance(ended, Success):
+            message = f"it is {ended.value.status}, and its log was not read: {self._gave_up}"
+            return Failure(name, FailureKind.SESSION_FAILED, message, sent=True)
+
         return Failure(name, FailureKind.PENDING_TIMEOUT, self._gave_up or "", sent=True)
 
     async def _as_they_end(self) -> AsyncIterator[str]:

@@ -21,7 +21,7 @@ from kaleden._rooms import Rooms
 from kaleden._tasks import open_task_group, run_shielded
 from kaleden._ticket import Ticket, read_spec, token_tickets
 from kaleden._watch import Progress, Until
-from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec
+from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec, check_id
 
 logger = logging.getLogger("kaleden")
 
@@ -105,6 +105,11 @@ class Scope(AsyncContextManagerMixin):
     # --- what users call -------------------------------------------------------------------------
 
     @property
+    def is_open(self) -> bool:
+        """Whether the scope's block is being run."""
+        return self._open
+
+    @property
     def ids(self) -> list[str]:
         """The ids of the sessions that the scope owns now."""
         return list(self._owned)
@@ -183,24 +188,28 @@ class Scope(AsyncContextManagerMixin):
         """Take over sessions that were launched elsewhere: they will end with the scope.
 
         Raises:
+            InvalidRequest: one of them cannot be an id; none was adopted.
             ScopeClosed: the scope's block was left.
 
         Cancellation:
             The sessions are adopted all the same.
         """
         self._check_open()
-        for key in _ids(ids):
+        for key in [check_id(key) for key in _ids(ids)]:
             self._owned.setdefault(key, key)
         await anyio.lowlevel.checkpoint()
 
     async def release(self, ids: Members) -> None:
         """Let sessions outlive the scope, on purpose: they are the caller's to end.
 
+        Raises:
+            ScopeClosed: the scope's block was left; they are being ended.
+
         Cancellation:
             The sessions are released all the same.
         """
-        released = [self._owned.pop(key) for key in _ids(ids) if key in self._owned]
-        await self._write_ended(released)
+        self._check_open()
+        await self._disown(_ids(ids))
         await anyio.lowlevel.checkpoint()
 
     # --- what a launch tells (`Account`) ---------------------------------------------------------
@@ -264,37 +273,46 @@ class Scope(AsyncContextManagerMixin):
             flight.abandon(min(self._rooms.limits.create_grace, self._grace / 3))
 
         keep = error is None and self._on_success == "release"
+        trouble: Exception | None = None
         try:
             await run_shielded(self._release_all if keep else self._end, self._grace)
+        except Exception as raised:  # noqa: BLE001  # never in the place of what was in flight
+            trouble = raised
+            logger.error("the clean-up of a scope failed: %r", raised)  # noqa: TRY400
         except BaseException as interruption:
-            self._reckon(interruption)
+            self._reckon(interruption, None)
             raise
-        self._reckon(error)
+        self._reckon(error, trouble)
 
-    def _reckon(self, error: BaseException | None) -> None:
+    def _reckon(self, error: BaseException | None, trouble: Exception | None) -> None:
         """Name what may be left; never in the place of what was in flight."""
-        if not self._owned and not self._doubts:
+        flying = [flight.ticket for flight in self.flights if flight.ticket.sent is not None]
+        launches = dict.fromkeys([*self._doubts, *(ticket.name for ticket in flying)])
+        if not self._owned and not launches:
             return
 
-        self.error = ScopeError(tuple(self._owned), tuple(self._doubts))
+        self.error = ScopeError(tuple(self._owned), tuple(launches))
         logger.error("%s", self.error)
         if error is None:
-            raise self.error
+            raise self.error from trouble
 
         error.add_note(str(self.error))
 
     async def _release_all(self) -> None:
-        """Let everything live, once it is known what there is."""
+        """Let everything live; of what is in doubt, its launcher was told so."""
+        await self._disown(self.ids)
         await self._land()
-        await self._resolve()
-        await self.release(self.ids)
+        await self._disown(self.ids)
+        await self._write_ended([_token(ticket) for ticket in self._doubts.values()])
         self._doubts.clear()
+
+    async def _disown(self, ids: Iterable[str]) -> None:
+        await self._write_ended([self._owned.pop(key) for key in ids if key in self._owned])
 
     async def _end(self) -> None:
         """End everything, again and again until a list shows that it is gone."""
         async with open_task_group() as group:
             group.start_soon(self._say_what_takes_long)
-            await self._land()
             pause = _FIRST_PAUSE
             while not await self._end_once():
                 await anyio.sleep(pause)
@@ -307,17 +325,18 @@ class Scope(AsyncContextManagerMixin):
         logger.warning("ending %d sessions, up to %g seconds", count, self._grace)
 
     async def _land(self) -> None:
-        for flight in tuple(self.flights):
-            await flight.landed.wait()
+        while self.flights:
+            await next(iter(self.flights)).landed.wait()
 
     async def _end_once(self) -> bool:
         """Destroy what is there; tell whether that is all."""
+        await self._land()
         await self._resolve()
         if self._owned:
             rooms = self._rooms
             outcomes = await destroy(rooms.engine, rooms.lister, rooms.limits, self.ids)
-            await self._write_ended([self._owned.pop(key) for key in outcomes.successes])
-        return not self._owned and not self._doubts
+            await self._disown(outcomes.successes)
+        return not (self._owned or self._doubts or self.flights)
 
     async def _resolve(self) -> None:
         """Look for the sessions of launches in doubt, and forget doubts that time has answered."""

@@ -11,7 +11,16 @@ import anyio
 from attrs import frozen
 from rich.console import Console
 
-from kaleden import AsyncSession, Failure, FailureKind, Finished, Outcome, Outcomes, Success
+from kaleden import (
+    AsyncSession,
+    Failure,
+    FailureKind,
+    Finished,
+    KaledenError,
+    Outcome,
+    Outcomes,
+    Success,
+)
 from kaleden._demo import _share
 from kaleden._demo._board import open_board, report
 from kaleden._demo._share import Share
@@ -60,11 +69,22 @@ async def run(options: DemoOptions, console: Console) -> int:
             outcomes = await _launch_and_watch(session, name, options, console)
         finally:
             with anyio.move_on_after(CLEANUP, shield=True):
-                left = [info.id for info in await session.fetch() if info.name.startswith(name)]
-                console.print(f"Left on the platform: {', '.join(left) or 'nothing'}")
+                left = await _look_for(name, session, console)
 
     report(outcomes, console)
     return 0 if _is_as_meant(outcomes, options) and left == [] else 1
+
+
+async def _look_for(name: str, session: AsyncSession, console: Console) -> list[str] | None:
+    """List what is left of the demo; None if nobody can tell."""
+    try:
+        left = [info.id for info in await session.fetch() if info.name.startswith(name)]
+    except KaledenError as error:
+        console.print(f"What is left on the platform cannot be told: {error}", markup=False)
+        return None
+
+    console.print(f"Left on the platform: {', '.join(left) or 'nothing'}")
+    return left
 
 
 @asynccontextmanager
