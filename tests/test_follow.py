@@ -594,7 +594,8 @@ async def test_following_holds_as_much_after_many_lines_as_after_few() -> None:
                 most[phase] = max(most[phase], tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert lines == count
-    assert most[late] < most[early] * 1.1
+    # A constant besides, less than a tenth of what the lines themselves would take.
+    assert most[late] < most[early] * 1.1 + 20_000
 
 
 class Turns:

@@ -63,6 +63,9 @@ class Scope(AsyncContextManagerMixin):
     `ScopeError` names it: raised if the block ended well, else put on the exception as a note, and
     kept in `error` and in the log.
 
+    With a ledger, another process that stopped while it held the file's lock can delay that by up to
+    ten seconds more.
+
     A scope may be used by any task of its client's event loop while its block is open, nested, and
     put on an ``AsyncExitStack``. The names of its sessions end in a token of their own, by which a
     launch whose answer was lost is found.
