@@ -59,12 +59,10 @@ class Scope(AsyncContextManagerMixin):
     However the block is left, by its end, an error, a deadline or a cancellation, first no more is
     launched; then the answers to creates that have left are awaited, launches in doubt are looked
     for, and all that is owned is destroyed, and verified by a list. That runs shielded, and takes
-    at most *grace* seconds. What was in flight is raised again. If anything could be left, a
-    `ScopeError` names it: raised if the block ended well, else put on the exception as a note, and
-    kept in `error` and in the log.
-
-    With a ledger, another process that stopped while it held the file's lock can delay that by up to
-    ten seconds more.
+    at most *grace* seconds; with a ledger, another process that stopped while it held the file's
+    lock can delay it by up to ten seconds more. What was in flight is raised again. If anything
+    could be left, a `ScopeError` names it: raised if the block ended well, else put on the
+    exception as a note, and kept in `error` and in the log.
 
     A scope may be used by any task of its client's event loop while its block is open, nested, and
     put on an ``AsyncExitStack``. The names of its sessions end in a token of their own, by which a
