@@ -87,6 +87,7 @@ def test_ctrl_c_ends_the_sessions_and_says_so(backend: str) -> None:
         demo.send_signal(signal.SIGINT)
         out, err = demo.communicate(timeout=60)
     assert 130 == demo.returncode
-    assert "interrupted\n" == err
+    assert "" == err
+    assert "interrupted\n" in out
     assert "Left on the platform: nothing" in out
     assert "shares" not in out
