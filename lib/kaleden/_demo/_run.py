@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import final
+from typing import TypeVar, final
 
 import anyio
 from anyio.abc import TaskStatus
@@ -28,6 +28,8 @@ from kaleden._demo import _share
 from kaleden._demo._board import open_board, report
 from kaleden._demo._share import Share
 from kaleden.local import LocalPlatform
+
+_T = TypeVar("_T")
 
 CLEANUP = 60.0
 """Seconds that ending the sessions may take, whatever ended the demo."""
@@ -70,10 +72,10 @@ async def run(options: DemoOptions, console: Console) -> int:
         The sessions are destroyed all the same, within `CLEANUP` seconds.
     """
     name = f"demo-{secrets.token_hex(3)}"
-    outcomes: Outcomes[Share] | None = None
     async with _server(options, console) as session:
-        async with _cancelled_by_interrupt():
-            outcomes = await _launch_and_watch(session, name, options, console)
+        outcomes = await _until_interrupted(
+            lambda: _launch_and_watch(session, name, options, console)
+        )
         left = await _look_for(name, session, console)
 
     if outcomes is None:
@@ -84,21 +86,22 @@ async def run(options: DemoOptions, console: Console) -> int:
     return 0 if _is_as_meant(outcomes, options) and left == [] else 1
 
 
-@asynccontextmanager
-async def _cancelled_by_interrupt() -> AsyncGenerator[None]:
-    """Let the first Ctrl-C cancel the block, and only the block.
+async def _until_interrupted(work: Callable[[], Awaitable[_T]]) -> _T | None:
+    """Do *work*, which the first Ctrl-C cancels, and nothing else with it: None if it did.
 
     Left to itself it is an exception in whichever task runs, on trio also in those of the embedded
     platform, which then could not answer the clean-up any more.
     """
     if sys.platform == "win32":
-        yield
-        return
+        return await work()
 
     async with anyio.create_task_group() as group:
         await group.start(_cancel_on_interrupt, group.cancel_scope)
-        yield
+        result = await work()
         group.cancel_scope.cancel()
+        return result
+
+    return None
 
 
 async def _cancel_on_interrupt(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
