@@ -37,7 +37,7 @@ from kaleden._errors import (
 from kaleden._exports import publish as _publish
 from kaleden._follow import LogItem, LogLine, LogReset, LogStream
 from kaleden._gate import GateStatistics
-from kaleden._http import HttpxStatistics
+from kaleden._http import TransportStatistics
 from kaleden._ledger_file import LedgerError
 from kaleden._outcomes import BatchError, Failure, Finished, Outcome, Outcomes, Success
 from kaleden._scope import Scope, ScopeStatistics
@@ -71,7 +71,6 @@ __all__ = (
     "FailureKind",
     "Finished",
     "GateStatistics",
-    "HttpxStatistics",
     "Image",
     "InvalidRequest",
     "KaledenError",
@@ -108,6 +107,7 @@ __all__ = (
     "Streams",
     "Success",
     "TimedOut",
+    "TransportStatistics",
     "Unavailable",
     "UnknownEffect",
     "Vanished",

@@ -14,7 +14,7 @@ from kaleden._credentials import Endpoint, check_token, parse_endpoint
 from kaleden._engine import Engine, Operation
 from kaleden._errors import ConfigurationError, SessionNotOpen
 from kaleden._gate import Gate, GateStatistics
-from kaleden._http import HttpxStatistics, HttpxTransport, Transport
+from kaleden._http import HttpxTransport, Transport, TransportStatistics
 from kaleden._ledger import Ledger
 from kaleden._policy import Limits
 from kaleden._rooms import Rooms, open_rooms
@@ -34,7 +34,7 @@ class SessionStatistics:
     """
 
     gate: GateStatistics
-    transport: HttpxStatistics | None
+    transport: TransportStatistics | None
 
 
 class Client(AsyncContextManagerMixin):

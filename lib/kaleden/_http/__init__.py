@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from kaleden._http._httpx import HttpxStatistics, HttpxTransport
-from kaleden._http._transport import Transport, TransportError
+from kaleden._http._httpx import HttpxTransport
+from kaleden._http._transport import Bearer, Tls, Transport, TransportError, TransportStatistics
 
-__all__ = ("HttpxStatistics", "HttpxTransport", "Transport", "TransportError")
+__all__ = (
+    "Bearer",
+    "HttpxTransport",
+    "Tls",
+    "Transport",
+    "TransportError",
+    "TransportStatistics",
+)

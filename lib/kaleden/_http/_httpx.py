@@ -18,10 +18,9 @@ from typing import Any, Self, final
 import anyio
 import httpx
 from anyio import AsyncContextManagerMixin
-from attrs import frozen
 
 from kaleden._errors import ConfigurationError, FailureKind
-from kaleden._http._transport import TransportError
+from kaleden._http._transport import TransportError, TransportStatistics
 from kaleden._wire import FORM_TYPE, Request, Response
 
 CONNECT_TIMEOUT = 10.0
@@ -32,25 +31,6 @@ CLOSE_TIMEOUT = 5.0
 
 MAX_BODY = 64 * 2**20
 """Bytes of one reply, at most. Only logs come near."""
-
-
-@final
-@frozen
-class HttpxStatistics:
-    """The state of a `HttpxTransport`.
-
-    Attributes:
-        in_flight: exchanges under way.
-        connections: connections open now, idle ones included.
-        stuck: connections that belong to no exchange and are not idle; anything but 0 is a lost
-            slot.
-        replaced: how often a pool with a lost slot was replaced.
-    """
-
-    in_flight: int
-    connections: int
-    stuck: int
-    replaced: int
 
 
 @final
@@ -157,10 +137,10 @@ class HttpxTransport(AsyncContextManagerMixin):
             self._retired.append(self._client)
             self._client = self._new_client()
 
-    def statistics(self) -> HttpxStatistics:
+    def statistics(self) -> TransportStatistics:
         """Tell the transport's state now."""
         busy = [connection for connection in _pool(self._client) if not _at_rest(connection)]
-        return HttpxStatistics(
+        return TransportStatistics(
             in_flight=self._in_flight,
             connections=len(_pool(self._client)),
             stuck=max(0, len(busy) - self._in_flight),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import ssl
+from typing import Protocol, final, runtime_checkable
+
+from attrs import frozen
 
 from kaleden._errors import FailureKind
 from kaleden._wire import Request, Response
@@ -48,5 +51,59 @@ class Transport(Protocol):
         Cancellation:
             The exchange is given up and its connection closed; the server may do what it was asked
             all the same.
+        """
+        ...
+
+
+@final
+@frozen
+class TransportStatistics:
+    """The state of a transport of ours.
+
+    Attributes:
+        in_flight: exchanges under way.
+        connections: connections open now, idle ones included.
+        stuck: connections that belong to no exchange and are not idle; anything but 0 is a lost
+            slot.
+        replaced: how often a pool with a lost slot was replaced.
+    """
+
+    in_flight: int
+    connections: int
+    stuck: int
+    replaced: int
+
+
+class Bearer(Protocol):
+    """A bearer token, which may be another one by the next request."""
+
+    async def token(self) -> str:
+        """Tell the token to send now.
+
+        Raises:
+            TransportError: there is none, so nothing was sent.
+        """
+        ...
+
+    async def renew(self, refused: str) -> bool:
+        """Hear that the server answered 401 to *refused*.
+
+        Returns:
+            Whether `token` now tells another one, so that the request can be sent once more: the
+            server did nothing of what it refused to authenticate.
+        """
+        ...
+
+
+class Tls(Protocol):
+    """What a connection over https is made with."""
+
+    async def context(self) -> ssl.SSLContext:
+        """Tell the context for a new connection: the same object for as long as nothing changed.
+
+        Connections made with an older one are not used for further requests.
+
+        Raises:
+            TransportError: there is none, an expired certificate say, so nothing was sent.
         """
         ...
