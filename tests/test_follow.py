@@ -21,20 +21,9 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden import Failure, FailureKind, SessionInfo
 from kaleden._engine import Engine
-from kaleden._follow import (
-    CHUNK,
-    READERS,
-    WINDOW,
-    LogItem,
-    LogLine,
-    LogReset,
-    _Followed,
-    _hand_on,
-    _Log,
-    _News,
-    follow,
-)
+from kaleden._follow import READERS, LogItem, LogLine, LogReset, _Followed, _hand_on, follow
 from kaleden._gate import Gate
+from kaleden._growing_log import CHUNK, WINDOW, GrowingLog, News
 from kaleden._lister import Lister
 from kaleden._pace import BORNE, JITTER, MOST, Pace
 from kaleden._policy import Limits
@@ -612,7 +601,7 @@ class Turns:
 
 @in_virtual_time
 async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
-    log, whole, turns = _Log(), b"x" * (8 * CHUNK), Turns()
+    log, whole, turns = GrowingLog(), b"x" * (8 * CHUNK), Turns()
     assert set() == {line for lines in log.lines(whole) for line in lines}
     async with anyio.create_task_group() as group:
         group.start_soon(turns.take)
@@ -630,7 +619,7 @@ async def test_others_have_their_turn_while_a_line_does_not_end() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(turns.take)
-        assert await _hand_on(session, _News(b"x" * (50 * WINDOW)), deliver)
+        assert await _hand_on(session, News(b"x" * (50 * WINDOW)), deliver)
         assert turns.count >= 49
         group.cancel_scope.cancel()
 

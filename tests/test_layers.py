@@ -16,7 +16,16 @@ PACKAGE = Path(kaleden.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_exports", "_owner", "distributed"),
     ("_wire",),
-    ("_outcomes", "_tasks", "_pace", "_policy", "_credentials", "_ledger_file", "_ticket"),
+    (
+        "_outcomes",
+        "_tasks",
+        "_pace",
+        "_policy",
+        "_credentials",
+        "_ledger_file",
+        "_ticket",
+        "_growing_log",
+    ),
     ("_gate", "_http", "_handoff", "_ledger"),
     ("_source",),
     ("_engine",),

@@ -1,18 +1,13 @@
-"""Following logs: every line once, as it appears.
-
-The server sends the whole log each time. What is kept of it is how much was seen, a digest of that,
-and the last line while it is unfinished; so a log that was replaced is told from one that grew.
-"""
+"""Following logs: every line once, as it appears."""
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import itertools
 import math
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, Self, TypeAlias, final
 
@@ -24,6 +19,7 @@ from attrs import define, evolve, field, frozen
 from kaleden import _wire
 from kaleden._engine import Engine, Operation
 from kaleden._errors import SessionNotOpen
+from kaleden._growing_log import GrowingLog, News
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._lister import Snapshot
 from kaleden._outcomes import Failure
@@ -36,8 +32,6 @@ from kaleden._watch import Item, read_items
 from kaleden._wire import Response, SessionInfo
 
 READERS: Final = 8  # replies are as long as logs, so few are held at once
-WINDOW: Final = 2**14  # bytes of a log that are cut into lines at once
-CHUNK: Final = 2**20  # bytes that are hashed before others get their turn
 
 
 @final
@@ -128,64 +122,6 @@ async def follow(
         yield LogStream(receive)
 
 
-@frozen
-class _News:
-    """What one read of a log showed: what was not seen before, and whether it is another log."""
-
-    fresh: bytes
-    reset: bool = False
-
-
-@final
-class _Log:
-    """What is kept of one log."""
-
-    __slots__ = ("_digest", "_seen", "_unfinished")
-
-    def __init__(self) -> None:
-        self._seen = 0
-        self._digest = hashlib.blake2b(digest_size=16)
-        self._unfinished: list[bytes] = []
-
-    async def news(self, body: bytes) -> _News:
-        """Compare the whole log, as it is now, with what was seen of it."""
-        # The server also answers with nothing when it cannot reach the container.
-        if not body:
-            return _News(b"")
-
-        if await self._continues(body):
-            return _News(body[self._seen :])
-
-        return _News(body, reset=True)
-
-    async def _continues(self, body: bytes) -> bool:
-        view, digest = memoryview(body), hashlib.blake2b(digest_size=16)
-        for start in range(0, self._seen, CHUNK):
-            digest.update(view[start : min(start + CHUNK, self._seen)])
-            await checkpoint()
-
-        return digest.digest() == self._digest.digest()
-
-    def lines(self, fresh: bytes) -> Iterator[list[str]]:
-        """Take in what is new, and give the lines that it ends, some at a time; or none."""
-        for start in range(0, len(fresh), WINDOW):
-            piece = fresh[start : start + WINDOW]
-            self._seen += len(piece)
-            self._digest.update(piece)
-            *finished, unfinished = piece.split(b"\n")
-            if finished:
-                finished[0] = b"".join([*self._unfinished, finished[0]])
-                self._unfinished.clear()
-
-            self._unfinished.append(unfinished)
-            yield [_text(line) for line in finished]
-
-    def rest(self) -> list[str]:
-        """Give the unfinished line, if there is one: nothing will be added to it."""
-        line = b"".join(self._unfinished)
-        return [_text(line)] if line else []
-
-
 @define(eq=False)
 class _Followed:
     """One session whose log is followed.
@@ -204,7 +140,7 @@ class _Followed:
     id: str
     pace: Pace
     sight: Sight
-    log: _Log = field(factory=_Log)
+    log: GrowingLog = field(factory=GrowingLog)
     patience: Patience = field(factory=Patience)
     waits: bool = False
     ended: bool = False
@@ -340,7 +276,7 @@ class _Following:
                 session.pace.looked(anyio.current_time(), changed=changed or session.ended)
                 self._agenda.put(session)
 
-    async def _fetch(self, session: _Followed) -> _News | Failure:
+    async def _fetch(self, session: _Followed) -> News | Failure:
         # The whole reply goes with this frame, however long what is new waits to be taken.
         outcome = await self._engine.attempt(self._operation, session.id)
         return outcome if isinstance(outcome, Failure) else await session.log.news(outcome.value)
@@ -371,11 +307,11 @@ class _Following:
             self._over.set()
 
 
-async def _hand_on(session: _Followed, news: _News, deliver: Deliver[Batch]) -> bool:
+async def _hand_on(session: _Followed, news: News, deliver: Deliver[Batch]) -> bool:
     """Deliver what is new in a log; tell whether anything was."""
     if news.reset:
         last = [LogLine(session.id, text) for text in session.log.rest()]
-        session.log = _Log()
+        session.log = GrowingLog()
         await deliver([*last, LogReset(session.id)])
 
     for lines in session.log.lines(news.fresh):
@@ -392,7 +328,3 @@ def _body(response: Response) -> bytes:
     # A page instead of a log is told by its type, and shown by its beginning.
     _wire.parse_logs(evolve(response, body=response.body[:1024]))
     return response.body
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "replace")
