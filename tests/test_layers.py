@@ -50,6 +50,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What only some rooms may know.
 CONFINED = {
+    "httptools": {"_http"},
     "httpx": {"_http"},
     "starlette": {"local"},
     "anycorn": {"local"},

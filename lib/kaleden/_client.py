@@ -14,7 +14,7 @@ from kaleden._credentials import Endpoint, check_token, parse_endpoint
 from kaleden._engine import Engine, Operation
 from kaleden._errors import ConfigurationError, SessionNotOpen
 from kaleden._gate import Gate, GateStatistics
-from kaleden._http import HttpxTransport, Transport, TransportStatistics
+from kaleden._http import DirectTransport, HttpxTransport, Transport, TransportStatistics
 from kaleden._ledger import Ledger
 from kaleden._policy import Limits
 from kaleden._rooms import Rooms, open_rooms
@@ -120,7 +120,9 @@ class Client(AsyncContextManagerMixin):
             SessionNotOpen: the session is not open.
         """
         transport = self._engine.transport
-        told = transport.statistics() if isinstance(transport, HttpxTransport) else None
+        told = None
+        if isinstance(transport, DirectTransport | HttpxTransport):
+            told = transport.statistics()
         return SessionStatistics(self._engine.gate.statistics(), told)
 
     @property

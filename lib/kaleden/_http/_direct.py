@@ -1,0 +1,181 @@
+"""The transport of the client's own requests: prepared bytes out, replies read strictly."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, Self, final
+
+import anyio
+from anyio import AsyncContextManagerMixin
+
+from kaleden._errors import FailureKind
+from kaleden._http._connection import Connection
+from kaleden._http._heads import Heads, origin_of
+from kaleden._http._open import open_connection
+from kaleden._http._pool import Pool
+from kaleden._http._reply import Headers, Reply, lost
+from kaleden._http._transport import Bearer, Tls, TransportError, TransportStatistics
+from kaleden._wire import Request, Response
+
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for a connection to be made; a Skaha server answers that at once, however busy."""
+
+MAX_BODY: Final = 64 * 2**20
+"""Bytes of one reply, at most. Only logs come near."""
+
+_IDEMPOTENT: Final = frozenset({"GET", "DELETE"})
+
+
+@final
+class DirectTransport(AsyncContextManagerMixin):
+    """Carries requests over HTTP/1.1 connections of its own, which are kept.
+
+    A connection belongs to the task that uses it: if that is cancelled, the connection is closed,
+    and nothing that others use is left half-changed.
+
+    Args:
+        root: the server's URL without version, for what has no version.
+        base: the URL that versioned resources are under; of the same server.
+        bearer: tells the token to send; None to send none.
+        tls: what connections are made with; None for plain http.
+        connections: connections at most.
+        max_body: bytes of one reply, at most.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        base: str,
+        *,
+        bearer: Bearer | None = None,
+        tls: Tls | None = None,
+        connections: int,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        self._base = base
+        self._bearer = bearer
+        self._tls = tls
+        self._max_body = max_body
+        self._heads = Heads(root, base)
+        self._origin = origin_of(root)
+        self._pool = Pool(connections, keep=connections)
+        self._in_flight = 0
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        try:
+            yield self
+        finally:
+            self._pool.close()
+
+    async def send(self, request: Request) -> Response:
+        """Send *request* and read the whole reply; see `Transport.send`."""
+        self._in_flight += 1
+        try:
+            bearer = self._bearer
+            if bearer is None:
+                return await self._deliver(request, None)
+
+            token = await bearer.token()
+            response = await self._deliver(request, token)
+            if response.status == 401 and await bearer.renew(token):
+                response = await self._deliver(request, await bearer.token())
+            return response
+        finally:
+            self._in_flight -= 1
+
+    async def _deliver(self, request: Request, token: str | None) -> Response:
+        data = self._heads.write(request, token)
+        context = None if self._tls is None else await self._tls.context()
+        slots = self._pool.slots
+        await slots.take()
+        try:
+            return await self._attempt(request, data, context)
+        finally:
+            slots.give_back()
+
+    async def _attempt(
+        self, request: Request, data: bytes, context: ssl.SSLContext | None
+    ) -> Response:
+        pool = self._pool
+        connection = pool.take(self._origin, context)
+        if connection is None:
+            connection = await pool.add(partial(self._dial, context))
+        reply = Reply(self._max_body)
+        try:
+            return await self._exchange(connection, data, reply)
+        except TransportError:
+            if not connection.reused or reply.started:
+                raise
+
+            if connection.wrote and request.method not in _IDEMPOTENT:
+                raise
+
+        # The server had closed the connection while nobody used it (RFC 9112 §9.3.1).
+        connection = await pool.add(partial(self._dial, context))
+        return await self._exchange(connection, data, Reply(self._max_body))
+
+    async def _exchange(self, connection: Connection, data: bytes, reply: Reply) -> Response:
+        try:
+            await _converse(connection, data, reply)
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+
+        if reply.keep:
+            self._pool.give_back(self._origin, connection)
+        else:
+            self._pool.discard(connection)
+        return Response(reply.status, Headers(reply.headers), reply.take_body())
+
+    async def _dial(self, context: ssl.SSLContext | None) -> Connection:
+        try:
+            with anyio.fail_after(CONNECT_TIMEOUT):
+                return await open_connection(self._origin, context)
+        except TimeoutError:
+            raise TransportError(
+                FailureKind.CONNECT_FAILED,
+                f"no connection to {self._origin.host} within {CONNECT_TIMEOUT:g} seconds",
+                sent=False,
+            ) from None
+
+    def statistics(self) -> TransportStatistics:
+        """Tell the transport's state now."""
+        pool = self._pool
+        in_use = pool.open_count - pool.idle_count
+        return TransportStatistics(
+            in_flight=self._in_flight,
+            connections=pool.open_count,
+            stuck=max(0, in_use - self._in_flight),
+            replaced=0,
+        )
+
+    def __repr__(self) -> str:
+        return f"<DirectTransport {self._base}, {self._in_flight} in flight>"
+
+
+async def _converse(connection: Connection, data: bytes, reply: Reply) -> None:
+    """Send a request and read its reply."""
+    whole = True
+    try:
+        await connection.write(data)
+    except OSError as error:
+        if not connection.wrote:
+            raise TransportError(FailureKind.CONNECT_FAILED, str(error), sent=False) from error
+
+        # A server that refuses a large form may answer before it has read all of it.
+        whole = False
+    while not reply.complete:
+        try:
+            received = await connection.read()
+        except OSError as error:
+            raise lost(f"the connection broke off: {error}") from error
+
+        if received:
+            reply.feed(received)
+        else:
+            reply.end()
+    reply.keep = reply.keep and whole

@@ -1,0 +1,87 @@
+"""A connection that is ready for use: dialled, and with its TLS made."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import anyio
+
+from kaleden._errors import FailureKind
+from kaleden._http._connection import Connection
+from kaleden._http._dial import connect
+from kaleden._http._pool import Origin
+from kaleden._http._transport import TransportError
+
+
+async def open_connection(origin: Origin, context: ssl.SSLContext | None) -> Connection:
+    """Connect to *origin*.
+
+    Args:
+        origin: where to.
+        context: what to make TLS with; None for a plain connection.
+
+    Raises:
+        TransportError: there is no connection, so nothing was sent.
+
+    Cancellation:
+        Every socket is closed.
+    """
+    try:
+        connected = await connect(origin.host, origin.port)
+    except (OSError, UnicodeError) as error:
+        # UnicodeError is of a host name that cannot be looked up.
+        raise _failed(origin, f"{error}") from error
+
+    if context is None:
+        return Connection(connected, None)
+
+    try:
+        return await _with_tls(connected, origin, context)
+    except (OSError, ValueError) as error:
+        connected.close()
+        raise _failed(origin, _told(error)) from error
+    except BaseException:
+        connected.close()
+        raise
+
+
+async def _with_tls(
+    connected: socket.socket, origin: Origin, context: ssl.SSLContext
+) -> Connection:
+    wrapped = context.wrap_socket(
+        connected,
+        server_hostname=origin.host,
+        do_handshake_on_connect=False,
+        # Else a body that ends with the connection could be cut short by anybody on the way.
+        suppress_ragged_eofs=False,
+    )
+    try:
+        await _shake_hands(wrapped)
+    except BaseException:
+        wrapped.close()
+        raise
+    return Connection(wrapped, context)
+
+
+async def _shake_hands(wrapped: ssl.SSLSocket) -> None:
+    while True:
+        try:
+            wrapped.do_handshake()
+        except ssl.SSLWantReadError:
+            await anyio.wait_readable(wrapped)
+        except ssl.SSLWantWriteError:
+            await anyio.wait_writable(wrapped)
+        else:
+            return
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    return f"TLS was not agreed on: {error}"
+
+
+def _failed(origin: Origin, why: str) -> TransportError:
+    message = f"no connection to {origin.host} port {origin.port}: {why}"
+    return TransportError(FailureKind.CONNECT_FAILED, message, sent=False)

@@ -1,0 +1,108 @@
+"""Servers that say just what a test wants, and sessions over each transport."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+import pytest
+from anyio.abc import SocketStream
+from attrs import define, field
+
+import kaleden
+from kaleden._http import DirectTransport, HttpxTransport
+from kaleden._http._direct import MAX_BODY
+from support import read_request, session_object
+
+TOKEN = "a-token"
+
+Lane: TypeAlias = Callable[..., AbstractAsyncContextManager[kaleden.AsyncSession]]
+
+
+@define
+class FakeBearer:
+    """Tells a token, and others after it each time it is refused."""
+
+    tokens: list[str] = field(factory=lambda: [TOKEN])
+
+    async def token(self) -> str:
+        return self.tokens[0]
+
+    async def renew(self, refused: str) -> bool:
+        if refused == self.tokens[0] and len(self.tokens) > 1:
+            self.tokens.pop(0)
+        return refused != self.tokens[0]
+
+
+@asynccontextmanager
+async def direct(
+    url: str,
+    token: str | None = TOKEN,
+    *,
+    concurrency: int = 32,
+    max_body: int = MAX_BODY,
+    **options: Any,
+) -> AsyncGenerator[kaleden.AsyncSession]:
+    """A session over connections of its own."""
+    bearer = None if token is None else FakeBearer([token])
+    async with (
+        DirectTransport(
+            url, f"{url}/v1", bearer=bearer, connections=concurrency, max_body=max_body
+        ) as transport,
+        kaleden.AsyncSession(transport=transport, concurrency=concurrency, **options) as session,
+    ):
+        yield session
+
+
+@asynccontextmanager
+async def over_httpx(
+    url: str,
+    token: str | None = TOKEN,
+    *,
+    concurrency: int = 32,
+    max_body: int = MAX_BODY,
+    **options: Any,
+) -> AsyncGenerator[kaleden.AsyncSession]:
+    """A session over httpx."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kaleden._http._httpx.MAX_BODY", max_body)
+        async with (
+            HttpxTransport(url, f"{url}/v1", token, connections=concurrency) as transport,
+            kaleden.AsyncSession(
+                transport=transport, concurrency=concurrency, **options
+            ) as session,
+        ):
+            yield session
+
+
+LANES: dict[str, Lane] = {"direct": direct, "httpx": over_httpx}
+
+
+def reply(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
+    """A whole reply, with its length."""
+    lines = [b"HTTP/1.1 " + status, b"content-length: %d" % len(body), *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+async def describe(stream: SocketStream) -> None:
+    """Answer every request of a connection with the session that it asks for."""
+    while True:
+        key = asked_for(await read_request(stream))
+        await stream.send(reply(json.dumps(session_object(key)).encode()))
+
+
+def always(answer: bytes) -> Callable[[SocketStream], Awaitable[None]]:
+    """Answer one request with *answer*, and close."""
+
+    async def handler(stream: SocketStream) -> None:
+        await read_request(stream)
+        await stream.send(answer)
+
+    return handler
+
+
+def asked_for(request: bytes) -> str:
+    """The session id in a request's path."""
+    return request.split(b" ", 2)[1].rpartition(b"/")[2].decode()
