@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,13 @@ import nox
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PEERS = {"canfar": "canfar==1.5.2", "skaha": "skaha==1.7.0"}
+RIVALS: dict[str, tuple[str, ...]] = {
+    "canfar": (PEERS["canfar"],),
+    "httpx": ("httpx==0.28.1",),
+    "httpx2": ("httpx2==2.16.2",),
+    "aiohttp": ("aiohttp", "anyio"),
+    "pyreqwest": ("pyreqwest", "anyio"),
+}
 EXTRAS = ".[local,progress,trio]"
 NOT_TWICE = ("-m", "not slow")
 # Decisions live in these: hardly a branch of them may go untested.
@@ -55,6 +63,16 @@ def lowest() -> list[str]:
         named += packages
     pins = (re.fullmatch(r"([\w-]+)>=([\d.]+)(,<.*)?", package) for package in named)
     return [f"{pin[1]}=={pin[2]}" for pin in pins if pin]
+
+
+def apart(session: nox.Session, name: str, *packages: str) -> str:
+    """Install packages in an environment of their own, and name its interpreter."""
+    home = Path(session.create_tmp()).resolve() / name
+    # The virtualenv that nox brings along is not always on the PATH.
+    session.run(sys.executable, "-m", "virtualenv", "--quiet", str(home), external=True)
+    python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", *packages, external=True)
+    return python
 
 
 @nox.session
@@ -130,13 +148,17 @@ def peers(session: nox.Session) -> None:
     session.install(EXTRAS, *group("test"))
     pythons = {}
     for name, package in PEERS.items():
-        home = Path(session.create_tmp()).resolve() / name
-        # The virtualenv that nox brings along is not always on the PATH.
-        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(home), external=True)
-        python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
-        session.run(python, "-m", "pip", "install", "--quiet", package, external=True)
-        pythons[f"KALEDEN_PEER_{name.upper()}"] = python
+        pythons[f"KALEDEN_PEER_{name.upper()}"] = apart(session, name, package)
     session.run("pytest", "tests/peers", "-p", "no:cacheprovider", *session.posargs, env=pythons)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure kaleden beside other clients; ``-- --quick`` for a look, ``-- --help`` for more."""
+    session.install(".[local,trio]", *group("bench"))
+    pythons = {name: apart(session, name, *packages) for name, packages in RIVALS.items()}
+    env = {"KALEDEN_BENCH_PYTHONS": json.dumps(pythons)}
+    session.run("python", "-m", "benchmarks", *session.posargs, env=env)
 
 
 @nox.session

@@ -1,0 +1,79 @@
+"""Who is measured, each in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from typing import Any
+
+from attrs import field, frozen
+
+PYTHONS = "KALEDEN_BENCH_PYTHONS"
+"""The environment variable that says which interpreter each environment has, as JSON."""
+
+
+@frozen
+class Contender:
+    """A client in one of its ways of use.
+
+    Attributes:
+        name: what it is called in tables.
+        environment: whose interpreter runs it.
+        module: its driver, in `benchmarks.drivers`.
+        args: the driver's command line.
+        backend: the event loop.
+        options: what else its driver is told.
+        most_concurrency: what it refuses to go beyond.
+        most_ids: what would take it for ever to go beyond.
+        enough: how many ids tell its cost, if it is slow, and its cost does not grow with them.
+    """
+
+    name: str
+    environment: str
+    module: str
+    args: tuple[str, ...] = ()
+    backend: str = "asyncio"
+    options: dict[str, Any] = field(factory=dict)
+    most_concurrency: int = 10**6
+    most_ids: int = 10**7
+    enough: int | None = None
+
+    def can(self, n: int, concurrency: int) -> bool:
+        """Tell whether it can be asked for so much."""
+        return n <= self.most_ids and concurrency <= self.most_concurrency
+
+    def command(self, pythons: dict[str, str]) -> list[str]:
+        """Give the command line of its driver."""
+        return [pythons[self.environment], "-m", f"benchmarks.drivers.{self.module}", *self.args]
+
+
+_ALL = (
+    Contender("kaleden asyncio", "kaleden", "kaleden_client"),
+    Contender("kaleden uvloop", "kaleden", "kaleden_client", backend="uvloop"),
+    Contender("kaleden trio", "kaleden", "kaleden_client", backend="trio"),
+    # Beyond 128 it refuses; beyond 30 000 ids it takes minutes, and a gigabyte.
+    Contender("canfar", "canfar", "canfar_client", most_concurrency=128, most_ids=30_000),
+    Contender("httpx", "httpx", "httpx_client", ("httpx",), enough=2000),
+    Contender("httpx2", "httpx2", "httpx_client", ("httpx2",), enough=2000),
+    Contender("aiohttp", "aiohttp", "aiohttp_client"),
+    Contender("pyreqwest", "pyreqwest", "pyreqwest_client"),
+    Contender("epoll loop", "kaleden", "raw_client"),
+    Contender("wrk", "kaleden", "wrk_load"),
+)
+CONTENDERS = {contender.name: contender for contender in _ALL}
+
+
+def find_pythons() -> dict[str, str]:
+    """Tell which environments there are, and the interpreter of each."""
+    return {"kaleden": sys.executable, **json.loads(os.environ.get(PYTHONS, "{}"))}
+
+
+def available(pythons: dict[str, str]) -> list[Contender]:
+    """List the contenders that can be run here."""
+    return [
+        contender
+        for contender in _ALL
+        if contender.environment in pythons and (contender.name != "wrk" or shutil.which("wrk"))
+    ]

@@ -1,0 +1,44 @@
+"""canfar, through its published classes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from canfar.sessions import AsyncSession
+
+from benchmarks import payload
+from benchmarks.drivers.child import Client, Order
+from benchmarks.drivers.play import play
+
+
+class Canfar(Client):
+    """An open client of canfar."""
+
+    def __init__(self, session: Any, order: Order) -> None:
+        super().__init__(order)
+        self.session = session
+
+    async def one(self, key: str) -> Any:
+        [info] = await self.session.info([key], errors="raise")
+        return info
+
+    async def many(self, keys: Sequence[str]) -> Any:
+        return await self.session.info(list(keys), errors="raise")
+
+
+@asynccontextmanager
+async def opened(order: Order) -> AsyncGenerator[Canfar]:
+    """Open an AsyncSession; SSL_CERT_FILE tells it whom to trust."""
+    settings: dict[str, Any] = {
+        "url": f"{order.url}/v1",
+        "token": payload.TOKEN,
+        "concurrency": order.concurrency,
+    }
+    async with AsyncSession(**settings) as session:
+        yield Canfar(session, order)
+
+
+if __name__ == "__main__":
+    play(opened)

@@ -1,0 +1,51 @@
+"""kaleden, collecting and streaming."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import kaleden
+from benchmarks import payload
+from benchmarks.drivers.child import Client, Order
+from benchmarks.drivers.play import play
+
+
+class Kaleden(Client):
+    """An open `kaleden.AsyncSession`."""
+
+    def __init__(self, session: kaleden.AsyncSession, order: Order) -> None:
+        super().__init__(order)
+        self.session = session
+
+    async def one(self, key: str) -> Any:
+        return (await self.session.info(key))[key]
+
+    async def many(self, keys: Sequence[str]) -> Any:
+        return await self.session.info(keys)
+
+    def keys(self, results: Any) -> Iterable[str]:
+        return [info.id for info in results.raise_on_failure().values]
+
+    async def stream(self, keys: Iterable[str]) -> AsyncGenerator[str]:
+        async with self.session.stream.info(keys) as outcomes:
+            async for outcome in outcomes:
+                if isinstance(outcome, kaleden.Failure):
+                    raise outcome.to_exception()
+                yield outcome.value.id
+
+
+@asynccontextmanager
+async def opened(order: Order) -> AsyncGenerator[Kaleden]:
+    """Open a session, with TLS if the server has it."""
+    settings: dict[str, Any] = {"concurrency": order.concurrency, **order.options.get("client", {})}
+    if order.cafile is not None:
+        settings["ssl_context"] = ssl.create_default_context(cafile=order.cafile)
+    async with kaleden.AsyncSession(order.url, payload.TOKEN, **settings) as session:
+        yield Kaleden(session, order)
+
+
+if __name__ == "__main__":
+    play(opened)

@@ -1,0 +1,38 @@
+"""wrk, a load generator in C: what the server can give. It parses replies and decodes no JSON."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+from benchmarks import payload
+from benchmarks.drivers.child import HEADERS, Figures, Order, serve
+
+_TOTAL = re.compile(r"(\d+) requests in")
+
+
+def load(order: Order) -> Figures:
+    """Ask for one session for two seconds, from one thread."""
+    url = order.session_url(payload.first_keys(1)[0])
+    headers = [part for pair in HEADERS.items() for part in ("-H", ": ".join(pair))]
+    shape = ["-t1", f"-c{order.concurrency}", "-d2s"]
+    before = os.times()
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        ["wrk", *shape, *headers, url],  # noqa: S607 - wherever it was installed
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    after = os.times()
+    found = _TOTAL.search(done.stdout)
+    if found is None or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise ValueError(done.stdout)
+    cpu = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
+    return {"wall": 2.0, "cpu": cpu, "requests": int(found[1])}
+
+
+if __name__ == "__main__":
+    serve(load)

@@ -1,0 +1,126 @@
+"""The course of a run: rounds in which every contender has its turn, so that noise meets all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+from attrs import define, evolve, frozen
+
+from benchmarks import machine
+from benchmarks.children import Child
+from benchmarks.contenders import Contender
+from benchmarks.scenes import Point, Scene
+from benchmarks.servers import Server, Servers
+
+Sample = dict[str, Any]
+
+
+@frozen
+class Plan:
+    """How thorough a run is.
+
+    Attributes:
+        repeats: samples of each contender at each point.
+        patience: seconds after which a contender has no further turn at a point.
+        most_ids: how many ids are asked for at most.
+        quick: whether only a few points are shown.
+    """
+
+    repeats: int
+    patience: float
+    most_ids: int
+    quick: bool
+
+    def ids(self, point: Point, contender: Contender) -> int:
+        """Tell how many ids a contender is asked for."""
+        return min(point.n, contender.enough or point.n, self.most_ids)
+
+
+@define
+class Stage:
+    """What a run needs to measure anything."""
+
+    servers: Servers
+    pythons: dict[str, str]
+    plan: Plan
+
+    def play(self, scene: Scene, contenders: Sequence[Contender]) -> Iterator[Sample]:
+        """Measure all points of a scene; yield each sample when it is there."""
+        for point in scene.shown(quick=self.plan.quick):
+            for sample in self._rounds(scene, point, contenders):
+                yield {"scene": scene.name, "point": point.label, **sample}
+
+    def _rounds(
+        self, scene: Scene, point: Point, contenders: Sequence[Contender]
+    ) -> Iterator[Sample]:
+        present = [each for each in contenders if each.can(point.n, point.concurrency)]
+        spent: dict[str, float] = dict.fromkeys((each.name for each in present), 0.0)
+        with ExitStack() as stack:
+            children: dict[str, Child] = {}
+            for number in range(self.plan.repeats):
+                for contender in _rotated(present, number):
+                    if spent[contender.name] > self.plan.patience:
+                        continue
+                    began = time.monotonic()
+                    if scene.fresh:
+                        with self._child(contender, point) as child:
+                            sample = self._sample(child, point)
+                    else:
+                        if contender.name not in children:
+                            child = stack.enter_context(self._child(contender, point))
+                            children[contender.name] = child
+                        sample = self._sample(children[contender.name], point)
+                    spent[contender.name] += time.monotonic() - began
+                    if "error" in sample:
+                        # It would only fail again.
+                        spent[contender.name] += self.plan.patience
+                    yield {"contender": contender.name, **sample}
+
+    def _child(self, contender: Contender, point: Point) -> Child:
+        trusted = {"SSL_CERT_FILE": str(self.servers.cafile)} if point.server.tls else {}
+        return Child(contender, self.pythons, trusted)
+
+    def _sample(self, child: Child, point: Point) -> Sample:
+        server = self.servers.get(point.server)
+        point = evolve(point, n=self.plan.ids(point, child.contender))
+        order = point.order(server.url, str(self.servers.cafile))
+        order["options"] = order["options"] | child.contender.options
+        with _Watched(server) as watched:
+            figures = child.ask(order)
+        return _short(figures | watched.told() | {"load": machine.load()})
+
+
+class _Watched:
+    """Tells how much of its core a server used."""
+
+    def __init__(self, server: Server) -> None:
+        self._pid = server.pid
+
+    def __enter__(self) -> Self:
+        self._cpu = machine.cpu_seconds(self._pid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._after = machine.cpu_seconds(self._pid)
+
+    def told(self) -> dict[str, float]:
+        if self._cpu is None or self._after is None:
+            return {}
+        return {"server_cpu": self._after - self._cpu}
+
+
+def _rotated(contenders: Sequence[Contender], number: int) -> Iterator[Contender]:
+    """Let another begin each round."""
+    for offset in range(len(contenders)):
+        yield contenders[(number + offset) % len(contenders)]
+
+
+def _short(figures: Mapping[str, Any]) -> Sample:
+    """Keep the digits that mean something."""
+    return {
+        name: float(f"{value:.6g}") if isinstance(value, float) else value
+        for name, value in figures.items()
+    }

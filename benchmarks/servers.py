@@ -1,0 +1,171 @@
+"""The servers that contenders are measured against, in processes of their own on their own core."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import trustme
+from attrs import define, field, frozen
+
+from benchmarks import machine, payload
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_NGINX = """
+daemon off; master_process off; worker_processes 1; pid {home}/pid; error_log {home}/errors crit;
+worker_rlimit_nofile 8192;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 100000000; keepalive_timeout 600s; default_type {type};
+  client_body_temp_path {home}/a; proxy_temp_path {home}/b; fastcgi_temp_path {home}/c;
+  uwsgi_temp_path {home}/d; scgi_temp_path {home}/e;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096{tls}
+    location ~ "^{prefix}(?<id>[a-z0-9]+)$" {{ return 200 '{body}'; }}
+  }}
+}}
+"""
+
+
+@frozen
+class Kind:
+    """What a server is to be like.
+
+    Attributes:
+        tls: whether it speaks TLS.
+        delay: seconds until it replies.
+        counts: whether it must count what it sees, which only our own can.
+    """
+
+    tls: bool = False
+    delay: float = 0.0
+    counts: bool = False
+
+    @property
+    def program(self) -> str:
+        """Name the program: nginx where it can do what is asked, else our own."""
+        plain = self.delay == 0 and not self.counts
+        return "nginx" if plain and shutil.which("nginx") else "tiny"
+
+
+@frozen
+class Server:
+    """A running server."""
+
+    kind: Kind
+    url: str
+    pid: int
+
+
+@define
+class Servers:
+    """Starts each kind of server when it is first needed, and stops them all at the end."""
+
+    home: Path
+    _stack: ExitStack
+    _running: dict[Kind, Server] = field(init=False, factory=dict[Kind, Server])
+
+    def get(self, kind: Kind) -> Server:
+        """Give a running server of this kind."""
+        if kind not in self._running:
+            start = _nginx if kind.program == "nginx" else _tiny
+            self._running[kind] = self._stack.enter_context(start(kind, self.home))
+        return self._running[kind]
+
+    @property
+    def cafile(self) -> Path:
+        """Tell where the certificate is that vouches for the servers."""
+        return self.home / "ca.pem"
+
+
+@contextmanager
+def open_servers() -> Iterator[Servers]:
+    """Prepare to start servers; end those that were started."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        home = Path(name)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(home / "ca.pem")
+        issued = authority.issue_cert("127.0.0.1", "localhost")
+        issued.private_key_and_cert_chain_pem.write_to_path(home / "server.pem")
+        yield Servers(home, stack)
+
+
+@contextmanager
+def _tiny(kind: Kind, home: Path) -> Iterator[Server]:
+    command = [sys.executable, "-m", "benchmarks.tiny_server", "--delay", str(kind.delay)]
+    if kind.tls:
+        command += ["--certificate", str(home / "server.pem")]
+    with _started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101 - it is piped
+        yield _server(kind, int(process.stdout.readline()), process)
+
+
+@contextmanager
+def _nginx(kind: Kind, home: Path) -> Iterator[Server]:
+    port = _free_port()
+    certificate = f"{home}/server.pem"
+    tls = f" ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate};"
+    config = home / f"{port}.conf"
+    settings = _NGINX.format(
+        home=home,
+        port=port,
+        tls=tls if kind.tls else ";",
+        type="application/json",
+        prefix=payload.PREFIX,
+        body=payload.body("$id"),
+    )
+    config.write_text(settings, encoding="utf-8")
+    with _started(["nginx", "-p", str(home), "-c", str(config)]) as process:
+        _wait_for(port)
+        yield _server(kind, port, process)
+
+
+def _server(kind: Kind, port: int, process: subprocess.Popen[bytes]) -> Server:
+    return Server(kind, f"{'https' if kind.tls else 'http'}://127.0.0.1:{port}/skaha", process.pid)
+
+
+@contextmanager
+def _started(
+    command: list[str], stdin: int | None = None, stdout: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(  # noqa: S603 - our own programs
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=stdin,
+        stdout=stdout,
+    )
+    machine.pin(process.pid, machine.SERVER_CORE)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+    return port
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
