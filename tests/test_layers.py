@@ -14,13 +14,12 @@ PACKAGE = Path(kaleden.__file__).parent
 # Each layer may import from the ones before it. A layer of several names is one room each, side by
 # side.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_exports", "_owner", "distributed"),
-    ("_wire",),
+    ("_adaptive", "_budget", "_errors", "_exports", "_owner", "distributed"),
+    ("_policy", "_wire"),
     (
         "_outcomes",
         "_tasks",
         "_pace",
-        "_policy",
         "_credentials",
         "_ledger_file",
         "_ticket",
@@ -61,6 +60,8 @@ CONFINED = {
 
 # What is decided or described without waiting for anything.
 PURE = {
+    "_adaptive",
+    "_budget",
     "_credentials",
     "_errors",
     "_exports",

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden import FailureKind
-from kaleden._pace import BORNE, FIRST, GROWTH, JITTER, LONGEST_PAUSE, MOST, Pace, Patience
+from kaleden._pace import BORNE, FIRST, GROWTH, JITTER, MOST, Pace, Patience
+from kaleden._policy import LONGEST_PAUSE
 
 TIMES = st.floats(0, 1e6)
 PASSING = [

@@ -6,14 +6,12 @@ import random
 from typing import Final, final
 
 from kaleden._errors import FailureKind
+from kaleden._policy import LONGEST_PAUSE
 
 FIRST: Final = 1.0  # seconds
 MOST: Final = 15.0  # seconds
 GROWTH: Final = 1.5
 JITTER: Final = 0.2
-
-# A Retry-After is obeyed up to here: a wait that sleeps for hours tells its caller nothing.
-LONGEST_PAUSE: Final = 300.0  # seconds
 
 # With the growing intervals this outlasts a minute and a half without a server.
 BORNE: Final = 10

@@ -1,0 +1,225 @@
+"""What is tried again, when, and how many repetitions a client may afford."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaleden import ConfigurationError, FailureKind
+from kaleden._adaptive import START, AdaptiveLimit
+from kaleden._budget import RetryBudget
+from kaleden._policy import Limits, RetryPolicy, is_overload, may_pass
+
+
+def always(share: float) -> random.Random:
+    """Chance that always falls at the same share of its range."""
+    chance = random.Random()
+    chance.random = lambda: share  # type: ignore[method-assign]
+    return chance
+
+
+# --- what may pass -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (FailureKind.CONNECT_FAILED, None),
+        (FailureKind.CONNECTION_LOST, None),
+        (FailureKind.TIMED_OUT, None),
+        (FailureKind.UNAVAILABLE, 429),
+        (FailureKind.UNAVAILABLE, 503),
+        (FailureKind.SERVER_ERROR, 502),
+        (FailureKind.SERVER_ERROR, 504),
+    ],
+)
+def test_what_may_pass_is_tried_again(kind: FailureKind, status: int | None) -> None:
+    assert may_pass(kind, status)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (FailureKind.BAD_REQUEST, 400),
+        (FailureKind.QUOTA, 400),
+        (FailureKind.NOT_AUTHENTICATED, 401),
+        (FailureKind.NOT_AUTHORIZED, 403),
+        (FailureKind.NOT_FOUND, 404),
+        (FailureKind.SERVER_ERROR, 500),
+        (FailureKind.SERVER_ERROR, 501),
+        (FailureKind.PROTOCOL, 200),
+        (FailureKind.INVALID, None),
+        (FailureKind.INTERNAL, None),
+        (FailureKind.UNKNOWN_EFFECT, None),
+    ],
+)
+def test_what_stays_is_not_tried_again(kind: FailureKind, status: int | None) -> None:
+    assert not may_pass(kind, status)
+
+
+def test_overloads_are_refusals_and_time_outs() -> None:
+    overloads = {kind for kind in FailureKind if is_overload(kind)}
+    assert {FailureKind.UNAVAILABLE, FailureKind.TIMED_OUT} == overloads
+
+
+# --- back-off ------------------------------------------------------------------------------------
+
+
+def test_the_longest_back_off_doubles_up_to_its_cap() -> None:
+    policy = RetryPolicy(base=1.0, cap=5.0)
+    longest = [policy.back_off(attempts, always(1.0)) for attempts in (1, 2, 3, 4, 5)]
+    assert [1.0, 2.0, 4.0, 5.0, 5.0] == longest
+
+
+@given(
+    st.floats(0.001, 100), st.floats(0.001, 1000), st.integers(1, 10**6), st.integers(0, 2**32 - 1)
+)
+def test_a_back_off_is_anywhere_between_nothing_and_the_longest(
+    base: float, cap: float, attempts: int, seed: int
+) -> None:
+    policy = RetryPolicy(base=base, cap=cap)
+    drawn = policy.back_off(attempts, random.Random(seed))
+    assert 0.0 <= drawn <= policy.back_off(attempts, always(1.0)) <= cap
+    assert 0.0 == policy.back_off(attempts, always(0.0))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("attempts", 0),
+        ("attempts", 1.5),
+        ("attempts", True),
+        ("base", 0),
+        ("base", math.inf),
+        ("base", math.nan),
+        ("cap", -1),
+        ("cap", "long"),
+        ("total", 0),
+        ("reserve", -1),
+        ("reserve", math.inf),
+        ("reserve", math.nan),
+        ("share", None),
+        ("share", False),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(argument: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=argument):
+        RetryPolicy(**{argument: value})
+
+
+def test_defaults_suit_the_server() -> None:
+    assert (32, 8, 30.0, 180.0) == (
+        Limits().concurrency,
+        Limits().create_concurrency,
+        Limits().timeout,
+        Limits().create_timeout,
+    )
+    assert (10.0, 0.2) == (RetryPolicy().reserve, RetryPolicy().share)
+
+
+# --- the budget --------------------------------------------------------------------------------
+
+
+def test_a_budget_begins_with_its_reserve() -> None:
+    budget = RetryBudget(10, 0.2)
+    assert [True] * 10 + [False] == [budget.spend() for _ in range(11)]
+    assert (10, 1) == (budget.granted, budget.refused)
+
+
+def test_five_first_attempts_earn_one_repetition() -> None:
+    budget = RetryBudget(0, 0.2)
+    budget.first += 5
+    # A purse without room keeps nothing.
+    assert not budget.spend()
+
+    budget = RetryBudget(1, 0.2)
+    assert budget.spend()
+    budget.first += 4
+    assert not budget.spend()
+    budget.first += 1
+    assert budget.spend()
+
+
+@given(
+    st.floats(0, 50),
+    st.floats(0, 2),
+    st.lists(st.one_of(st.integers(1, 100), st.just(None)), max_size=200),
+)
+def test_no_stretch_of_time_grants_more_than_the_reserve_and_its_share(
+    reserve: float, share: float, steps: list[int | None]
+) -> None:
+    budget = RetryBudget(reserve, share)
+    moments = [(0, 0)]
+    for step in steps:
+        if step is None:
+            budget.spend()
+        else:
+            budget.first += step
+        moments.append((budget.first, budget.granted))
+        assert 0 <= budget.held <= reserve
+    for begin, (first, granted) in enumerate(moments):
+        for later, more in moments[begin:]:
+            assert more - granted <= reserve + share * (later - first) + 1e-6
+
+
+# --- the adaptive limit --------------------------------------------------------------------------
+
+
+def rounds(limit: AdaptiveLimit, capacity: int, count: int) -> list[int]:
+    """Send as much as the limit lets, round trip by round trip, to a server with a capacity."""
+    seen = []
+    for time in range(count):
+        sent = limit.limit
+        seen.append(sent)
+        for _ in range(min(sent, capacity)):
+            limit.succeeded(sent)
+        for _ in range(sent - capacity):
+            limit.overloaded(time + 0.5, time + 0.9)
+    return seen
+
+
+def test_a_healthy_server_is_soon_used_in_full() -> None:
+    assert [START, 2 * START, 32, 32] == rounds(AdaptiveLimit(32), 100, 4)
+
+
+@given(st.integers(1, 64), st.integers(2, 64))
+def test_it_finds_what_a_server_bears(capacity: int, ceiling: int) -> None:
+    limit = AdaptiveLimit(ceiling)
+    seen = rounds(limit, capacity, 300)
+    settled = seen[100:]
+    assert max(seen) <= ceiling
+    assert 1 <= min(seen)
+    # It tries one more now and then, and gives way by three tenths.
+    assert max(settled) <= min(ceiling, capacity + 1)
+    assert min(settled) >= int(0.7 * min(ceiling, capacity))
+
+
+def test_a_round_trip_costs_one_decrease() -> None:
+    limit = AdaptiveLimit(10)
+    for _ in range(10):
+        limit.succeeded(10)
+    assert 10 == limit.limit
+    for _ in range(10):
+        limit.overloaded(1.0, 2.0)
+    assert (7, 1) == (limit.limit, limit.decreases)
+    # What left after the decrease tells news.
+    limit.overloaded(2.1, 3.0)
+    assert (4, 2) == (limit.limit, limit.decreases)
+
+
+def test_it_falls_to_one_request_and_comes_back_to_the_ceiling() -> None:
+    limit = AdaptiveLimit(32)
+    assert 1 == rounds(limit, 0, 50)[-1]
+    assert 32 == rounds(limit, 100, 50)[-1]
+
+
+def test_a_limit_that_is_not_used_does_not_grow() -> None:
+    limit = AdaptiveLimit(32)
+    for _ in range(1000):
+        limit.succeeded(START // 2 - 1)
+    assert START == limit.limit
