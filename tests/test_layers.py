@@ -53,6 +53,8 @@ CONFINED = {
     "httpx": {"_http"},
     "starlette": {"local"},
     "anycorn": {"local"},
+    "cryptography": {"local"},
+    "trustme": {"local"},
     "rich": {"_demo", "__main__"},
     "asyncio": {"testing"},
     "trio": {"testing"},

@@ -13,6 +13,7 @@ import pytest
 from attrs import define
 
 from kaleden.local import Platform, Settings
+from kaleden.local._accounts import Accounts
 from kaleden.local._app import MAX_FORM, Traffic, make_app
 from kaleden.local._model import GIB
 from kaleden.local._service import Service
@@ -38,10 +39,12 @@ async def front(tmp_path: Path) -> AsyncGenerator[Front]:
     platform = Platform(Settings(millicores=4000, ram=64 * GIB), random.Random(0))
     settled: list[str] = []
     log = tmp_path / "log"
+    accounts = Accounts(lambda: 1_790_000_000.0)
+    accounts.add("ada")
+    accounts.accept("secret", "ada")
     app = make_app(
         Service(platform, BASE, lambda _: log),
-        user="ada",
-        token="secret",
+        accounts,
         clock=lambda: 1_790_000_000.0,
         settle=lambda: settled.append("settled"),
     )

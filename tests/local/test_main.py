@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Generator
@@ -65,6 +66,32 @@ def test_it_says_how_to_use_it_and_takes_its_options(tmp_path: Path) -> None:
         assert [1, 2] == http.get("/v1/context").json()["cores"]["options"]
         assert "ada" == http.get("/v1/session").headers["x-vo-authenticated"]
     assert Path(state).exists()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_with_tls_it_says_whom_to_trust_and_what_to_show(backend: str) -> None:
+    pytest.importorskip(backend)
+    command = [sys.executable, "-m", "kaleden.local", "--tls", "--user", "ada"]
+    with subprocess.Popen(
+        [*command, "--backend", backend],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = "".join(process.stdout.readline() for _ in range(13))
+        exported = re.search(r"SSL_CERT_FILE=(\S+) CANFAR_URL=(\S+) CANFAR_CERTIFICATE=(\S+)", said)
+        assert exported is not None, said
+        ca, url, certificate = exported.groups()
+        context = ssl.create_default_context(cafile=ca)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/session", trust_env=False)
+        context.load_cert_chain(certificate)
+        assert [] == httpx.get(f"{url}/session", verify=context, trust_env=False).json()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (0, "", "") == (process.returncode, out, err)
+    assert not Path(certificate).exists()
 
 
 def test_a_port_that_is_taken_is_one_line_and_status_1() -> None:

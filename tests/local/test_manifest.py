@@ -13,11 +13,11 @@ from kaleden.local._catalogue import Resources
 from kaleden.local._manifest import (
     NotCreated,
     Parameters,
-    check_registry_secret,
     java_split,
     read_app_spec,
     read_command,
     read_env,
+    read_registry_login,
     read_spec,
     substitute,
     unquote_yaml,
@@ -242,17 +242,26 @@ def test_an_apps_registry_is_not_checked() -> None:
         read_app_spec(parameters(image=""), OFFER)
 
 
-@pytest.mark.parametrize("secret", ["no colon", "a:b:c"])
-def test_a_registry_secret_has_one_colon(secret: str) -> None:
-    check_registry_secret(base64.b64encode(b"user:secret").decode())
+def encoded(login: str) -> str:
+    return base64.b64encode(login.encode()).decode()
+
+
+def test_a_registry_login_is_split_as_java_splits() -> None:
+    assert ("user", "secret") == read_registry_login(encoded("user:secret"))
+    assert ("user", "secret") == read_registry_login(encoded("user:secret:"))
+    assert ("", "secret") == read_registry_login(encoded(":secret"))
+
+
+@pytest.mark.parametrize("secret", ["no colon", "a:b:c", "a:", ":", "", "a::b"])
+def test_a_registry_login_has_exactly_two_parts(secret: str) -> None:
     with pytest.raises(Refused, match="Must be in form of username:secret"):
-        check_registry_secret(base64.b64encode(secret.encode()).decode())
+        read_registry_login(encoded(secret))
 
 
 @pytest.mark.parametrize("header", ["?", "a", "gIA="])
-def test_a_registry_secret_is_base64_of_text(header: str) -> None:
+def test_a_registry_login_is_base64_of_text(header: str) -> None:
     with pytest.raises(Refused, match="Must be in form of username:secret"):
-        check_registry_secret(header)
+        read_registry_login(header)
 
 
 def test_a_small_platform_offers_what_it_has() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from kaleden.local import Event, Platform, Settings
+from kaleden.local import Event, Platform, Refused, Settings
 from kaleden.local._manifest import Parameters
 from kaleden.local._model import DAY, GIB, HOUR
 from kaleden.local._render import cores, events_table, gigabytes, java_time
@@ -286,6 +286,30 @@ def test_a_registry_secret_is_checked(desk: Desk) -> None:
     assert 400 == desk.service.handle(call).status
 
 
+def test_a_private_image_needs_a_login_at_the_registry_which_is_kept(desk: Desk) -> None:
+    image = "images.canfar.net/private/lab:1"
+    refused = desk.call("POST", "/v1/session", name="n", image=image)
+    text = f"No authentication provided for unknown or private image {image}\n"
+    assert (400, text) == said(refused)
+    parameters = Parameters.of([("name", "n"), ("image", image)])
+    call = Call("POST", "/v1/session", parameters, "ada", NOW, registry_secret="YTpi")
+    assert 200 == desk.service.handle(call).status
+    assert {"ada": ("a", "b")} == desk.service.registry_logins
+    assert "YTpi" not in repr(call)
+    assert image not in {each["id"] for each in desk.json("/v1/image")}
+
+
+def test_a_user_may_have_a_limit_of_their_own(desk: Desk) -> None:
+    desk.service.platform.limits["ada"] = 1
+    desk.create(type="notebook")
+    refused = desk.call("POST", "/v1/session", name="n", image=IMAGE, type="notebook")
+    assert (400, "User ada has reached the maximum of 1 active sessions.\n") == said(refused)
+    assert 1 == desk.json("/v1/context")["maxInteractiveSessions"]
+    desk.user = "bob"
+    assert 5 == desk.json("/v1/context")["maxInteractiveSessions"]
+    desk.create(type="notebook")
+
+
 def test_desktop_apps_live_under_their_desktop(desk: Desk) -> None:
     id_ = desk.create(type="desktop")
     reply = desk.call("POST", f"/v1/session/{id_}/app", image="x/y:1", cores="2")
@@ -377,6 +401,21 @@ def test_without_a_login_everything_else_is_401_with_challenges() -> None:
     assert (401, "Unauthorized\n") == said(reply)
     schemes = [value.split()[0] for name, value in reply.headers if name == "www-authenticate"]
     assert ["Bearer", "ivoa_x509", "ivoa_cookie", "ivoa_bearer"] == schemes
+
+
+def test_newer_servers_answer_400_to_who_is_not_logged_in() -> None:
+    newer = Service(make_service().platform, "http://here:1", anonymous=400)
+    reply = Desk(newer, user=None).get("/v1/session")
+    assert (400, "cannot get group memberships for anonymous\n") == said(reply)
+    assert () == reply.headers
+
+
+def test_who_is_refused_gets_no_further_than_what_is_open() -> None:
+    service = make_service()
+    refused = Refused(403, "no")
+    for path, status in {"/v1/session": 403, "/availability": 200}.items():
+        call = Call("GET", path, Parameters(), None, NOW, refused=refused)
+        assert status == service.handle(call).status
 
 
 @pytest.mark.parametrize(

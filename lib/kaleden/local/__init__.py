@@ -9,6 +9,13 @@ real local processes. It is what to develop and test against before going to CAN
         async with kaleden.AsyncSession(url=platform.url, token=platform.token) as session:
             ...
 
+Logins can be tried as well: with ``LocalPlatform(tls=True)`` it serves https, and::
+
+    certificate = platform.issue_certificate()  # as `cadc-get-cert` makes them
+    context = platform.ssl_context()            # trusts the platform
+    platform.add_user("bob", max_interactive_sessions=1)
+    token = platform.token_for("bob", expires_in=60)
+
 ``python -m kaleden.local`` runs it by itself. It needs the extra ``local``, and Linux or macOS.
 
 What differs from CANFAR, on purpose:
@@ -20,8 +27,12 @@ What differs from CANFAR, on purpose:
 * GPUs are counted and not provided. Memory is limited by what a session's processes use in all;
   cores are book-keeping.
 * Sessions that find no room wait in one queue, strictly in their order.
-* There is one user and one bearer token; no certificates, no cookies, no groups.
-* A call without a login is 401, which some servers answer with 400.
+* Users are those that are added, and the one that is there from the start; there are no cookies,
+  and one group, of those who may use the platform.
+* A call without a login is 401; newer servers answer 400, which ``anonymous=400`` does.
+* Certificates are those of the platform's own authority. One that is expired or foreign fails the
+  TLS handshake, with an alert.
+* Any login at the registry is taken for the images below ``images.canfar.net/private/``.
 * A deleted session's processes have about a second to end, not half a minute.
 * ``/v0`` gives the same answers as ``/v1``.
 * The pages ``/`` and ``/logControl`` are missing.
@@ -31,7 +42,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec as _find_spec
 
-if not all(map(_find_spec, ("anycorn", "starlette"))):
+if not all(map(_find_spec, ("anycorn", "starlette", "trustme"))):
     raise ImportError("kaleden.local needs more packages: pip install 'kaleden[local]'")
 
 from kaleden._exports import publish as _publish

@@ -6,6 +6,7 @@ Ctrl-C and SIGTERM are the ways to end it: it ends every process it started, and
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import signal
 import sys
@@ -21,8 +22,16 @@ The bearer token is {token}
 
     export CANFAR_URL={url}/v1 CANFAR_TOKEN={token}
     curl -H "Authorization: Bearer {token}" {url}/v1/session
+"""
+_HOW_TO_TRUST_IT = """\
+The certificate of its authority is in {ca}
+A proxy certificate of {user}, for 30 days, is in {certificate}
 
-Ctrl-C ends it, and every session's processes."""
+    export SSL_CERT_FILE={ca} CANFAR_URL={url}/v1 CANFAR_CERTIFICATE={certificate}
+    curl --cacert {ca} --cert {certificate} {url}/v1/session
+"""
+_HOW_TO_END_IT = "Ctrl-C ends it, and every session's processes."
+_DAY = 86400.0
 
 
 def _capacity(text: str) -> float:
@@ -47,6 +56,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--port", type=_port, default=0, help="on 127.0.0.1 (default: a free one)")
     add("--token", help="the bearer token to accept (default: a random one)")
+    add("--tls", action="store_true", help="serve https, and take certificates too")
     add("--state", metavar="FILE", help="keep the sessions in this SQLite file")
     add(
         "--cores",
@@ -71,10 +81,22 @@ async def run(options: argparse.Namespace) -> None:
             ram=options.ram,
             user=options.user,
             max_interactive_sessions=options.max_interactive_sessions,
+            tls=options.tls,
         ) as platform:
-            print(_HOW_TO_USE.format(url=platform.url, token=platform.token), flush=True)  # noqa: T201 - its output
+            print(_how_to_use(platform, tls=options.tls), flush=True)  # noqa: T201 - its output
             async for _ in signals:
                 break
+
+
+def _how_to_use(platform: LocalPlatform, *, tls: bool) -> str:
+    parts = [_HOW_TO_USE.format(url=platform.url, token=platform.token)]
+    if tls:
+        # A failed handshake is the other end's affair, and no error of ours to print.
+        logging.getLogger("anyio.streams.tls").setLevel(logging.CRITICAL)
+        certificate = platform.issue_certificate(expires_in=30 * _DAY)
+        trust = {"ca": platform.ca_pem, "user": platform.user, "certificate": certificate}
+        parts.append(_HOW_TO_TRUST_IT.format(url=platform.url, **trust))
+    return "\n".join([*parts, _HOW_TO_END_IT])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         anyio.run(run, options, backend=options.backend)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         print(f"kaleden.local: {error}", file=sys.stderr)  # noqa: T201 - its output
         return 1
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator, Callable
 from email.message import Message as MailMessage
 from email.parser import BytesParser
@@ -21,8 +20,9 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kaleden.local._accounts import Accounts
 from kaleden.local._manifest import Parameters
-from kaleden.local._model import Session, Status
+from kaleden.local._model import Refused, Session, Status
 from kaleden.local._service import MAX_TARGET, Call, Reply, Service
 
 MAX_FORM = 2 * 1024**2
@@ -90,8 +90,7 @@ class _Endpoints:
     """What the application's routes lead to."""
 
     service: Service
-    user: str
-    token: str
+    accounts: Accounts
     clock: Callable[[], float]
     settle: Callable[[], None]
 
@@ -104,30 +103,35 @@ class _Endpoints:
         if form is None:
             return _page("HTTP Status 413: Request Entity Too Large", 413)
 
+        user, refused = self._identify(request)
         query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         reply = self.service.handle(
             Call(
                 method=request.method,
                 path=path.decode("latin-1").removeprefix("/skaha"),
                 parameters=Parameters.of([*query, *form]),
-                user=self._user(request),
+                user=user,
                 now=self.clock(),
                 registry_secret=request.headers.get("x-skaha-registry-auth"),
+                refused=refused,
             )
         )
         self.settle()
         return _response(reply)
 
-    def _user(self, request: Request) -> str | None:
-        """Who asks, by the bearer token."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        known = hmac.compare_digest(token.strip().encode(), self.token.encode())
-        return self.user if known and scheme.lower() == "bearer" else None
+    def _identify(self, request: Request) -> tuple[str | None, Refused | None]:
+        """Who asks, by token or certificate; or why we do not talk to them."""
+        tls = request.scope.get("extensions", {}).get("tls", {})
+        subject: str | None = tls.get("client_cert_name")
+        try:
+            return self.accounts.identify(request.headers.get("authorization"), subject), None
+        except Refused as refused:
+            return None, refused
 
     async def session_page(self, request: Request) -> Response:
         """Show an interactive session's page; who knows its id may see it."""
         self.service.platform.advance(self.clock())
-        session = self.service.platform.find(self.user, request.path_params["id"])
+        session = self.service.platform.anyones(request.path_params["id"])
         if session is None or session.status is not Status.RUNNING:
             return _page("HTTP Status 404: Not Found", 404)
         return _session_page(session)
@@ -209,9 +213,8 @@ async def _read(file: Path) -> AsyncIterator[bytes]:
 
 def make_app(
     service: Service,
+    accounts: Accounts,
     *,
-    user: str,
-    token: str,
     clock: Callable[[], float],
     settle: Callable[[], None] = lambda: None,
 ) -> Traffic:
@@ -219,12 +222,11 @@ def make_app(
 
     Args:
         service: the API.
-        user: who the bearer of the token is.
-        token: what opens the API.
+        accounts: who may use it.
         clock: gives seconds since the epoch.
         settle: called after each call of the API, to have the platform's orders carried out.
     """
-    endpoints = _Endpoints(service, user, token, clock, settle)
+    endpoints = _Endpoints(service, accounts, clock, settle)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     routes = [
         Route("/skaha/{path:path}", endpoints.api, methods=methods),

@@ -19,6 +19,8 @@ IMAGES = {
     "skaha/marimo:latest": (Kind.CONTRIBUTED,),
     "skaha/terminal:1.1.2": (Kind.DESKTOP_APP, Kind.HEADLESS),
 }
+# Images of this project are in no list, and take a login at the registry.
+_PRIVATE = f"{REGISTRIES[0]}/private/"
 _RAM_OPTIONS = (
     *(1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 26, 28, 30, 32, 36, 40, 44, 48, 56, 64, 80, 92),
     *(112, 128, 140, 170, 192),
@@ -38,6 +40,11 @@ def images(kind: Kind | None) -> list[dict[str, Any]]:
     ]
 
 
+def is_private(image: str) -> bool:
+    """Tell whether an image takes a login at the registry."""
+    return image.startswith(_PRIVATE)
+
+
 @frozen
 class Resources:
     """The choices a user has: cores, and GiB of memory, as far as the platform's capacity goes.
@@ -53,7 +60,6 @@ class Resources:
     max_default_cores: int
     default_ram: int
     max_default_ram: int
-    max_interactive_sessions: int
 
     @classmethod
     def of(cls, settings: Settings) -> Resources:
@@ -68,11 +74,10 @@ class Resources:
             max_default_cores=min(8, cores[-1]),
             default_ram=min(4, ram[-1]),
             max_default_ram=min(32, ram[-1]),
-            max_interactive_sessions=settings.max_interactive_sessions,
         )
 
-    def context(self) -> dict[str, Any]:
-        """Give the answer to ``GET /context``."""
+    def context(self, max_interactive_sessions: int) -> dict[str, Any]:
+        """Give the answer to ``GET /context``, for somebody who may have so many sessions."""
         return {
             "cores": {
                 "default": min(2, self.core_options[-1]),
@@ -87,5 +92,5 @@ class Resources:
                 "options": list(self.ram_options),
             },
             "gpus": {"options": list(self.gpu_options)},
-            "maxInteractiveSessions": self.max_interactive_sessions,
+            "maxInteractiveSessions": max_interactive_sessions,
         }

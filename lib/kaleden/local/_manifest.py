@@ -283,8 +283,8 @@ def read_app_spec(parameters: Parameters, offer: Resources) -> Spec:
     )
 
 
-def check_registry_secret(header: str) -> None:
-    """Check the header ``x-skaha-registry-auth``: base64 of a user, ":", and a secret without ":".
+def read_registry_login(header: str) -> tuple[str, str]:
+    """Read the header ``x-skaha-registry-auth``: base64 of a user, ":", and a secret without ":".
 
     Raises:
         Refused: it is anything else.
@@ -293,5 +293,7 @@ def check_registry_secret(header: str) -> None:
         text = base64.b64decode(header, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         text = ""
-    if text.count(":") != 1:
+    parts = java_split(text, ":")
+    if len(parts) != 2:
         raise invalid("Invalid input. Must be in form of username:secret")
+    return parts[0], parts[1]

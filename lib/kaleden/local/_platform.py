@@ -40,10 +40,13 @@ class Platform:
         settings: capacity and lifetimes.
         rng: where ids come from. An id opens an interactive session's page, so the default is the
             system's generator.
+        limits: interactive sessions that single users may have at a time, by their names; the
+            others may have what the settings say.
     """
 
     settings: Settings
     rng: random.Random = field(factory=random.SystemRandom)
+    limits: dict[str, int] = field(factory=dict[str, int])
     _sessions: dict[str, Session] = field(init=False, factory=dict[str, Session])
     _of_user: dict[str, dict[str, Session]] = field(
         init=False, factory=dict[str, dict[str, Session]]
@@ -69,6 +72,10 @@ class Platform:
         """Iterate over the user's sessions and desktop apps, oldest first."""
         return iter(self._of_user.get(user, {}).values())
 
+    def anyones(self, id_: str) -> Session | None:
+        """Look up a session, whosever it is."""
+        return self._sessions.get(id_)
+
     def everyones(self) -> Iterator[Session]:
         """Iterate over the sessions and desktop apps of all users, oldest first."""
         return iter(self._sessions.values())
@@ -82,9 +89,13 @@ class Platform:
         """The millicores and the bytes of memory that are given away now."""
         return self._millicores, self._ram
 
+    def limit(self, user: str) -> int:
+        """Tell how many interactive sessions the user may have at a time."""
+        return self.limits.get(user, self.settings.max_interactive_sessions)
+
     def check_limit(self, user: str) -> None:
         """Refuse if the user may not have one more interactive session."""
-        limit = self.settings.max_interactive_sessions
+        limit = self.limit(user)
         active = sum(
             session.spec.kind.interactive and session.status in (Status.PENDING, Status.RUNNING)
             for session in self.of_user(user)

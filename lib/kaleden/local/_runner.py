@@ -14,9 +14,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
@@ -108,6 +109,18 @@ class Files:
         """The sessions' PATH; ``python`` in it is the interpreter that runs this."""
         own = (str(Path(sys.executable).parent), str(self.root / "bin"))
         return os.pathsep.join((*own, os.environ.get("PATH", os.defpath)))
+
+
+@asynccontextmanager
+async def temporary_directory() -> AsyncGenerator[Path]:
+    """Give a directory for the time of the block."""
+    make = partial(tempfile.TemporaryDirectory, prefix="kaleden-", ignore_cleanup_errors=True)
+    directory = await to_thread.run_sync(make)
+    try:
+        yield Path(directory.name)
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(directory.cleanup)
 
 
 def default_command(spec: Spec) -> tuple[str, ...]:

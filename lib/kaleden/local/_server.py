@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
-import socket
-import tempfile
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 import anyio.abc
-from anycorn import Config, serve  # pyright: ignore[reportUnknownVariableType] - its WSGI half
+from anycorn import serve  # pyright: ignore[reportUnknownVariableType] - its WSGI half
 from anyio import AsyncContextManagerMixin, CancelScope, to_thread
 from attrs import frozen
 from starlette.types import ASGIApp
 
 from kaleden._tasks import open_task_group
+from kaleden.local._accounts import Accounts
 from kaleden.local._app import Traffic, make_app
+from kaleden.local._listener import HOST, hang_up, listen, make_config
 from kaleden.local._model import GIB, Settings, Status
 from kaleden.local._platform import Platform
 from kaleden.local._procfs import kill_marked
-from kaleden.local._runner import MARK, Files, Runner, find_namespace
+from kaleden.local._runner import (
+    MARK,
+    Files,
+    Runner,
+    find_namespace,
+    temporary_directory,
+)
 from kaleden.local._service import Service
 from kaleden.local._store import Store, freeze
 
-HOST = "127.0.0.1"
+if TYPE_CHECKING:
+    from kaleden.local._authority import Authority
+
 TICK = 0.25
 
 
@@ -73,15 +83,18 @@ class LocalPlatform(AsyncContextManagerMixin):
             with ``.files`` added to the name. Without it, all is forgotten and deleted at the end.
         clock: gives the time in seconds since the epoch. It moves sessions' deadlines and their
             being forgotten, and none of the server's own time-outs.
-        user: the name of the one user.
-        max_interactive_sessions: how many of them the user may have at a time.
+        user: the name of the user that the token is for; `add_user` adds others.
+        max_interactive_sessions: how many of them a user may have at a time.
         queue: where a session waits for room. True: in a queue, suspended, where it has no events
             (404). False: as a pod that cannot be scheduled, with an event that says why.
         grace: seconds that processes have between SIGTERM and SIGKILL.
         isolate: whether to use PID namespaces; None for: if the kernel allows it.
+        tls: whether to serve https, with a certificate of an authority of its own (`ca_pem`); who
+            has a certificate from `issue_certificate` needs no token then.
+        anonymous: the status of a call without a login: 401, or 400 as newer servers answer.
 
     Raises:
-        ValueError: less than a core or a GiB, or an empty token.
+        ValueError: less than a core or a GiB, an empty token, or a name that is none.
         OSError: on entering: the port is taken.
         RuntimeError: on entering: the state is not one, or in use; or there is no isolation.
     """
@@ -100,6 +113,8 @@ class LocalPlatform(AsyncContextManagerMixin):
         queue: bool = True,
         grace: float = 1.0,
         isolate: bool | None = None,
+        tls: bool = False,
+        anonymous: Literal[400, 401] = 401,
     ) -> None:
         cores = 16.0 * (os.cpu_count() or 1) if cores is None else cores
         ram = 4 * cores if ram is None else ram
@@ -119,6 +134,13 @@ class LocalPlatform(AsyncContextManagerMixin):
         self._state = None if state is None else Path(state).absolute()
         self._grace = grace
         self._isolate = isolate
+        self._tls = tls
+        self._anonymous: Literal[400, 401] = anonymous
+        self._accounts = Accounts(clock)
+        self._accounts.add(user)
+        self._accounts.accept(self.token, user)
+        self._service: Service | None = None
+        self._authority: Authority | None = None
         self._url: str | None = None
         self._app: Traffic | None = None
         self._runner: Runner | None = None
@@ -139,6 +161,101 @@ class LocalPlatform(AsyncContextManagerMixin):
         if self._app is None:
             raise RuntimeError("a LocalPlatform has an app once it is entered with `async with`")
         return self._app
+
+    def add_user(
+        self, name: str, *, authorized: bool = True, max_interactive_sessions: int | None = None
+    ) -> None:
+        """Add a user, or change one.
+
+        Args:
+            name: letters, digits, ``-`` and ``_``.
+            authorized: False for somebody who can log in, and is answered 403: not in the group
+                that may use the platform.
+            max_interactive_sessions: how many of them this user may have at a time; None for as
+                many as others.
+
+        Raises:
+            ValueError: the name is none.
+        """
+        self._accounts.add(name, authorized=authorized)
+        self._platform.limits.pop(name, None)
+        if max_interactive_sessions is not None:
+            self._platform.limits[name] = max_interactive_sessions
+
+    def token_for(self, user: str | None = None, *, expires_in: float = math.inf) -> str:
+        """Make one more bearer token.
+
+        Args:
+            user: whose it is; None for the platform's first user.
+            expires_in: seconds, by the platform's clock, until it is refused with 401.
+
+        Raises:
+            ValueError: there is no such user.
+        """
+        return self._accounts.issue(self.user if user is None else user, expires_in)
+
+    def revoke(self, token: str) -> None:
+        """Refuse a bearer token with 401 from now on.
+
+        Raises:
+            ValueError: it is none that the platform takes.
+        """
+        self._accounts.revoke(token)
+
+    def registry_login(self, user: str | None = None) -> tuple[str, str] | None:
+        """Tell the user and the secret that came with the last private image of this user."""
+        if self._service is None:
+            return None
+        return self._service.registry_logins.get(self.user if user is None else user)
+
+    @property
+    def ca_pem(self) -> Path:
+        """The certificate of the authority that clients must trust; there until the end."""
+        return self._trusted().ca_pem
+
+    def ssl_context(self, certificate: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
+        """Make an SSL context for a client, which trusts this platform and nobody else.
+
+        Args:
+            certificate: what the client shows: a file as of `issue_certificate`.
+        """
+        return self._trusted().client_context(None if certificate is None else Path(certificate))
+
+    def issue_certificate(
+        self,
+        user: str | None = None,
+        *,
+        expires_in: float = 3600.0,
+        starts_in: float = -300.0,
+        path: str | os.PathLike[str] | None = None,
+    ) -> Path:
+        """Make a proxy certificate, in a file as ``cadc-get-cert`` writes it.
+
+        Args:
+            user: whose it is; None for the platform's first user.
+            expires_in: seconds until it is not valid any more, by the system's clock; less than 0
+                makes an expired one.
+            starts_in: seconds until it is valid.
+            path: where to put it, with its key and readable by its owner only; what is there is
+                replaced at once. By default it is among the platform's own files, until the end.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: there is no such user.
+        """
+        user = self.user if user is None else user
+        self._accounts.check(user)
+        now = time.time()
+        begin = min(now + starts_in, now + expires_in - 1)
+        file = None if path is None else Path(path)
+        return self._trusted().issue(user, file, begin, now + expires_in)
+
+    def _trusted(self) -> Authority:
+        if self._authority is None:
+            raise RuntimeError("only a LocalPlatform(tls=True) that is entered has certificates")
+        return self._authority
 
     def statistics(self) -> Statistics:
         """Tell what the platform has seen and has now."""
@@ -163,6 +280,7 @@ class LocalPlatform(AsyncContextManagerMixin):
             raise RuntimeError("a LocalPlatform is entered once: make another")
         port: int | None = None
         async with (
+            self._certified(),
             self._files() as files,
             self._memory() as (mark, store),
             open_task_group() as group,
@@ -174,7 +292,7 @@ class LocalPlatform(AsyncContextManagerMixin):
                 self._platform.close()
                 group.cancel_scope.cancel()
                 if port is not None:
-                    _hang_up(port)
+                    hang_up(port)
 
     async def _open(
         self, group: anyio.abc.TaskGroup, files: Files, mark: str, store: Store | None
@@ -191,15 +309,17 @@ class LocalPlatform(AsyncContextManagerMixin):
             grace=self._grace,
             namespace=namespace,
         )
-        with _listen(self._port) as listener:
+        tls = None
+        if self._authority is not None:
+            tls = self._authority.server_pem, self._authority.server_context()
+        with listen(self._port) as listener:
             port: int = listener.getsockname()[1]
-            origin = f"http://{HOST}:{port}"
-            service = Service(self._platform, origin, files.log)
-            self._app = make_app(
-                service, user=self.user, token=self.token, clock=self._clock, settle=runner.settle
-            )
-            config = _config(listener.detach())
+            origin = f"{'https' if self._tls else 'http'}://{HOST}:{port}"
+            service = Service(self._platform, origin, files.log, self._anonymous)
+            self._app = make_app(service, self._accounts, clock=self._clock, settle=runner.settle)
+            config = make_config(listener.detach(), tls)
         await group.start(partial(serve, shutdown_trigger=anyio.sleep_forever), self._app, config)
+        self._service = service
         self._url = service.base
         group.start_soon(self._tick, runner, store)
         return port
@@ -230,15 +350,25 @@ class LocalPlatform(AsyncContextManagerMixin):
             yield files
             return
 
-        make = partial(tempfile.TemporaryDirectory, prefix="kaleden-", ignore_cleanup_errors=True)
-        directory = await to_thread.run_sync(make)
-        try:
-            files = Files(Path(directory.name))
+        async with temporary_directory() as directory:
+            files = Files(directory)
             await to_thread.run_sync(files.prepare)
             yield files
-        finally:
-            with CancelScope(shield=True):
-                await to_thread.run_sync(directory.cleanup)
+
+    @asynccontextmanager
+    async def _certified(self) -> AsyncGenerator[None]:
+        """Have an authority for the time of the block, if there is to be one."""
+        if not self._tls:
+            yield
+            return
+
+        # Half of the time that it takes to import the package, and rarely needed.
+        from kaleden.local._authority import Authority  # noqa: PLC0415
+
+        async with temporary_directory() as directory:
+            hosts = (HOST, "localhost")
+            self._authority = await to_thread.run_sync(Authority, directory, hosts)
+            yield
 
     @asynccontextmanager
     async def _memory(self) -> AsyncGenerator[tuple[str, Store | None]]:
@@ -267,45 +397,3 @@ def _choose_namespace(isolate: bool | None) -> tuple[str, ...]:
     if isolate and not namespace:
         raise RuntimeError("this system gives no PID namespaces: leave `isolate` out, or say False")
     return namespace
-
-
-def _listen(port: int) -> socket.socket:
-    """Take a port on the loopback interface; the server begins to listen on it."""
-    listener = socket.socket()
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _hang_up(port: int) -> None:
-    """Shut down all connections to this port of ours.
-
-    The server finishes a send that it has begun, come what may, and so would wait for ever for a
-    client that has stopped to read. It has no list of its connections; the system has.
-    """
-    for name in os.listdir("/dev/fd"):
-        # What is no socket, not connected, or closed meanwhile, is none of them.
-        with suppress(OSError):
-            connection = socket.socket(fileno=int(name))
-            try:
-                connection.getpeername()
-                if connection.getsockname() == (HOST, port):
-                    connection.shutdown(socket.SHUT_RDWR)
-            finally:
-                connection.detach()
-
-
-def _config(descriptor: int) -> Config:
-    config = Config()
-    config.bind = [f"fd://{descriptor}"]
-    config.backlog = 1024
-    config.errorlog = None
-    config.h11_max_incomplete_size = 65536
-    config.include_server_header = False
-    config.keep_alive_max_requests = 10**9
-    config.keep_alive_timeout = 60
-    return config

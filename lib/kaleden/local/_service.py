@@ -10,18 +10,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from kaleden.local import _render as render
-from kaleden.local._catalogue import REGISTRIES, Resources, images
+from kaleden.local._catalogue import REGISTRIES, Resources, images, is_private
 from kaleden.local._manifest import (
     NotCreated,
     Parameters,
-    check_registry_secret,
     read_app_spec,
+    read_registry_login,
     read_spec,
 )
 from kaleden.local._model import Kind, Refused, Session, invalid
@@ -47,6 +47,7 @@ class Call:
         user: who asks; None if nobody is logged in.
         now: seconds since the epoch.
         registry_secret: the header ``x-skaha-registry-auth``.
+        refused: why who asks is not let in, if so.
     """
 
     method: str
@@ -54,7 +55,8 @@ class Call:
     parameters: Parameters
     user: str | None
     now: float
-    registry_secret: str | None = None
+    registry_secret: str | None = field(default=None, repr=False)
+    refused: Refused | None = None
 
 
 @frozen
@@ -93,11 +95,18 @@ class Service:
         platform: whose sessions these are.
         origin: where pages of sessions are, as "http://127.0.0.1:8080".
         log_file: finds the log of a session, by its id.
+        anonymous: the status of a call without a login: 401, or 400 as newer servers answer.
+        registry_logins: user and secret at the registry, by the names of our users: what came with
+            the last private image that each of them launched.
     """
 
     platform: Platform
     origin: str
     log_file: Callable[[str], Path | None] = _no_log
+    anonymous: Literal[400, 401] = 401
+    registry_logins: dict[str, tuple[str, str]] = field(
+        factory=dict[str, tuple[str, str]], repr=False
+    )
 
     @cached_property
     def offer(self) -> Resources:
@@ -141,12 +150,20 @@ class Service:
         if answer is None:
             allow = (("allow", ", ".join(methods)),)
             return Reply(405, f"unsupported: HTTP {call.method}\n".encode(), _TEXT, allow)
-        if call.user is None and pattern not in _OPEN:
-            raise Refused(401, "Unauthorized")
+        if pattern not in _OPEN:
+            self._check_login(call)
 
         reply = answer(_Exchange(self, call, call.user or "", names))
         identity = () if call.user is None else (("x-vo-authenticated", call.user),)
         return evolve(reply, headers=(*reply.headers, *identity))
+
+    def _check_login(self, call: Call) -> None:
+        if call.refused is not None:
+            raise call.refused
+        if call.user is None and self.anonymous == 400:
+            raise invalid("cannot get group memberships for anonymous")
+        if call.user is None:
+            raise Refused(401, "Unauthorized")
 
 
 def _match(path: str) -> tuple[tuple[str, ...], list[str]]:
@@ -232,8 +249,8 @@ class _Exchange:
         return _json(render.statistics(self.platform.reserved, gpus, self.platform.settings))
 
     def create(self) -> Reply:
-        if self.call.registry_secret is not None:
-            check_registry_secret(self.call.registry_secret)
+        login = self.call.registry_secret
+        registry_login = None if login is None else read_registry_login(login)
         try:
             spec = read_spec(
                 self.call.parameters,
@@ -244,7 +261,15 @@ class _Exchange:
             kind = self.parameter("type") or Kind.HEADLESS
             text = render.job_not_found(self.user, kind, self.platform.new_id())
             raise Refused(500, text) from None
+        if is_private(spec.image):
+            self.log_in_at_registry(spec.image, registry_login)
         return _text(f"{self.platform.create(self.user, spec, self.call.now).id}\n")
+
+    def log_in_at_registry(self, image: str, login: tuple[str, str] | None) -> None:
+        """Keep the login for the image to be fetched with; the server does not try it either."""
+        if login is None:
+            raise invalid(f"No authentication provided for unknown or private image {image}")
+        self.service.registry_logins[self.user] = login
 
     def refuse_delete_all(self) -> Reply:
         raise invalid("Cannot kill all sessions.")
@@ -323,7 +348,7 @@ class _Exchange:
             raise invalid(f"unknown type: {wanted}") from None
 
     def context(self) -> Reply:
-        return _json(self.service.offer.context())
+        return _json(self.service.offer.context(self.platform.limit(self.user)))
 
     def repository(self) -> Reply:
         return _json(list(REGISTRIES))
