@@ -17,18 +17,20 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar, cast, final
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast, final
 
 import anyio
 from anyio.lowlevel import checkpoint, current_token
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import evolve, frozen
 
+from kaleden._courier import Courier, LoneCourier, Watchdog, WatchedCourier
 from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEventLoop
 from kaleden._gate import Gate
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._http import Transport, TransportError
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
+from kaleden._sinks import Collected, Handed, Sink
 from kaleden._source import Keys, as_target, open_source
 from kaleden._tasks import open_task_group
 from kaleden._wire import Request, Response, UnreadableReply, classify, shown
@@ -38,8 +40,7 @@ T = TypeVar("T")
 _CLOSE_TIMEOUT: Final = 5.0
 """Seconds for what is given up to end, connections included."""
 
-Perform: TypeAlias = Callable[[Any], Awaitable[Outcome[T]]]
-
+Perform: TypeAlias = Callable[[Any, Courier], Awaitable[Outcome[T]]]
 
 _SIZED: Final = (list, tuple, set, frozenset, dict, range)
 
@@ -62,66 +63,6 @@ class Operation(Generic[T]):
     parse: Callable[[Response], T]
     timeout: float
     about: Callable[[T], str] | None = None
-
-
-class Sink(Protocol[T]):
-    """Where a worker's outcomes go."""
-
-    def claim(self, key: str) -> bool:
-        """Tell whether *key* is to be asked for; a second claim of it may be refused."""
-        ...
-
-    async def deliver(self, outcome: Outcome[T]) -> None:
-        """Take one outcome; may wait until there is room for it."""
-        ...
-
-
-@final
-class Collected(Generic[T]):
-    """A sink that keeps everything, one outcome per distinct key, in the order of the claims.
-
-    Attributes:
-        known: the outcome of each key that was claimed; None while it is on its way.
-    """
-
-    def __init__(self) -> None:
-        self.known: dict[str, Outcome[T] | None] = {}
-
-    def claim(self, key: str) -> bool:
-        """Take *key* the first time it comes."""
-        if key in self.known:
-            return False
-
-        self.known[key] = None
-        return True
-
-    async def deliver(self, outcome: Outcome[T]) -> None:
-        """Keep *outcome*."""
-        self.known[outcome.key] = outcome
-
-    @property
-    def done(self) -> list[Outcome[T]]:
-        """The outcomes that are known by now."""
-        return [outcome for outcome in self.known.values() if outcome is not None]
-
-    @property
-    def pending(self) -> list[str]:
-        """The keys that were claimed and have no outcome yet."""
-        return [key for key, outcome in self.known.items() if outcome is None]
-
-
-@final
-class _Handed(Generic[T]):
-    """A sink that hands each outcome to the consumer of a stream and keeps nothing."""
-
-    def __init__(self, deliver: Deliver[Outcome[T]]) -> None:
-        self._deliver = deliver
-
-    def claim(self, key: str) -> bool:  # noqa: ARG002  # to know what came would take memory per key
-        return True
-
-    async def deliver(self, outcome: Outcome[T]) -> None:
-        await self._deliver(outcome)
 
 
 @final
@@ -161,7 +102,7 @@ class Engine:
         self.transport = transport
         self._loop = current_token()
         self._closed = False
-        self._attempts: set[anyio.CancelScope] = set()
+        self._on_their_way: set[Courier] = set()
         self._calm = anyio.Event()
 
     async def aclose(self) -> None:
@@ -170,10 +111,10 @@ class Engine:
         What is given up becomes a failure of its call, which some other task may wait for.
         """
         self._closed = True
-        for attempt in self._attempts:
-            attempt.cancel()
+        for courier in self._on_their_way:
+            courier.call_back()
         with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
-            while self._attempts:
+            while self._on_their_way:
                 await self._calm.wait()
 
     def check(self) -> None:
@@ -213,8 +154,6 @@ class Engine:
         Args:
             operation: what to do with each key.
             keys: the keys; one that comes twice is asked for once.
-            into: where to gather, for a caller who needs what is known also when this does not
-                return.
 
         Returns:
             One outcome per distinct key, in the order in which the keys came.
@@ -238,7 +177,7 @@ class Engine:
         await checkpoint()
 
         async def produce(deliver: Deliver[Outcome[T]]) -> None:
-            await self.fan_out(partial(self.attempt, operation), keys, _Handed(deliver))
+            await self.fan_out(partial(self.attempt, operation), keys, Handed(deliver))
 
         async with open_handoff(produce) as receive:
             yield OutcomeStream(receive)
@@ -259,8 +198,15 @@ class Engine:
             workers: how many work at once, at most; None leaves it to the gate.
         """
         async with open_source(keys) as source, open_task_group() as group:
-            for _ in range(self._workers(keys, workers)):
-                group.start_soon(self._work, perform, source, sink)
+            count = self._workers(keys, workers)
+            if count == 1:
+                group.start_soon(self._work, perform, source, sink, LoneCourier())
+                return
+
+            watchdog = Watchdog()
+            for _ in range(count):
+                group.start_soon(self._work_watched, perform, source, sink, watchdog.hire())
+            await watchdog.watch()
 
     def _workers(self, keys: Keys, most: int | None) -> int:
         limit = self.gate.limit
@@ -268,52 +214,94 @@ class Engine:
         length = len(cast("Sized", keys)) if isinstance(keys, _SIZED) else limit
         return min(limit, most or limit, length)
 
-    async def _work(self, perform: Perform[T], source: AsyncIterator[Any], sink: Sink[T]) -> None:
+    async def _work_watched(
+        self,
+        perform: Perform[T],
+        source: AsyncIterator[Any],
+        sink: Sink[T],
+        courier: WatchedCourier,
+    ) -> None:
+        with courier:
+            await self._work(perform, source, sink, courier)
+
+    async def _work(
+        self, perform: Perform[T], source: AsyncIterator[Any], sink: Sink[T], courier: Courier
+    ) -> None:
         async for item in source:
             target = as_target(item)
             if sink.claim(_key(target)):
-                await sink.deliver(await perform(target))
+                await sink.deliver(await perform(target, courier))
             else:
                 # Without this a million repeated ids would hold the event loop until the last.
                 await checkpoint()
 
-    async def attempt(self, operation: Operation[T], target: Any) -> Outcome[T]:
-        """Wait for a turn, send one request, and say what became of it; never raises an error."""
-        started = anyio.current_time()
-        async with self.gate:
-            outcome = await self.exchange(operation, target)
+    async def attempt(
+        self, operation: Operation[T], target: Any, courier: Courier | None = None
+    ) -> Outcome[T]:
+        """Wait for a turn, send one request, and say what became of it; never raises an error.
 
-        return evolve(outcome, elapsed=anyio.current_time() - started)
+        Args:
+            operation: what to do.
+            target: with which session.
+            courier: carries the request; by default one for this request only.
+        """
+        courier = courier or LoneCourier()
+        started = now = anyio.current_time()
+        if not self.gate.take_nowait(courier):
+            await self.gate.take(courier)
+            now = anyio.current_time()
+        try:
+            return await self._exchange(operation, target, courier, started, now)
+        finally:
+            self.gate.give_back(courier)
 
     async def exchange(self, operation: Operation[T], target: Any) -> Outcome[T]:
         """Send one request, for a caller who has a place at the gate; never raises an error."""
+        now = anyio.current_time()
+        return await self._exchange(operation, target, LoneCourier(), now, now)
+
+    async def _exchange(
+        self,
+        operation: Operation[T],
+        target: Any,
+        courier: Courier,
+        started: float,
+        now: float,
+    ) -> Outcome[T]:
         key = _key(target)
         try:
             request = operation.build(target)
-            return _judge(key, operation, await self._send(request, operation.timeout))
+            response = await self._send(request, operation.timeout, courier, now)
+            return _judge(key, operation, response, anyio.current_time() - started)
         except InvalidRequest as error:
             # Without this a million bad ids would hold the event loop until the last.
             await checkpoint()
-            return Failure(key, FailureKind.INVALID, str(error), attempts=0)
+            failure = Failure(key, FailureKind.INVALID, str(error), attempts=0)
         except TransportError as error:
-            return Failure(key, error.kind, error.message, sent=error.sent)
+            failure = Failure(key, error.kind, error.message, sent=error.sent)
         except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
             message = f"please report this: {type(error).__name__}: {error}"
-            return Failure(key, FailureKind.INTERNAL, message, sent=True)
+            failure = Failure(key, FailureKind.INTERNAL, message, sent=True)
 
-    async def _send(self, request: Request, seconds: float) -> Response:
+        return evolve(failure, elapsed=anyio.current_time() - started)
+
+    async def _send(
+        self, request: Request, seconds: float, courier: Courier, now: float
+    ) -> Response:
         if self._closed:
             message = "the session was closed before this was sent"
             raise TransportError(FailureKind.CONNECT_FAILED, message, sent=False)
 
-        with anyio.move_on_after(seconds) as attempt:
-            self._attempts.add(attempt)
-            try:
-                return await self.transport.send(request)
-            finally:
-                self._attempts.discard(attempt)
-                if self._closed and not self._attempts:
-                    self._calm.set()
+        self._on_their_way.add(courier)
+        try:
+            response = await courier.carry(self.transport.send, request, now + seconds)
+        finally:
+            self._on_their_way.discard(courier)
+            if self._closed and not self._on_their_way:
+                self._calm.set()
+
+        if response is not None:
+            return response
 
         if self._closed:
             message = "the session was closed while this was on its way"
@@ -324,23 +312,31 @@ class Engine:
         )
 
 
-def _judge(key: str, operation: Operation[T], response: Response) -> Outcome[T]:
+def _judge(key: str, operation: Operation[T], response: Response, elapsed: float) -> Outcome[T]:
     """Read a reply: what the server refuses, and what cannot be read, are failures."""
     refusal = classify(response)
     if refusal is not None:
-        kind, message, retry_after = refusal.kind, refusal.message, refusal.retry_after
-        return Failure(key, kind, message, response.status, retry_after, sent=True)
+        return Failure(
+            key,
+            refusal.kind,
+            refusal.message,
+            refusal.status,
+            refusal.retry_after,
+            sent=True,
+            elapsed=elapsed,
+        )
 
     try:
         value = operation.parse(response)
     except UnreadableReply as error:
-        return Failure(key, FailureKind.PROTOCOL, str(error), response.status, sent=True)
+        problem = str(error)
+    else:
+        if operation.about is None or operation.about(value) == key:
+            return Success(key, value, elapsed=elapsed)
 
-    if operation.about is not None and operation.about(value) != key:
-        message = f"the reply is about session {operation.about(value)!r}"
-        return Failure(key, FailureKind.PROTOCOL, message, response.status, sent=True)
+        problem = f"the reply is about session {operation.about(value)!r}"
 
-    return Success(key, value)
+    return Failure(key, FailureKind.PROTOCOL, problem, response.status, sent=True, elapsed=elapsed)
 
 
 def _key(target: Any) -> str:

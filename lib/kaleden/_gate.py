@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import final
 
 import anyio
@@ -27,7 +26,7 @@ class GateStatistics:
 
 @final
 class Gate:
-    """Admits at most *limit* requests at a time: ``async with gate: ...``.
+    """Admits at most *limit* requests at a time.
 
     One gate serves a whole client, whatever the number of operations on it. It covers one HTTP
     attempt and nothing else: a task that holds it never waits for a consumer or for another turn at
@@ -47,21 +46,17 @@ class Gate:
         """Requests that may be in flight at once."""
         return int(self._limiter.total_tokens)
 
-    async def __aenter__(self) -> None:
-        # A free place needs no trip through the scheduler, and the request that follows is a
-        # checkpoint.
-        try:
-            self._limiter.acquire_nowait()
-        except anyio.WouldBlock:
-            await self._limiter.acquire()
+    def take_nowait(self, holder: object) -> bool:
+        """Take a place for *holder* if one is free and nobody waits for it; tell whether it was.
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._limiter.release()
+        That needs no trip through the scheduler: the request that follows is a checkpoint.
+        """
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(holder)
+        except anyio.WouldBlock:
+            return False
+
+        return True
 
     async def take(self, holder: object) -> None:
         """Wait for a place that *holder* keeps until it is given back, by whichever task.

@@ -22,12 +22,14 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from kaleden import _operations
-from kaleden._engine import Collected, Engine
+from kaleden._courier import Courier
+from kaleden._engine import Engine
 from kaleden._errors import FailureKind, RequestError
 from kaleden._gate import Gate
 from kaleden._lister import Lister
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
+from kaleden._sinks import Collected
 from kaleden._ticket import Ticket
 from kaleden._wire import SessionInfo
 
@@ -95,7 +97,7 @@ class Launcher:
         known = {ticket.key: ticket for ticket in tickets}
         into = Collected[str]()
 
-        async def perform(key: str) -> Outcome[str]:
+        async def perform(key: str, _: Courier) -> Outcome[str]:
             return await self._perform(known[key], account, before)
 
         await self._engine.fan_out(perform, known, into, self._limits.create_concurrency)

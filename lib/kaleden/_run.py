@@ -10,11 +10,12 @@ import anyio
 from attrs import evolve, frozen
 
 from kaleden import _operations
-from kaleden._engine import Collected
+from kaleden._courier import Courier
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._outcomes import Failure, Finished, Outcome, Outcomes, Success
 from kaleden._rooms import Rooms
 from kaleden._scope import Scope
+from kaleden._sinks import Collected
 from kaleden._tasks import open_task_group
 from kaleden._watch import Progress
 from kaleden._wire import TERMINAL, SessionInfo, SessionSpec, Status
@@ -134,15 +135,15 @@ class _Batch:
             )
             scope.cancel()
 
-    async def _finish(self, session: str) -> Outcome[Finished]:
+    async def _finish(self, session: str, courier: Courier) -> Outcome[Finished]:
         ended = self._ended[session]
         if isinstance(ended, Failure):
             return ended
 
         elapsed = anyio.current_time() - self._started
         engine, limits = self._rooms.engine, self._rooms.limits
-        log = await engine.attempt(_operations.logs(limits), session)
-        events = await engine.attempt(_operations.events(limits), session)
+        log = await engine.attempt(_operations.logs(limits), session, courier)
+        events = await engine.attempt(_operations.events(limits), session, courier)
         if isinstance(log, Failure):
             status = ended.value.status
             message = f"the session is {status}, and its log could not be read: {log.message}"

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from attrs import evolve, frozen
 
 from kaleden import _operations
-from kaleden._engine import Collected, Engine, OutcomeStream
+from kaleden._engine import Engine, OutcomeStream
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._lister import Snapshot
@@ -22,6 +22,7 @@ from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._pace import Pace
 from kaleden._policy import Limits
 from kaleden._poller import Lists, Poller, Sight
+from kaleden._sinks import Collected
 from kaleden._source import Keys
 from kaleden._tasks import open_task_group
 from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status, shown
