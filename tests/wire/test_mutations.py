@@ -73,7 +73,7 @@ def test_a_damaged_field_costs_no_other_field(payload: dict[str, Any]) -> None:
 
 
 def test_every_field_of_a_session_is_covered_here() -> None:
-    assert {*KEYS, "raw"} == {field.name for field in attrs.fields(SessionInfo)}
+    assert {*KEYS, "raw"} == {field.alias for field in attrs.fields(SessionInfo)}
 
 
 @given(st.lists(damaged_sessions | json_values, max_size=6))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import pickle
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 
 from kaleden import _wire
@@ -114,6 +117,46 @@ def test_a_session_keeps_what_came_and_shows_its_secret_to_nobody() -> None:
     assert NOTEBOOK | {"new": [1]} == info.raw
     assert NOTEBOOK["connectURL"] == info.connect_url
     assert "token=" not in repr(info)
+
+
+@pytest.mark.parametrize("before", ["", "\ufeff", " \r\n\t", "\ufeff\n"])
+@pytest.mark.parametrize("after", ["", "\n", " \r\n\t"])
+def test_space_around_a_reply_means_nothing(before: str, after: str) -> None:
+    info = _wire.parse_info(reply(f"{before}{json.dumps(RUNNING)}{after}"))
+
+    assert _wire.parse_info(json_reply(RUNNING)) == info
+    assert RUNNING == info.raw
+
+
+@pytest.mark.parametrize("after", ["{}", "x", "\0", "\u00a0", "]"])
+def test_anything_else_after_a_reply_makes_it_unreadable(after: str) -> None:
+    with pytest.raises(UnreadableReply):
+        _wire.parse_info(reply(f"{json.dumps(RUNNING)}{after}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("18446744073709551616", 2**64),
+        ("1e999", math.inf),
+        ("-Infinity", -math.inf),
+        ('"\\ud800"', "\ud800"),
+        ("1.0000000000000000000000001", 1.0),
+    ],
+)
+def test_odd_values_come_through_as_python_reads_them(text: str, value: Any) -> None:
+    info = _wire.parse_info(reply(f'{{"id": "abc", "odd": 0, "odd": {text}}}'))
+
+    assert {"id": "abc", "odd": value} == info.raw
+
+
+def test_nobody_can_change_what_came() -> None:
+    info = _wire.parse_info(json_reply(RUNNING))
+    info.raw.clear()
+
+    assert RUNNING == info.raw
+    assert RUNNING == pickle.loads(pickle.dumps(info)).raw
+    assert {"id": "b"} == attrs.evolve(info, raw={"id": "b"}).raw
 
 
 def test_sessions_differ_by_what_is_read_and_not_by_what_came() -> None:

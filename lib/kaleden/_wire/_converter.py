@@ -7,6 +7,7 @@ For what is kept: saved results, ledgers, caches. What the server sends is anoth
 from __future__ import annotations
 
 from attrs import resolve_types
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.preconf.json import JsonConverter, make_converter
 
 from kaleden._wire._enums import OpenEnum
@@ -59,7 +60,16 @@ def new_converter() -> JsonConverter:
     made = make_converter(detailed_validation=False)
     # Plain strings, not members that are strings: some writers of data look at the exact type.
     made.register_unstructure_hook(OpenEnum, lambda member: member.value)
+    _register_session_info(made)
     return made
+
+
+def _register_session_info(made: JsonConverter) -> None:
+    """Save `SessionInfo.raw` as the object that it shows, in whichever way that is kept."""
+    raw = override(rename="raw", struct_hook=lambda value, _: dict(value))
+    made.register_structure_hook(SessionInfo, make_dict_structure_fn(SessionInfo, made, _raw=raw))
+    plain = make_dict_unstructure_fn(SessionInfo, made, _raw=override(omit=True))
+    made.register_unstructure_hook(SessionInfo, lambda info: {**plain(info), "raw": info.raw})
 
 
 converter = new_converter()

@@ -23,9 +23,17 @@ from kaleden._wire._models import (
 )
 from kaleden._wire._units import cores, count, flag, gibibytes, optional_text, size, text, time
 
+_KINDS = {member.value: member for member in Kind}
+_STATUSES = {member.value: member for member in Status}
 
-def session_info(raw: JsonObject) -> SessionInfo:
-    """Read one session, as lists and single replies have it."""
+
+def session_info(raw: JsonObject, body: bytes | None = None) -> SessionInfo:
+    """Read one session, as lists and single replies have it.
+
+    Args:
+        raw: the object.
+        body: the same as it came; kept in its place, if given.
+    """
     get = raw.get
     return SessionInfo(
         id=text(get("id")),
@@ -47,7 +55,7 @@ def session_info(raw: JsonObject) -> SessionInfo:
         gid=count(get("runAsGID")),
         groups=_counts(get("supplementalGroups")),
         app_id=optional_text(get("appid")),
-        raw=raw,
+        raw=raw if body is None else body,
     )
 
 
@@ -138,13 +146,15 @@ def _first(raw: JsonObject, *keys: str) -> Any:
 
 
 def _counts(value: Any) -> tuple[int, ...]:
-    numbers = (count(element) for element in as_array(value))
-    return tuple(each for each in numbers if each is not None)
+    numbers = [count(element) for element in as_array(value)]
+    return tuple([each for each in numbers if each is not None])
 
 
 def _kind(value: Any) -> Kind:
-    return Kind(text(value) or Kind.UNKNOWN)
+    word = text(value)
+    return _KINDS.get(word) or Kind(word or Kind.UNKNOWN)
 
 
 def _status(value: Any) -> Status:
-    return Status(text(value) or Status.UNKNOWN)
+    word = text(value)
+    return _STATUSES.get(word) or Status(word or Status.UNKNOWN)

@@ -7,7 +7,7 @@ and never a query string: the server takes more of them so, and its logs do not 
 from __future__ import annotations
 
 import base64
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from attrs import field, frozen
 
@@ -82,7 +82,7 @@ def build_list(
 
 def build_info(session_id: str) -> Request:
     """Ask for one session."""
-    return _get(_session(session_id))
+    return Request("GET", _session(session_id))
 
 
 def build_logs(session_id: str) -> Request:
@@ -212,11 +212,11 @@ def registry_header(username: str, secret: str) -> tuple[str, str]:
 
 
 def _session(session_id: str) -> str:
-    return f"session/{quote(check_id(session_id), safe='')}"
+    return f"session/{check_id(session_id)}"
 
 
 def _app(session_id: str, app_id: str) -> str:
-    return f"{_session(session_id)}/app/{quote(check_id(app_id, 'app id'), safe='')}"
+    return f"{_session(session_id)}/app/{check_id(app_id, 'app id')}"
 
 
 def _create_pairs(launch: Launch) -> Pairs:

@@ -5,7 +5,6 @@ A parser returns a model or raises `UnreadableReply`, whatever bytes it is given
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from attrs import field, frozen
 
 from kaleden._errors import InvalidRequest
 from kaleden._wire import _readers, _xml
-from kaleden._wire._json import JsonArray, JsonObject, is_array, is_object
+from kaleden._wire._json import JsonArray, JsonObject, is_array, is_object, parse_json
 from kaleden._wire._models import (
     Availability,
     Capability,
@@ -69,7 +68,7 @@ def parse_info(response: Response) -> SessionInfo:
     Raises:
         UnreadableReply: the reply is not a JSON object.
     """
-    return _readers.session_info(_json_object(response, "a session"))
+    return _readers.session_info(_json_object(response, "a session"), response.body)
 
 
 def parse_list(response: Response) -> Listing:
@@ -189,7 +188,7 @@ def parse_capabilities(response: Response) -> tuple[Capability, ...]:
 
 def _json(response: Response, due: str) -> Any:
     try:
-        return json.loads(decoded(response.body))
+        return parse_json(response.body)
     except (ValueError, RecursionError):
         raise _unreadable(response, due) from None
 

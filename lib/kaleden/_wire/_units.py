@@ -21,6 +21,7 @@ _BYTES = {"": 1e9, "B": 1.0, "k": 1e3} | {
     for power, letter in enumerate("KMGTPE", 1)
     for suffix, base in {"": 1000, "B": 1000, "i": 1024, "iB": 1024}.items()
 }
+_EXACT = 2**53  # below, a float holds every whole number
 _GIBIBYTES = {"": float(2**30)}
 _PIECES = {"": 1.0}
 _CORES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -45,6 +46,8 @@ def flag(value: Any) -> bool | None:
 
 def count(value: Any) -> int | None:
     """Return a whole number that came as itself or as digits, such as a GPU count or a uid."""
+    if type(value) is int and 0 <= value < _EXACT:
+        return value
     amount = _quantity(value, _PIECES)
     return int(amount) if amount is not None and amount.is_integer() else None
 
