@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_client",),
     ("_queries",),
     ("_session",),
+    ("_sync",),
     ("__init__",),
     ("local",),
     ("testing",),
@@ -138,6 +139,7 @@ def test_libraries_stay_in_their_rooms(module: Path) -> None:
     for name in imports(module):
         library = name.split(".")[0]
         assert room(module) in CONFINED.get(library, {room(module)}), f"{name} in {module.name}"
+        assert not name.startswith("anyio.from_thread") or room(module) == "_sync"
         assert library != "anyio" or room(module) not in PURE, f"{module.name} is to be pure"
 
 

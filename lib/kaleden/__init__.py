@@ -7,6 +7,7 @@ from kaleden._client import SessionStatistics
 from kaleden._engine import OutcomeStream
 from kaleden._errors import (
     BadRequest,
+    CallTimedOut,
     ConfigurationError,
     ConnectFailed,
     ConnectionLost,
@@ -26,6 +27,7 @@ from kaleden._errors import (
     ScopeError,
     ServerError,
     SessionFailed,
+    SessionForked,
     SessionNotOpen,
     TimedOut,
     Unavailable,
@@ -33,6 +35,7 @@ from kaleden._errors import (
     Vanished,
     WrongEventLoop,
     WrongState,
+    WrongThread,
 )
 from kaleden._exports import publish as _publish
 from kaleden._follow import LogItem, LogLine, LogReset, LogStream
@@ -43,6 +46,7 @@ from kaleden._outcomes import BatchError, Failure, Finished, Outcome, Outcomes, 
 from kaleden._scope import Scope, ScopeStatistics
 from kaleden._session import AsyncSession
 from kaleden._stream import Streams
+from kaleden._sync import Session, SyncLogStream, SyncOutcomeStream, SyncScope, SyncStreams
 from kaleden._wire import (
     TERMINAL,
     Availability,
@@ -62,6 +66,7 @@ __all__ = (
     "Availability",
     "BadRequest",
     "BatchError",
+    "CallTimedOut",
     "ConfigurationError",
     "ConnectFailed",
     "ConnectionLost",
@@ -97,7 +102,9 @@ __all__ = (
     "ScopeError",
     "ScopeStatistics",
     "ServerError",
+    "Session",
     "SessionFailed",
+    "SessionForked",
     "SessionInfo",
     "SessionNotOpen",
     "SessionSpec",
@@ -106,6 +113,10 @@ __all__ = (
     "Status",
     "Streams",
     "Success",
+    "SyncLogStream",
+    "SyncOutcomeStream",
+    "SyncScope",
+    "SyncStreams",
     "TimedOut",
     "TransportStatistics",
     "Unavailable",
@@ -113,6 +124,7 @@ __all__ = (
     "Vanished",
     "WrongEventLoop",
     "WrongState",
+    "WrongThread",
     "distributed",
 )
 

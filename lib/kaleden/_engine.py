@@ -15,7 +15,7 @@ from collections.abc import (
     Callable,
     Sized,
 )
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast, final
 
@@ -86,6 +86,15 @@ class OutcomeStream(Generic[T]):
             return await self._receive.__anext__()
         except anyio.ClosedResourceError:
             raise SessionNotOpen("this stream's block was left: use it inside") from None
+
+    def at_hand(self) -> list[Outcome[T]]:
+        """Take the outcomes that wait to be taken; none if there are none now."""
+        taken: list[Outcome[T]] = []
+        with suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
+            while True:
+                taken.append(self._receive.receive_nowait())
+
+        return taken
 
 
 @final

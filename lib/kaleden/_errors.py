@@ -6,7 +6,10 @@
     ├── ConfigurationError (ValueError)        the client cannot be built from this
     ├── InvalidRequest (ValueError)            refused here, before anything was sent
     ├── SessionNotOpen (RuntimeError)          used outside ``async with``
+    ├── SessionForked (RuntimeError)           used in a child of the process whose it is
     ├── WrongEventLoop (RuntimeError)          used in another event loop than it was entered in
+    ├── WrongThread (RuntimeError)             used in the thread that would have to do it
+    ├── CallTimedOut (TimeoutError)            the ``timeout`` of a `Session`'s method was over
     ├── ScopeClosed (RuntimeError)             used after its block was left
     ├── ScopeError                             sessions that may have outlived their scope
     ├── RequestError                           one request failed; ``.failure`` says how
@@ -120,8 +123,20 @@ class SessionNotOpen(KaledenError, RuntimeError):
     """The client was used before it was entered or after it was left."""
 
 
+class SessionForked(KaledenError, RuntimeError):
+    """The client was used in a child of the process that it belongs to, by ``os.fork``."""
+
+
 class WrongEventLoop(KaledenError, RuntimeError):
     """The client was used in another event loop than the one it was entered in."""
+
+
+class WrongThread(KaledenError, RuntimeError):
+    """A `Session` was used in its own thread, which would have waited for itself."""
+
+
+class CallTimedOut(KaledenError, TimeoutError):
+    """The ``timeout`` of a call was over; what it had begun was given up and cleaned up."""
 
 
 class ScopeClosed(KaledenError, RuntimeError):

@@ -94,6 +94,12 @@ class LogStream:
 
         return self._batch.popleft()
 
+    def at_hand(self) -> list[LogItem]:
+        """Take the items that wait to be taken; none if there are none now."""
+        taken = list(self._batch)
+        self._batch.clear()
+        return taken
+
 
 @asynccontextmanager
 async def follow(

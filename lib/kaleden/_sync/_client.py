@@ -1,0 +1,123 @@
+"""The lifetime of a client in plain code: opened at first use, in a thread of its own."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from importlib.util import find_spec
+from os import PathLike
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+from kaleden._client import SessionStatistics
+from kaleden._errors import ConfigurationError
+from kaleden._http import Transport
+from kaleden._session import AsyncSession
+from kaleden._sync._bridge import Bridge
+from kaleden._sync._call import Call
+from kaleden._sync._mirror import mirrors
+from kaleden._sync._streams import SyncStreams
+
+Backend: TypeAlias = Literal["asyncio", "trio"]
+
+
+class SyncClient:
+    """Opens and closes what a `Session` works with; its arguments are told of there."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        version: str = "v1",
+        timeout: float = 30.0,
+        create_timeout: float = 180.0,
+        concurrency: int = 32,
+        create_concurrency: int = 8,
+        settle: float = 10.0,
+        create_grace: float = 10.0,
+        ledger: str | PathLike[str] | None = None,
+        transport: Transport | None = None,
+        backend: Backend = "asyncio",
+    ) -> None:
+        _check_backend(backend)
+        self._create_grace = create_grace
+        self._client = AsyncSession(
+            url,
+            token,
+            version=version,
+            timeout=timeout,
+            create_timeout=create_timeout,
+            concurrency=concurrency,
+            create_concurrency=create_concurrency,
+            settle=settle,
+            create_grace=create_grace,
+            ledger=ledger,
+            transport=transport,
+        )
+        self._bridge = Bridge(partial(_opened, self._client, transport), backend)
+        self._finalizer = weakref.finalize(self, self._bridge.stop)
+        # At the end of the program the bridge itself is closed, and waited for.
+        self._finalizer.atexit = False
+
+    def __enter__(self) -> Self:
+        self._bridge.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None or not self._bridge.is_forked:
+            self.close()
+
+    def close(self) -> None:
+        """End what is under way in any thread, scopes included, and close the connections.
+
+        Calls that are cut off raise `SessionNotOpen` in their threads. Closing again does nothing.
+
+        Raises:
+            SessionForked: the session belongs to the parent of this process, and goes on there.
+        """
+        self._bridge.close()
+
+    @property
+    @mirrors(AsyncSession.stream)
+    def stream(self) -> SyncStreams:
+        self._bridge.open()
+        return SyncStreams(self, self._bridge, self._client)
+
+    @mirrors(AsyncSession.statistics)
+    def statistics(self) -> SessionStatistics:
+        async def read() -> SessionStatistics:
+            return self._client.statistics()
+
+        return self._begin().run(read)
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("AsyncSession", "Session", 1)
+
+    def _begin(self, timeout: float | None = None, grace: float = 0.0) -> Call:
+        return Call(self._bridge, timeout, grace)
+
+
+@asynccontextmanager
+async def _opened(client: AsyncSession, transport: Transport | None) -> AsyncGenerator[None]:
+    """Open the client, and before it a transport that nobody else can open in its event loop."""
+    async with AsyncExitStack() as stack:
+        if isinstance(transport, AbstractAsyncContextManager):
+            await stack.enter_async_context(transport)
+        await stack.enter_async_context(client)
+        yield
+
+
+def _check_backend(backend: str) -> None:
+    if backend not in {"asyncio", "trio"}:
+        raise ConfigurationError(f"backend is 'asyncio' or 'trio', not {backend!r}")
+
+    if backend == "trio" and find_spec("trio") is None:
+        raise ConfigurationError("trio is not installed: pip install 'kaleden[trio]'")

@@ -1,0 +1,103 @@
+"""What callers give is run in their own threads: iterables of ids, above all."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Iterable
+from typing import Any, Final, Self, final
+
+import anyio
+
+from kaleden._operations import Ids, as_keys
+from kaleden._outcomes import Outcomes
+from kaleden._scope import Members
+from kaleden._watch import Until
+from kaleden._wire import SessionInfo
+
+_SPELL: Final = 0.005
+"""Seconds of drawing after which the event loop gets what there is."""
+
+
+def drawn(ids: Ids) -> Ids:
+    """Draw all ids in this thread, where the caller's generator belongs.
+
+    An asynchronous iterable can only be drawn from in the event loop.
+    """
+    keys = as_keys(ids)
+    return keys if isinstance(keys, AsyncIterable) else list(keys)
+
+
+def drawn_members(ids: Members) -> Members:
+    """Draw all members of a scope in this thread."""
+    if isinstance(ids, str | SessionInfo):
+        return [ids]
+
+    return ids.ids if isinstance(ids, Outcomes) else list(ids)
+
+
+def drawn_goal(until: Until) -> Until:
+    """Draw what is waited for in this thread."""
+    return list(until) if isinstance(until, Iterable) and not isinstance(until, str) else until
+
+
+@final
+class Feed:
+    """Ids that come in slices from a thread, as an asynchronous iterable for the event loop.
+
+    Attributes:
+        is_whole: whether no more will come.
+    """
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        self._ids = deque[Any]()
+        self._news: anyio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def put(self, ids: Iterable[Any], *, is_whole: bool) -> None:
+        """Take in more; called in the event loop."""
+        self._ids.extend(ids)
+        self.is_whole = is_whole
+        if self._news is not None:
+            self._news.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._ids:
+            if self.is_whole:
+                raise StopAsyncIteration
+
+            self._news = anyio.Event()
+            await self._news.wait()
+
+        return self._ids.popleft()
+
+
+@final
+class Source:
+    """The caller's iterable, drawn from in his thread, a slice at a time.
+
+    Attributes:
+        is_empty: whether nothing is left in it.
+    """
+
+    def __init__(self, keys: Iterable[Any]) -> None:
+        self._iterator = iter(keys)
+        self.is_empty = False
+
+    def draw(self, most: int) -> list[Any]:
+        """Draw up to *most* ids; fewer if they come slowly, but at least one if there is one."""
+        ids: list[Any] = []
+        stop = time.monotonic() + _SPELL
+        for item in self._iterator:
+            ids.append(item)
+            if len(ids) >= most or time.monotonic() > stop:
+                return ids
+
+        self.is_empty = True
+        return ids

@@ -1,0 +1,72 @@
+"""What changes nothing, in plain code."""
+
+from __future__ import annotations
+
+from kaleden._operations import Ids
+from kaleden._outcomes import Outcomes
+from kaleden._session import AsyncSession
+from kaleden._sync._client import SyncClient
+from kaleden._sync._drawn import drawn
+from kaleden._sync._mirror import mirrors
+from kaleden._wire import Availability, Context, Event, Image, SessionInfo, Stats
+
+
+class SyncQueries(SyncClient):
+    """The methods of a `Session` that only read."""
+
+    @mirrors(AsyncSession.fetch)
+    def fetch(
+        self,
+        kind: str | None = None,
+        status: str | None = None,
+        view: str | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[SessionInfo]:
+        return self._begin(timeout).run(self._client.fetch, kind, status, view)
+
+    @mirrors(AsyncSession.apps)
+    def apps(
+        self, session: str | SessionInfo, *, timeout: float | None = None
+    ) -> list[SessionInfo]:
+        return self._begin(timeout).run(self._client.apps, session)
+
+    @mirrors(AsyncSession.stats)
+    def stats(self, *, timeout: float | None = None) -> Stats:
+        return self._begin(timeout).run(self._client.stats)
+
+    @mirrors(AsyncSession.images)
+    def images(self, kind: str | None = None, *, timeout: float | None = None) -> list[Image]:
+        return self._begin(timeout).run(self._client.images, kind)
+
+    @mirrors(AsyncSession.context)
+    def context(self, *, timeout: float | None = None) -> Context:
+        return self._begin(timeout).run(self._client.context)
+
+    @mirrors(AsyncSession.repositories)
+    def repositories(self, *, timeout: float | None = None) -> list[str]:
+        return self._begin(timeout).run(self._client.repositories)
+
+    @mirrors(AsyncSession.availability)
+    def availability(self, *, timeout: float | None = None) -> Availability:
+        return self._begin(timeout).run(self._client.availability)
+
+    @mirrors(AsyncSession.info)
+    def info(self, ids: Ids, *, timeout: float | None = None) -> Outcomes[SessionInfo]:
+        return self._begin(timeout).run(self._client.info, drawn(ids))
+
+    @mirrors(AsyncSession.logs)
+    def logs(
+        self, ids: Ids, verbose: bool = False, *, timeout: float | None = None
+    ) -> Outcomes[str]:
+        return self._begin(timeout).run(self._client.logs, drawn(ids), verbose)
+
+    @mirrors(AsyncSession.events)
+    def events(
+        self, ids: Ids, verbose: bool = False, *, timeout: float | None = None
+    ) -> Outcomes[tuple[Event, ...]]:
+        return self._begin(timeout).run(self._client.events, drawn(ids), verbose)
+
+    @mirrors(AsyncSession.connect)
+    def connect(self, ids: Ids, *, timeout: float | None = None) -> Outcomes[str]:
+        return self._begin(timeout).run(self._client.connect, drawn(ids))

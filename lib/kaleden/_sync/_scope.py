@@ -1,0 +1,129 @@
+"""Ownership in plain code: a ``with`` block, and the sessions that cannot outlive it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self, final
+
+from kaleden._errors import ScopeError
+from kaleden._outcomes import Outcomes
+from kaleden._scope import Members, Scope, ScopeStatistics
+from kaleden._sync._block import Block
+from kaleden._sync._bridge import Bridge
+from kaleden._sync._call import Call
+from kaleden._sync._drawn import drawn_goal, drawn_members
+from kaleden._sync._mirror import mirrors
+from kaleden._watch import Progress, Until
+from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec
+
+
+@final
+class SyncScope:
+    """Owns the sessions that are launched in it: ``with session.scope() as scope: ...``.
+
+    It is a `Scope` in plain code: however the block is left, Ctrl-C included, what is owned is
+    destroyed, and verified by a list, within *grace* seconds. If anything could be left, a
+    `ScopeError` names it. Any thread may use it while the block is open.
+    """
+
+    def __init__(self, session: object, bridge: Bridge, scope: Scope, grace: float) -> None:
+        # As long as somebody has the scope, its session is not forgotten and closed.
+        self._session = session
+        self._bridge = bridge
+        self._scope = scope
+        self._block = Block[Scope](bridge, grace=grace)
+
+    def __enter__(self) -> Self:
+        self._block.enter(self._scope)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._block.leave(error)
+
+    @property
+    def error(self) -> ScopeError | None:
+        """After the block, what may be left; None if nothing."""
+        return self._scope.error
+
+    @property
+    @mirrors(Scope.is_open)
+    def is_open(self) -> bool:
+        return self._scope.is_open
+
+    @property
+    @mirrors(Scope.ids)
+    def ids(self) -> list[str]:
+        return self._scope.ids
+
+    @mirrors(Scope.statistics)
+    def statistics(self) -> ScopeStatistics:
+        return self._scope.statistics()
+
+    @mirrors(Scope.create)
+    def create(
+        self,
+        name: str | SessionSpec,
+        image: str | None = None,
+        cores: float | None = None,
+        ram: int | None = None,
+        kind: str = Kind.HEADLESS,
+        gpu: int | None = None,
+        cmd: str | None = None,
+        args: str | Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        replicas: int = 1,
+        *,
+        timeout: float | None = None,
+    ) -> Outcomes[str]:
+        return self._begin(timeout).run(
+            self._scope.create,
+            name,
+            image,
+            cores=cores,
+            ram=ram,
+            kind=kind,
+            gpu=gpu,
+            cmd=cmd,
+            args=args,
+            env=env,
+            replicas=replicas,
+        )
+
+    @mirrors(Scope.wait)
+    def wait(
+        self,
+        ids: Members | None = None,
+        until: Until = TERMINAL,
+        *,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> Outcomes[SessionInfo]:
+        call = self._begin(timeout)
+        return call.run(
+            self._scope.wait,
+            None if ids is None else drawn_members(ids),
+            call.guarded(drawn_goal(until)),
+            pending_timeout=pending_timeout,
+            progress=call.here(progress),
+        )
+
+    @mirrors(Scope.adopt)
+    def adopt(self, ids: Members, *, timeout: float | None = None) -> None:
+        self._begin(timeout).run(self._scope.adopt, drawn_members(ids))
+
+    @mirrors(Scope.release)
+    def release(self, ids: Members, *, timeout: float | None = None) -> None:
+        self._begin(timeout).run(self._scope.release, drawn_members(ids))
+
+    def __repr__(self) -> str:
+        return repr(self._scope)
+
+    def _begin(self, timeout: float | None) -> Call:
+        return Call(self._bridge, timeout)

@@ -1,0 +1,277 @@
+"""Streams in plain code: ``with`` blocks, and iterators in them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, final
+
+from kaleden._errors import SessionNotOpen
+from kaleden._follow import LogItem
+from kaleden._operations import Ids, as_keys
+from kaleden._outcomes import Outcome
+from kaleden._session import AsyncSession
+from kaleden._stream import Streams
+from kaleden._sync._block import Block
+from kaleden._sync._bridge import Bridge
+from kaleden._sync._call import Call
+from kaleden._sync._drawn import Feed, Source, drawn, drawn_goal
+from kaleden._sync._mirror import mirrors
+from kaleden._watch import Progress, Until
+from kaleden._wire import TERMINAL, Event, SessionInfo
+
+T = TypeVar("T")
+
+
+class Batches(Protocol[T]):
+    """A stream in the event loop."""
+
+    async def __anext__(self) -> T:
+        """Wait for the next item."""
+        ...
+
+    def at_hand(self) -> list[T]:
+        """Take the items that are there already."""
+        ...
+
+
+Manager: TypeAlias = AbstractAsyncContextManager[Batches[T]]
+
+
+class SyncStream(Generic[T]):
+    """Enters a stream of the event loop, and brings its items here, as many at once as there are.
+
+    Args:
+        home: the session; as long as somebody has its stream, it is not forgotten and closed.
+        bridge: leads to the event loop.
+        timeout: seconds from entering the block to the last item; None for no limit.
+        manager: makes what is entered, for the work that will hold it open.
+    """
+
+    def __init__(
+        self,
+        home: object,
+        bridge: Bridge,
+        timeout: float | None,
+        manager: Callable[[Call], Manager[T]],
+    ) -> None:
+        self._home = home
+        self._manager = manager
+        self._block = Block[Batches[T]](bridge, timeout)
+        self._stream: Batches[T] | None = None
+        self._lock = threading.Lock()
+        self._ready = deque[T]()
+        self._has_ended = False
+
+    def __enter__(self) -> Self:
+        self._stream = self._block.enter(self._manager(self._block.host))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stream = None
+        self._block.leave(error)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        with self._lock:
+            if self._stream is None:
+                raise SessionNotOpen("use a stream inside its `with` block")
+
+            while not self._ready and not self._has_ended:
+                self._fill(self._stream)
+
+            if not self._ready:
+                raise StopIteration
+
+            return self._ready.popleft()
+
+    def _fill(self, stream: Batches[T]) -> None:
+        """Wait for more items, or for the end."""
+        self._take(self._block.run(_batch, stream))
+
+    def _take(self, batch: list[T] | None) -> None:
+        if batch is None:
+            # What ended it may be an error.
+            self._block.check()
+            self._has_ended = True
+        else:
+            self._ready.extend(batch)
+
+
+@final
+class SyncOutcomeStream(SyncStream[Outcome[T]]):
+    """The outcomes of a stream, each as soon as it is known: ``for outcome in results``.
+
+    Ids are drawn from the caller's iterable by the thread that asks for outcomes, a few at a time,
+    and only as many as there can be requests in flight. As long as that thread waits for an id, it
+    gets no outcome.
+    """
+
+    def __init__(
+        self,
+        home: object,
+        bridge: Bridge,
+        timeout: float | None,
+        manager: Callable[[Call], Manager[Outcome[T]]],
+        supply: Supply | None = None,
+    ) -> None:
+        super().__init__(home, bridge, timeout, manager)
+        self._supply = supply
+
+    def _fill(self, stream: Batches[Outcome[T]]) -> None:
+        supply = self._supply
+        if supply is None or supply.is_over:
+            super()._fill(stream)
+        else:
+            ids = supply.draw()
+            self._take(self._block.run(_exchange, stream, supply, ids))
+
+
+@final
+class SyncLogStream(SyncStream[LogItem]):
+    """The lines of logs as they appear: ``for item in lines``.
+
+    Each item is a `LogLine`, a `LogReset`, or the `Failure` with which a session's log ends early.
+    The lines of one session come in order. A slow loop slows the reading down.
+    """
+
+
+@final
+class SyncStreams:
+    """Operations that hand on outcomes: ``with session.stream.info(ids) as results: ...``.
+
+    Inside the block, ``for outcome in results`` gives a `Success` or a `Failure` for every id, each
+    as soon as it is known, so in no set order. Memory does not grow with the number of ids, which
+    may come from a generator: outcomes are not kept, and an id that comes twice is asked for twice.
+    A slow loop slows the requests down. No request is sent before the block is entered.
+
+    An error raised in the block, or by the iterable of ids, comes out as itself. Leaving the block
+    early, by ``break``, an error or Ctrl-C, gives up what is on its way and frees its places. The
+    *timeout* of a stream is that of its whole block, from entering it to the last outcome.
+    """
+
+    __slots__ = ("_bridge", "_client", "_home")
+
+    def __init__(self, home: object, bridge: Bridge, client: AsyncSession) -> None:
+        self._home = home
+        self._bridge = bridge
+        self._client = client
+
+    @mirrors(Streams.info)
+    def info(self, ids: Ids, *, timeout: float | None = None) -> SyncOutcomeStream[SessionInfo]:
+        return self._feed(self._client.stream.info, ids, timeout)
+
+    @mirrors(Streams.logs)
+    def logs(self, ids: Ids, *, timeout: float | None = None) -> SyncOutcomeStream[str]:
+        return self._feed(self._client.stream.logs, ids, timeout)
+
+    @mirrors(Streams.events)
+    def events(
+        self, ids: Ids, *, timeout: float | None = None
+    ) -> SyncOutcomeStream[tuple[Event, ...]]:
+        return self._feed(self._client.stream.events, ids, timeout)
+
+    @mirrors(Streams.renew)
+    def renew(self, ids: Ids, *, timeout: float | None = None) -> SyncOutcomeStream[bool]:
+        return self._feed(self._client.stream.renew, ids, timeout)
+
+    @mirrors(Streams.wait)
+    def wait(
+        self,
+        ids: Ids,
+        until: Until = TERMINAL,
+        *,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> SyncOutcomeStream[SessionInfo]:
+        keys, goal = drawn(ids), drawn_goal(until)
+
+        def manager(host: Call) -> Manager[Outcome[SessionInfo]]:
+            return self._client.stream.wait(
+                keys,
+                host.guarded(goal),
+                pending_timeout=pending_timeout,
+                progress=host.here(progress),
+            )
+
+        return SyncOutcomeStream(self._home, self._bridge, timeout, manager)
+
+    def _feed(
+        self, stream: Callable[[Ids], Manager[Outcome[T]]], ids: Ids, timeout: float | None
+    ) -> SyncOutcomeStream[T]:
+        keys = as_keys(ids)
+        if isinstance(keys, AsyncIterable):
+            return SyncOutcomeStream(self._home, self._bridge, timeout, lambda _: stream(keys))
+
+        supply = Supply(Source(keys), self._limit)
+        return SyncOutcomeStream(
+            self._home, self._bridge, timeout, lambda _: stream(supply.feed), supply
+        )
+
+    def _limit(self) -> int:
+        return self._client.statistics().gate.limit
+
+
+@final
+class Supply:
+    """Brings the ids of a thread to the event loop, as many as can be worked on there.
+
+    Attributes:
+        feed: where they arrive.
+    """
+
+    def __init__(self, source: Source, limit: Callable[[], int]) -> None:
+        self.feed = Feed()
+        self._source = source
+        self._limit = limit
+        self._room = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all ids have arrived."""
+        return self.feed.is_whole
+
+    def draw(self) -> list[Any]:
+        """Draw what there is room for, in the thread."""
+        return self._source.draw(self._room) if self._room > 0 else []
+
+    def put(self, ids: list[Any]) -> bool:
+        """Bring *ids* to the event loop, which this is; tell whether there is room for more."""
+        self.feed.put(ids, is_whole=self._source.is_empty)
+        self.measure()
+        return self._room > 0 and not self.is_over
+
+    def measure(self) -> None:
+        """Look in the event loop how many more it can take."""
+        self._room = self._limit() - len(self.feed)
+
+
+async def _batch(stream: Batches[T]) -> list[T] | None:
+    """Wait for an item, and take what else is there; None at the end."""
+    try:
+        first = await anext(stream)
+    except StopAsyncIteration:
+        return None
+
+    return [first, *stream.at_hand()]
+
+
+async def _exchange(stream: Batches[T], supply: Supply, ids: list[Any]) -> list[T] | None:
+    """Bring *ids*, and take items; none only if more ids are wanted first."""
+    if supply.put(ids):
+        return stream.at_hand()
+
+    batch = await _batch(stream)
+    supply.measure()
+    return batch
