@@ -38,7 +38,8 @@ def drawn_members(ids: Members) -> Members:
 
 def drawn_goal(until: Until) -> Until:
     """Draw what is waited for in this thread."""
-    return list(until) if isinstance(until, Iterable) and not isinstance(until, str) else until
+    goal: Any = until
+    return list(goal) if isinstance(goal, Iterable) and not isinstance(goal, str) else goal
 
 
 @final
