@@ -19,7 +19,7 @@ from benchmarks.scenes import SCENES
 from benchmarks.servers import open_servers
 
 WHOLE = Plan(repeats=7, patience=80.0, most_ids=10**6, quick=False)
-QUICK = Plan(repeats=3, patience=2.0, most_ids=1000, quick=True)
+QUICK = Plan(repeats=3, patience=1.0, most_ids=1000, quick=True)
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from benchmarks.scenes import Point
+
 PYTHONS = "KALEDEN_BENCH_PYTHONS"
 """The environment variable that says which interpreter each environment has, as JSON."""
 
@@ -40,9 +42,11 @@ class Contender:
     most_ids: int = 10**7
     enough: int | None = None
 
-    def can(self, n: int, concurrency: int) -> bool:
-        """Tell whether it can be asked for so much."""
-        return n <= self.most_ids and concurrency <= self.most_concurrency
+    def can(self, point: Point) -> bool:
+        """Tell whether it can be asked for this."""
+        if point.options.get("native") and self.backend == "trio":
+            return False
+        return point.n <= self.most_ids and point.concurrency <= self.most_concurrency
 
     def command(self, pythons: dict[str, str]) -> list[str]:
         """Give the command line of its driver."""
@@ -53,14 +57,34 @@ _ALL = (
     Contender("kaleden asyncio", "kaleden", "kaleden_client"),
     Contender("kaleden uvloop", "kaleden", "kaleden_client", backend="uvloop"),
     Contender("kaleden trio", "kaleden", "kaleden_client", backend="trio"),
-    # Beyond 128 it refuses; beyond 30 000 ids it takes minutes, and a gigabyte.
-    Contender("canfar", "canfar", "canfar_client", most_concurrency=128, most_ids=30_000),
+    Contender("kaleden Session", "kaleden", "facade_client"),
+    Contender("engine asyncio", "kaleden", "engine_client"),
+    Contender("engine uvloop", "kaleden", "engine_client", backend="uvloop"),
+    Contender("engine trio", "kaleden", "engine_client", backend="trio"),
+    Contender("waiting asyncio", "kaleden", "waiting_load"),
+    Contender("waiting trio", "kaleden", "waiting_load", backend="trio"),
+    # It takes no more than 128 at once; of more than 100 000 ids nobody has seen the end.
+    Contender("canfar", "canfar", "canfar_client", most_concurrency=128, most_ids=100_000),
+    Contender(
+        "canfar Session",
+        "canfar",
+        "canfar_client",
+        ("blocking",),
+        most_concurrency=128,
+        enough=2000,
+    ),
     Contender("httpx", "httpx", "httpx_client", ("httpx",), enough=2000),
     Contender("httpx2", "httpx2", "httpx_client", ("httpx2",), enough=2000),
     Contender("aiohttp", "aiohttp", "aiohttp_client"),
     Contender("pyreqwest", "pyreqwest", "pyreqwest_client"),
     Contender("epoll loop", "kaleden", "raw_client"),
     Contender("wrk", "kaleden", "wrk_load"),
+    Contender("import kaleden", "kaleden", "import_load", ("kaleden",)),
+    Contender("import canfar", "canfar", "import_load", ("canfar.sessions",)),
+    Contender("import httpx", "httpx", "import_load", ("httpx",)),
+    Contender("import httpx2", "httpx2", "import_load", ("httpx2",)),
+    Contender("import aiohttp", "aiohttp", "import_load", ("aiohttp",)),
+    Contender("import pyreqwest", "pyreqwest", "import_load", ("pyreqwest.client",)),
 )
 CONTENDERS = {contender.name: contender for contender in _ALL}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
 from benchmarks.results import (
-    Figure,
     Measure,
     Results,
     cpu_per_request,
@@ -15,6 +15,7 @@ from benchmarks.results import (
     server_share,
     table,
 )
+from benchmarks.rounds import Sample
 from benchmarks.scenes import DELAY, SCENES
 
 BASELINE = "canfar"
@@ -27,9 +28,15 @@ class Column:
     title: str
     measure: Measure
     show: Callable[[float], str]
+    more_is_better: bool = False
+
+    def times_better(self, figure: float, than: float) -> float:
+        """Tell how many times better a figure is than another."""
+        better, worse = (figure, than) if self.more_is_better else (than, figure)
+        return better / worse if worse else math.inf
 
 
-def _count(value: float) -> str:
+def _whole(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
 
 
@@ -37,14 +44,51 @@ def _tenths(value: float) -> str:
     return f"{value:.1f}"
 
 
+def _of(name: str, factor: float = 1.0) -> Measure:
+    return lambda sample: factor * sample[name] if name in sample else None
+
+
+def _each(name: str, factor: float = 1.0, of: str = "requests") -> Measure:
+    return lambda sample: factor * sample[name] / sample[of] if name in sample else None
+
+
+def _recovered(sample: Sample) -> float | None:
+    """Give the throughput after a storm, in per cent of that before."""
+    return 100 * sample["before"] / sample["wall"] if "before" in sample else None
+
+
 _CPU = Column("CPU µs/request", cpu_per_request, _tenths)
-_RATE = Column("requests/s", rate, _count)
-_SERVER = Column("server's core %", server_share, _count)
+_RATE = Column("requests/s", rate, _whole, more_is_better=True)
+_SERVER = Column("server's core %", server_share, _whole)
 _USUAL = (_CPU, _RATE, _SERVER)
+_SECONDS = (
+    Column("ms", _of("seconds", 1e3), _tenths),
+    Column("worst ms", _of("worst", 1e3), _tenths),
+)
+_MEGABYTES = Column("peak MB", _of("peak", 1e-6), _tenths)
+
+_COLUMNS = {
+    "storm": (
+        Column("throughput after, % of before", _recovered, _whole, more_is_better=True),
+        Column("slots lost", _of("lost"), _whole),
+        Column("failed of 300", _of("failed"), _whole),
+    ),
+    "cancel": _SECONDS,
+    "beside": _SECONDS,
+    "pending": (Column("bytes/id", _each("kept"), _whole),),
+    "collected": (Column("bytes/id", _each("kept"), _whole), _MEGABYTES),
+    "streamed": (_MEGABYTES, Column("whole MB", _of("whole", 1e-6), _tenths)),
+    "calls": (Column("wall µs/id", _each("wall", 1e6), _tenths), _CPU),
+    "waiting": (Column("requests/session", _each("requests", of="sessions"), "{:.3f}".format),),
+    "import": (
+        Column("CPU ms", _of("cpu", 1e3), _tenths),
+        Column("wall ms", _of("wall", 1e3), _tenths),
+    ),
+}
 
 
 def _share_of_ideal(concurrency: int) -> Measure:
-    def measure(sample: dict[str, float]) -> float | None:
+    def measure(sample: Sample) -> float | None:
         told = rate(sample)
         return None if told is None else 100 * told * DELAY / concurrency
 
@@ -55,8 +99,8 @@ def columns(scene: str, point: str) -> tuple[Column, ...]:
     """List what the table of a point shows."""
     if scene == "latency":
         ideal = _share_of_ideal(int(point.removeprefix("c=")))
-        return (Column("share of ideal %", ideal, _tenths), *_USUAL)
-    return _USUAL
+        return (Column("share of ideal %", ideal, _tenths, more_is_better=True), *_USUAL)
+    return _COLUMNS.get(scene, _USUAL)
 
 
 def tables(results: Results, scene: str) -> Iterator[str]:
@@ -68,25 +112,24 @@ def tables(results: Results, scene: str) -> Iterator[str]:
 
 def _table(results: Results, scene: str, point: str) -> str:
     shown = columns(scene, point)
-    first = shown[0]
-    base = results.figure(scene, point, BASELINE, first.measure)
-    head = ["contender", *(column.title for column in shown), "spread %", "n", f"{BASELINE} / it"]
+    base = results.figure(scene, point, BASELINE, shown[0].measure)
+    compared = () if base is None else (f"times better than {BASELINE}",)
+    head = ["contender", *(column.title for column in shown), "spread %", "samples", *compared]
     rows = []
     for contender in results.contenders(scene):
         figures = [results.figure(scene, point, contender, c.measure) for c in shown]
-        if figures[0] is None:
+        first = figures[0]
+        if first is None:
             error = results.error(scene, point, contender)
-            rows.append([contender, f"- {error or ''}"[:60], *[""] * (len(head) - 2)])
+            if error is not None:
+                rows.append([contender, f"- {error}"[:60], *[""] * (len(head) - 2)])
             continue
         cells = [
             "" if figure is None else column.show(figure.median)
             for figure, column in zip(figures, shown, strict=True)
         ]
-        ratio = _ratio(base, figures[0])
-        spread = f"{100 * figures[0].spread:.0f}"
-        rows.append([contender, *cells, spread, str(len(figures[0].values)), ratio])
+        row = [contender, *cells, f"{100 * first.spread:.0f}", str(len(first.values))]
+        if base is not None:
+            row.append(f"{shown[0].times_better(first.median, base.median):.2f}")
+        rows.append(row)
     return table(head, rows)
-
-
-def _ratio(base: Figure | None, figure: Figure) -> str:
-    return "" if base is None or figure.median == 0 else f"{base.median / figure.median:.2f}"

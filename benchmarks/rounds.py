@@ -56,7 +56,7 @@ class Stage:
     def _rounds(
         self, scene: Scene, point: Point, contenders: Sequence[Contender]
     ) -> Iterator[Sample]:
-        present = [each for each in contenders if each.can(point.n, point.concurrency)]
+        present = [each for each in contenders if each.can(point)]
         spent: dict[str, float] = dict.fromkeys((each.name for each in present), 0.0)
         with ExitStack() as stack:
             children: dict[str, Child] = {}

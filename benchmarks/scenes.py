@@ -53,7 +53,7 @@ class Scene:
         title: what it tells.
         points: the circumstances.
         contenders: the names of those who are asked.
-        quick: which points are enough for a look, by label; all if it is empty.
+        quick: which points are enough for a look, by label; empty if it can do without the scene.
         fresh: whether every sample needs a process of its own.
     """
 
@@ -66,7 +66,7 @@ class Scene:
 
     def shown(self, *, quick: bool) -> Iterable[Point]:
         """List the points of a quick or a whole run."""
-        return [p for p in self.points if not quick or not self.quick or p.label in self.quick]
+        return [point for point in self.points if not quick or point.label in self.quick]
 
 
 OURS = ("kaleden asyncio", "kaleden uvloop", "kaleden trio")
@@ -83,6 +83,20 @@ def _of(n: int, *, tls: bool = False) -> Point:
     # A few ids alone take less time than the clock can tell.
     options = {"loops": max(1, 2000 // n)}
     return Point(f"N={n}", "throughput", Kind(tls=tls), n, 32, options)
+
+
+def _kept(n: int) -> Point:
+    return Point(f"N={n}", "memory", n=n, options={"traced": True, "keep": True})
+
+
+def _streamed(n: int, *, traced: bool) -> Point:
+    label = f"N={n}, {'objects' if traced else 'process'}"
+    return Point(label, "memory", n=n, options={"traced": traced, "keep": False})
+
+
+def _storm(label: str, *, native: bool) -> Point:
+    options = {"rounds": 15, "seconds": 0.04, "native": native}
+    return Point(label, "storm", Kind(delay=0.01), 300, 10, options)
 
 
 _CONCURRENCIES = (1, 32, 100, 500, 1000)
@@ -114,7 +128,12 @@ _ALL = (
         "CPU per id by the number of ids, 32 at once, TLS",
         tuple(_of(n, tls=True) for n in (1000, 10_000, 30_000, 100_000)),
         (*OURS, "canfar", "epoll loop"),
-        quick=("N=1000",),
+    ),
+    Scene(
+        "streaming",
+        "CPU per id when results are streamed, 32 at once, http",
+        tuple(Point(f"N={n}", "streaming", n=n) for n in (10_000, 1_000_000)),
+        (*OURS, "epoll loop"),
     ),
     Scene(
         "latency",
@@ -122,6 +141,78 @@ _ALL = (
         tuple(_at(c, 40 * c, delay=DELAY) for c in (32, 100, 500, 1000)),
         (*OURS, *OTHERS, "epoll loop"),
         quick=("c=100",),
+    ),
+    Scene(
+        "storm",
+        "15 rounds of 40 requests cancelled at random moments, then 300 more, 10 at once, 10 ms",
+        (_storm("native", native=True), _storm("scope", native=False)),
+        OURS + OTHERS,
+        quick=("scope",),
+    ),
+    Scene(
+        "cancel",
+        "Seconds until a cancelled call has ended, 10 000 ids, 100 at once, 50 ms",
+        (Point("c=100", "cancel", Kind(delay=DELAY), 10_000, 100, {"times": 5, "seconds": 0.3}),),
+        OURS + OTHERS,
+    ),
+    Scene(
+        "beside",
+        "Seconds for one session while the same client asks for 10 000, 32 at once, 10 ms",
+        (Point("c=32", "beside", Kind(delay=0.01), 10_000, 32, {"times": 30, "seconds": 0.05}),),
+        OURS + OTHERS,
+    ),
+    Scene(
+        "pending",
+        "Bytes for each id that waits for its turn",
+        (Point("N=30000", "pending", Kind(delay=1e6), 30_000),),
+        OURS + OTHERS,
+        fresh=True,
+    ),
+    Scene(
+        "collected",
+        "Bytes for each result that is kept",
+        tuple(_kept(n) for n in (1000, 10_000)),
+        OURS + OTHERS,
+        quick=("N=1000",),
+        fresh=True,
+    ),
+    Scene(
+        "streamed",
+        "Bytes in all when no result is kept",
+        (
+            *(_streamed(n, traced=True) for n in (1000, 100_000)),
+            *(_streamed(n, traced=False) for n in (1000, 1_000_000)),
+        ),
+        OURS,
+        fresh=True,
+    ),
+    Scene(
+        "engine",
+        "CPU per id without HTTP: canned replies, 32 at once",
+        (Point("N=10000", "throughput", n=10_000),),
+        ("engine asyncio", "engine uvloop", "engine trio"),
+        quick=("N=10000",),
+    ),
+    Scene(
+        "calls",
+        "Wall time for each id of a small call on a warm client",
+        tuple(Point(f"N={n}", "throughput", n=n, options={"loops": 2000 // n}) for n in (1, 100)),
+        ("kaleden Session", "kaleden asyncio", "kaleden trio", "canfar", "canfar Session"),
+        quick=("N=1", "N=100"),
+    ),
+    Scene(
+        "waiting",
+        "Requests for each session that is waited for",
+        tuple(Point(f"N={n}", "", n=n) for n in (1, 10, 100, 1000)),
+        ("waiting asyncio", "waiting trio"),
+        quick=("N=100",),
+    ),
+    Scene(
+        "import",
+        "Seconds for an import",
+        (Point("cold", ""),),
+        tuple(f"import {name}" for name in ("kaleden", *OTHERS)),
+        quick=("cold",),
     ),
 )
 SCENES = {scene.name: scene for scene in _ALL}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from canfar.sessions import AsyncSession
+from canfar.sessions import AsyncSession, Session
 
 from benchmarks import payload
 from benchmarks.drivers.child import Client, Order
@@ -28,14 +29,29 @@ class Canfar(Client):
         return await self.session.info(list(keys), errors="raise")
 
 
+class Blocking(Client):
+    """An open client whose calls block."""
+
+    def __init__(self, session: Any, order: Order) -> None:
+        super().__init__(order)
+        self.session = session
+
+    async def many(self, keys: Sequence[str]) -> Any:
+        return self.session.info(list(keys), errors="raise")
+
+
 @asynccontextmanager
-async def opened(order: Order) -> AsyncGenerator[Canfar]:
-    """Open an AsyncSession; SSL_CERT_FILE tells it whom to trust."""
+async def opened(order: Order) -> AsyncGenerator[Client]:
+    """Open an AsyncSession, or a Session; SSL_CERT_FILE tells it whom to trust."""
     settings: dict[str, Any] = {
         "url": f"{order.url}/v1",
         "token": payload.TOKEN,
         "concurrency": order.concurrency,
     }
+    if "blocking" in sys.argv:
+        with Session(**settings) as session:
+            yield Blocking(session, order)
+        return
     async with AsyncSession(**settings) as session:
         yield Canfar(session, order)
 

@@ -85,17 +85,22 @@ class Stopwatch:
 
     def __init__(self) -> None:
         gc.collect()
-        self._wall = time.perf_counter()
-        self._cpu = time.process_time()
+        self._began = self._ended = (0.0, 0.0)
+        self._began = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> Figures:
+        """Tell what has passed since this was made."""
+        self._ended = (time.perf_counter(), time.process_time())
+        return self.read()
 
     def read(self) -> Figures:
-        """Tell what has passed since this was made."""
-        cpu = time.process_time() - self._cpu
-        return {"wall": time.perf_counter() - self._wall, "cpu": cpu}
+        """Tell what had passed when this was stopped."""
+        wall, cpu = (after - before for before, after in zip(self._began, self._ended, strict=True))
+        return {"wall": wall, "cpu": cpu}
 
 
-def check(asked: Sequence[str], told: Iterable[str]) -> None:
-    """Make sure that there is one answer for each id, with that id inside."""
+def check(asked: Sequence[object], told: Iterable[object]) -> None:
+    """Make sure that there is one answer for each question, in order."""
     if list(asked) != list(told):
         raise ValueError("the replies are not those to what was asked")
 
