@@ -1,21 +1,18 @@
 """One connection: bytes out, bytes in, closed at once.
 
-It belongs to the one task that uses it, or waits among the idle ones. The socket never blocks: it
-is tried first, and only waited for if it has nothing to give.
+It belongs to the one task that uses it, or waits among the idle ones. The socket never blocks: what
+is to be written is tried at once, and waited for only where the socket is full.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-from typing import Final, final
+from typing import final
 
 import anyio
 
-_PIECE: Final = 64 * 2**10
-"""Bytes read at a time; more than a TLS record holds, so that none stays behind in OpenSSL."""
-
-_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError)
+from kaleden._http._reader import NOT_NOW, new_reader
 
 
 @final
@@ -33,10 +30,11 @@ class Connection:
         idle_since: when it was last given back, in seconds of a monotonic clock.
     """
 
-    __slots__ = ("_socket", "context", "idle_since", "reused", "wrote")
+    __slots__ = ("_reader", "_socket", "context", "idle_since", "reused", "wrote")
 
     def __init__(self, connected: socket.socket, context: ssl.SSLContext | None) -> None:
         self._socket = connected
+        self._reader = new_reader(connected)
         self.context = context
         self.reused = False
         self.wrote = False
@@ -56,6 +54,7 @@ class Connection:
             except (BlockingIOError, ssl.SSLWantWriteError):
                 await anyio.wait_writable(self._socket)
             except ssl.SSLWantReadError:
+                self._reader.close()
                 await anyio.wait_readable(self._socket)
             else:
                 self.wrote = True
@@ -73,11 +72,8 @@ class Connection:
             OSError: the connection is broken.
         """
         while True:
-            await anyio.wait_readable(self._socket)
             try:
-                return self._socket.recv(_PIECE)
-            except _NOT_NOW:
-                continue
+                return await self._reader.read()
             except ssl.SSLWantWriteError:
                 await anyio.wait_writable(self._socket)
 
@@ -85,7 +81,7 @@ class Connection:
         """Tell whether an idle connection is of no use: closed, or with bytes nobody asked for."""
         try:
             self._socket.recv(1)
-        except _NOT_NOW:
+        except NOT_NOW:
             return False
         except OSError:
             return True
@@ -93,4 +89,5 @@ class Connection:
 
     def close(self) -> None:
         """Close it at once."""
+        self._reader.close()
         self._socket.close()

@@ -1,0 +1,74 @@
+"""Waiting for bytes."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final, Protocol, final
+
+import anyio
+from sniffio import current_async_library
+
+PIECE: Final = 64 * 2**10
+"""Bytes read at a time; more than a TLS record holds, so that none stays behind in OpenSSL."""
+
+NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError)
+"""What a socket raises that has nothing to give yet."""
+
+
+class Reader(Protocol):
+    """Reads from one socket, for one task at a time."""
+
+    async def read(self) -> bytes:
+        """Wait for bytes, and take them.
+
+        Returns:
+            What has come; nothing if the other side has closed.
+
+        Raises:
+            OSError: the connection is broken; or, `ssl.SSLWantWriteError`, TLS has to write first.
+
+        Cancellation:
+            What was read may be lost: the connection is to be closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the socket: before it is closed, or waited for by other means."""
+        ...
+
+
+@final
+class AnyioReader:
+    """Reads from a socket, on whatever backend; see `Reader`."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    async def read(self) -> bytes:
+        """Wait for bytes, and take them."""
+        while True:
+            # A reply is never there at once, so to try first would be in vain.
+            await anyio.wait_readable(self._socket)
+            try:
+                return self._socket.recv(PIECE)
+            except NOT_NOW:
+                continue
+
+    def close(self) -> None:
+        """Let go of the socket."""
+
+
+def new_reader(connected: socket.socket) -> Reader:
+    """Choose how to read from a socket here."""
+    if current_async_library() == "asyncio":
+        from kaleden._http._asyncio import AsyncioReader  # noqa: PLC0415  # trio has no use for it
+
+        try:
+            return AsyncioReader(connected)
+        except NotImplementedError:
+            # The event loop that Windows has by default.
+            pass
+    return AnyioReader(connected)
