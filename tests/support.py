@@ -103,7 +103,7 @@ async def read_request(stream: SocketStream) -> bytes:
 
 
 @asynccontextmanager
-async def raw_server(handler: Handler) -> AsyncIterator[str]:
+async def raw_server(handler: Handler, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """A server that says just what *handler* writes, byte by byte; gives its URL."""
 
     async def handle(stream: SocketStream) -> None:
@@ -112,10 +112,10 @@ async def raw_server(handler: Handler) -> AsyncIterator[str]:
                 await handler(stream)
 
     async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        await anyio.create_tcp_listener(local_host=host) as listener,
         anyio.create_task_group() as group,
     ):
         group.start_soon(listener.serve, handle)
         port = listener.extra(SocketAttribute.local_port)
-        yield f"http://127.0.0.1:{port}/skaha"
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}/skaha"
         group.cancel_scope.cancel()

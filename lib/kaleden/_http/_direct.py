@@ -11,10 +11,9 @@ from typing import Final, Self, final
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from kaleden._errors import FailureKind
 from kaleden._http._connection import Connection
 from kaleden._http._heads import Heads, origin_of
-from kaleden._http._open import open_connection
+from kaleden._http._open import connect_failed, is_certificate_refusal, open_connection, told
 from kaleden._http._pool import Pool
 from kaleden._http._reply import Headers, Reply, lost
 from kaleden._http._transport import Bearer, Tls, TransportError, TransportStatistics
@@ -120,7 +119,7 @@ class DirectTransport(AsyncContextManagerMixin):
 
     async def _exchange(self, connection: Connection, data: bytes, reply: Reply) -> Response:
         try:
-            await _converse(connection, data, reply)
+            await self._converse(connection, data, reply)
         except BaseException:
             self._pool.discard(connection)
             raise
@@ -131,16 +130,39 @@ class DirectTransport(AsyncContextManagerMixin):
             self._pool.discard(connection)
         return Response(reply.status, Headers(reply.headers), reply.take_body())
 
+    async def _converse(self, connection: Connection, data: bytes, reply: Reply) -> None:
+        """Send a request and read its reply."""
+        whole = True
+        try:
+            await connection.write(data)
+        except OSError as error:
+            if not connection.wrote:
+                raise connect_failed(self._origin, str(error)) from error
+
+            # A server that refuses a large form may answer before it has read all of it.
+            whole = False
+
+        while not reply.complete:
+            try:
+                received = await connection.read()
+            except OSError as error:
+                if is_certificate_refusal(error) and not connection.reused:
+                    raise connect_failed(self._origin, told(error)) from error
+                raise lost(f"the connection broke off: {error}") from error
+
+            if received:
+                reply.feed(received)
+            else:
+                reply.end()
+        reply.keep = reply.keep and whole
+
     async def _dial(self, context: ssl.SSLContext | None) -> Connection:
         try:
             with anyio.fail_after(CONNECT_TIMEOUT):
                 return await open_connection(self._origin, context)
         except TimeoutError:
-            raise TransportError(
-                FailureKind.CONNECT_FAILED,
-                f"no connection to {self._origin.host} within {CONNECT_TIMEOUT:g} seconds",
-                sent=False,
-            ) from None
+            why = f"it was not made within {CONNECT_TIMEOUT:g} seconds"
+            raise connect_failed(self._origin, why) from None
 
     def statistics(self) -> TransportStatistics:
         """Tell the transport's state now."""
@@ -155,27 +177,3 @@ class DirectTransport(AsyncContextManagerMixin):
 
     def __repr__(self) -> str:
         return f"<DirectTransport {self._base}, {self._in_flight} in flight>"
-
-
-async def _converse(connection: Connection, data: bytes, reply: Reply) -> None:
-    """Send a request and read its reply."""
-    whole = True
-    try:
-        await connection.write(data)
-    except OSError as error:
-        if not connection.wrote:
-            raise TransportError(FailureKind.CONNECT_FAILED, str(error), sent=False) from error
-
-        # A server that refuses a large form may answer before it has read all of it.
-        whole = False
-    while not reply.complete:
-        try:
-            received = await connection.read()
-        except OSError as error:
-            raise lost(f"the connection broke off: {error}") from error
-
-        if received:
-            reply.feed(received)
-        else:
-            reply.end()
-    reply.keep = reply.keep and whole

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
+from typing import Final
 
 import anyio
 
@@ -12,6 +14,9 @@ from kaleden._http._connection import Connection
 from kaleden._http._dial import connect
 from kaleden._http._pool import Origin
 from kaleden._http._transport import TransportError
+
+# The names that OpenSSL gives to the alerts of RFC 8446 §6.2 which are about a certificate.
+_REFUSALS: Final = re.compile("ALERT_(.*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 
 
 async def open_connection(origin: Origin, context: ssl.SSLContext | None) -> Connection:
@@ -31,7 +36,7 @@ async def open_connection(origin: Origin, context: ssl.SSLContext | None) -> Con
         connected = await connect(origin.host, origin.port)
     except (OSError, UnicodeError) as error:
         # UnicodeError is of a host name that cannot be looked up.
-        raise _failed(origin, f"{error}") from error
+        raise connect_failed(origin, f"{error}") from error
 
     if context is None:
         return Connection(connected, None)
@@ -40,7 +45,7 @@ async def open_connection(origin: Origin, context: ssl.SSLContext | None) -> Con
         return await _with_tls(connected, origin, context)
     except (OSError, ValueError) as error:
         connected.close()
-        raise _failed(origin, _told(error)) from error
+        raise connect_failed(origin, told(error)) from error
     except BaseException:
         connected.close()
         raise
@@ -76,12 +81,25 @@ async def _shake_hands(wrapped: ssl.SSLSocket) -> None:
             return
 
 
-def _told(error: Exception) -> str:
+def is_certificate_refusal(error: OSError) -> bool:
+    """Tell whether the server would not take the client's certificate, or wants one.
+
+    In TLS 1.3 the client hears of that only when it first reads (RFC 8446 §4.4.2.4).
+    """
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    return reason is not None and bool(_REFUSALS.search(reason))
+
+
+def told(error: Exception) -> str:
+    """Say what went wrong with TLS."""
+    if isinstance(error, OSError) and is_certificate_refusal(error):
+        return f"the server refused the client's certificate, or wants one: {error}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     return f"TLS was not agreed on: {error}"
 
 
-def _failed(origin: Origin, why: str) -> TransportError:
+def connect_failed(origin: Origin, why: str) -> TransportError:
+    """Say that there is no connection, and why."""
     message = f"no connection to {origin.host} port {origin.port}: {why}"
     return TransportError(FailureKind.CONNECT_FAILED, message, sent=False)

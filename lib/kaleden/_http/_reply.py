@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, final
 
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from kaleden._errors import FailureKind
 from kaleden._http._transport import TransportError
@@ -128,7 +128,7 @@ class Reply:
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             raise _unreadable(self._problem or str(error)) from error
 
         if self._problem is not None:
@@ -169,7 +169,7 @@ class Reply:
         if not self.head_complete or _length(self.headers) > MAX_HEAD:
             raise _unreadable(f"its head is longer than {MAX_HEAD} bytes")
 
-        if self._fed - self._size > MAX_HEAD + _FRAMING_PER_BYTE * self._size:
+        if self._fed - self._size > 2 * MAX_HEAD + _FRAMING_PER_BYTE * self._size:
             raise _unreadable("it has more framing than content")
 
     # What follows is called by the parser, whose names these are. An exception raised here would
