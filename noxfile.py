@@ -61,7 +61,7 @@ def lowest() -> list[str]:
     named = [*PROJECT["project"]["dependencies"], *group("test")]
     for packages in PROJECT["project"]["optional-dependencies"].values():
         named += packages
-    pins = (re.fullmatch(r"([\w-]+)>=([\d.]+)(,<.*)?", package) for package in named)
+    pins = (re.fullmatch(r"([\w-]+)>=([\d.]+)([,;].*)?", package) for package in named)
     return [f"{pin[1]}=={pin[2]}" for pin in pins if pin]
 
 

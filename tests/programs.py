@@ -1,0 +1,98 @@
+"""Programs that tests strike, and what can go wrong under them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+import kaleden
+from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+
+IMAGE = "skaha/astroml:latest"
+
+
+class Launched:
+    """A program that launches sessions in a scope, and what its scope came to."""
+
+    def __init__(self, replicas: int = 8, **options: Any) -> None:
+        self.replicas = replicas
+        self.options = options
+        self.scope: kaleden.Scope | None = None
+
+    async def __call__(self, world: MemoryTransport) -> None:
+        self.scope = None
+        async with kaleden.AsyncSession(transport=world, create_concurrency=3) as session:
+            async with session.scope(**self.options) as self.scope:
+                created = await self.scope.create("fits", IMAGE, replicas=self.replicas)
+                await self.scope.wait(created.ids, "Running")
+
+    def check(self, world: MemoryTransport, error: BaseException | None) -> None:
+        """Nothing is left, or just what the scope names."""
+        assert error is None or not isinstance(error, AssertionError)
+        left = {session.id: session.spec.name for session in world.sessions()}
+        told = self.scope.error if self.scope is not None else None
+        survivors = set(told.survivors) if told is not None else set()
+        launches = set(told.launches) if told is not None else set()
+        unnamed = {key for key, name in left.items() if name not in launches}
+        assert unnamed == survivors, (left, told)
+        assert {1} >= set(world.created.values())
+
+
+TROUBLES = [
+    Trouble.RESET_BEFORE,
+    Trouble.RESET_AFTER,
+    Trouble.ERROR_BEFORE,
+    Trouble.ERROR_AFTER,
+    Trouble.STALL,
+    Trouble.STALL_AFTER,
+    Trouble.HALF_BODY,
+    Trouble.GARBAGE,
+    Trouble.HTML,
+    Trouble.REFUSED,
+    Trouble.BUSY,
+]
+faults = st.lists(
+    st.builds(
+        Fault,
+        st.sampled_from(TROUBLES),
+        st.sampled_from(["create", "list", "destroy"]),
+        probability=st.floats(0.05, 0.6),
+    ),
+    max_size=4,
+)
+slow_lists = st.lists(
+    st.builds(
+        Fault,
+        st.just(Trouble.DELAY),
+        st.just("list"),
+        probability=st.floats(0.1, 1),
+        seconds=st.floats(0, 40),
+    ),
+    max_size=1,
+)
+
+
+async def launch_under_faults(
+    faults: list[Fault], slow: list[Fault], seed: int, replicas: int
+) -> None:
+    """Launch in a scope, and find no specification twice, and nothing that is not named."""
+    names = [f"fits-{number}" for number in range(1, replicas + 1)]
+    async with MemoryTransport(faults=FaultPlan([*faults, *slow], seed=seed)) as world:
+        error: kaleden.ScopeError | None = None
+        async with kaleden.AsyncSession(transport=world) as session:
+            try:
+                async with session.scope() as scope:
+                    created = await scope.create("fits", IMAGE, replicas=replicas)
+                    assert names == [outcome.key for outcome in created]
+                    assert replicas == len(created.successes) + len(created.failures)
+                    assert set(created.ids) == set(scope.ids)
+                    assert {1} >= set(world.created.values())
+            except kaleden.ScopeError as caught:
+                error = caught
+        await world.settled()
+        assert {1} >= set(world.created.values())
+        left = {session.id: session.spec.name for session in world.sessions()}
+        named = set(error.survivors) if error else set()
+        maybe = set(error.launches) if error else set()
+        assert all(key in named or name in maybe for key, name in left.items())

@@ -1,0 +1,1 @@
+"""The promises that kaleden makes, one module for each; see docs/explanation/promises.md."""

@@ -1,0 +1,51 @@
+"""No session launched in a scope survives it, or the scope's error names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("anycorn")
+
+from kaleden.testing import CAUSES, Fault, FaultPlan, MemoryTransport, Trouble
+from programs import Launched
+from promises.loops import Virtual
+
+WORLDS: dict[str, dict[str, Any]] = {
+    "calm": {},
+    "finishes late": {"finish_delay": 300.0},
+    "drops what was abandoned": {"abandoned": "dies"},
+}
+LOST = [Trouble.RESET_AFTER, Trouble.ERROR_AFTER, Trouble.STALL_AFTER, Trouble.HALF_BODY]
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=str)
+def test_nothing_survives_however_the_scope_is_struck(
+    virtual: Virtual, trials: Callable[[int], None], world: str
+) -> None:
+    program = Launched(3, grace=30)
+    step = 6 if world == "calm" else 37
+    done = virtual.sweep(
+        program, check=program.check, world=lambda: MemoryTransport(**WORLDS[world]), step=step
+    )
+    trials(done)
+    assert done > len(CAUSES)
+
+
+@pytest.mark.parametrize("trouble", LOST, ids=str)
+def test_nothing_survives_when_answers_are_lost(
+    virtual: Virtual, trials: Callable[[int], None], trouble: Trouble
+) -> None:
+    program = Launched(3, grace=30)
+    plan = FaultPlan([Fault(trouble, "create", nth={2, 3})])
+    done = virtual.sweep(
+        program,
+        check=program.check,
+        world=lambda: MemoryTransport(faults=plan),
+        causes=("scope", "native3", "error"),
+        step=61,
+    )
+    trials(done)
+    assert done > len(CAUSES)

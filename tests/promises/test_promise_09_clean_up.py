@@ -1,0 +1,68 @@
+"""Leaving a scope or a client takes no longer than it may, though the server says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+import pytest
+
+pytest.importorskip("anycorn")
+
+import kaleden
+from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from programs import IMAGE
+from promises.loops import Virtual
+
+STALLS = {
+    "everything": [Fault(Trouble.STALL)],
+    "done, and not told": [Fault(Trouble.STALL_AFTER)],
+    "deletes": [Fault(Trouble.STALL, "destroy")],
+    "lists": [Fault(Trouble.STALL, "list")],
+    "deletes and lists": [Fault(Trouble.STALL, "destroy"), Fault(Trouble.STALL, "list")],
+}
+
+
+@pytest.mark.parametrize("stalls", STALLS)
+@pytest.mark.parametrize("grace", [1.0, 30.0])
+def test_a_scope_is_left_within_its_grace(
+    virtual: Virtual, trials: Callable[[int], None], stalls: str, grace: float
+) -> None:
+    moments = [0.05, 0.31, 0.7, 5.0, 60.0]
+
+    async def leave(moment: float) -> float:
+        async with MemoryTransport(faults=FaultPlan(STALLS[stalls]), duration=1e6) as world:
+            async with kaleden.AsyncSession(transport=world) as session:
+                scope = session.scope(grace=grace)
+                with suppress(kaleden.ScopeError), anyio.CancelScope(deadline=moment) as cancelled:
+                    async with scope:
+                        await scope.create("fits", IMAGE, replicas=20)
+                        await scope.wait()
+                assert cancelled.cancel_called
+                left = {each.id for each in world.sessions()}
+                told = scope.error
+                assert not left or told is not None
+                assert session.statistics().gate.in_flight == 0
+                return anyio.current_time() - moment
+
+    for moment in moments:
+        assert virtual.run(leave, moment) <= grace + 0.1
+    trials(len(moments))
+
+
+@pytest.mark.parametrize("stalls", STALLS)
+def test_a_client_is_left_at_once(virtual: Virtual, stalls: str) -> None:
+    async def leave() -> None:
+        async with (
+            MemoryTransport(faults=FaultPlan(STALLS[stalls])) as world,
+            anyio.create_task_group() as group,
+        ):
+            async with kaleden.AsyncSession(transport=world) as session:
+                for ask in (session.info, session.logs, session.destroy):
+                    group.start_soon(ask, [f"id{number}" for number in range(100)])
+                await anyio.sleep(3)
+            assert anyio.current_time() <= 3 + 0.1
+            group.cancel_scope.cancel()
+
+    virtual.run(leave)
