@@ -42,6 +42,7 @@ from kaleden._follow import LogItem, LogLine, LogReset, LogStream
 from kaleden._gate import GateStatistics
 from kaleden._http import TransportStatistics
 from kaleden._ledger_file import LedgerError
+from kaleden._login import Login, Looked
 from kaleden._outcomes import BatchError, Failure, Finished, Outcome, Outcomes, Success
 from kaleden._scope import Scope, ScopeStatistics
 from kaleden._session import AsyncSession
@@ -85,6 +86,8 @@ __all__ = (
     "LogLine",
     "LogReset",
     "LogStream",
+    "Login",
+    "Looked",
     "NotAuthenticated",
     "NotAuthorized",
     "NotDestroyed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
@@ -10,12 +11,12 @@ from typing import Self, TypeVar, final
 from anyio import AsyncContextManagerMixin
 from attrs import frozen
 
-from kaleden._credentials import Endpoint, check_token, parse_endpoint
 from kaleden._engine import Engine, Operation
-from kaleden._errors import ConfigurationError, SessionNotOpen
+from kaleden._errors import SessionNotOpen
 from kaleden._gate import Gate, GateStatistics
-from kaleden._http import DirectTransport, HttpxTransport, Transport, TransportStatistics
+from kaleden._http import HttpAuth, HttpClient, Transport, TransportStatistics
 from kaleden._ledger import Ledger
+from kaleden._login import Login, TokenFunction, Wanted, find_access, number
 from kaleden._policy import Limits
 from kaleden._rooms import Rooms, open_rooms
 from kaleden._wire import Request, Response
@@ -43,12 +44,19 @@ class Client(AsyncContextManagerMixin):
     def __init__(
         self,
         url: str | None = None,
-        token: str | None = None,
+        token: str | TokenFunction | None = None,
         *,
+        server: str | None = None,
+        certificate: str | PathLike[str] | None = None,
+        auth: HttpAuth | None = None,
+        client: HttpClient | None = None,
+        registry: tuple[str, str] | None = None,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         version: str = "v1",
-        timeout: float = 30.0,
+        timeout: float | None = None,
         create_timeout: float = 180.0,
-        concurrency: int = 32,
+        concurrency: int | None = None,
         create_concurrency: int = 8,
         settle: float = 10.0,
         create_grace: float = 10.0,
@@ -56,49 +64,46 @@ class Client(AsyncContextManagerMixin):
         transport: Transport | None = None,
     ) -> None:
         self._limits = Limits(
-            timeout, create_timeout, concurrency, create_concurrency, settle, create_grace
+            number("CANFAR_TIMEOUT", float, 30.0) if timeout is None else timeout,
+            create_timeout,
+            number("CANFAR_CONCURRENCY", int, 32) if concurrency is None else concurrency,
+            create_concurrency,
+            settle,
+            create_grace,
         )
         self._ledger = ledger
-        self._transport = transport
-        self._token = token
-        self._endpoint: Endpoint | None = None
-        if transport is not None and (url is not None or token is not None):
-            msg = "a transport of your own takes no url and token: give them to the transport"
-            raise ConfigurationError(msg)
-
-        if transport is None:
-            self._endpoint = parse_endpoint(url, version)
-            check_token(token, self._endpoint)
+        wanted = Wanted(
+            url,
+            token,
+            version,
+            server,
+            certificate,
+            auth,
+            client,
+            registry,
+            proxy,
+            ssl_context,
+            transport,
+        )
+        self._access = find_access(wanted, self._limits)
         self._opened: Rooms | None = None
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        access = self._access
         async with AsyncExitStack() as stack:
-            transport = self._transport
-            if transport is None:
-                transport = await stack.enter_async_context(self._http())
+            transport = await stack.enter_async_context(access.open(self._limits.concurrency))
             ledger = None
             if self._ledger is not None:
                 ledger = await stack.enter_async_context(Ledger(self._ledger, self._where))
             engine = Engine(Gate(self._limits.concurrency), transport)
-            self._opened = open_rooms(engine, self._limits, ledger)
+            headers = () if access.registry is None else (access.registry.header,)
+            self._opened = open_rooms(engine, self._limits, ledger, headers)
             try:
                 yield self
             finally:
                 self._opened = None
                 await engine.aclose()
-
-    def _http(self) -> HttpxTransport:
-        endpoint = self._endpoint
-        assert endpoint is not None  # noqa: S101  # set whenever no transport was given
-        return HttpxTransport(
-            endpoint.root,
-            endpoint.base,
-            self._token,
-            connections=self._limits.concurrency,
-            # A proxy has no business between two programs of this machine.
-            trust_env=not endpoint.loopback,
-        )
 
     @property
     def _rooms(self) -> Rooms:
@@ -119,15 +124,23 @@ class Client(AsyncContextManagerMixin):
         Raises:
             SessionNotOpen: the session is not open.
         """
-        transport = self._engine.transport
-        told = None
-        if isinstance(transport, DirectTransport | HttpxTransport):
-            told = transport.statistics()
-        return SessionStatistics(self._engine.gate.statistics(), told)
+        told = getattr(self._engine.transport, "statistics", None)
+        state = told() if callable(told) else None
+        return SessionStatistics(
+            self._engine.gate.statistics(),
+            state if isinstance(state, TransportStatistics) else None,
+        )
+
+    def describe(self) -> Login:
+        """Tell where the server is, who asks, and how both were found: nothing secret.
+
+        ``print(session.describe())`` shows it for people. It works also before the session is open.
+        """
+        return self._access.login
 
     @property
     def _where(self) -> str:
-        return "own transport" if self._endpoint is None else self._endpoint.base
+        return self._access.where
 
     def __repr__(self) -> str:
         state = "not open" if self._opened is None else repr(self._opened.engine.gate)

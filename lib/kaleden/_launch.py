@@ -31,7 +31,7 @@ from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
 from kaleden._sinks import Collected
 from kaleden._ticket import Ticket
-from kaleden._wire import SessionInfo
+from kaleden._wire import Headers, SessionInfo
 
 logger = logging.getLogger("kaleden")
 
@@ -82,12 +82,16 @@ class Launcher:
         engine: sends the requests.
         lister: tells what is there.
         limits: how many at once, and for how long.
+        headers: what goes with each create.
     """
 
-    def __init__(self, engine: Engine, lister: Lister, limits: Limits) -> None:
+    def __init__(
+        self, engine: Engine, lister: Lister, limits: Limits, headers: Headers = ()
+    ) -> None:
         self._engine = engine
         self._lister = lister
         self._limits = limits
+        self._headers = headers
         self._gate = Gate(limits.create_concurrency)
 
     async def launch(self, tickets: Sequence[Ticket], account: Account) -> Outcomes[str]:
@@ -129,7 +133,7 @@ class Launcher:
 
     async def _send(self, ticket: Ticket, account: Account) -> Outcome[str]:
         """Send the request in the account's group, where it goes on if this is cancelled."""
-        flight = Flight(self._engine, self._limits, ticket, account)
+        flight = Flight(self._engine, self._limits, ticket, account, self._headers)
         # The places belong to the request, which may outlive this task, and are given back by it.
         async with AsyncExitStack() as places:
             for gate in (self._gate, self._engine.gate):
@@ -225,6 +229,7 @@ class Flight:
         limits: how long it may take.
         ticket: what is launched.
         account: who answers for it.
+        headers: what else goes with the request; a secret may be in there.
         landed: set when its account knows what came of it.
         outcome: what came of it; None if it never left, or was abandoned and got no answer.
     """
@@ -233,6 +238,7 @@ class Flight:
     limits: Limits
     ticket: Ticket
     account: Account
+    headers: Headers = field(default=(), repr=False)
     landed: anyio.Event = field(factory=anyio.Event)
     outcome: Outcome[str] | None = None
     _shield: anyio.CancelScope = field(factory=lambda: anyio.CancelScope(shield=True))
@@ -272,7 +278,7 @@ class Flight:
 
         if not self._is_stopped:
             self.ticket.sent = anyio.current_time()
-            create = _operations.create(self.limits, self.ticket.launch)
+            create = _operations.create(self.limits, self.ticket.launch, self.headers)
             self.outcome = await self.engine.exchange(create, key)
 
     async def _tell(self) -> None:

@@ -10,7 +10,7 @@ from kaleden._engine import Operation
 from kaleden._outcomes import Outcomes
 from kaleden._policy import Limits
 from kaleden._source import Keys
-from kaleden._wire import Event, Launch, SessionInfo
+from kaleden._wire import Event, Headers, Launch, SessionInfo
 
 Ids: TypeAlias = (
     str
@@ -57,7 +57,7 @@ def destroy(limits: Limits) -> Operation[bool]:
     return Operation("destroy", _wire.build_destroy, _wire.parse_done, limits.timeout)
 
 
-def create(limits: Limits, launch: Launch) -> Operation[str]:
+def create(limits: Limits, launch: Launch, headers: Headers = ()) -> Operation[str]:
     """Launch one session."""
-    request = _wire.build_create(launch)
+    request = _wire.build_create(launch, headers=headers)
     return Operation("create", lambda _: request, _wire.parse_create, limits.create_timeout)

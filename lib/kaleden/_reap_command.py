@@ -8,7 +8,6 @@ from typing import Protocol
 
 import anyio
 
-from kaleden._credentials import parse_endpoint
 from kaleden._ledger_file import OpenLaunch
 from kaleden._outcomes import Failure, Outcomes
 from kaleden._policy import Limits
@@ -56,7 +55,7 @@ def reap_command(options: argparse.Namespace) -> int:
         The exit status: 0 if nothing is left, 1 if something is.
     """
     session = AsyncSession(options.url, options.token)
-    found = survey(options.path, parse_endpoint(options.url, "v1").base)
+    found = survey(options.path, session.describe().url or "")
     launches = found.dead + (found.unknown if options.elsewhere else [])
     _tell_survey(found, launches)
     if not launches:

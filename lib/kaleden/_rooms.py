@@ -12,7 +12,7 @@ from kaleden._ledger import Ledger
 from kaleden._lister import Lister
 from kaleden._policy import Limits
 from kaleden._watch import Watcher
-from kaleden._wire import Kind
+from kaleden._wire import Headers, Kind
 
 
 @final
@@ -37,9 +37,11 @@ class Rooms:
     ledger: Ledger | None = None
 
 
-def open_rooms(engine: Engine, limits: Limits, ledger: Ledger | None = None) -> Rooms:
-    """Make the parts of a client around its engine."""
+def open_rooms(
+    engine: Engine, limits: Limits, ledger: Ledger | None = None, headers: Headers = ()
+) -> Rooms:
+    """Make the parts of a client around its engine; *headers* go with each create."""
     lister = Lister(engine, limits)
-    launcher = Launcher(engine, lister, limits)
+    launcher = Launcher(engine, lister, limits, headers)
     watcher = Watcher(lister, Lister(engine, limits, Kind.DESKTOP_APP), engine, limits)
     return Rooms(engine, lister, launcher, watcher, limits, ledger)

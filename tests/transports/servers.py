@@ -12,8 +12,9 @@ from anyio.abc import SocketStream
 from attrs import define, field
 
 import kaleden
-from kaleden._http import DirectTransport, HttpxTransport
+from kaleden._http import DirectTransport
 from kaleden._http._direct import MAX_BODY
+from kaleden._http._httpx import HttpxTransport
 from support import read_request, session_object
 
 TOKEN = "a-token"
@@ -67,9 +68,10 @@ async def over_httpx(
 ) -> AsyncGenerator[kaleden.AsyncSession]:
     """A session over httpx."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kaleden._http._httpx.MAX_BODY", max_body)
+        patch.setattr("kaleden._http._exchange.MAX_BODY", max_body)
+        bearer = None if token is None else FakeBearer([token])
         async with (
-            HttpxTransport(url, f"{url}/v1", token, connections=concurrency) as transport,
+            HttpxTransport(url, f"{url}/v1", bearer=bearer, connections=concurrency) as transport,
             kaleden.AsyncSession(
                 transport=transport, concurrency=concurrency, **options
             ) as session,

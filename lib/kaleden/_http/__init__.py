@@ -1,15 +1,21 @@
-"""The one place that knows HTTP and httpx."""
+"""The one place that knows HTTP and httpx.
+
+`_httpx`, with its `HttpxTransport`, is not imported here: httpx takes longer to import than all the
+rest, and most clients do without.
+"""
 
 from __future__ import annotations
 
+from kaleden._http._caller import CallerTransport, HttpAuth, HttpClient
 from kaleden._http._direct import DirectTransport
-from kaleden._http._httpx import HttpxTransport
 from kaleden._http._transport import Bearer, Tls, Transport, TransportError, TransportStatistics
 
 __all__ = (
     "Bearer",
+    "CallerTransport",
     "DirectTransport",
-    "HttpxTransport",
+    "HttpAuth",
+    "HttpClient",
     "Tls",
     "Transport",
     "TransportError",

@@ -36,6 +36,7 @@ from kaleden._wire._names import (
 )
 from kaleden._wire._requests import (
     FORM_TYPE,
+    Headers,
     Request,
     build_app_create,
     build_app_destroy,
@@ -88,6 +89,7 @@ __all__ = (
     "CoreStats",
     "Event",
     "GpuStats",
+    "Headers",
     "Image",
     "InstanceStats",
     "Interface",

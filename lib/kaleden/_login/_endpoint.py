@@ -1,20 +1,22 @@
-"""Where the server is and who asks."""
+"""Where a server is."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import final
+from typing import Final, final
 from urllib.parse import SplitResult, urlsplit
 
 from attrs import frozen
 
 from kaleden._errors import ConfigurationError
 
+CANFAR_URL: Final = "https://ws-uv.canfar.net/skaha"
+"""Where CANFAR itself is."""
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LABEL = re.compile(r"(?!xn--$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?|xn--[A-Za-z0-9-]+")
-_VERSION = re.compile(r"v\d+(\.\d+)?")
-# What RFC 6750 allows in a bearer token, and a little more; never what could end the header.
-_TOKEN = re.compile(r"[\x21-\x7e]+")
+_VERSION = re.compile(r"v\d+(\.\d+)*")
 
 
 @final
@@ -32,8 +34,22 @@ class Endpoint:
     base: str
     loopback: bool
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is reached over https."""
+        return self.root.startswith("https:")
 
-def parse_endpoint(url: str | None, version: str) -> Endpoint:
+    @property
+    def private(self) -> bool:
+        """Whether nobody on the way can read what is sent."""
+        return self.encrypted or self.loopback
+
+    def is_same_server(self, other: Endpoint) -> bool:
+        """Tell whether *other* is this server, of whichever API version."""
+        return _place(self) == _place(other)
+
+
+def parse_endpoint(url: str, version: str) -> Endpoint:
     """Read the URL of a server, with or without the API's version at its end.
 
     Args:
@@ -43,13 +59,6 @@ def parse_endpoint(url: str | None, version: str) -> Endpoint:
     Raises:
         ConfigurationError: it is no URL of a server; the message says what to do.
     """
-    if not url:
-        msg = (
-            "which server? Give url='https://ws-uv.canfar.net/skaha' and a token, or use "
-            "kaleden.local.LocalPlatform, a platform on this machine"
-        )
-        raise ConfigurationError(msg)
-
     parts = _split(url)
     path = parts.path.rstrip("/")
     parent, _, last = path.rpartition("/")
@@ -62,49 +71,34 @@ def parse_endpoint(url: str | None, version: str) -> Endpoint:
     return Endpoint(root, f"{root}/{version}", _is_loopback(parts.hostname or ""))
 
 
-def check_token(token: object, endpoint: Endpoint) -> None:
-    """Make sure that a token can be sent, and will not be sent in the clear.
-
-    Raises:
-        ConfigurationError: the token cannot be a header's value, or the server is reached over
-            plain http.
-    """
-    if token is None:
-        return
-
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        msg = (
-            "the token must be a string of printable ASCII characters, with no space or line "
-            "break: if it was read from a file, strip() it"
-        )
-        raise ConfigurationError(msg)
-
-    if endpoint.root.startswith("http:") and not endpoint.loopback:
-        msg = (
-            "a token is not sent over plain http, where everybody on the way can read it: use "
-            f"https for {endpoint.root}"
-        )
-        raise ConfigurationError(msg)
-
-
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.port != 0
-        usable = usable and _is_host(parts.hostname or "")
-    except ValueError as error:
-        raise ConfigurationError(f"{url!r} is no URL: {error}") from error
+        port, host = parts.port, parts.hostname or ""
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigurationError(f"{_shown(url)} is no URL") from None
 
-    if not usable or not url.isascii() or re.search(r"[\s\x00-\x1f\\]", url):
-        msg = f"{url!r} is no server's URL: it begins with https:// and a host name"
-        raise ConfigurationError(msg)
-
-    if parts.username is not None or parts.query or parts.fragment:
+    if "@" in parts.netloc or parts.query or parts.fragment:
         # Not shown: what stands before the @ may be a password.
         msg = "the url must have no user, query or fragment: give the token as token="
         raise ConfigurationError(msg)
 
+    usable = parts.scheme in {"http", "https"} and port != 0 and _is_host(host)
+    if not usable or not url.isascii() or re.search(r"[\s\x00-\x1f\\]", url):
+        msg = f"{_shown(url)} is no server's URL: it begins with https:// and a host name"
+        raise ConfigurationError(msg)
+
     return parts
+
+
+def _shown(url: object) -> str:
+    """Quote what was given, unless there may be a password or a token in it."""
+    return "<not shown>" if re.search(r"[@?#]", str(url)) else repr(url)
+
+
+def _place(endpoint: Endpoint) -> tuple[str, str | None, int, str]:
+    parts = urlsplit(endpoint.root)
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme], parts.path
 
 
 def _is_host(name: str) -> bool:

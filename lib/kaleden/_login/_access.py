@@ -1,0 +1,226 @@
+"""All that it takes to reach a server, found before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast, final
+
+from attrs import field, frozen
+
+from kaleden._errors import ConfigurationError, InvalidRequest
+from kaleden._http import CallerTransport, DirectTransport, Transport
+from kaleden._login._credential import NOBODY, Credential, find_credential
+from kaleden._login._endpoint import Endpoint
+from kaleden._login._places import Places, Wanted
+from kaleden._login._proxy import check_proxy, environment_proxy, shown_proxy
+from kaleden._login._server import Server, find_server
+from kaleden._login._tls import GivenTls, OwnTls
+from kaleden._login._told import Login
+from kaleden._policy import Limits
+from kaleden._wire import registry_header
+
+if TYPE_CHECKING:
+    from kaleden._http._httpx import HttpxTransport
+
+
+@final
+@frozen
+class Registry:
+    """Credentials for private images.
+
+    Attributes:
+        user: the user there.
+        header: what goes with each create.
+    """
+
+    user: str
+    header: tuple[str, str] = field(repr=False)
+
+
+@final
+@frozen
+class Access:
+    """What was found.
+
+    Attributes:
+        registry: credentials for private images, if there are any.
+        login: all that can be told of it.
+    """
+
+    registry: Registry | None
+    login: Login
+    _wanted: Wanted
+    _endpoint: Endpoint | None = None
+    _credential: Credential = NOBODY
+    _proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """The server's URL, or what stands in its place."""
+        return self.login.url or "own transport"
+
+    @asynccontextmanager
+    async def open(self, connections: int) -> AsyncGenerator[Transport]:
+        """Open what carries requests to the server.
+
+        Args:
+            connections: connections at most.
+
+        Raises:
+            ConfigurationError: the certificate can no longer be used.
+        """
+        wanted, endpoint = self._wanted, self._endpoint
+        if endpoint is None or wanted.client is not None:
+            yield self._given_transport()
+            return
+
+        tls = self._tls(endpoint)
+        if tls is not None:
+            await tls.prepare()
+        bearer = None if self._credential.bearer is None else self._credential.bearer()
+        transport: DirectTransport | HttpxTransport
+        if wanted.auth is None and self._proxy is None:
+            transport = DirectTransport(
+                endpoint.root, endpoint.base, bearer=bearer, tls=tls, connections=connections
+            )
+        else:
+            # Only who needs it waits for httpx to be imported.
+            from kaleden._http._httpx import HttpxTransport  # noqa: PLC0415
+
+            transport = HttpxTransport(
+                endpoint.root,
+                endpoint.base,
+                bearer=bearer,
+                tls=tls,
+                auth=wanted.auth,
+                proxy=self._proxy,
+                connections=connections,
+            )
+        async with transport:
+            yield transport
+
+    def _given_transport(self) -> Transport:
+        client, endpoint = self._wanted.client, self._endpoint
+        if client is not None and endpoint is not None:
+            return CallerTransport(client, endpoint.root, endpoint.base)
+
+        assert self._wanted.transport is not None  # noqa: S101  # else there is an endpoint
+        return self._wanted.transport
+
+    def _tls(self, endpoint: Endpoint) -> GivenTls | OwnTls | None:
+        if not endpoint.encrypted:
+            return None
+
+        given = self._wanted.ssl_context
+        return OwnTls(self._credential.certificate) if given is None else GivenTls(given)
+
+
+def find_access(wanted: Wanted, limits: Limits) -> Access:
+    """Find the server and who asks, in arguments, environment and files.
+
+    Args:
+        wanted: the arguments.
+        limits: what else the client tells of itself.
+
+    Raises:
+        ConfigurationError: something is missing, or cannot be used; the message says what to do.
+    """
+    if wanted.transport is not None:
+        return _through_transport(wanted, limits)
+
+    places = Places(wanted)
+    server = find_server(places)
+    credential = find_credential(places, server)
+    registry = _find_registry(places, server)
+    proxy = _find_proxy(wanted, server.endpoint)
+    login = Login(
+        server.endpoint.base,
+        server.place,
+        credential.kind,
+        credential.place,
+        credential.expires,
+        None if registry is None else registry.user,
+        None if proxy is None else shown_proxy(proxy),
+        limits.concurrency,
+        limits.timeout,
+        limits.create_concurrency,
+        limits.create_timeout,
+        tuple(places.looked),
+    )
+    return Access(registry, login, wanted, server.endpoint, credential, proxy)
+
+
+def _through_transport(wanted: Wanted, limits: Limits) -> Access:
+    """Leave everything but the registry to the caller's transport."""
+    names = ("url", "token", "server", "certificate", "auth", "client", "proxy", "ssl_context")
+    for name in names:
+        if getattr(wanted, name) is not None:
+            msg = f"a transport of your own takes no {name}=: give it to the transport"
+            raise ConfigurationError(msg)
+
+    registry = None
+    if wanted.registry is not None:
+        registry = read_registry(wanted.registry, "registry=")
+    place = "transport="
+    login = Login(
+        None,
+        place,
+        "own transport",
+        place,
+        None,
+        None if registry is None else registry.user,
+        None,
+        limits.concurrency,
+        limits.timeout,
+        limits.create_concurrency,
+        limits.create_timeout,
+    )
+    return Access(registry, login, wanted)
+
+
+def read_registry(pair: object, place: str) -> Registry:
+    """Read the user and secret for private images.
+
+    Raises:
+        ConfigurationError: they cannot be used; the message does not show the secret.
+    """
+    try:
+        user, secret = cast("tuple[str, str]", pair)
+        return Registry(user, registry_header(user, secret))
+    except InvalidRequest as error:
+        raise ConfigurationError(f"{place}: {error}") from None
+    except (TypeError, ValueError, AttributeError):
+        raise ConfigurationError(f"{place} takes a pair of strings: (user, secret)") from None
+
+
+def _find_registry(places: Places, server: Server) -> Registry | None:
+    if places.wanted.registry is not None:
+        return read_registry(places.wanted.registry, "registry=")
+
+    return _saved_registry(places) if server.saved is not None else None
+
+
+def _saved_registry(places: Places) -> Registry | None:
+    saved = places.saved
+    pair = None if saved is None else saved.registry()
+    if saved is None or pair is None:
+        return None
+
+    place = f"registry in {places.named(saved.path)}"
+    registry = places.attempt(place, lambda: read_registry(pair, place), needed=False)
+    if registry is not None:
+        places.took(place, f"user {registry.user}")
+    return registry
+
+
+def _find_proxy(wanted: Wanted, endpoint: Endpoint) -> str | None:
+    if wanted.client is not None:
+        if wanted.proxy is not None or wanted.ssl_context is not None:
+            msg = "client= makes its own connections: give it without proxy= and ssl_context="
+            raise ConfigurationError(msg)
+        return None
+
+    return (
+        environment_proxy(endpoint) if wanted.proxy is None else check_proxy(wanted.proxy, "proxy=")
+    )

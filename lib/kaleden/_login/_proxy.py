@@ -1,0 +1,52 @@
+"""The proxy on the way to a server."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from kaleden._errors import ConfigurationError
+from kaleden._login._endpoint import Endpoint
+
+_SCHEMES = {"http", "https", "socks5", "socks5h"}
+
+
+def environment_proxy(endpoint: Endpoint) -> str | None:
+    """Find the proxy that the environment, or the system, names for a server.
+
+    ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` are read as `urllib.request`
+    does. A proxy has no business between two programs of one machine.
+    """
+    parts = urlsplit(endpoint.root)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy is None or endpoint.loopback or proxy_bypass(parts.netloc):
+        return None
+
+    return check_proxy(
+        proxy if "://" in proxy else f"http://{proxy}", "the proxy of the environment"
+    )
+
+
+def check_proxy(url: object, what: str) -> str:
+    """Return *url* if it is a proxy's.
+
+    Raises:
+        ConfigurationError: it is not; the message does not show it, since it may hold a password.
+    """
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        usable = parts is not None and parts.scheme in _SCHEMES and parts.hostname
+        if usable and parts is not None and parts.port != 0:
+            return str(url)
+    except ValueError:
+        pass  # As any other that is none.
+
+    msg = f"{what} has no URL of a proxy, such as http://host:3128"
+    raise ConfigurationError(msg)
+
+
+def shown_proxy(url: str) -> str:
+    """Write the URL of a proxy without its credentials."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
