@@ -23,7 +23,7 @@ async def test_a_pool_with_a_lost_slot_is_replaced_and_that_is_told() -> None:
         def has_expired(self) -> bool:
             return False
 
-        def can_handle_request(self, origin: object) -> bool:
+        def can_handle_request(self, _: object) -> bool:
             return False
 
         async def aclose(self) -> None:

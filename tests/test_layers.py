@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_outcomes",
         "_tasks",
         "_pace",
-            "_ledger_file",
+        "_ledger_file",
         "_ticket",
         "_growing_log",
     ),

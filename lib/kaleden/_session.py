@@ -44,24 +44,50 @@ class AsyncSession(Queries):
     Methods about one thing (`fetch`, `stats`, `images`, ...) raise a `RequestError` if it fails.
     There is no ``timeout=`` on any of them: put the call under ``anyio.fail_after``.
 
+    Without arguments the server and the login are looked for: first in ``CANFAR_URL`` and
+    ``CANFAR_TOKEN`` or ``CANFAR_CERTIFICATE``, then in what ``canfar login`` has saved
+    (``~/.canfar/config.yaml``), then in ``~/.ssl/cadcproxy.pem``, which is for CANFAR itself. Each
+    may be found in another place, but a login goes to the server that its own place names, and to
+    no other. `describe` tells what was found, and where. Files are read when the client is made.
+
     Args:
         url: the server's URL, with or without the API version: ``https://ws-uv.canfar.net/skaha``.
-        token: a bearer token; None asks anonymously. It is sent over https only, or to this
-            machine.
-        version: the API version, where *url* names none.
-        timeout: seconds for one attempt of a request, from its turn to the last byte of the reply.
+        token: a bearer token, or a function, plain or async, that gives one. It is called when the
+            first is needed, and when the server has refused the last one (401); a plain one in a
+            thread. Where nothing is given and nothing found, the server is asked anonymously.
+        server: the name of a saved server, in place of *url*, with the login saved for it.
+        certificate: the path of an X.509 proxy certificate: a PEM file with the certificate, its
+            key, and its chain. It is read again when it changes. Where there is a token too, the
+            token is used.
+        auth: an ``httpx.Auth``, in place of *token* and *certificate*. It sees each request, which
+            then goes through httpx.
+        client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, in place of all these; *url* is
+            its ``base_url`` unless given. All requests go through it, with its own headers and
+            auth, but with the times given here. The caller closes it.
+        registry: user and secret for images of a private registry; they are sent with creates only.
+            By default those saved with the saved server, if it is that.
+        proxy: the URL of a proxy: http, https or, with httpx's extra, socks5. By default that of
+            ``HTTPS_PROXY``, ``HTTP_PROXY`` or ``ALL_PROXY``, unless ``NO_PROXY`` names the server,
+            or it is on this machine.
+        ssl_context: what connections over https are made with, as it is; by default one that trusts
+            the authorities of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else Mozilla's.
+        version: the API version, where the URL names none.
+        timeout: seconds for one attempt of a request, from its turn to the last byte of the reply;
+            by default ``CANFAR_TIMEOUT``, or else 30.
         create_timeout: the same for a create; a busy server takes 60 to 90 seconds for one.
-        concurrency: requests in flight at once.
+        concurrency: requests in flight at once; by default ``CANFAR_CONCURRENCY``, or else 32.
         create_concurrency: creates in flight at once, within *concurrency*.
         settle: seconds in which a session whose create was not answered is looked for in lists.
         create_grace: seconds that a create whose caller was cancelled has for its answer.
         ledger: a file in which scopes and `run` write down what they launch before they launch it,
             so that `reap` can end what a killed process left; None for none.
-        transport: what carries the requests, instead of HTTP to *url*; the caller opens and closes
-            it.
+        transport: what carries the requests, in place of all that says where and who; the caller
+            opens and closes it.
 
     Raises:
-        ConfigurationError: an argument cannot be used; nothing was sent.
+        ConfigurationError: no server is named, or something that was given or found cannot be used,
+            such as a certificate that has expired; the message says what to do. Nothing was sent.
+            A certificate is looked at again when the client is entered.
     """
 
     async def create(
