@@ -37,7 +37,7 @@ ONLY_PLAIN = {
     "retry_failed",  # there is nothing to await the method of `Outcomes` with
 }
 # What does not wait, or waits for a whole block, takes no time.
-UNTIMED = {"scope", "statistics"}
+UNTIMED = {"describe", "scope", "statistics"}
 
 TIMEOUT = inspect.Parameter(
     "timeout", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None"

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from kaleden import _operations, _wire
 from kaleden._client import Client
 from kaleden._connect import connect
+from kaleden._follow import LogStream, follow
 from kaleden._operations import Ids, as_keys
 from kaleden._outcomes import Outcomes, Success
 from kaleden._stream import Streams
-from kaleden._wire import Availability, Context, Event, Image, Listing, SessionInfo, Stats
+from kaleden._watch import Progress, Until
+from kaleden._wire import (
+    TERMINAL,
+    Availability,
+    Context,
+    Event,
+    Image,
+    Listing,
+    SessionInfo,
+    Stats,
+)
 
 T = TypeVar("T")
 
@@ -192,6 +204,63 @@ class Queries(Client):
         """
         outcomes = await self._engine.collect(_operations.events(self._limits), as_keys(ids))
         return _told("events", outcomes) if verbose else outcomes
+
+    async def wait(
+        self,
+        ids: Ids,
+        until: Until = TERMINAL,
+        *,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Outcomes[SessionInfo]:
+        """Wait until every session is where it should be, or will not get there.
+
+        All waits of a client share one list per look, whatever the number of sessions and of waits.
+        A look follows the one before by 1 to 15 seconds, longer while nothing changes.
+
+        Args:
+            ids: the sessions, in a finite iterable.
+            until: a status, several, or a function of `SessionInfo`; by default `TERMINAL`, the
+                statuses that a session does not leave. Look at ``info.status`` for which it is.
+            pending_timeout: seconds after which a session that is still Pending has failed to
+                start.
+            progress: is called with the number of sessions by status, when that changed.
+
+        Returns:
+            Each session as it was listed when it was there. A failure of kind ``wrong_state`` for
+            one that ended otherwise, ``vanished`` for one that two lists no longer showed,
+            ``pending_timeout``, with the platform's last events, for one that did not start, and
+            what a list may fail of, if that does not pass.
+
+        Raises:
+            InvalidRequest: *until* or *pending_timeout* cannot be used; nothing was sent.
+            Exception: only what *until*, *progress* or the iterable of ids raised.
+
+        Cancellation:
+            Nothing changes on the server, and other waits go on.
+        """
+        return await self._rooms.watcher.wait(as_keys(ids), until, pending_timeout, progress)
+
+    def follow(self, ids: Ids) -> AbstractAsyncContextManager[LogStream]:
+        """Follow logs as they grow: ``async with session.follow(ids) as lines: ...``.
+
+        The server sends the whole log each time; what was seen is skipped, and memory holds no more
+        than one reply for each of a few readers. Each log is read every 1 to 15 seconds.
+
+        Args:
+            ids: the sessions, in a finite iterable.
+
+        Returns:
+            A context manager that gives a `LogStream` of `LogLine` objects; a `LogReset` where a
+            log was replaced by another; and a `Failure` as the last item of a session whose log
+            cannot be followed to its end. It ends when all sessions have, and their logs were read
+            once more. The server also answers with
+            nothing when it cannot reach the container, so an empty answer is no reset.
+
+        Cancellation:
+            Leaving the block gives up what is on its way; nothing changes on the server.
+        """
+        return follow(self._engine, self._limits, self._rooms.watcher.sessions, as_keys(ids))
 
     async def connect(self, ids: Ids) -> Outcomes[str]:
         """Open the page of each session in a browser on this machine.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from os import PathLike
 from typing import final
 
 from kaleden import _operations
 from kaleden._create import launch_plain
 from kaleden._destroy import destroy, name_matcher
-from kaleden._follow import LogStream, follow
 from kaleden._operations import Ids, as_keys
 from kaleden._outcomes import Finished, Outcomes
 from kaleden._queries import Queries
@@ -19,11 +17,9 @@ from kaleden._reap import reap
 from kaleden._run import read_start_rule, run
 from kaleden._scope import OnSuccess, Scope
 from kaleden._ticket import read_spec
-from kaleden._watch import Progress, Until
+from kaleden._watch import Progress
 from kaleden._wire import (
-    TERMINAL,
     Kind,
-    SessionInfo,
     SessionSpec,
     Status,
     check_status,
@@ -239,63 +235,6 @@ class AsyncSession(Queries):
         start = read_start_rule(spec, min_started, start_timeout)
         async with self.scope(grace=grace, on_success="release" if keep else "destroy") as scope:
             return await run(self._rooms, scope, spec, start, progress)
-
-    async def wait(
-        self,
-        ids: Ids,
-        until: Until = TERMINAL,
-        *,
-        pending_timeout: float | None = None,
-        progress: Progress | None = None,
-    ) -> Outcomes[SessionInfo]:
-        """Wait until every session is where it should be, or will not get there.
-
-        All waits of a client share one list per look, whatever the number of sessions and of waits.
-        A look follows the one before by 1 to 15 seconds, longer while nothing changes.
-
-        Args:
-            ids: the sessions, in a finite iterable.
-            until: a status, several, or a function of `SessionInfo`; by default `TERMINAL`, the
-                statuses that a session does not leave. Look at ``info.status`` for which it is.
-            pending_timeout: seconds after which a session that is still Pending has failed to
-                start.
-            progress: is called with the number of sessions by status, when that changed.
-
-        Returns:
-            Each session as it was listed when it was there. A failure of kind ``wrong_state`` for
-            one that ended otherwise, ``vanished`` for one that two lists no longer showed,
-            ``pending_timeout``, with the platform's last events, for one that did not start, and
-            what a list may fail of, if that does not pass.
-
-        Raises:
-            InvalidRequest: *until* or *pending_timeout* cannot be used; nothing was sent.
-            Exception: only what *until*, *progress* or the iterable of ids raised.
-
-        Cancellation:
-            Nothing changes on the server, and other waits go on.
-        """
-        return await self._rooms.watcher.wait(as_keys(ids), until, pending_timeout, progress)
-
-    def follow(self, ids: Ids) -> AbstractAsyncContextManager[LogStream]:
-        """Follow logs as they grow: ``async with session.follow(ids) as lines: ...``.
-
-        The server sends the whole log each time; what was seen is skipped, and memory holds no more
-        than one reply for each of a few readers. Each log is read every 1 to 15 seconds.
-
-        Args:
-            ids: the sessions, in a finite iterable.
-
-        Returns:
-            A context manager that gives a `LogStream` of `LogLine` objects; a `LogReset` where a
-            log was replaced by another; and a `Failure` as the last item of a session whose log
-            cannot be followed to its end. It ends when all sessions have, and their logs were read
-            once more. The server also answers with
-            nothing when it cannot reach the container, so an empty answer is no reset.
-
-        Cancellation:
-            Leaving the block gives up what is on its way; nothing changes on the server.
-        """
-        return follow(self._engine, self._limits, self._rooms.watcher.sessions, as_keys(ids))
 
     async def reap(
         self, path: str | PathLike[str], *, elsewhere: bool = False, settle: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -13,7 +14,8 @@ from typing import Literal, Self, TypeAlias
 
 from kaleden._client import SessionStatistics
 from kaleden._errors import ConfigurationError
-from kaleden._http import Transport
+from kaleden._http import HttpAuth, HttpClient, Transport
+from kaleden._login import Login, TokenFunction
 from kaleden._session import AsyncSession
 from kaleden._sync._bridge import Bridge
 from kaleden._sync._call import Call
@@ -29,12 +31,19 @@ class SyncClient:
     def __init__(
         self,
         url: str | None = None,
-        token: str | None = None,
+        token: str | TokenFunction | None = None,
         *,
+        server: str | None = None,
+        certificate: str | PathLike[str] | None = None,
+        auth: HttpAuth | None = None,
+        client: HttpClient | None = None,
+        registry: tuple[str, str] | None = None,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         version: str = "v1",
-        timeout: float = 30.0,
+        timeout: float | None = None,
         create_timeout: float = 180.0,
-        concurrency: int = 32,
+        concurrency: int | None = None,
         create_concurrency: int = 8,
         settle: float = 10.0,
         create_grace: float = 10.0,
@@ -47,6 +56,13 @@ class SyncClient:
         self._client = AsyncSession(
             url,
             token,
+            server=server,
+            certificate=certificate,
+            auth=auth,
+            client=client,
+            registry=registry,
+            proxy=proxy,
+            ssl_context=ssl_context,
             version=version,
             timeout=timeout,
             create_timeout=create_timeout,
@@ -97,6 +113,10 @@ class SyncClient:
             return self._client.statistics()
 
         return self._begin().run(read)
+
+    @mirrors(AsyncSession.describe)
+    def describe(self) -> Login:
+        return self._client.describe()
 
     def __repr__(self) -> str:
         return repr(self._client).replace("AsyncSession", "Session", 1)
