@@ -13,7 +13,9 @@ from attrs import evolve
 from benchmarks import machine, report
 from benchmarks.children import Child
 from benchmarks.contenders import CONTENDERS, Contender, available, find_pythons
-from benchmarks.results import Results
+from benchmarks.goals import goals_table
+from benchmarks.plots import draw
+from benchmarks.results import Results, read
 from benchmarks.rounds import Plan, Stage
 from benchmarks.scenes import SCENES
 from benchmarks.servers import open_servers
@@ -25,13 +27,22 @@ QUICK = Plan(repeats=3, patience=1.0, most_ids=1000, quick=True)
 def main() -> None:
     """Measure what the command line names, and print and write the results."""
     options = _options()
+    if options.read is not None:
+        _show(read(options.read), options)
+        return
+
     pythons = find_pythons()
     present = [c for c in available(pythons) if c.name in options.contenders]
     plan = QUICK if options.quick else WHOLE
-    if options.repeats:
-        plan = evolve(plan, repeats=options.repeats)
+    plan = evolve(
+        plan,
+        repeats=options.repeats or plan.repeats,
+        patience=options.patience or plan.patience,
+    )
 
     results = Results(_environment(present, pythons))
+    if options.add:
+        results.add(read(options.output), but=options.scenes)
     with open_servers() as servers:
         stage = Stage(servers, pythons, plan)
         for name in options.scenes:
@@ -43,7 +54,24 @@ def main() -> None:
             _tell("\n")
             print(*report.tables(results, name), sep="\n\n", end="\n\n", flush=True)  # noqa: T201
             results.write(options.output)
+    print("## goals", goals_table(results), sep="\n\n")  # noqa: T201
+    _draw(results, options.plots)
     _tell(f"All samples are in {options.output}\n")
+
+
+def _show(results: Results, options: argparse.Namespace) -> None:
+    """Print and draw the results of an earlier run."""
+    for name in SCENES:
+        if results.points(name):
+            print(*report.tables(results, name), sep="\n\n", end="\n\n")  # noqa: T201
+    print("## goals", goals_table(results), sep="\n\n")  # noqa: T201
+    _draw(results, options.plots)
+
+
+def _draw(results: Results, folder: Path | None) -> None:
+    if folder is not None:
+        for path in draw(results, folder):
+            _tell(f"{path}\n")
 
 
 def _options() -> argparse.Namespace:
@@ -52,7 +80,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--repeats", type=int, help="samples of each contender at each point")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks.json"))
+    parser.add_argument("--patience", type=float, help="seconds for each of them, more or less")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), help="samples")
+    parser.add_argument("--add", action="store_true", help="keep the output's other scenes")
+    parser.add_argument("--plots", type=Path, help="a folder for pictures")
+    parser.add_argument("--read", type=Path, help="show an earlier run's output, measure nothing")
     return parser.parse_args()
 
 

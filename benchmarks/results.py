@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -73,6 +73,17 @@ class Results:
 
     def _of(self, scene: str) -> Iterable[Sample]:
         return (sample for sample in self.samples if sample["scene"] == scene)
+
+    def add(self, earlier: Results, but: Collection[str]) -> None:
+        """Take over the samples of an earlier run, but for some scenes.
+
+        Raises:
+            ValueError: that was on another machine.
+        """
+        for name in ("cpu", "cores", "python"):
+            if self.environment.get(name) != earlier.environment.get(name):
+                raise ValueError(f"the earlier run had another {name}")
+        self.samples += [sample for sample in earlier.samples if sample["scene"] not in but]
 
     def write(self, path: Path) -> None:
         """Write everything as JSON, a sample a line."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import kaleden
 from benchmarks import payload
 from benchmarks.drivers.child import Client, Order
 from benchmarks.drivers.play import play
@@ -16,7 +16,7 @@ from benchmarks.drivers.play import play
 class Facade(Client):
     """An open `kaleden.Session`."""
 
-    def __init__(self, session: Any, order: Order) -> None:
+    def __init__(self, session: kaleden.Session, order: Order) -> None:
         super().__init__(order)
         self.session = session
 
@@ -31,9 +31,7 @@ class Facade(Client):
 async def opened(order: Order) -> AsyncGenerator[Facade]:
     """Open a session."""
     await asyncio.sleep(0)
-    with importlib.import_module("kaleden").Session(
-        order.url, payload.TOKEN, concurrency=order.concurrency
-    ) as session:
+    with kaleden.Session(order.url, payload.TOKEN, concurrency=order.concurrency) as session:
         yield Facade(session, order)
 
 

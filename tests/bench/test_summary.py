@@ -1,0 +1,74 @@
+"""What is made of a whole run: goals and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("benchmarks")
+
+from benchmarks.goals import goals_table
+from benchmarks.results import Results
+from benchmarks.rounds import Sample
+
+
+def sample(scene: str, point: str, contender: str, microseconds: float) -> Sample:
+    figures = {"wall": 2.0, "cpu": microseconds / 1e4, "requests": 100}
+    return {"scene": scene, "point": point, "contender": contender, **figures}
+
+
+def growth(contender: str, *microseconds: float) -> list[Sample]:
+    points = ("N=1000", "N=10000", "N=1000000")
+    return [
+        sample("growth", point, contender, each)
+        for point, each in zip(points, microseconds, strict=False)
+    ]
+
+
+RUN = Results(
+    {"cpu": "some", "cores": 2, "python": "3"},
+    [
+        *growth("kaleden asyncio", 40, 50, 60),
+        *growth("kaleden trio", 30),
+        *growth("canfar", 600, 1000),
+    ],
+)
+
+
+def test_goals_stand_beside_what_was_reached() -> None:
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in goals_table(RUN).split("\n")
+    ]
+    rows = {line[0]: line[1:] for line in lines}
+    assert ["≤ 50", "", "50.0", "-", "-"] == rows["10 000 ids, c=32: CPU µs per id"]
+    assert ["≥ 12", "20", "15.0", "-", "20.0"] == rows["1 000 ids: times canfar's CPU"]
+    assert ["≤ 1.5", "1.15", "1.2", "-", "-"] == rows["CPU per id of 1 000 000 over 10 000"]
+    assert ["≤ 60", "", "2.0", "-", "-"] == rows["1 000 000 ids: seconds"]
+    assert ["≤ 45", "30", "-", "", ""] == rows["warm blocking call, 100 ids: µs per id"]
+
+
+def test_another_run_on_the_same_machine_can_be_added() -> None:
+    http = [sample("http", "c=32", "wrk", 5)]
+    both = Results(dict(RUN.environment), list(http))
+    both.add(RUN, but=["tls"])
+    assert both.samples == http + RUN.samples
+
+    instead = Results(dict(RUN.environment), list(http))
+    instead.add(RUN, but=["growth"])
+    assert instead.samples == http
+
+
+def test_runs_on_different_machines_are_not_added() -> None:
+    other = Results({**RUN.environment, "cores": 4}, [])
+    with pytest.raises(ValueError, match="another cores"):
+        other.add(RUN, but=[])
+
+
+def test_the_same_run_gives_the_same_pictures(tmp_path: Path) -> None:
+    plots = pytest.importorskip("benchmarks.plots")
+    [first] = plots.draw(RUN, tmp_path / "a")
+    [second] = plots.draw(RUN, tmp_path / "b")
+    assert "growth.svg" == first.name
+    assert "<svg" in first.read_text()
+    assert first.read_bytes() == second.read_bytes()
