@@ -67,6 +67,8 @@ def send(backend: Backend, request: Request, *faults: Fault, patience: float = 1
         ("stall", None, 0),
         ("stall-after", None, 1),
         ("half-body", FailureKind.CONNECTION_LOST, 1),
+        ("wrong-length", FailureKind.CONNECTION_LOST, 1),
+        ("slow", 200, 1),
         ("garbage", 200, 1),
         ("html", 200, 1),
         ("lie", 200, 0),
@@ -122,6 +124,40 @@ def test_a_jitter_is_within_its_bounds_and_not_always_the_same(backend: Backend)
 
     assert 7 <= min(took) < max(took) <= 10
     assert len(set(took)) > 10
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(0, 1.9), (1, 1.9), (4, 1.3), (100, 1.0)])
+def test_a_slow_reply_takes_its_time_for_each_piece(
+    backend: Backend, size: int, seconds: float
+) -> None:
+    # The id, and a newline: nine bytes.
+    seen = send(backend, CREATE, Fault("slow", seconds=0.1, size=size))
+    assert pytest.approx(seconds, abs=0.11) == seen.seconds
+
+
+def test_what_needs_a_wire_is_refused() -> None:
+    plan = FaultPlan([Fault("duplicate")])
+    with pytest.raises(ValueError, match="duplicate"):
+        MemoryTransport(faults=plan)
+    transport = MemoryTransport()
+    with pytest.raises(ValueError, match="duplicate"):
+        transport.faults = plan
+
+
+def test_the_plan_can_be_changed_on_the_way(backend: Backend) -> None:
+    async def main() -> None:
+        transport = MemoryTransport(latency=1)
+        transport.faults = FaultPlan([Fault("error-before", nth=1)])
+        async with transport:
+            assert [500, 200] == [(await transport.send(LIST)).status for _ in range(2)]
+            transport.faults = FaultPlan([Fault("error-before", nth=1), Fault("lag", seconds=50)])
+            assert [500, 200] == [(await transport.send(LIST)).status for _ in range(2)]
+            assert 200 == (await transport.send(CREATE)).status
+            assert b"[]" == (await transport.send(LIST)).body
+            transport.faults = FaultPlan()
+            assert b"[]" != (await transport.send(LIST)).body
+
+    run_virtual(main, backend=backend)
 
 
 def test_a_stalled_request_is_no_business_that_is_waited_for(backend: Backend) -> None:
@@ -280,7 +316,7 @@ plans = st.builds(
     st.lists(
         st.builds(
             Fault,
-            st.sampled_from(Trouble),
+            st.sampled_from(sorted(set(Trouble) - {Trouble.DUPLICATE})),
             st.none() | st.sampled_from(REQUEST_KINDS),
             probability=st.sampled_from([0.3, 1.0]),
             seconds=st.sampled_from([0.0, 3.0, 40.0]),

@@ -9,6 +9,9 @@
 
     run_virtual(scenario, backend="trio")
 
+The same faults befall real connections on a `FaultProxy`, in front of `kaleden.local` or of any
+other server.
+
 It needs the extra ``local``.
 """
 
@@ -18,6 +21,7 @@ from kaleden._exports import publish as _publish
 from kaleden.testing._clock import Deadlock, run_virtual
 from kaleden.testing._faults import Fault, FaultPlan, Trouble
 from kaleden.testing._memory import MemoryTransport
+from kaleden.testing._proxy import FaultProxy
 from kaleden.testing._requests import REQUEST_KINDS
 from kaleden.testing._server import POINTS
 from kaleden.testing._sweep import (
@@ -35,6 +39,7 @@ __all__ = (
     "Deadlock",
     "Fault",
     "FaultPlan",
+    "FaultProxy",
     "MemoryTransport",
     "Struck",
     "SweepReport",

@@ -1,4 +1,8 @@
-"""What goes wrong, when, and how often: said beforehand, and the same each time."""
+"""What goes wrong, when, and how often: said beforehand, and the same each time.
+
+One vocabulary for both that carry it out: `MemoryTransport`, without sockets, and `FaultProxy`, on
+real connections.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,10 @@ class Trouble(StrEnum):
     BUSY = "busy"
     """`Fault.status` (503, or 429) and a Retry-After of `Fault.seconds`; nothing was done."""
     RESET_BEFORE = "reset-before"
-    """The connection breaks, and nothing was done."""
+    """The connection breaks, and nothing was done; on the wire, after `Fault.size` bytes of it."""
     RESET_AFTER = "reset-after"
-    """The connection breaks, and it was done: the reply is lost."""
+    """The connection breaks, and it was done: the reply is lost; on the wire, all of it but
+    `Fault.size` bytes."""
     ERROR_BEFORE = "error-before"
     """A 500, and nothing was done."""
     ERROR_AFTER = "error-after"
@@ -35,15 +40,25 @@ class Trouble(StrEnum):
     STALL_AFTER = "stall-after"
     """It was done, and nobody says so."""
     HALF_BODY = "half-body"
-    """It was done, and the connection breaks in the middle of the reply."""
+    """It was done, and the connection ends in the middle of the reply; on the wire, after
+    `Fault.size` bytes of it."""
+    WRONG_LENGTH = "wrong-length"
+    """It was done, and the reply is shorter than it says it is."""
+    SLOW = "slow"
+    """It was done, and the reply comes `Fault.size` bytes (1, if 0) at a time, with `Fault.seconds`
+    between them."""
+    DUPLICATE = "duplicate"
+    """It was done, and the reply comes twice. On the wire only."""
     GARBAGE = "garbage"
-    """It was done, and the reply is a 200 with bytes that mean nothing."""
+    """It was done, and the reply is a 200 with bytes that mean nothing; on the wire, such bytes
+    stand in the place of those from the `Fault.size`-th on."""
     HTML = "html"
     """It was done, and the reply is a 200 with a web page."""
     LIE = "lie"
-    """An empty 200, and nothing was done: a delete that only says so."""
+    """An empty 200, and nothing was done: a delete that only says so. In memory only."""
     LAG = "lag"
-    """What is read is the state of `Fault.seconds` ago; has no effect on what is written."""
+    """What is read is the state of `Fault.seconds` ago; has no effect on what is written. In memory
+    only."""
 
 
 def _ordinals(nth: int | Iterable[int] | None) -> frozenset[int] | None:
@@ -62,9 +77,10 @@ class Fault:
         on: the kind of request that it befalls, one of `REQUEST_KINDS`; None for any.
         nth: which of those requests, counted from 1, one number or several; None for all.
         probability: how likely it befalls each of them, from 0 to 1.
-        seconds: how long, for `Trouble.DELAY`, `Trouble.BUSY` and `Trouble.LAG`.
+        seconds: how long, for `Trouble.DELAY`, `Trouble.BUSY`, `Trouble.SLOW` and `Trouble.LAG`.
         jitter: seconds that a delay may take on top.
         status: the HTTP status, for `Trouble.BUSY`.
+        size: how many bytes, where the trouble speaks of them.
     """
 
     trouble: Trouble = field(converter=Trouble)
@@ -78,6 +94,7 @@ class Fault:
     seconds: float = field(default=0.0, validator=validators.ge(0), kw_only=True)
     jitter: float = field(default=0.0, validator=validators.ge(0), kw_only=True)
     status: int = field(default=503, kw_only=True)
+    size: int = field(default=0, validator=validators.ge(0), kw_only=True)
 
     def concerns(self, kind: str, ordinal: int) -> bool:
         """Tell whether it may befall the request of this kind with this number."""
@@ -87,7 +104,7 @@ class Fault:
 @final
 @frozen
 class FaultPlan:
-    """What goes wrong on a `MemoryTransport`.
+    """What goes wrong on a `MemoryTransport` or a `FaultProxy`.
 
     Of several faults that befall one request, what happens first hides what would happen later, and
     of the same trouble the first in the plan counts.
@@ -99,6 +116,17 @@ class FaultPlan:
 
     faults: tuple[Fault, ...] = field(default=(), converter=tuple[Fault, ...])
     seed: int = 0
+
+    def without(self, *troubles: Trouble) -> FaultPlan:
+        """Give this plan, after making sure that there are none of these troubles in it.
+
+        Raises:
+            ValueError: there are.
+        """
+        for fault in self.faults:
+            if fault.trouble in troubles:
+                raise ValueError(f"{fault.trouble!r} cannot be done here: see `Trouble`")
+        return self
 
     @property
     def lag(self) -> float:
@@ -134,6 +162,10 @@ class Fate:
 
     def _strikes(self, fault: Fault) -> bool:
         return fault.probability == 1 or self._random.random() < fault.probability
+
+    def noise(self, size: int) -> bytes:
+        """Draw bytes that no protocol of text has."""
+        return bytes(byte | 0x80 for byte in self._random.randbytes(size))
 
     def delay(self, fault: Fault | None) -> float:
         """Draw the seconds of a delay; 0 without one."""

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from kaleden._tasks import open_task_group
 from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session
-from kaleden.testing._faults import Fate, FaultPlan
+from kaleden.testing._faults import Fate, FaultPlan, Trouble
 from kaleden.testing._machine import Script
 from kaleden.testing._requests import REQUEST_KINDS, request_kind
 from kaleden.testing._server import Abandoned, Exchange, OnPoint, Server
@@ -62,7 +62,7 @@ class MemoryTransport(AsyncContextManagerMixin):
 
     Args:
         platform: the sessions; by default a large platform without any.
-        faults: what goes wrong.
+        faults: what goes wrong, to begin with.
         latency: seconds that the server takes for a request: for all, or by kind of request; of
             those that are not named, a create takes 0.6, anything else 0.06.
         start_delay: seconds from when a session has room to when it runs: for all, or a function of
@@ -79,7 +79,8 @@ class MemoryTransport(AsyncContextManagerMixin):
             the client has not got it yet.
 
     Raises:
-        ValueError: ``latency`` names a kind of request that there is not.
+        ValueError: ``latency`` names a kind of request that there is not, or ``faults`` has a
+            trouble that needs a wire.
 
     Attributes:
         platform: as given, or the default one.
@@ -108,7 +109,7 @@ class MemoryTransport(AsyncContextManagerMixin):
         self.requests = Counter[str]()
         self.in_flight = 0
         self.max_in_flight = 0
-        self._fate = Fate(faults)
+        self._fate = Fate(faults.without(Trouble.DUPLICATE))
         self._world = World(self.platform, script, faults.lag)
         self._server = Server(self._world, self._fate, latency, abandoned, finish_delay, on_point)
         self._group: TaskGroup | None = None
@@ -128,6 +129,16 @@ class MemoryTransport(AsyncContextManagerMixin):
                 self._open = False
                 self._world.close()
                 self._group.cancel_scope.cancel()
+
+    @property
+    def faults(self) -> FaultPlan:
+        """What goes wrong; may be set, and begins to count requests anew then."""
+        return self._fate.plan
+
+    @faults.setter
+    def faults(self, faults: FaultPlan) -> None:
+        self._fate = self._server.fate = Fate(faults.without(Trouble.DUPLICATE))
+        self._world.look_back(faults.lag)
 
     @property
     def on_point(self) -> OnPoint | None:

@@ -23,9 +23,14 @@ REQUEST_KINDS: Final = (
 
 def request_kind(request: Request) -> str:
     """Name the kind of a request, one of `REQUEST_KINDS`."""
-    path, _, query = request.target.partition("?")
-    [view] = parse_qs(query).get("view", [""])
-    match request.method, path.split("/"):
+    return kind_of(request.method, request.target)
+
+
+def kind_of(method: str, target: str) -> str:
+    """Name the kind of a request to a target below a version."""
+    path, _, query = target.partition("?")
+    view = parse_qs(query).get("view", [""])[0]
+    match method, path.split("/"):
         case "POST", ["session"]:
             return "create"
         case "POST", ["session", _]:
@@ -35,6 +40,6 @@ def request_kind(request: Request) -> str:
         case "GET", ["session"]:
             return "stats" if view == "stats" else "list"
         case "GET", ["session", _]:
-            return view or "info"
+            return view if view in REQUEST_KINDS else "info"
         case _:
             return "other"

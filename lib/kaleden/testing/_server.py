@@ -16,6 +16,7 @@ from attrs import define, field
 from kaleden._errors import FailureKind
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
+from kaleden.testing import _replies as replies
 from kaleden.testing._faults import Fate, Fault, Trouble
 from kaleden.testing._world import World
 
@@ -132,9 +133,9 @@ class Server:
         if Trouble.RESET_BEFORE in troubles:
             raise _lost()
         if busy := troubles.get(Trouble.BUSY):
-            return _busy(busy)
+            return replies.busy(busy)
         if Trouble.ERROR_BEFORE in troubles:
-            return _error()
+            return replies.error()
         if Trouble.LIE in troubles:
             return Response(200)
         lag = troubles.get(Trouble.LAG)
@@ -151,8 +152,10 @@ class Server:
         self.pass_("before-reply", exchange)
         await self._gap(exchange)
         self.pass_("mid-reply", exchange)
-        if Trouble.HALF_BODY in troubles:
+        if Trouble.HALF_BODY in troubles or Trouble.WRONG_LENGTH in troubles:
             raise _lost()
+        if slow := troubles.get(Trouble.SLOW):
+            await anyio.sleep(slow.seconds * (len(response.body) // max(slow.size, 1)))
         await checkpoint()
         for trouble, make in _MANGLED.items():
             if trouble in troubles:
@@ -183,30 +186,8 @@ def _lost() -> TransportError:
     return TransportError(FailureKind.CONNECTION_LOST, "the connection was reset", sent=True)
 
 
-def _text(status: int, text: str, **headers: str) -> Response:
-    return Response(status, {"content-type": "text/plain", **headers}, text.encode())
-
-
-def _busy(fault: Fault) -> Response:
-    headers = {"retry-after": f"{fault.seconds:g}"}
-    return _text(fault.status, "temporarily unavailable\n", **headers)
-
-
-def _error() -> Response:
-    return _text(500, "unexpected exception: java.lang.IllegalStateException: a fault of the plan")
-
-
-def _garbage() -> Response:
-    return Response(200, {"content-type": "application/octet-stream"}, b"\x00\xff{[\x80 \xfe")
-
-
-def _page() -> Response:
-    page = b"<!doctype html><title>Sign in</title><h1>Sign in</h1>"
-    return Response(200, {"content-type": "text/html"}, page)
-
-
 _MANGLED: Mapping[Trouble, Callable[[], Response]] = {
-    Trouble.ERROR_AFTER: _error,
-    Trouble.GARBAGE: _garbage,
-    Trouble.HTML: _page,
+    Trouble.ERROR_AFTER: replies.error,
+    Trouble.GARBAGE: replies.garbage,
+    Trouble.HTML: replies.page,
 }

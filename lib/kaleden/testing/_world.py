@@ -74,6 +74,7 @@ class World:
     created: Counter[str] = field(init=False, factory=Counter[str])
     _machine: Machine = field(init=False)
     _past: Past = field(init=False)
+    _open: bool = field(init=False, default=False)
     _closed: float | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -82,11 +83,19 @@ class World:
 
     def open(self) -> None:
         """Begin."""
+        self._open = True
         self._remember(self._now())
 
     def close(self) -> None:
         """Let no more time pass."""
         self._closed = self._now()
+        self._open = False
+
+    def look_back(self, seconds: float) -> None:
+        """Let somebody look so far back, from now on."""
+        self._past.reach = seconds
+        if self._open:
+            self._remember(self._now())
 
     def sessions(self) -> list[Session]:
         """List the sessions that are there now, oldest first."""
