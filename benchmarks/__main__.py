@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from attrs import evolve
@@ -17,7 +17,7 @@ from benchmarks.goals import goals_table
 from benchmarks.plots import draw
 from benchmarks.results import Results, read
 from benchmarks.rounds import Plan, Stage
-from benchmarks.scenes import SCENES
+from benchmarks.scenes import SCENES, Scene
 from benchmarks.servers import open_servers
 
 WHOLE = Plan(repeats=7, patience=80.0, most_ids=10**6, quick=False)
@@ -39,24 +39,27 @@ def main() -> None:
         repeats=options.repeats or plan.repeats,
         patience=options.patience or plan.patience,
     )
-
+    earlier = read(options.output) if options.add else Results({})
     results = Results(_environment(present, pythons))
-    if options.add:
-        results.add(read(options.output), but=options.scenes)
     with open_servers() as servers:
         stage = Stage(servers, pythons, plan)
         for name in options.scenes:
-            scene = SCENES[name]
-            named = [contender for contender in present if contender.name in scene.contenders]
-            for sample in stage.play(scene, named):
+            for sample in stage.play(_chosen(SCENES[name], options.points), present):
                 results.samples.append(sample)
                 _tell(".")
             _tell("\n")
             print(*report.tables(results, name), sep="\n\n", end="\n\n", flush=True)  # noqa: T201
-            results.write(options.output)
-    print("## goals", goals_table(results), sep="\n\n")  # noqa: T201
-    _draw(results, options.plots)
+            whole = results.added_to(earlier) if options.add else results
+            whole.write(options.output)
+    print("## goals", goals_table(whole), sep="\n\n")  # noqa: T201
+    _draw(whole, options.plots)
     _tell(f"All samples are in {options.output}\n")
+
+
+def _chosen(scene: Scene, labels: Collection[str]) -> Scene:
+    """Leave some of a scene's points, if any were named."""
+    points = tuple(point for point in scene.points if not labels or point.label in labels)
+    return evolve(scene, points=points)
 
 
 def _show(results: Results, options: argparse.Namespace) -> None:
@@ -78,11 +81,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a look that takes two minutes")
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--points", nargs="+", default=[], help="some of the scenes' points only")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--repeats", type=int, help="samples of each contender at each point")
     parser.add_argument("--patience", type=float, help="seconds for each of them, more or less")
     parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), help="samples")
-    parser.add_argument("--add", action="store_true", help="keep the output's other scenes")
+    parser.add_argument("--add", action="store_true", help="keep what the output has of others")
     parser.add_argument("--plots", type=Path, help="a folder for pictures")
     parser.add_argument("--read", type=Path, help="show an earlier run's output, measure nothing")
     return parser.parse_args()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,8 +45,9 @@ class Results:
     samples: list[Sample] = field(factory=list)
 
     def points(self, scene: str) -> list[str]:
-        """List the labels of a scene's points, in order."""
-        return list(dict.fromkeys(s["point"] for s in self._of(scene)))
+        """List the labels of the points that were measured in a scene, as it has them."""
+        measured = {sample["point"] for sample in self._of(scene)}
+        return [point.label for point in SCENES[scene].points if point.label in measured]
 
     def contenders(self, scene: str) -> list[str]:
         """List who was measured in a scene, as it names them."""
@@ -74,8 +75,8 @@ class Results:
     def _of(self, scene: str) -> Iterable[Sample]:
         return (sample for sample in self.samples if sample["scene"] == scene)
 
-    def add(self, earlier: Results, but: Collection[str]) -> None:
-        """Take over the samples of an earlier run, but for some scenes.
+    def added_to(self, earlier: Results) -> Results:
+        """Give these samples, and those of an earlier run that these do not replace.
 
         Raises:
             ValueError: that was on another machine.
@@ -83,13 +84,19 @@ class Results:
         for name in ("cpu", "cores", "python"):
             if self.environment.get(name) != earlier.environment.get(name):
                 raise ValueError(f"the earlier run had another {name}")
-        self.samples += [sample for sample in earlier.samples if sample["scene"] not in but]
+        replaced = {_what(sample) for sample in self.samples}
+        kept = [sample for sample in earlier.samples if _what(sample) not in replaced]
+        return Results(self.environment, kept + self.samples)
 
     def write(self, path: Path) -> None:
         """Write everything as JSON, a sample a line."""
         samples = ",\n".join(json.dumps(sample) for sample in self.samples)
         text = f'{{"environment": {json.dumps(self.environment)},\n"samples": [\n{samples}\n]}}\n'
         path.write_text(text, encoding="utf-8")
+
+
+def _what(sample: Sample) -> tuple[str, str, str]:
+    return sample["scene"], sample["point"], sample["contender"]
 
 
 def read(path: Path) -> Results:

@@ -48,7 +48,8 @@ class Stage:
     plan: Plan
 
     def play(self, scene: Scene, contenders: Sequence[Contender]) -> Iterator[Sample]:
-        """Measure all points of a scene; yield each sample when it is there."""
+        """Measure those of the contenders that a scene is for; yield each sample at once."""
+        contenders = [each for each in contenders if each.name in scene.contenders]
         for point in scene.shown(quick=self.plan.quick):
             for sample in self._rounds(scene, point, contenders):
                 yield {"scene": scene.name, "point": point.label, **sample}

@@ -32,7 +32,7 @@ def servers() -> Iterator[Servers]:
 
 def play(servers: Servers, *points: Point, contenders: tuple[Contender, ...]) -> list[Sample]:
     stage = Stage(servers, PYTHONS, Plan(repeats=2, patience=60, most_ids=50, quick=False))
-    scene = Scene("some", "", points, ())
+    scene = Scene("some", "", points, tuple(each.name for each in contenders))
     return list(stage.play(scene, contenders))
 
 

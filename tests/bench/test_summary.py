@@ -48,21 +48,18 @@ def test_goals_stand_beside_what_was_reached() -> None:
     assert ["≤ 45", "30", "-", "", ""] == rows["warm blocking call, 100 ids: µs per id"]
 
 
-def test_another_run_on_the_same_machine_can_be_added() -> None:
-    http = [sample("http", "c=32", "wrk", 5)]
-    both = Results(dict(RUN.environment), list(http))
-    both.add(RUN, but=["tls"])
-    assert both.samples == http + RUN.samples
-
-    instead = Results(dict(RUN.environment), list(http))
-    instead.add(RUN, but=["growth"])
-    assert instead.samples == http
+def test_what_was_measured_again_replaces_what_an_earlier_run_had() -> None:
+    [old, *others] = RUN.samples
+    new = {**old, "cpu": 1.0}
+    both = Results(dict(RUN.environment), [new, new]).added_to(RUN)
+    assert [*others, new, new] == both.samples
+    assert ["N=1000", "N=10000", "N=1000000"] == both.points("growth")
 
 
 def test_runs_on_different_machines_are_not_added() -> None:
     other = Results({**RUN.environment, "cores": 4}, [])
     with pytest.raises(ValueError, match="another cores"):
-        other.add(RUN, but=[])
+        other.added_to(RUN)
 
 
 def test_the_same_run_gives_the_same_pictures(tmp_path: Path) -> None:
