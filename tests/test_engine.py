@@ -378,6 +378,28 @@ async def test_leaving_the_session_gives_up_what_is_on_its_way() -> None:
     assert all("closed" in failure.message for failure in told.failures.values())
 
 
+async def test_a_long_list_lets_others_have_their_turn() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async def reply(_: Request) -> Response:
+        nonlocal turns
+        turns = 0
+        return data([session_object("a")] * 2_000)
+
+    session, _ = session_on(reply)
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(others)
+        assert 2_000 == len(await session.fetch())
+        assert turns >= 20
+        group.cancel_scope.cancel()
+
+
 # --- streams -------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._sinks import Collected, Handed, Sink
 from kaleden._source import Keys, as_target, open_source
 from kaleden._tasks import open_task_group
-from kaleden._wire import Request, Response, UnreadableReply, classify, shown
+from kaleden._wire import InTurns, Request, Response, UnreadableReply, classify, shown
 
 T = TypeVar("T")
 
@@ -281,7 +281,7 @@ class Engine:
         try:
             request = operation.build(target)
             response = await self._send(request, operation.timeout, courier, now)
-            return _judge(key, operation, response, anyio.current_time() - started)
+            return await _judge(key, operation, response, anyio.current_time() - started)
         except InvalidRequest as error:
             # Without this a million bad ids would hold the event loop until the last.
             await checkpoint()
@@ -321,7 +321,9 @@ class Engine:
         )
 
 
-def _judge(key: str, operation: Operation[T], response: Response, elapsed: float) -> Outcome[T]:
+async def _judge(
+    key: str, operation: Operation[T], response: Response, elapsed: float
+) -> Outcome[T]:
     """Read a reply: what the server refuses, and what cannot be read, are failures."""
     refusal = classify(response)
     if refusal is not None:
@@ -336,7 +338,7 @@ def _judge(key: str, operation: Operation[T], response: Response, elapsed: float
         )
 
     try:
-        value = operation.parse(response)
+        value = await _parse(operation.parse, response)
     except UnreadableReply as error:
         problem = str(error)
     else:
@@ -346,6 +348,20 @@ def _judge(key: str, operation: Operation[T], response: Response, elapsed: float
         problem = f"the reply is about session {operation.about(value)!r}"
 
     return Failure(key, FailureKind.PROTOCOL, problem, response.status, sent=True, elapsed=elapsed)
+
+
+async def _parse(parse: Callable[[Response], T], response: Response) -> T:
+    """Read a reply, and let others have their turn in between."""
+    if not isinstance(parse, InTurns):
+        return parse(response)
+
+    reading = cast("InTurns[T]", parse).turns(response)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return cast("T", end.value)
+        await checkpoint()
 
 
 def _key(target: Any) -> str:

@@ -58,6 +58,7 @@ from kaleden._wire._requests import (
     registry_header,
 )
 from kaleden._wire._responses import (
+    InTurns,
     Response,
     UnreadableReply,
     parse_availability,
@@ -70,6 +71,8 @@ from kaleden._wire._responses import (
     parse_info,
     parse_list,
     parse_logs,
+    parse_raw_info,
+    parse_raw_list,
     parse_repositories,
     parse_stats,
 )
@@ -91,6 +94,7 @@ __all__ = (
     "GpuStats",
     "Headers",
     "Image",
+    "InTurns",
     "InstanceStats",
     "Interface",
     "Kind",
@@ -140,6 +144,8 @@ __all__ = (
     "parse_info",
     "parse_list",
     "parse_logs",
+    "parse_raw_info",
+    "parse_raw_list",
     "parse_repositories",
     "parse_stats",
     "registry_header",

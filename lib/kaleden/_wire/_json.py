@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any, TypeGuard
 
 from kaleden._wire._text import decoded
@@ -11,6 +13,8 @@ JsonObject = dict[str, Any]
 JsonArray = list[Any]
 
 _SPACE = " \t\n\r"
+_OPENING = re.compile(rf"[{_SPACE}]*\[[{_SPACE}]*(\]?)[{_SPACE}]*")
+_AFTER_ELEMENT = re.compile(rf"[{_SPACE}]*([,\]])[{_SPACE}]*")
 _decoder = json.JSONDecoder()
 
 
@@ -29,6 +33,24 @@ def parse_json(body: bytes) -> Any:
         return json.loads(text)
 
     return json.loads(text) if text[end:].strip(_SPACE) else value
+
+
+def array_elements(body: bytes) -> Iterator[Any]:
+    """Read a JSON array, one element at a time.
+
+    Raises:
+        ValueError: it is none; only when that is reached.
+        RecursionError: it is too deep.
+    """
+    text = decoded(body)
+    mark = _OPENING.match(text)
+    while mark is not None and mark[1] != "]":
+        value, position = _decoder.raw_decode(text, mark.end())
+        yield value
+        mark = _AFTER_ELEMENT.match(text, position)
+
+    if mark is None or mark.end() != len(text):
+        raise ValueError("this is no JSON array")
 
 
 def is_object(value: Any) -> TypeGuard[JsonObject]:

@@ -5,15 +5,24 @@ A parser returns a model or raises `UnreadableReply`, whatever bytes it is given
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import islice
+from typing import Any, Generic, TypeVar, cast, final
 
 from attrs import field, frozen
 
 from kaleden._errors import InvalidRequest
 from kaleden._wire import _readers, _xml
-from kaleden._wire._json import JsonArray, JsonObject, is_array, is_object, parse_json
+from kaleden._wire._json import (
+    JsonArray,
+    JsonObject,
+    array_elements,
+    is_array,
+    is_object,
+    parse_json,
+)
 from kaleden._wire._models import (
     Availability,
     Capability,
@@ -31,6 +40,12 @@ from kaleden._wire._units import text, time
 _ROW_START = re.compile(r"(?:Normal|Warning|<none>)\s")
 _TIME = r"(<none>|\d{4}-\d\d-\d\dT\S+)"
 _ROW_END = re.compile(rf"\s{_TIME}\s+{_TIME}$")
+
+
+T = TypeVar("T")
+
+# About a millisecond's worth.
+_SLICE = 100
 
 
 class UnreadableReply(ValueError):  # says what it is, as kaleden's errors do
@@ -62,6 +77,29 @@ class Response:
         return self.headers.get("content-type", "")
 
 
+@final
+class InTurns(Generic[T]):
+    """A parser of what may be so long that it would hold up an event loop.
+
+    Called, it reads all at once; `turns` reads a piece at a time.
+
+    Args:
+        turns: yields between two pieces, and returns what was read.
+    """
+
+    def __init__(self, turns: Callable[[Response], Generator[None, None, T]]) -> None:
+        self.turns = turns
+        functools.update_wrapper(self, turns)
+
+    def __call__(self, response: Response) -> T:
+        reading = self.turns(response)
+        while True:
+            try:
+                next(reading)
+            except StopIteration as end:
+                return cast("T", end.value)
+
+
 def parse_info(response: Response) -> SessionInfo:
     """Read one session.
 
@@ -71,17 +109,43 @@ def parse_info(response: Response) -> SessionInfo:
     return _readers.session_info(_json_object(response, "a session"), response.body)
 
 
-def parse_list(response: Response) -> Listing:
+def parse_raw_info(response: Response) -> JsonObject:
+    """Read one session, as the server tells of it.
+
+    Raises:
+        UnreadableReply: the reply is not a JSON object.
+    """
+    return _json_object(response, "a session")
+
+
+@InTurns
+def parse_list(response: Response) -> Generator[None, None, Listing]:
     """Read sessions; what is no object in the list stands apart, and costs no other.
 
     Raises:
         UnreadableReply: the reply is not a JSON array.
     """
-    elements = _json_array(response, "sessions")
-    return Listing(
-        tuple(_readers.session_info(each) for each in elements if is_object(each)),
-        tuple(each for each in elements if not is_object(each)),
-    )
+    sessions: list[SessionInfo] = []
+    malformed: list[Any] = []
+    for some in _slices(response, "sessions"):
+        sessions += [_readers.session_info(each) for each in some if is_object(each)]
+        malformed += [each for each in some if not is_object(each)]
+        yield
+    return Listing(tuple(sessions), tuple(malformed))
+
+
+@InTurns
+def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
+    """Read sessions, and what else stands in the list, as the server tells of them.
+
+    Raises:
+        UnreadableReply: the reply is not a JSON array.
+    """
+    elements: JsonArray = []
+    for some in _slices(response, "sessions"):
+        elements += some
+        yield
+    return elements
 
 
 def parse_logs(response: Response) -> str:
@@ -191,6 +255,16 @@ def _json(response: Response, due: str) -> Any:
         return parse_json(response.body)
     except (ValueError, RecursionError):
         raise _unreadable(response, due) from None
+
+
+def _slices(response: Response, what: str) -> Iterator[JsonArray]:
+    """Read a JSON array, some elements at a time."""
+    elements = array_elements(response.body)
+    try:
+        while some := list(islice(elements, _SLICE)):
+            yield some
+    except (ValueError, RecursionError):
+        raise _unreadable(response, f"{what} as a JSON array") from None
 
 
 def _json_object(response: Response, what: str) -> JsonObject:
