@@ -12,7 +12,7 @@ import pytest
 
 import kaleden
 
-PUBLIC = ("kaleden", "kaleden.distributed", "kaleden.local", "kaleden.testing")
+PUBLIC = ("kaleden", "kaleden.distributed", "kaleden.http", "kaleden.local", "kaleden.testing")
 
 
 @pytest.fixture(params=PUBLIC)

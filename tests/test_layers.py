@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_growing_log",
     ),
     ("_courier", "_gate", "_http", "_handoff", "_ledger"),
-    ("_login", "_sinks", "_source"),
+    ("_login", "_sinks", "_source", "http"),
     ("_engine",),
     ("_operations", "_lister"),
     ("_poller",),

@@ -16,9 +16,10 @@ def publish(package: str, names: Iterable[str], namespace: Mapping[str, Any]) ->
         names: its public names.
         namespace: where they are found.
     """
+    rooms = (f"{package}._", "kaleden._")
     for name in names:
         public = namespace[name]
-        if isinstance(public, type) and public.__module__.startswith(f"{package}._"):
+        if isinstance(public, type) and public.__module__.startswith(rooms):
             if attrs.has(public):
                 # The types of attributes are looked up in the class's module: now, while that is
                 # true.

@@ -46,7 +46,6 @@ class Connection:
         Raises:
             OSError: the connection is broken.
         """
-        self.wrote = False
         rest: bytes | memoryview = data
         while True:
             try:

@@ -37,14 +37,21 @@ class Slots:
         self._free = count
         self._waiting: dict[anyio.Event, None] = {}
 
+    def take_now(self) -> bool:
+        """Take a place if one is free; tell whether it was."""
+        if not self._free:
+            return False
+
+        self._free -= 1
+        return True
+
     async def take(self) -> None:
         """Take a place.
 
         Cancellation:
             No place is taken.
         """
-        if self._free:
-            self._free -= 1
+        if self.take_now():
             return
 
         turn = anyio.Event()
@@ -153,6 +160,7 @@ class Pool:
         if self._idle_count >= self._keep:
             self._discard_oldest()
         connection.reused = True
+        connection.wrote = False
         connection.idle_since = self._clock()
         self._idle_count += 1
         self._idle.setdefault(origin, []).append(connection)

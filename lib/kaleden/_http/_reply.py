@@ -118,6 +118,11 @@ class Reply:
         """The status, once the head is complete."""
         return self._parser.get_status_code()
 
+    @property
+    def version(self) -> str:
+        """The version of HTTP, once the head is complete."""
+        return self._parser.get_http_version()
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection.
 

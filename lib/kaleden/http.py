@@ -1,0 +1,25 @@
+"""HTTP for others: a transport for httpx's users, and what a transport of one's own is made of.
+
+::
+
+    async with httpx.AsyncClient(transport=kaleden.http.AnyioTransport()) as client:
+        ...
+"""
+
+from __future__ import annotations
+
+from kaleden._exports import publish as _publish
+from kaleden._http import Transport, TransportError
+from kaleden._http._anyio import AnyioTransport
+from kaleden._wire import FORM_TYPE, Request, Response
+
+__all__ = (
+    "FORM_TYPE",
+    "AnyioTransport",
+    "Request",
+    "Response",
+    "Transport",
+    "TransportError",
+)
+
+_publish(__name__, __all__, globals())
