@@ -1,0 +1,39 @@
+"""After ``kill -9``, `reap` ends the sessions of the dead process, and nothing else."""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("anycorn")
+
+from kaleden._ledger_file import read_ledger
+from killed import begin, kill_at, launcher, reap, running, wait_for
+from platforms import local_platform
+
+AT_ONCE, REPLICAS = 3, 5
+
+
+def test_what_the_dead_left_is_ended_and_what_the_living_have_is_not(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    chance = random.Random(16)
+    with ExitStack() as stack:
+        server = stack.enter_context(local_platform())
+        bystander = stack.enter_context(launcher(server, ledger, "bystander", 2))
+        begin(bystander)
+        wait_for("launched", bystander)
+        untouched = running(server)
+        doomed = [
+            stack.enter_context(launcher(server, ledger, f"killed-{number}", REPLICAS))
+            for number in range(AT_ONCE)
+        ]
+        begun = begin(*doomed)
+        # Whatever the moments are, what is tested must hold.
+        kill_at([begun + 0.3 * chance.random() for _ in doomed], doomed)
+        done = reap(server, ledger, "--settle", "2")
+        assert (0, "") == (done.returncode, done.stderr), done.stdout
+        assert untouched == running(server)
+        assert untouched == {launch.name for launch in read_ledger(ledger)}

@@ -1,0 +1,94 @@
+"""Following a log neither loses nor repeats a line, and says when the log was another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("anycorn")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kaleden
+from kaleden import LogLine, LogReset
+from kaleden._pace import BORNE
+from kaleden._wire import Request, Response
+from kaleden.local import Session
+from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from programs import IMAGE
+from promises.loops import Virtual
+from support import data, session_object, session_on, text
+
+pieces = st.lists(st.text(st.sampled_from("ab\n\n é日"), max_size=12), max_size=20)
+troubles = st.lists(
+    st.builds(
+        Fault,
+        st.sampled_from(
+            [Trouble.BUSY, Trouble.RESET_BEFORE, Trouble.RESET_AFTER, Trouble.HALF_BODY]
+        ),
+        st.just("logs"),
+        # Never so many in a row that following must give up.
+        nth=st.sets(st.integers(1, 40), max_size=BORNE - 2),
+    ),
+    max_size=1,
+)
+
+
+def lines_of(whole: str) -> list[str]:
+    return whole.removesuffix("\n").split("\n") if whole else []
+
+
+def test_every_line_comes_once_and_in_order(
+    virtual: Virtual, trials: Callable[[int], None]
+) -> None:
+    tried = 0
+
+    @settings(max_examples=40, deadline=None)
+    @given(pieces=pieces, every=st.floats(0.1, 9), faults=troubles)
+    def search(pieces: list[str], every: float, faults: list[Fault]) -> None:
+        nonlocal tried
+        tried += 1
+
+        def log(_: Session, seconds: float) -> str:
+            return "".join(pieces[: int(seconds / every)])
+
+        async def follow() -> list[kaleden.LogItem]:
+            duration = every * (len(pieces) + 1)
+            async with (
+                MemoryTransport(log=log, duration=duration, faults=FaultPlan(faults)) as world,
+                kaleden.AsyncSession(transport=world) as session,
+            ):
+                created = await session.create("fits", IMAGE)
+                async with session.follow(created) as items:
+                    return [item async for item in items]
+            raise AssertionError
+
+        told = [item.text if isinstance(item, LogLine) else item for item in virtual.run(follow)]
+        assert lines_of("".join(pieces)) == told
+
+    search()
+    trials(tried)
+
+
+@pytest.mark.parametrize("later", ["x\ny\n", "one\nTWO\n", "z"])
+def test_a_log_that_was_replaced_is_told(virtual: Virtual, later: str) -> None:
+    reads = 0
+
+    async def reply(request: Request) -> Response:
+        nonlocal reads
+        if request.target == "session":
+            return data([session_object("a", status="Running" if reads < 6 else "Completed")])
+        reads += 1
+        return text("one\ntwo\n" if reads < 3 else later)
+
+    async def follow() -> list[kaleden.LogItem]:
+        session, _ = session_on(reply)
+        async with session, session.follow("a") as items:
+            return [item async for item in items]
+        raise AssertionError
+
+    before = [LogLine("a", line) for line in ("one", "two")]
+    after = [LogLine("a", line) for line in lines_of(later)]
+    assert [*before, LogReset("a"), *after] == virtual.run(follow)
