@@ -41,6 +41,11 @@ def session_object(session_id: str, **others: Any) -> dict[str, Any]:
     return {"id": session_id, "name": name, "type": "headless", "status": "Running", **others}
 
 
+def ids(count: int) -> list[str]:
+    """As many different ids."""
+    return [f"id{number}" for number in range(count)]
+
+
 def session_id(request: Request) -> str:
     """The id in a request's path."""
     return request.target.removeprefix("session/").partition("?")[0].partition("/")[0]
@@ -82,9 +87,9 @@ async def stalled(request: Request) -> Response:
 
 
 def session_on(reply: Reply, **options: Any) -> tuple[kaleden.AsyncSession, FakeTransport]:
-    """A session, not yet open, on a fake transport."""
+    """A session, not yet open, on a fake transport; it tries nothing again unless it is told to."""
     transport = FakeTransport(reply)
-    return kaleden.AsyncSession(transport=transport, **options), transport
+    return kaleden.AsyncSession(transport=transport, **{"retry": None, **options}), transport
 
 
 Handler = Callable[[SocketStream], Awaitable[None]]

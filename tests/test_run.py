@@ -151,19 +151,19 @@ def test_a_log_that_cannot_be_read_is_told(play: Play) -> None:
         results = await session.run("fits", IMAGE, replicas=3)
         assert 1 == len(results.failures)
         [failure] = results.failures.values()
-        assert FailureKind.CONNECTION_LOST == failure.kind
+        assert FailureKind.SERVER_ERROR == failure.kind
         assert "the session is Completed, and its log could not be read" in failure.message
 
-    play(scenario, Fault(Trouble.HALF_BODY, "logs", nth=2))
+    play(scenario, Fault(Trouble.ERROR_BEFORE, "logs", nth=2))
 
 
 def test_failed_launches_are_among_the_results(play: Play) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
         results = await session.run("fits", IMAGE, replicas=3)
-        assert {FailureKind.CONNECT_FAILED: 1} == results.counts()
+        assert {FailureKind.UNAVAILABLE: 1} == results.counts()
         assert 3 == len(results)
 
-    play(scenario, Fault(Trouble.REFUSED, "create", nth=2))
+    play(scenario, Fault(Trouble.BUSY, "create", nth=2))
 
 
 @pytest.mark.slow

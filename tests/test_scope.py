@@ -227,7 +227,7 @@ def test_a_launch_that_was_never_made_is_told_and_never_sent_again(
             assert ["fits-2"] == [name[:6] for name in error.launches]
             assert error is scope.error
 
-    one_by_one = {"create_concurrency": 1, "create_timeout": 20}
+    one_by_one = {"create_concurrency": 1, "create_timeout": 20, "retry": None}
     play(scenario, Fault(trouble, "create", nth=2), session=one_by_one)
 
 
@@ -241,7 +241,8 @@ def test_failed_launches_can_be_tried_again_in_the_scope(play: Play) -> None:
             assert set(created.ids) == set(scope.ids)
         assert [] == transport.sessions()
 
-    play(scenario, Fault(Trouble.REFUSED, "create", nth=2), session={"create_concurrency": 1})
+    one_by_one = {"create_concurrency": 1, "retry": None}
+    play(scenario, Fault(Trouble.REFUSED, "create", nth=2), session=one_by_one)
 
 
 def test_survivors_are_named(play: Play, caplog: pytest.LogCaptureFixture) -> None:

@@ -44,6 +44,8 @@ from kaleden._http import TransportStatistics
 from kaleden._ledger_file import LedgerError
 from kaleden._login import Login, Looked
 from kaleden._outcomes import BatchError, Failure, Finished, Outcome, Outcomes, Success
+from kaleden._policy import RetryPolicy
+from kaleden._retry import RetryStatistics
 from kaleden._scope import Scope, ScopeStatistics
 from kaleden._session import AsyncSession
 from kaleden._stream import Streams
@@ -100,6 +102,8 @@ __all__ = (
     "ProtocolError",
     "QuotaExceeded",
     "RequestError",
+    "RetryPolicy",
+    "RetryStatistics",
     "Scope",
     "ScopeClosed",
     "ScopeError",

@@ -11,13 +11,15 @@ from typing import Self, TypeVar, final
 from anyio import AsyncContextManagerMixin
 from attrs import frozen
 
-from kaleden._engine import Engine, Operation
+from kaleden._engine import Engine
 from kaleden._errors import SessionNotOpen
 from kaleden._gate import Gate, GateStatistics
 from kaleden._http import HttpAuth, HttpClient, Transport, TransportStatistics
 from kaleden._ledger import Ledger
 from kaleden._login import Login, TokenFunction, Wanted, find_access, number
-from kaleden._policy import Limits
+from kaleden._operation import Operation
+from kaleden._policy import RETRY, Limits, RetryPolicy
+from kaleden._retry import RetryStatistics
 from kaleden._rooms import Rooms, open_rooms
 from kaleden._wire import Request, Response
 
@@ -30,11 +32,13 @@ class SessionStatistics:
     """The state of an `AsyncSession`.
 
     Attributes:
-        gate: requests in flight and waiting.
+        gate: requests in flight and waiting, and whether the server asked for a pause.
+        retries: what was tried again.
         transport: connections; None for a transport that does not tell.
     """
 
     gate: GateStatistics
+    retries: RetryStatistics
     transport: TransportStatistics | None
 
 
@@ -60,6 +64,8 @@ class Client(AsyncContextManagerMixin):
         create_concurrency: int = 8,
         settle: float = 10.0,
         create_grace: float = 10.0,
+        adaptive: bool = False,
+        retry: RetryPolicy | None = RETRY,
         ledger: str | PathLike[str] | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -70,7 +76,9 @@ class Client(AsyncContextManagerMixin):
             create_concurrency,
             settle,
             create_grace,
+            adaptive,
         )
+        self._retry = retry
         self._ledger = ledger
         wanted = Wanted(
             url,
@@ -96,7 +104,8 @@ class Client(AsyncContextManagerMixin):
             ledger = None
             if self._ledger is not None:
                 ledger = await stack.enter_async_context(Ledger(self._ledger, self._where))
-            engine = Engine(Gate(self._limits.concurrency), transport)
+            gate = Gate(self._limits.concurrency, adaptive=self._limits.adaptive)
+            engine = Engine(gate, transport, self._retry)
             headers = () if access.registry is None else (access.registry.header,)
             self._opened = open_rooms(engine, self._limits, ledger, headers)
             try:
@@ -124,10 +133,12 @@ class Client(AsyncContextManagerMixin):
         Raises:
             SessionNotOpen: the session is not open.
         """
-        told = getattr(self._engine.transport, "statistics", None)
+        engine = self._engine
+        told = getattr(engine.transport, "statistics", None)
         state = told() if callable(told) else None
         return SessionStatistics(
-            self._engine.gate.statistics(),
+            engine.gate.statistics(),
+            engine.retries.statistics(),
             state if isinstance(state, TransportStatistics) else None,
         )
 
@@ -146,8 +157,29 @@ class Client(AsyncContextManagerMixin):
         state = "not open" if self._opened is None else repr(self._opened.engine.gate)
         return f"<AsyncSession {self._where}: {state}>"
 
-    async def _ask(self, name: str, request: Request, parse: Callable[[Response], T]) -> T:
-        """Send the one request of a method that is about no session in particular."""
+    async def _ask(
+        self,
+        name: str,
+        request: Request,
+        parse: Callable[[Response], T],
+        *,
+        general: bool = True,
+    ) -> T:
+        """Send the one request of a method that is about no session in particular.
+
+        Args:
+            name: the method.
+            request: what to ask; it changes nothing on the server.
+            parse: reads the reply.
+            general: whether a refusal is about the server as a whole; if not, it is not repeated.
+        """
         return await self._engine.ask(
-            Operation(name, lambda _: request, parse, self._limits.timeout)
+            Operation(
+                name,
+                lambda _: request,
+                parse,
+                self._limits.timeout,
+                repeats=general,
+                general=general,
+            )
         )

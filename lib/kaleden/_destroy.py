@@ -7,7 +7,7 @@ So the answers count for little, and one list that begins after the last of them
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeAlias, cast
 
@@ -25,14 +25,24 @@ from kaleden._wire import SessionInfo, Status
 Listed: TypeAlias = Snapshot | Failure
 
 
-async def destroy(engine: Engine, lister: Lister, limits: Limits, keys: Keys) -> Outcomes[bool]:
-    """Delete sessions, then list once and report as destroyed what is absent or terminating."""
-    answers = await engine.collect(_operations.destroy(limits), keys)
+async def destroy(
+    engine: Engine, lister: Lister, limits: Limits, keys: Keys, *, repeats: bool = True
+) -> Outcomes[bool]:
+    """Delete sessions, then list once and report as destroyed what is absent or terminating.
+
+    Args:
+        engine: sends the deletes.
+        lister: makes the list.
+        limits: how long a delete may take.
+        keys: the sessions.
+        repeats: whether to try again after what may pass; not where the caller does.
+    """
+    answers = await engine.collect(_operations.destroy(limits, repeats=repeats), keys)
     again = partial(destroy, engine, lister, limits)
     if not any(_is_open(answer) for answer in answers):
         return Outcomes("destroy", answers, again=again)
 
-    listed = await _list(lister)
+    listed = await _list(lister.insist if repeats else lister.listed)
     return Outcomes("destroy", [_verdict(answer, listed) for answer in answers], again=again)
 
 
@@ -44,9 +54,9 @@ def _is_open(answer: Outcome[bool]) -> bool:
     return answer.sent and (answer.kind.leaves_doubt or answer.kind is FailureKind.NOT_FOUND)
 
 
-async def _list(lister: Lister) -> Listed:
+async def _list(listed: Callable[[float], Awaitable[Snapshot]]) -> Listed:
     try:
-        return await lister.listed(anyio.current_time())
+        return await listed(anyio.current_time())
     except RequestError as error:
         return error.failure
 

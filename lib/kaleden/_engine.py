@@ -22,18 +22,21 @@ from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast, final
 import anyio
 from anyio.lowlevel import checkpoint, current_token
 from anyio.streams.memory import MemoryObjectReceiveStream
-from attrs import evolve, frozen
+from attrs import evolve
 
 from kaleden._courier import Courier, LoneCourier, Watchdog, WatchedCourier
 from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEventLoop
-from kaleden._gate import Gate
+from kaleden._gate import Gate, Paused
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._http import Transport, TransportError
-from kaleden._outcomes import Failure, Outcome, Outcomes, Success
+from kaleden._operation import Operation, judge
+from kaleden._outcomes import Failure, Outcome, Outcomes
+from kaleden._policy import LONGEST_PAUSE, RetryPolicy, is_overload
+from kaleden._retry import Retries
 from kaleden._sinks import Collected, Handed, Sink
 from kaleden._source import Keys, as_target, open_source
 from kaleden._tasks import open_task_group
-from kaleden._wire import InTurns, Request, Response, UnreadableReply, classify, shown
+from kaleden._wire import Request, Response, shown
 
 T = TypeVar("T")
 
@@ -43,26 +46,6 @@ _CLOSE_TIMEOUT: Final = 5.0
 Perform: TypeAlias = Callable[[Any, Courier], Awaitable[Outcome[T]]]
 
 _SIZED: Final = (list, tuple, set, frozenset, dict, range)
-
-
-@final
-@frozen
-class Operation(Generic[T]):
-    """What to do with each key.
-
-    Attributes:
-        name: the session method, as it is shown to the user.
-        build: makes the request for one key, or raises `InvalidRequest`.
-        parse: reads the value from a reply with a good status.
-        timeout: seconds for one attempt, from the gate to the last byte of the reply.
-        about: tells which session a value is of; a reply about another one is no reply.
-    """
-
-    name: str
-    build: Callable[[Any], Request]
-    parse: Callable[[Response], T]
-    timeout: float
-    about: Callable[[T], str] | None = None
 
 
 @final
@@ -104,11 +87,13 @@ class Engine:
     Args:
         gate: admits requests.
         transport: carries them.
+        retry: how they are tried again; None for never.
     """
 
-    def __init__(self, gate: Gate, transport: Transport) -> None:
+    def __init__(self, gate: Gate, transport: Transport, retry: RetryPolicy | None = None) -> None:
         self.gate = gate
         self.transport = transport
+        self.retries = Retries(retry, gate)
         self._loop = current_token()
         self._closed = False
         self._on_their_way: set[Courier] = set()
@@ -120,6 +105,8 @@ class Engine:
         What is given up becomes a failure of its call, which some other task may wait for.
         """
         self._closed = True
+        self.retries.close()
+        self.gate.resume()
         for courier in self._on_their_way:
             courier.call_back()
         with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
@@ -218,7 +205,7 @@ class Engine:
             await watchdog.watch()
 
     def _workers(self, keys: Keys, most: int | None) -> int:
-        limit = self.gate.limit
+        limit = self.gate.ceiling
         # Of anything else the length may be that of now: a queue's, say.
         length = len(cast("Sized", keys)) if isinstance(keys, _SIZED) else limit
         return min(limit, most or limit, length)
@@ -255,19 +242,38 @@ class Engine:
             courier: carries the request; by default one for this request only.
         """
         courier = courier or LoneCourier()
+        self.retries.budget.first += 1
         started = now = anyio.current_time()
         if not self.gate.take_nowait(courier):
-            await self.gate.take(courier)
+            try:
+                await self.gate.take(courier)
+            except Paused as paused:
+                return paused.failure(_key(target))
+
             now = anyio.current_time()
         try:
-            return await self._exchange(operation, target, courier, started, now)
+            outcome = await self._exchange(operation, target, courier, started, now)
         finally:
             self.gate.give_back(courier)
+
+        if isinstance(outcome, Failure) and operation.repeats:
+            again = partial(self.exchange, operation, target)
+            return await self.retries.insist(outcome, started, again)
+
+        return outcome
 
     async def exchange(self, operation: Operation[T], target: Any) -> Outcome[T]:
         """Send one request, for a caller who has a place at the gate; never raises an error."""
         now = anyio.current_time()
         return await self._exchange(operation, target, LoneCourier(), now, now)
+
+    def _heed(self, operation: Operation[Any], failure: Failure, sent: float) -> None:
+        """Give way to a server that has too much to do."""
+        if operation.general and is_overload(failure.kind):
+            self.gate.overloaded(sent)
+            if failure.retry_after:
+                seconds = min(failure.retry_after, LONGEST_PAUSE)
+                self.gate.pause(anyio.current_time() + seconds, failure)
 
     async def _exchange(
         self,
@@ -281,7 +287,7 @@ class Engine:
         try:
             request = operation.build(target)
             response = await self._send(request, operation.timeout, courier, now)
-            return await _judge(key, operation, response, anyio.current_time() - started)
+            outcome = await judge(key, operation, response, anyio.current_time() - started)
         except InvalidRequest as error:
             # Without this a million bad ids would hold the event loop until the last.
             await checkpoint()
@@ -291,7 +297,14 @@ class Engine:
         except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
             message = f"please report this: {type(error).__name__}: {error}"
             failure = Failure(key, FailureKind.INTERNAL, message, sent=True)
+        else:
+            if isinstance(outcome, Failure):
+                self._heed(operation, outcome, now)
+            elif self.gate.adaptive is not None:
+                self.gate.succeeded()
+            return outcome
 
+        self._heed(operation, failure, now)
         return evolve(failure, elapsed=anyio.current_time() - started)
 
     async def _send(
@@ -319,49 +332,6 @@ class Engine:
         raise TransportError(
             FailureKind.TIMED_OUT, f"no whole reply within {seconds:g} seconds", sent=True
         )
-
-
-async def _judge(
-    key: str, operation: Operation[T], response: Response, elapsed: float
-) -> Outcome[T]:
-    """Read a reply: what the server refuses, and what cannot be read, are failures."""
-    refusal = classify(response)
-    if refusal is not None:
-        return Failure(
-            key,
-            refusal.kind,
-            refusal.message,
-            refusal.status,
-            refusal.retry_after,
-            sent=True,
-            elapsed=elapsed,
-        )
-
-    try:
-        value = await _parse(operation.parse, response)
-    except UnreadableReply as error:
-        problem = str(error)
-    else:
-        if operation.about is None or operation.about(value) == key:
-            return Success(key, value, elapsed=elapsed)
-
-        problem = f"the reply is about session {operation.about(value)!r}"
-
-    return Failure(key, FailureKind.PROTOCOL, problem, response.status, sent=True, elapsed=elapsed)
-
-
-async def _parse(parse: Callable[[Response], T], response: Response) -> T:
-    """Read a reply, and let others have their turn in between."""
-    if not isinstance(parse, InTurns):
-        return parse(response)
-
-    reading = cast("InTurns[T]", parse).turns(response)
-    while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            return cast("T", end.value)
-        await checkpoint()
 
 
 def _key(target: Any) -> str:

@@ -17,11 +17,12 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, evolve, field, frozen
 
 from kaleden import _wire
-from kaleden._engine import Engine, Operation
+from kaleden._engine import Engine
 from kaleden._errors import SessionNotOpen
 from kaleden._growing_log import GrowingLog, News
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._lister import Snapshot
+from kaleden._operation import Operation
 from kaleden._outcomes import Failure
 from kaleden._pace import Pace, Patience
 from kaleden._policy import Limits

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
-from typing import Final, Protocol, final
+from typing import Final, Protocol, TypeGuard, final
 
 import anyio
 import anyio.lowlevel
@@ -25,7 +25,7 @@ from kaleden import _operations
 from kaleden._courier import Courier
 from kaleden._engine import Engine
 from kaleden._errors import FailureKind, RequestError
-from kaleden._gate import Gate
+from kaleden._gate import Gate, Paused
 from kaleden._lister import Lister
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
@@ -117,7 +117,7 @@ class Launcher:
             return ()
 
         try:
-            return (await self._lister.listed(anyio.current_time())).sessions.keys()
+            return (await self._lister.insist(anyio.current_time())).sessions.keys()
         except RequestError:
             return None
 
@@ -125,11 +125,19 @@ class Launcher:
         self, ticket: Ticket, account: Account, before: Collection[str] | None
     ) -> Outcome[str]:
         started = anyio.current_time()
+        retries = self._engine.retries
+        retries.budget.first += 1
         outcome = await self._send(ticket, account)
+        attempts = outcome.attempts
+        while _never_left(outcome) and await retries.wait(outcome, attempts, started):
+            ticket.sent = None
+            outcome = await self._send(ticket, account)
+            attempts += outcome.attempts
+
         if isinstance(outcome, Failure) and _is_doubtful(outcome):
             outcome = await self._settle(ticket, account, outcome, before)
 
-        return evolve(outcome, elapsed=anyio.current_time() - started)
+        return evolve(outcome, attempts=attempts, elapsed=anyio.current_time() - started)
 
     async def _send(self, ticket: Ticket, account: Account) -> Outcome[str]:
         """Send the request in the account's group, where it goes on if this is cancelled."""
@@ -137,7 +145,11 @@ class Launcher:
         # The places belong to the request, which may outlive this task, and are given back by it.
         async with AsyncExitStack() as places:
             for gate in (self._gate, self._engine.gate):
-                await gate.take(flight)
+                try:
+                    await gate.take(flight)
+                except Paused as paused:
+                    return paused.failure(ticket.key)
+
                 places.callback(gate.give_back, flight)
             # The turn may have come at the very moment in which the account was closed.
             if not account.is_open:
@@ -296,6 +308,14 @@ class Flight:
 def _too_late(ticket: Ticket) -> Failure:
     message = "the scope was left before this was sent"
     return Failure(ticket.key, FailureKind.CONNECT_FAILED, message, attempts=0)
+
+
+def _never_left(outcome: Outcome[str]) -> TypeGuard[Failure]:
+    """Whether a create was tried and nothing of it was sent: the only kind that is tried again."""
+    if isinstance(outcome, Success):
+        return False
+
+    return outcome.kind is FailureKind.CONNECT_FAILED and outcome.attempts > 0
 
 
 def _is_doubtful(failure: Failure) -> bool:

@@ -9,8 +9,9 @@ import anyio.lowlevel
 from attrs import define, field, frozen
 
 from kaleden import _wire
-from kaleden._engine import Engine, Operation
+from kaleden._engine import Engine
 from kaleden._errors import RequestError
+from kaleden._operation import Operation
 from kaleden._policy import Limits
 from kaleden._wire import SessionInfo
 
@@ -85,6 +86,27 @@ class Lister:
 
         await anyio.lowlevel.checkpoint()
         return self._last
+
+    async def insist(self, since: float) -> Snapshot:
+        """Get such a list, and try again after what may pass.
+
+        It is for those who need one list. Who looks again and again has a pace of his own, and
+        takes a failure for one look that showed nothing.
+
+        Raises:
+            RequestError: the last list failed.
+
+        Cancellation:
+            As of `listed`.
+        """
+        started, attempts = anyio.current_time(), 0
+        while True:
+            try:
+                return await self.listed(since)
+            except RequestError as error:
+                attempts += 1
+                if not await self._engine.retries.wait(error.failure, attempts, started):
+                    raise
 
     async def _fetch(self) -> None:
         flight = self._flight = _Flight(anyio.current_time())

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any, TypeAlias
 
 from kaleden import _wire
-from kaleden._engine import Operation
+from kaleden._operation import Operation
 from kaleden._outcomes import Outcomes
 from kaleden._policy import Limits
 from kaleden._source import Keys
@@ -33,31 +33,38 @@ def as_keys(ids: Ids) -> Keys:
 def info(limits: Limits) -> Operation[SessionInfo]:
     """Read one session."""
     return Operation(
-        "info", _wire.build_info, _wire.parse_info, limits.timeout, about=lambda info: info.id
+        "info",
+        _wire.build_info,
+        _wire.parse_info,
+        limits.timeout,
+        about=lambda info: info.id,
+        repeats=True,
     )
 
 
 def logs(limits: Limits) -> Operation[str]:
     """Read one session's output."""
-    return Operation("logs", _wire.build_logs, _wire.parse_logs, limits.timeout)
+    return Operation("logs", _wire.build_logs, _wire.parse_logs, limits.timeout, repeats=True)
 
 
 def events(limits: Limits) -> Operation[tuple[Event, ...]]:
     """Read what the platform reports of one session."""
-    return Operation("events", _wire.build_events, _wire.parse_events, limits.timeout)
+    return Operation("events", _wire.build_events, _wire.parse_events, limits.timeout, repeats=True)
 
 
 def renew(limits: Limits) -> Operation[bool]:
     """Put off one session's expiry."""
-    return Operation("renew", _wire.build_renew, _wire.parse_done, limits.timeout)
+    return Operation("renew", _wire.build_renew, _wire.parse_done, limits.timeout, repeats=True)
 
 
-def destroy(limits: Limits) -> Operation[bool]:
+def destroy(limits: Limits, *, repeats: bool = True) -> Operation[bool]:
     """Ask for one session's end; the server's answer proves nothing."""
-    return Operation("destroy", _wire.build_destroy, _wire.parse_done, limits.timeout)
+    return Operation(
+        "destroy", _wire.build_destroy, _wire.parse_done, limits.timeout, repeats=repeats
+    )
 
 
 def create(limits: Limits, launch: Launch, headers: Headers = ()) -> Operation[str]:
-    """Launch one session."""
+    """Launch one session; never repeated here, see `kaleden._launch`."""
     request = _wire.build_create(launch, headers=headers)
     return Operation("create", lambda _: request, _wire.parse_create, limits.create_timeout)

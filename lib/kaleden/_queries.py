@@ -94,7 +94,9 @@ class Queries(Client):
         Cancellation:
             The request is given up; it changes nothing on the server.
         """
-        return await self._ask("stats", _wire.build_stats(), _wire.parse_stats)
+        # The server answers this with 503 and Retry-After whenever it has no metrics, which says
+        # nothing of the rest.
+        return await self._ask("stats", _wire.build_stats(), _wire.parse_stats, general=False)
 
     async def images(self, kind: str | None = None) -> list[Image]:
         """List the images that sessions can be launched from.

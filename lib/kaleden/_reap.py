@@ -153,7 +153,7 @@ class _Reaper:
         while due:
             now = anyio.current_time()
             try:
-                snapshot = await self.lister.listed(now)
+                snapshot = await self.lister.insist(now)
             except RequestError as error:
                 return outcomes + [evolve(error.failure, key=launch.key) for launch in due]
 

@@ -335,7 +335,9 @@ class Scope(AsyncContextManagerMixin):
         await self._resolve()
         if self._owned:
             rooms = self._rooms
-            outcomes = await destroy(rooms.engine, rooms.lister, rooms.limits, self.ids)
+            outcomes = await destroy(
+                rooms.engine, rooms.lister, rooms.limits, self.ids, repeats=False
+            )
             await self._disown(outcomes.successes)
         return not (self._owned or self._doubts or self.flights)
 

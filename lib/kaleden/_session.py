@@ -75,6 +75,9 @@ class AsyncSession(Queries):
         create_concurrency: creates in flight at once, within *concurrency*.
         settle: seconds in which a session whose create was not answered is looked for in lists.
         create_grace: seconds that a create whose caller was cancelled has for its answer.
+        adaptive: whether fewer than *concurrency* are in flight while the server is overloaded:
+            after HTTP 429 and 503 and time-outs; down to one at a time, and back up as it recovers.
+        retry: when and how often what failed is tried again; None for never.
         ledger: a file in which scopes and `run` write down what they launch before they launch it,
             so that `reap` can end what a killed process left; None for none.
         transport: what carries the requests, in place of all that says where and who; the caller

@@ -16,6 +16,7 @@ from kaleden._client import SessionStatistics
 from kaleden._errors import ConfigurationError
 from kaleden._http import HttpAuth, HttpClient, Transport
 from kaleden._login import Login, TokenFunction
+from kaleden._policy import RETRY, RetryPolicy
 from kaleden._session import AsyncSession
 from kaleden._sync._bridge import Bridge
 from kaleden._sync._call import Call
@@ -47,6 +48,8 @@ class SyncClient:
         create_concurrency: int = 8,
         settle: float = 10.0,
         create_grace: float = 10.0,
+        adaptive: bool = False,
+        retry: RetryPolicy | None = RETRY,
         ledger: str | PathLike[str] | None = None,
         transport: Transport | None = None,
         backend: Backend = "asyncio",
@@ -70,6 +73,8 @@ class SyncClient:
             create_concurrency=create_concurrency,
             settle=settle,
             create_grace=create_grace,
+            adaptive=adaptive,
+            retry=retry,
             ledger=ledger,
             transport=transport,
         )
