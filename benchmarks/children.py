@@ -38,6 +38,11 @@ class Child:
         )
         machine.pin(self._process.pid, machine.CLIENT_CORE)
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def __enter__(self) -> Self:
         return self
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from attrs import frozen
 
 from benchmarks.report import columns
-from benchmarks.results import Measure, Results, cpu_per_request, table
+from benchmarks.results import Results, cpu_per_request, table
 
 Reached = Callable[[Results, str], float | None]
 
@@ -35,12 +35,14 @@ class Goal:
     contenders: tuple[str, ...] = BACKENDS
 
 
-def _median(
-    results: Results, scene: str, point: str, contender: str, measure: Measure | None = None
-) -> float | None:
-    """Give a figure; without *measure*, what the scene's table shows first."""
-    told = columns(scene, point)[0].measure if measure is None else measure
-    figure = results.figure(scene, point, contender, told)
+def _first(results: Results, scene: str, point: str, contender: str) -> float | None:
+    """Give what the scene's table shows first."""
+    figure = columns(scene, point)[0].figure(results, scene, point, contender)
+    return None if figure is None else figure.median
+
+
+def _cpu(results: Results, scene: str, point: str, contender: str) -> float | None:
+    figure = results.figure(scene, point, contender, cpu_per_request)
     return None if figure is None else figure.median
 
 
@@ -50,7 +52,7 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 def _figure(scene: str, point: str, factor: float = 1.0) -> Reached:
     def reached(results: Results, contender: str) -> float | None:
-        told = _median(results, scene, point, contender)
+        told = _first(results, scene, point, contender)
         return None if told is None else factor * told
 
     return reached
@@ -60,8 +62,8 @@ def _below(other: str, scene: str, point: str) -> Reached:
     """Compare the CPU time with that of another contender: how many times less it is."""
 
     def reached(results: Results, contender: str) -> float | None:
-        theirs = _median(results, scene, point, other, cpu_per_request)
-        return _ratio(theirs, _median(results, scene, point, contender, cpu_per_request))
+        theirs = _cpu(results, scene, point, other)
+        return _ratio(theirs, _cpu(results, scene, point, contender))
 
     return reached
 
@@ -70,8 +72,8 @@ def _above(other: str, scene: str, point: str) -> Reached:
     """Compare the CPU time with that of another contender: how many times more it is."""
 
     def reached(results: Results, contender: str) -> float | None:
-        theirs = _median(results, scene, point, other, cpu_per_request)
-        return _ratio(_median(results, scene, point, contender, cpu_per_request), theirs)
+        theirs = _cpu(results, scene, point, other)
+        return _ratio(_cpu(results, scene, point, contender), theirs)
 
     return reached
 
@@ -80,14 +82,17 @@ def _over(scene: str, point: str, other: str) -> Reached:
     """Compare the CPU time at a point with that at another."""
 
     def reached(results: Results, contender: str) -> float | None:
-        here = _median(results, scene, point, contender, cpu_per_request)
-        return _ratio(here, _median(results, scene, other, contender, cpu_per_request))
+        here = _cpu(results, scene, point, contender)
+        return _ratio(here, _cpu(results, scene, other, contender))
 
     return reached
 
 
 def _seconds(results: Results, contender: str) -> float | None:
-    return _median(results, "growth", "N=1000000", contender, lambda sample: sample["wall"])
+    told = results.figure(
+        "growth", "N=1000000", contender, lambda sample: sample["wall"], by_clock=True
+    )
+    return None if told is None else told.median
 
 
 _FACADE = ("kaleden Session",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ def cpu_seconds(pid: int) -> float | None:
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def seconds_kept_waiting(pid: int) -> float | None:
+    """Tell how long a process could have run while others had its core; None if nobody tells."""
+    try:
+        threads = [path.read_text(encoding="ascii") for path in _threads(pid)]
+    except OSError:
+        return None
+    return sum(int(told.split()[1]) for told in threads) / 1e9
+
+
+def _threads(pid: int) -> Iterable[Path]:
+    return Path(f"/proc/{pid}/task").glob("*/schedstat")
 
 
 def load() -> float | None:

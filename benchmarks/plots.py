@@ -66,7 +66,7 @@ def _lines(results: Results, scene: str, axes: Any) -> None:
     for contender in results.contenders(scene):
         known = []
         for point in results.points(scene):
-            figure = results.figure(scene, point, contender, columns(scene, point)[0].measure)
+            figure = columns(scene, point)[0].figure(results, scene, point, contender)
             if figure is not None:
                 known.append((float(point.partition("=")[2]), figure.median))
         if known:
@@ -102,9 +102,9 @@ def _bars(title: str, up: str) -> Picture:
     def make(results: Results, scene: str) -> Figure:
         figure, axes = _axes(title, "", up)
         point = results.points(scene)[-1]
-        measure = columns(scene, point)[0].measure
+        column = columns(scene, point)[0]
         for contender in results.contenders(scene):
-            told = results.figure(scene, point, contender, measure)
+            told = column.figure(results, scene, point, contender)
             if told is not None:
                 bars = axes.bar(contender, told.median, color=_COLOURS[contender])
                 axes.bar_label(bars, fmt="{:,.0f}", padding=2)

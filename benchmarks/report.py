@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from attrs import frozen
 
 from benchmarks.results import (
+    Figure,
     Measure,
     Results,
     cpu_per_request,
+    kept_waiting,
     rate,
     server_share,
     table,
@@ -29,6 +31,11 @@ class Column:
     measure: Measure
     show: Callable[[float], str]
     more_is_better: bool = False
+    by_clock: bool = False
+
+    def figure(self, results: Results, scene: str, point: str, contender: str) -> Figure | None:
+        """Give what stands in this column for a contender."""
+        return results.figure(scene, point, contender, self.measure, by_clock=self.by_clock)
 
     def times_better(self, figure: float, than: float) -> float:
         """Tell how many times better a figure is than another."""
@@ -58,18 +65,22 @@ def _recovered(sample: Sample) -> float | None:
 
 
 _CPU = Column("CPU µs/request", cpu_per_request, _tenths)
-_RATE = Column("requests/s", rate, _whole, more_is_better=True)
-_SERVER = Column("server's core %", server_share, _whole)
-_USUAL = (_CPU, _RATE, _SERVER)
+_RATE = Column("requests/s", rate, _whole, more_is_better=True, by_clock=True)
+_SERVER = Column("server's core %", server_share, _whole, by_clock=True)
+_WAITED = Column("others had the cores %", kept_waiting, _whole, by_clock=True)
+_USUAL = (_CPU, _RATE, _SERVER, _WAITED)
 _SECONDS = (
-    Column("ms", _of("seconds", 1e3), _tenths),
-    Column("worst ms", _of("worst", 1e3), _tenths),
+    Column("ms", _of("seconds", 1e3), _tenths, by_clock=True),
+    Column("worst ms", _of("worst", 1e3), _tenths, by_clock=True),
+    _WAITED,
 )
 _MEGABYTES = Column("peak MB", _of("peak", 1e-6), _tenths)
 
 _COLUMNS = {
     "storm": (
-        Column("throughput after, % of before", _recovered, _whole, more_is_better=True),
+        Column(
+            "throughput after, % of before", _recovered, _whole, more_is_better=True, by_clock=True
+        ),
         Column("slots lost", _of("lost"), _whole),
         Column("failed of 300", _of("failed"), _whole),
     ),
@@ -78,11 +89,11 @@ _COLUMNS = {
     "pending": (Column("bytes/id", _each("kept"), _whole),),
     "collected": (Column("bytes/id", _each("kept"), _whole), _MEGABYTES),
     "streamed": (_MEGABYTES, Column("whole MB", _of("whole", 1e-6), _tenths)),
-    "calls": (Column("wall µs/id", _each("wall", 1e6), _tenths), _CPU),
+    "calls": (Column("wall µs/id", _each("wall", 1e6), _tenths, by_clock=True), _CPU, _WAITED),
     "waiting": (Column("requests/session", _each("requests", of="sessions"), "{:.3f}".format),),
     "import": (
         Column("CPU ms", _of("cpu", 1e3), _tenths),
-        Column("wall ms", _of("wall", 1e3), _tenths),
+        Column("wall ms", _of("wall", 1e3), _tenths, by_clock=True),
     ),
 }
 
@@ -99,7 +110,8 @@ def columns(scene: str, point: str) -> tuple[Column, ...]:
     """List what the table of a point shows."""
     if scene == "latency":
         ideal = _share_of_ideal(int(point.removeprefix("c=")))
-        return (Column("share of ideal %", ideal, _tenths, more_is_better=True), *_USUAL)
+        share = Column("share of ideal %", ideal, _tenths, more_is_better=True, by_clock=True)
+        return (share, *_USUAL)
     return _COLUMNS.get(scene, _USUAL)
 
 
@@ -112,12 +124,12 @@ def tables(results: Results, scene: str) -> Iterator[str]:
 
 def _table(results: Results, scene: str, point: str) -> str:
     shown = columns(scene, point)
-    base = results.figure(scene, point, BASELINE, shown[0].measure)
+    base = shown[0].figure(results, scene, point, BASELINE)
     compared = () if base is None else (f"times better than {BASELINE}",)
     head = ["contender", *(column.title for column in shown), "spread %", "samples", *compared]
     rows = []
     for contender in results.contenders(scene):
-        figures = [results.figure(scene, point, contender, c.measure) for c in shown]
+        figures = [column.figure(results, scene, point, contender) for column in shown]
         first = figures[0]
         if first is None:
             error = results.error(scene, point, contender)

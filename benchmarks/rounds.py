@@ -13,7 +13,7 @@ from benchmarks import machine
 from benchmarks.children import Child
 from benchmarks.contenders import Contender
 from benchmarks.scenes import Point, Scene
-from benchmarks.servers import Server, Servers
+from benchmarks.servers import Servers
 
 Sample = dict[str, Any]
 
@@ -89,28 +89,36 @@ class Stage:
         point = evolve(point, n=self.plan.ids(point, child.contender))
         order = point.order(server.url, str(self.servers.cafile))
         order["options"] = order["options"] | child.contender.options
-        with _Watched(server) as watched:
+        with _Watched(server.pid, child.pid) as watched:
             figures = child.ask(order)
         return _short(figures | watched.told() | {"load": machine.load()})
 
 
 class _Watched:
-    """Tells how much of its core a server used."""
+    """Tells how much of its core a server used, and how far others had its and a client's cores."""
 
-    def __init__(self, server: Server) -> None:
-        self._pid = server.pid
+    def __init__(self, server: int, client: int) -> None:
+        self._pids = (server, client)
+        self._before = self._after = self._read()
 
     def __enter__(self) -> Self:
-        self._cpu = machine.cpu_seconds(self._pid)
+        self._before = self._read()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._after = machine.cpu_seconds(self._pid)
+        self._after = self._read()
+
+    def _read(self) -> tuple[float | None, ...]:
+        server, _ = self._pids
+        waited = [machine.seconds_kept_waiting(pid) for pid in self._pids]
+        return time.monotonic(), machine.cpu_seconds(server), *waited
 
     def told(self) -> dict[str, float]:
-        if self._cpu is None or self._after is None:
-            return {}
-        return {"server_cpu": self._after - self._cpu}
+        seconds, cpu, *waited = (
+            0.0 if before is None or after is None else after - before
+            for before, after in zip(self._before, self._after, strict=True)
+        )
+        return {"server_cpu": cpu, "waited": sum(waited) / seconds}
 
 
 def _rotated(contenders: Sequence[Contender], number: int) -> Iterator[Contender]:

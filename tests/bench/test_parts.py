@@ -82,6 +82,17 @@ def test_figures_are_computed_from_samples() -> None:
     assert 25 == server_share(sample)
 
 
+def test_by_the_clock_only_the_quietest_third_counts() -> None:
+    base = {"scene": "http", "point": "c=32", "contender": "wrk", "requests": 100}
+    samples = [{**base, "wall": 10.0 - n, "waited": n / 10} for n in (5, 0, 3, 2)]
+    results = Results({}, samples)
+    quiet = results.figure("http", "c=32", "wrk", rate, by_clock=True)
+    assert Figure((10.0, 12.5)) == quiet
+    every = results.figure("http", "c=32", "wrk", rate)
+    assert every is not None
+    assert 4 == len(every.values)
+
+
 def test_what_is_not_known_has_no_figure() -> None:
     assert server_share({"wall": 2.0}) is None
     assert cpu_per_request({}) is None
@@ -109,8 +120,8 @@ def test_a_table_tells_medians_ratios_and_what_failed() -> None:
     assert title.startswith("## http: ")
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in drawn.split("\n")]
     rows = {cells[0]: cells[1:] for cells in lines if cells}
-    assert ["1000.0", "1 000", "", "0", "1", "1.00"] == rows["canfar"]
-    assert ["100.0", "1 000", "", "100", "2", "10.00"] == rows["kaleden trio"]
+    assert ["1000.0", "1 000", "", "", "0", "1", "1.00"] == rows["canfar"]
+    assert ["100.0", "1 000", "", "", "100", "2", "10.00"] == rows["kaleden trio"]
     assert "- broken: pipe" == rows["httpx"][0]
 
 

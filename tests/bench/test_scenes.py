@@ -50,7 +50,7 @@ def figures_of(scene: str, sample: Sample) -> list[float]:
     """What the report makes of a sample."""
     point = point_of(scene).label
     results = Results({}, [{"scene": scene, "point": point, "contender": "x", **sample}])
-    told = (results.figure(scene, point, "x", c.measure) for c in report.columns(scene, point))
+    told = (each.figure(results, scene, point, "x") for each in report.columns(scene, point))
     return [figure.median for figure in told if figure is not None]
 
 
