@@ -171,6 +171,7 @@ def package(session: nox.Session) -> None:
     [wheel] = (away / "dist").glob("*.whl")
     session.install("--force-reinstall", f"{wheel}[local,progress,trio]", *group("test"))
     shutil.copytree("tests", away / "tests")
+    shutil.copytree("docs/how-to", away / "docs/how-to")
     shutil.copy("pyproject.toml", away)
     session.chdir(away)
     session.run("pytest", *NOT_TWICE, *session.posargs)

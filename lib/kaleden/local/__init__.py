@@ -46,6 +46,7 @@ if not all(map(_find_spec, ("anycorn", "starlette", "trustme"))):
     raise ImportError("kaleden.local needs more packages: pip install 'kaleden[local]'")
 
 from kaleden._exports import publish as _publish
+from kaleden.local._app import Statistics
 from kaleden.local._model import (
     Event,
     Forget,
@@ -60,7 +61,7 @@ from kaleden.local._model import (
     Stop,
 )
 from kaleden.local._platform import Platform
-from kaleden.local._server import LocalPlatform, Statistics
+from kaleden.local._server import LocalPlatform
 
 __all__ = (
     "Event",

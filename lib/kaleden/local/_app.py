@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import anyio
-from attrs import define, field
+from attrs import define, field, frozen
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -39,6 +39,25 @@ _PAGE = """\
 </body>
 </html>
 """
+
+
+@frozen
+class Statistics:
+    """What a platform has seen and has now.
+
+    Args:
+        requests: HTTP requests so far.
+        in_flight: requests that are being answered.
+        max_in_flight: the most that were at a time.
+        sessions: how many there are, by status.
+        processes: how many sessions have processes that live.
+    """
+
+    requests: int
+    in_flight: int
+    max_in_flight: int
+    sessions: dict[Status, int]
+    processes: int
 
 
 @define

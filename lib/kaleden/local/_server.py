@@ -17,14 +17,13 @@ import anyio
 import anyio.abc
 from anycorn import serve  # pyright: ignore[reportUnknownVariableType] - its WSGI half
 from anyio import AsyncContextManagerMixin, CancelScope, to_thread
-from attrs import frozen
 from starlette.types import ASGIApp
 
 from kaleden._tasks import open_task_group
 from kaleden.local._accounts import Accounts
-from kaleden.local._app import Traffic, make_app
+from kaleden.local._app import Statistics, Traffic, make_app
 from kaleden.local._listener import HOST, hang_up, listen, make_config
-from kaleden.local._model import GIB, Settings, Status
+from kaleden.local._model import GIB, Session, Settings
 from kaleden.local._platform import Platform
 from kaleden.local._procfs import kill_marked
 from kaleden.local._runner import (
@@ -41,25 +40,6 @@ if TYPE_CHECKING:
     from kaleden.local._authority import Authority
 
 TICK = 0.25
-
-
-@frozen
-class Statistics:
-    """What a platform has seen and has now.
-
-    Args:
-        requests: HTTP requests so far.
-        in_flight: requests that are being answered.
-        max_in_flight: the most that were at a time.
-        sessions: how many there are, by status.
-        processes: how many sessions have processes that live.
-    """
-
-    requests: int
-    in_flight: int
-    max_in_flight: int
-    sessions: dict[Status, int]
-    processes: int
 
 
 class LocalPlatform(AsyncContextManagerMixin):
@@ -256,6 +236,10 @@ class LocalPlatform(AsyncContextManagerMixin):
         if self._authority is None:
             raise RuntimeError("only a LocalPlatform(tls=True) that is entered has certificates")
         return self._authority
+
+    def sessions(self) -> list[Session]:
+        """List everybody's sessions that are there now, oldest first, finished ones included."""
+        return list(self._platform.everyones())
 
     def statistics(self) -> Statistics:
         """Tell what the platform has seen and has now."""

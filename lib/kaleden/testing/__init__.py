@@ -12,6 +12,9 @@
 The same faults befall real connections on a `FaultProxy`, in front of `kaleden.local` or of any
 other server.
 
+In pytest, the fixtures ``kaleden_platform``, ``kaleden_session`` and ``kaleden_faults`` give a
+`Sandbox` with all of this to whoever asks for it.
+
 It needs the extra ``local``.
 """
 
@@ -23,6 +26,7 @@ from kaleden.testing._faults import Fault, FaultPlan, Trouble
 from kaleden.testing._memory import MemoryTransport
 from kaleden.testing._proxy import FaultProxy
 from kaleden.testing._requests import REQUEST_KINDS
+from kaleden.testing._sandbox import Faults, Sandbox
 from kaleden.testing._server import POINTS
 from kaleden.testing._sweep import (
     CAUSES,
@@ -40,7 +44,9 @@ __all__ = (
     "Fault",
     "FaultPlan",
     "FaultProxy",
+    "Faults",
     "MemoryTransport",
+    "Sandbox",
     "Struck",
     "SweepReport",
     "Trouble",
