@@ -6,7 +6,7 @@ import logging
 import re
 import webbrowser
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, assert_type
 from urllib.parse import parse_qsl
 
 import anyio
@@ -70,7 +70,7 @@ async def test_fetch_leaves_out_what_is_no_session_and_says_so(
 @pytest.mark.parametrize(
     "arguments", [{"kind": "headles"}, {"status": "Runing"}, {"view": "stats"}]
 )
-async def test_a_filter_that_would_match_nothing_is_refused(arguments: dict[str, str]) -> None:
+async def test_a_filter_that_would_match_nothing_is_refused(arguments: dict[str, Any]) -> None:
     session, transport = session_on(described)
     async with session:
         with pytest.raises(InvalidRequest):
@@ -509,3 +509,44 @@ async def test_the_statistics_of_a_session_with_its_own_transport() -> None:
         )
         assert statistics.transport is None
         assert "<AsyncSession own transport: <Gate 0/3 in flight, 0 waiting>>" == repr(session)
+
+
+# --- raw -----------------------------------------------------------------------------------------
+
+
+async def test_sessions_can_be_had_as_the_server_tells_of_them() -> None:
+    session, _ = session_on(described)
+    async with session:
+        outcomes = await session.info(["a", "b"], raw=True)
+        assert_type(outcomes, kaleden.Outcomes[dict[str, Any]])
+        async with session.stream.info(["a"], raw=True) as results:
+            [streamed] = [outcome async for outcome in results]
+    assert [session_object("a"), session_object("b")] == outcomes.values
+    assert outcomes["a"] == streamed
+    assert "<Outcomes raw info: 2 ok>" == repr(outcomes)
+    assert outcomes == kaleden.Outcomes.from_json(outcomes.to_json())
+
+
+@pytest.mark.parametrize("odd", [{"id": "other"}, {"id": 7}, {}, []])
+async def test_what_the_server_tells_of_another_session_is_refused_raw_as_well(odd: Any) -> None:
+    async def reply(_: Request) -> Response:
+        return data(odd)
+
+    session, _ = session_on(reply)
+    async with session:
+        [failure] = await session.info("mine", raw=True)
+    assert isinstance(failure, Failure)
+    assert FailureKind.PROTOCOL == failure.kind
+
+
+async def test_a_list_can_be_had_as_the_server_tells_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def reply(_: Request) -> Response:
+        return data([session_object("a"), None, {}])
+
+    session, _ = session_on(reply)
+    async with session:
+        assert [session_object("a"), {}] == await session.fetch(raw=True)
+        assert ["a", ""] == [info.id for info in await session.fetch()]
+    assert 2 == caplog.text.count("[None]") + caplog.text.count("(None,)")

@@ -56,6 +56,17 @@ def test_a_batch_from_its_launch_to_its_end(session: Session) -> None:
     assert [] == session.fetch()
 
 
+def test_sessions_can_be_had_as_the_server_tells_of_them(session: Session) -> None:
+    [key] = session.create("fits", IMAGE, cmd="echo").values
+    [listed] = session.fetch(raw=True)
+    assert key == listed["id"]
+    assert key == session.info(key, raw=True)[key].key
+    with session.stream.info([key], raw=True) as results:
+        [outcome] = results
+    assert isinstance(outcome, kaleden.Success)
+    assert "fits" == outcome.value["name"]
+
+
 def test_a_scope_ends_what_it_owns(session: Session) -> None:
     with session.scope() as scope:
         created = scope.create("fits", IMAGE, cmd="echo", replicas=3)

@@ -42,6 +42,17 @@ def info(limits: Limits) -> Operation[SessionInfo]:
     )
 
 
+def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
+    """Read one session, as the server tells of it."""
+    return Operation(
+        "raw info",
+        _wire.build_info,
+        _wire.parse_raw_info,
+        limits.timeout,
+        about=lambda found: str(found.get("id", "")),
+    )
+
+
 def logs(limits: Limits) -> Operation[str]:
     """Read one session's output."""
     return Operation("logs", _wire.build_logs, _wire.parse_logs, limits.timeout, repeats=True)

@@ -123,6 +123,7 @@ _VALUE_TYPES: Final[dict[str, Any]] = {
     "events": tuple[Event, ...],
     "info": SessionInfo,
     "logs": str,
+    "raw info": dict[str, Any],
     "reap": bool,
     "renew": bool,
     "run": Finished,

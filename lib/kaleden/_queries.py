@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from kaleden import _operations, _wire
 from kaleden._client import Client
@@ -38,9 +39,34 @@ class Queries(Client):
         """The operations that hand on each outcome as soon as it is known; see `Streams`."""
         return Streams(self._rooms)
 
+    @overload
     async def fetch(
-        self, kind: str | None = None, status: str | None = None, view: str | None = None
-    ) -> list[SessionInfo]:
+        self,
+        kind: str | None = None,
+        status: str | None = None,
+        view: str | None = None,
+        *,
+        raw: Literal[False] = False,
+    ) -> list[SessionInfo]: ...
+
+    @overload
+    async def fetch(
+        self,
+        kind: str | None = None,
+        status: str | None = None,
+        view: str | None = None,
+        *,
+        raw: Literal[True],
+    ) -> list[dict[str, Any]]: ...
+
+    async def fetch(
+        self,
+        kind: str | None = None,
+        status: str | None = None,
+        view: str | None = None,
+        *,
+        raw: bool = False,
+    ) -> list[Any]:
         """List the sessions of the user, all in one request.
 
         Args:
@@ -49,6 +75,7 @@ class Queries(Client):
             status: only this status, such as ``"Running"``.
             view: ``"interactive"`` leaves out headless sessions; ``"all"`` lists everybody's, with
                 no more than user, kind, status and start time of each.
+            raw: whether to return the server's own objects, as dicts; that takes half the time.
 
         Returns:
             The sessions in the server's order; empty if there are none.
@@ -61,6 +88,9 @@ class Queries(Client):
             The request is given up; it changes nothing on the server.
         """
         request = _wire.build_list(kind, status, view)
+        if raw:
+            return _objects(await self._ask("fetch", request, _wire.parse_raw_list))
+
         return _sessions(await self._ask("fetch", request, _wire.parse_list))
 
     async def apps(self, session: str | SessionInfo) -> list[SessionInfo]:
@@ -148,13 +178,20 @@ class Queries(Client):
         request = _wire.build_availability()
         return await self._ask("availability", request, _wire.parse_availability)
 
-    async def info(self, ids: Ids) -> Outcomes[SessionInfo]:
+    @overload
+    async def info(self, ids: Ids, *, raw: Literal[False] = False) -> Outcomes[SessionInfo]: ...
+
+    @overload
+    async def info(self, ids: Ids, *, raw: Literal[True]) -> Outcomes[dict[str, Any]]: ...
+
+    async def info(self, ids: Ids, *, raw: bool = False) -> Outcomes[Any]:
         """Read what the server tells of each session.
 
         On the server each of these costs as much as a whole `fetch`.
 
         Args:
             ids: the sessions.
+            raw: whether to return the server's own objects, as dicts; that takes half the time.
 
         Returns:
             A `SessionInfo` for each session; a failure of kind ``not_found`` where the server knows
@@ -164,7 +201,8 @@ class Queries(Client):
             Requests on their way are given up, and the outcomes known by then are lost; nothing
             changes on the server.
         """
-        return await self._engine.collect(_operations.info(self._limits), as_keys(ids))
+        operation = _operations.raw_info if raw else _operations.info
+        return await self._engine.collect(operation(self._limits), as_keys(ids))
 
     async def logs(self, ids: Ids, verbose: bool = False) -> Outcomes[str]:
         """Read the output of each session so far.
@@ -281,10 +319,18 @@ class Queries(Client):
 
 
 def _sessions(listing: Listing) -> list[SessionInfo]:
-    if listing.malformed:
-        logger.warning("the list has elements that are no sessions: %r", listing.malformed[:3])
-
+    _warn_of(listing.malformed)
     return list(listing.sessions)
+
+
+def _objects(elements: Sequence[Any]) -> list[Any]:
+    _warn_of([each for each in elements if not isinstance(each, dict)])
+    return [each for each in elements if isinstance(each, dict)]
+
+
+def _warn_of(malformed: Sequence[Any]) -> None:
+    if malformed:
+        logger.warning("the list has elements that are no sessions: %r", malformed[:3])
 
 
 def _told(what: str, outcomes: Outcomes[T]) -> Outcomes[T]:

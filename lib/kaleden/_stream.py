@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TypeAlias, TypeVar, final
+from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 
 from kaleden import _operations
 from kaleden._engine import OutcomeStream
@@ -39,9 +39,16 @@ class Streams:
         self._limits = rooms.limits
         self._watcher = rooms.watcher
 
-    def info(self, ids: Ids) -> Results[SessionInfo]:
+    @overload
+    def info(self, ids: Ids, *, raw: Literal[False] = False) -> Results[SessionInfo]: ...
+
+    @overload
+    def info(self, ids: Ids, *, raw: Literal[True]) -> Results[dict[str, Any]]: ...
+
+    def info(self, ids: Ids, *, raw: bool = False) -> Results[Any]:
         """Stream what the server tells of each session; see `AsyncSession.info`."""
-        return self._engine.stream(_operations.info(self._limits), as_keys(ids))
+        operation = _operations.raw_info if raw else _operations.info
+        return self._engine.stream(operation(self._limits), as_keys(ids))
 
     def logs(self, ids: Ids) -> Results[str]:
         """Stream the output of each session; see `AsyncSession.logs`."""

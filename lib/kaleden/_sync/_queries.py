@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, cast, overload
+
 from kaleden._operations import Ids
 from kaleden._outcomes import Outcomes
 from kaleden._session import AsyncSession
@@ -14,6 +17,28 @@ from kaleden._wire import Availability, Context, Event, Image, SessionInfo, Stat
 class SyncQueries(SyncClient):
     """The methods of a `Session` that only read."""
 
+    @overload
+    def fetch(
+        self,
+        kind: str | None = None,
+        status: str | None = None,
+        view: str | None = None,
+        *,
+        raw: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> list[SessionInfo]: ...
+
+    @overload
+    def fetch(
+        self,
+        kind: str | None = None,
+        status: str | None = None,
+        view: str | None = None,
+        *,
+        raw: Literal[True],
+        timeout: float | None = None,
+    ) -> list[dict[str, Any]]: ...
+
     @mirrors(AsyncSession.fetch)
     def fetch(
         self,
@@ -21,9 +46,11 @@ class SyncQueries(SyncClient):
         status: str | None = None,
         view: str | None = None,
         *,
+        raw: bool = False,
         timeout: float | None = None,
-    ) -> list[SessionInfo]:
-        return self._begin(timeout).run(self._client.fetch, kind, status, view)
+    ) -> list[Any]:
+        fetch = cast("Callable[..., Awaitable[list[Any]]]", self._client.fetch)
+        return self._begin(timeout).run(fetch, kind, status, view, raw=raw)
 
     @mirrors(AsyncSession.apps)
     def apps(
@@ -51,9 +78,20 @@ class SyncQueries(SyncClient):
     def availability(self, *, timeout: float | None = None) -> Availability:
         return self._begin(timeout).run(self._client.availability)
 
+    @overload
+    def info(
+        self, ids: Ids, *, raw: Literal[False] = False, timeout: float | None = None
+    ) -> Outcomes[SessionInfo]: ...
+
+    @overload
+    def info(
+        self, ids: Ids, *, raw: Literal[True], timeout: float | None = None
+    ) -> Outcomes[dict[str, Any]]: ...
+
     @mirrors(AsyncSession.info)
-    def info(self, ids: Ids, *, timeout: float | None = None) -> Outcomes[SessionInfo]:
-        return self._begin(timeout).run(self._client.info, drawn(ids))
+    def info(self, ids: Ids, *, raw: bool = False, timeout: float | None = None) -> Outcomes[Any]:
+        info = cast("Callable[..., Awaitable[Outcomes[Any]]]", self._client.info)
+        return self._begin(timeout).run(info, drawn(ids), raw=raw)
 
     @mirrors(AsyncSession.logs)
     def logs(

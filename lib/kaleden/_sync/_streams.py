@@ -6,8 +6,9 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, final
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast, final, overload
 
 from kaleden._errors import SessionNotOpen
 from kaleden._follow import LogItem
@@ -167,9 +168,22 @@ class SyncStreams:
         self._bridge = bridge
         self._client = client
 
+    @overload
+    def info(
+        self, ids: Ids, *, raw: Literal[False] = False, timeout: float | None = None
+    ) -> SyncOutcomeStream[SessionInfo]: ...
+
+    @overload
+    def info(
+        self, ids: Ids, *, raw: Literal[True], timeout: float | None = None
+    ) -> SyncOutcomeStream[dict[str, Any]]: ...
+
     @mirrors(Streams.info)
-    def info(self, ids: Ids, *, timeout: float | None = None) -> SyncOutcomeStream[SessionInfo]:
-        return self._feed(self._client.stream.info, ids, timeout)
+    def info(
+        self, ids: Ids, *, raw: bool = False, timeout: float | None = None
+    ) -> SyncOutcomeStream[Any]:
+        info = cast("Callable[..., Manager[Outcome[Any]]]", self._client.stream.info)
+        return self._feed(partial(info, raw=raw), ids, timeout)
 
     @mirrors(Streams.logs)
     def logs(self, ids: Ids, *, timeout: float | None = None) -> SyncOutcomeStream[str]:
