@@ -20,8 +20,15 @@ class Server:
     token: str
 
 
+@frozen
+class RunningServer(Server):
+    """A platform of the test's own."""
+
+    process: subprocess.Popen[str]
+
+
 @contextmanager
-def local_platform() -> Iterator[Server]:
+def local_platform() -> Iterator[RunningServer]:
     """Run ``python -m kaleden.local`` until the block is left."""
     command = [sys.executable, "-m", "kaleden.local"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -30,7 +37,7 @@ def local_platform() -> Iterator[Server]:
         try:
             found = re.search(r"listens at (\S+)\n.*token is (\S+)", said)
             assert found is not None, said
-            yield Server(found[1], found[2])
+            yield RunningServer(found[1], found[2], process)
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate()

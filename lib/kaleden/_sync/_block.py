@@ -93,13 +93,19 @@ class Block(Generic[T]):
             return
 
         self._error = None if error is None else _Left()
+        is_interrupted = isinstance(error, KeyboardInterrupt)
         try:
+            if is_interrupted and not self._bridge.left:
+                self.host.say_how_long()
             with suppress(SessionNotOpen):
                 self._bridge.spawn(self._leave_soon)
             if not self._bridge.left:
                 self._await_end()
         except BaseException as interruption:
-            self.host.end(interruption)
+            if is_interrupted:
+                self.host.abandon()
+            else:
+                self.host.end(interruption)
             raise
 
         self._settle(error)

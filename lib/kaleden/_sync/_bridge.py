@@ -24,6 +24,7 @@ from contextvars import Context
 from typing import Any, Final, Protocol, TypeVar, final
 
 import anyio
+import sniffio
 from anyio.from_thread import BlockingPortal
 
 from kaleden._errors import SessionForked, SessionNotOpen, WrongThread
@@ -94,7 +95,8 @@ class Bridge:
 
         Raises:
             SessionForked: the loop is in another process.
-            WrongThread: this is the loop's own thread, which would wait for itself.
+            WrongThread: this is the loop's own thread, which would wait for itself, or trio would
+                not let it wait.
         """
         if self.is_forked:
             raise SessionForked(
@@ -106,6 +108,12 @@ class Bridge:
             raise WrongThread(
                 "this was called in the session's own thread, which would wait for itself: a "
                 "function given as `until` can only look at the SessionInfo that it is given"
+            )
+
+        if self._backend == "trio" and _runs_trio():
+            raise WrongThread(
+                "trio runs in this thread, and lets it not wait for another thread's trio: use "
+                "AsyncSession here, or Session(backend='asyncio')"
             )
 
     def open(self) -> BlockingPortal:
@@ -140,10 +148,11 @@ class Bridge:
         finally:
             self._entering.discard(ticket)
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         """End what is under way, and then the client; wait for it, unless somebody is in a hurry.
 
-        The first Ctrl-C meanwhile is raised when all has ended, the second one at once.
+        The first Ctrl-C, which may be *error*, is raised when all has ended, the second one at
+        once.
 
         Raises:
             Exception: what leaving the client raised.
@@ -156,7 +165,8 @@ class Bridge:
         try:
             wait(self._over)
         except BaseException:
-            wait(self._over)
+            if not isinstance(error, KeyboardInterrupt):
+                wait(self._over)
             raise
 
         if self._fault is not None:
@@ -177,7 +187,6 @@ class Bridge:
                     time.sleep(0.001)
 
                 self._opening.add_done_callback(self._tell)
-                self._told = True
 
     def close_at_exit(self) -> None:
         """End everything, within what that may take, since the program ends."""
@@ -239,9 +248,12 @@ class Bridge:
         """Have the event loop end, from whichever thread."""
         if self.is_here:
             self._stopping.set()
+            self._told = True
         elif opening.exception() is None:
+            # Refused if the loop is gone, or if trio runs here too: then it is told another time.
             with suppress(RuntimeError):
                 opening.result().start_task_soon(self._stopping.set)
+                self._told = True
 
 
 _open: weakref.WeakSet[Bridge] = weakref.WeakSet()
@@ -257,6 +269,13 @@ def wait(event: threading.Event) -> None:
     """Wait for *event*; Ctrl-C gets through."""
     while not event.wait(POLL):
         pass
+
+
+def _runs_trio() -> bool:
+    try:
+        return sniffio.current_async_library() == "trio"
+    except sniffio.AsyncLibraryNotFoundError:
+        return False
 
 
 def _result(future: Future[T]) -> T:

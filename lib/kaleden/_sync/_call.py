@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -143,25 +144,37 @@ class Call:
 
         try:
             if not self.is_over:
-                self._say_how_long()
-                with suppress(SessionNotOpen):
-                    self._bridge.spawn(self._cancel)
+                self.say_how_long()
+                self._cancel_soon()
             while not self.is_over:
                 _take(self.inbox)
         except BaseException:
-            self._bridge.left.add(self)
-            if self.is_over:
-                self._bridge.left.discard(self)
+            self.abandon()
             raise
 
         self.note(reason)
+
+    def abandon(self) -> None:
+        """Have the work cancelled, and wait for nothing."""
+        self._bridge.left.add(self)
+        if self.is_over:
+            self._bridge.left.discard(self)
+            return
+
+        # Even to reach the event loop could take its time.
+        threading.Thread(target=self._cancel_soon, daemon=True).start()
+
+    def _cancel_soon(self) -> None:
+        with suppress(SessionNotOpen):
+            self._bridge.spawn(self._cancel)
 
     def note(self, error: BaseException) -> None:
         """Put on *error* what the work noted on its own end, such as what may be left."""
         for note in self._notes:
             error.add_note(note)
 
-    def _say_how_long(self) -> None:
+    def say_how_long(self) -> None:
+        """Say, after a Ctrl-C, how long the clean-up may take: silence makes people press again."""
         if self.grace > 0:
             logger.warning(
                 "interrupted: ending what was begun, which may take up to %g seconds; another "

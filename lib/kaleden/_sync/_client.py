@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from os import PathLike
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias, cast
 
 from kaleden._client import SessionStatistics
 from kaleden._errors import ConfigurationError
@@ -78,7 +78,7 @@ class SyncClient:
             ledger=ledger,
             transport=transport,
         )
-        self._bridge = Bridge(partial(_opened, self._client, transport), backend)
+        self._bridge = Bridge(partial(_opened, transport, client, self._client), backend)
         self._finalizer = weakref.finalize(self, self._bridge.stop)
         # At the end of the program the bridge itself is closed, and waited for.
         self._finalizer.atexit = False
@@ -94,7 +94,7 @@ class SyncClient:
         traceback: TracebackType | None,
     ) -> None:
         if error is None or not self._bridge.is_forked:
-            self.close()
+            self._bridge.close(error)
 
     def close(self) -> None:
         """End what is under way in any thread, scopes included, and close the connections.
@@ -131,12 +131,12 @@ class SyncClient:
 
 
 @asynccontextmanager
-async def _opened(client: AsyncSession, transport: Transport | None) -> AsyncGenerator[None]:
-    """Open the client, and before it a transport that nobody else can open in its event loop."""
+async def _opened(*parts: object) -> AsyncGenerator[None]:
+    """Enter those of *parts* that can be: nobody else can in this event loop."""
     async with AsyncExitStack() as stack:
-        if isinstance(transport, AbstractAsyncContextManager):
-            await stack.enter_async_context(transport)
-        await stack.enter_async_context(client)
+        for part in parts:
+            if isinstance(part, AbstractAsyncContextManager):
+                await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", part))
         yield
 
 

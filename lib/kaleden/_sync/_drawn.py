@@ -38,8 +38,11 @@ def drawn_members(ids: Members) -> Members:
 
 def drawn_goal(until: Until) -> Until:
     """Draw what is waited for in this thread."""
-    goal: Any = until
-    return list(goal) if isinstance(goal, Iterable) and not isinstance(goal, str) else goal
+    if isinstance(until, str) or callable(until):
+        return until
+
+    # What is no iterable is refused where the other arguments are.
+    return list(until) if hasattr(until, "__iter__") else until
 
 
 @final

@@ -15,6 +15,9 @@ TIMEOUT: Final = (
     "        `CallTimedOut`; None for no limit."
 )
 
+# Nobody but the session itself can, in its event loop.
+_CLOSES: Final = r"he caller\s+(opens\s+and\s+)?closes\s+it"
+
 _WORDS: Final = (
     ("``async with", "``with"),
     ("``async for", "``for"),
@@ -69,7 +72,7 @@ def mirrors_arguments(original: type, more: str) -> Callable[[type[T]], type[T]]
 
     def describe(cls: type[T]) -> type[T]:
         told = plain(inspect.getdoc(original) or "")
-        arguments = told[told.index("Args:") :]
+        arguments = re.sub(_CLOSES, "he session opens and closes it", told[told.index("Args:") :])
         cls.__doc__ = f"{inspect.getdoc(cls)}\n\n{with_argument(arguments, more)}"
         return cls
 

@@ -51,7 +51,7 @@ class Session(SyncQueries):
     function is called in the session's own thread: it has to be quick, and cannot call the session.
     Errors of all of them come out as themselves.
 
-    A *transport* that is an asynchronous context manager is opened and closed with the session.
+    A *client* or *transport* is entered and left with the session, in its event loop.
     """
 
     @mirrors(AsyncSession.create)

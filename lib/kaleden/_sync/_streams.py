@@ -8,7 +8,21 @@ from collections.abc import AsyncIterable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast, final, overload
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Literal,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    final,
+    overload,
+)
+
+from anyio.lowlevel import checkpoint
 
 from kaleden._errors import SessionNotOpen
 from kaleden._follow import LogItem
@@ -25,6 +39,12 @@ from kaleden._watch import Progress, Until
 from kaleden._wire import TERMINAL, Event, SessionInfo
 
 T = TypeVar("T")
+
+_BATCH: Final = 32
+"""Items that are brought to a thread at once; a few more if they are there."""
+
+_PASSES: Final = 4
+"""Turns of the event loop without an item, after which none comes right away."""
 
 
 class Batches(Protocol[T]):
@@ -272,13 +292,20 @@ class Supply:
 
 
 async def _batch(stream: Batches[T]) -> list[T] | None:
-    """Wait for an item, and take what else is there; None at the end."""
+    """Wait for an item, and take those that come right after it; None at the end."""
     try:
-        first = await anext(stream)
+        batch = [await anext(stream)]
     except StopAsyncIteration:
         return None
 
-    return [first, *stream.at_hand()]
+    empty = 0
+    while empty < _PASSES and len(batch) < _BATCH:
+        await checkpoint()
+        more = stream.at_hand()
+        empty = 0 if more else empty + 1
+        batch += more
+
+    return batch
 
 
 async def _exchange(stream: Batches[T], supply: Supply, ids: list[Any]) -> list[T] | None:

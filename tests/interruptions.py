@@ -1,0 +1,165 @@
+"""Programs that use `Session`, and Ctrl-C in them, as a terminal would send it.
+
+``python tests/interruptions.py 100`` tries it so many times, and tells how long it took.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from kaleden import Session
+from platforms import Server, local_platform
+
+GRACE = 10.0
+"""Seconds that `run` and scopes may take to clean up in these programs."""
+
+START = f"""if True:
+    import sys, kaleden
+    url, token, backend, ledger = sys.argv[1:]
+    grace = {GRACE}
+    fits = dict(image="skaha/astroml:latest", cmd="sleep", args="60", replicas=3)
+
+    def tell(statuses):
+        print(*statuses, flush=True)
+
+    session = kaleden.Session(url, token, backend=backend, ledger=ledger)
+    session.fetch()
+    print("ready", flush=True)
+"""
+RUN = (
+    START
+    + """
+    session.run("fits", **fits, grace=grace, progress=tell)
+"""
+)
+SCOPE = (
+    START
+    + """
+    with session:
+        with session.scope(grace=grace) as outer:
+            outer.create("outer", **fits)
+            with session.scope(grace=grace) as scope:
+                scope.wait(scope.create("fits", **fits), progress=tell)
+"""
+)
+INFO = (
+    START
+    + """
+    session.info(f"id{n}" for n in range(10_000))
+"""
+)
+STREAM = (
+    START
+    + """
+    with session.stream.info(f"id{n}" for n in range(10_000)) as results:
+        for number, outcome in enumerate(results):
+            if number == 100:
+                print("Running", flush=True)
+"""
+)
+FOLLOW = (
+    START
+    + """
+    with session.scope(grace=grace) as scope:
+        with session.follow(scope.create("fits", **fits)) as lines:
+            print("Running", flush=True)
+            list(lines)
+"""
+)
+
+
+@frozen
+class End:
+    """How a program ended after a signal.
+
+    Attributes:
+        seconds: how long that took.
+        status: its exit status.
+        said: its standard error.
+    """
+
+    seconds: float
+    status: int
+    said: str
+
+    @property
+    def is_interruption(self) -> bool:
+        """Whether KeyboardInterrupt came out of it, and nothing else."""
+        raised = re.findall(r"^([A-Z][\w.]*)(?=:|$)", self.said, re.MULTILINE)
+        return self.status == -signal.SIGINT and {"KeyboardInterrupt"} == {*raised}
+
+
+@contextmanager
+def program(
+    text: str, server: Server, backend: str, ledger: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a program up to its first line."""
+    command = [sys.executable, "-c", text, server.url, server.token, backend, str(ledger)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            read_until("ready", process.stdout)
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(words: str, lines: Iterable[str] | None) -> None:
+    """Read lines up to one with these words."""
+    assert any(words in line for line in lines or ())
+
+
+def interrupt(process: subprocess.Popen[str]) -> End:
+    """Send SIGINT, and wait for the program's end."""
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    return End(time.monotonic() - began, process.returncode, said)
+
+
+def left(server: Server) -> list[str]:
+    """The ids of the sessions that are there."""
+    with Session(server.url, server.token) as session:
+        return [info.id for info in session.fetch()]
+
+
+def strike(text: str, server: Server, backend: str, ledger: Path, seconds: float) -> End:
+    """Interrupt a program so many seconds after it was ready."""
+    with program(text, server, backend, ledger) as process:
+        time.sleep(seconds)
+        return interrupt(process)
+
+
+def main(trials: int) -> None:
+    """Interrupt programs so many times each, and tell of it."""
+    chance = random.Random(0)
+    with local_platform() as server, tempfile.TemporaryDirectory() as folder:
+        for name, text in {"run": RUN, "info": INFO}.items():
+            for backend in ("asyncio", "trio"):
+                took: list[float] = []
+                for number in range(trials // 2):
+                    ledger = Path(folder, f"{name}-{backend}-{number}")
+                    end = strike(text, server, backend, ledger, chance.uniform(0, 1.5))
+                    assert end.is_interruption, end
+                    assert [] == left(server), end
+                    took.append(end.seconds)
+                print(  # noqa: T201  # this is a program too
+                    f"{name} on {backend}: {len(took)} times, sessions left 0, seconds to exit: "
+                    f"median {sorted(took)[len(took) // 2]:.2f}, longest {max(took):.2f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

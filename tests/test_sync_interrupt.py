@@ -1,0 +1,92 @@
+"""Ctrl-C in programs that use `Session`: what was begun is ended before they are."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("anycorn")
+
+if sys.platform == "win32":
+    pytest.skip("the signals of POSIX systems", allow_module_level=True)
+
+from interruptions import (
+    FOLLOW,
+    GRACE,
+    INFO,
+    RUN,
+    SCOPE,
+    STREAM,
+    interrupt,
+    left,
+    program,
+    read_until,
+    strike,
+)
+from platforms import Server, local_platform
+from support import PLAIN_BACKENDS
+
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with local_platform() as server:
+        yield server
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+@pytest.mark.parametrize(
+    "text", [RUN, SCOPE, STREAM, FOLLOW], ids=["run", "scope", "stream", "follow"]
+)
+def test_nothing_is_left_of_a_call_that_was_interrupted(
+    text: str, backend: str, server: Server, tmp_path: Path
+) -> None:
+    with program(text, server, backend, tmp_path / "ledger") as process:
+        read_until("Running", process.stdout)
+        end = interrupt(process)
+    assert end.is_interruption, end.said
+    assert [] == left(server)
+    told = 0 if text == STREAM else 1
+    assert told <= end.said.count(f"which may take up to {GRACE:g} seconds"), end.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+@pytest.mark.parametrize("text", [RUN, INFO], ids=["run", "info"])
+def test_nothing_is_left_whenever_it_was_interrupted(
+    text: str, backend: str, server: Server, tmp_path: Path
+) -> None:
+    chance = random.Random(backend)
+    for number in range(ROUNDS):
+        end = strike(text, server, backend, tmp_path / str(number), chance.uniform(0, 1))
+        assert end.is_interruption, end.said
+        assert [] == left(server)
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+@pytest.mark.parametrize("text", [RUN, SCOPE], ids=["run", "scope"])
+def test_a_second_interruption_leaves_at_once_and_the_rest_is_reaped(
+    text: str, backend: str, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    with local_platform() as server:
+        with program(text, server, backend, ledger) as process:
+            read_until("Running", process.stdout)
+            # A server that answers nobody keeps the clean-up busy until the end of its grace.
+            server.process.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            read_until("another Ctrl-C leaves at once", process.stderr)
+            end = interrupt(process)
+            server.process.send_signal(signal.SIGCONT)
+        assert end.is_interruption, end.said
+        reap = [sys.executable, "-m", "kaleden", "reap", "--url", server.url]
+        reap += ["--token", server.token, "--settle", "0", str(ledger)]
+        assert 0 == subprocess.run(reap, check=False).returncode
+        assert [] == left(server)
