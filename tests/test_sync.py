@@ -106,7 +106,7 @@ def test_one_id_many_ids_and_earlier_outcomes_are_all_ids(session: Session) -> N
 
 
 def test_what_failed_is_asked_for_again(backend: Any) -> None:
-    plan = FaultPlan([Fault(Trouble.RESET_BEFORE, "info", nth=1)])
+    plan = FaultPlan([Fault(Trouble.GARBAGE, "info", nth=1)])
     with Session(transport=MemoryTransport(faults=plan, **QUICK), backend=backend) as session:
         [key] = session.create("plain", IMAGE, cmd="echo").values
         outcomes = session.info(key)
