@@ -74,6 +74,7 @@ _ALL = (
         enough=2000,
     ),
     Contender("httpx", "httpx", "httpx_client", ("httpx",), enough=2000),
+    Contender("httpx + kaleden.http", "kaleden", "httpx_client", ("httpx", "kaleden.http")),
     Contender("httpx2", "httpx2", "httpx_client", ("httpx2",), enough=2000),
     Contender("aiohttp", "aiohttp", "aiohttp_client"),
     Contender("pyreqwest", "pyreqwest", "pyreqwest_client"),

@@ -20,6 +20,7 @@ _COLOURS = {
     "kaleden trio": "#08415c",
     "canfar": "#c1292e",
     "httpx": "#e08e45",
+    "httpx + kaleden.http": "#a04000",
     "httpx2": "#f1c40f",
     "aiohttp": "#7d5ba6",
     "pyreqwest": "#5e6472",

@@ -70,7 +70,8 @@ class Scene:
 
 
 OURS = ("kaleden asyncio", "kaleden uvloop", "kaleden trio")
-OTHERS = ("canfar", "httpx", "httpx2", "aiohttp", "pyreqwest")
+OTHERS = ("canfar", "httpx", "httpx + kaleden.http", "httpx2", "aiohttp", "pyreqwest")
+_BARE = ("httpx", "httpx2", "aiohttp", "pyreqwest")
 LIMITS = ("epoll loop", "wrk")
 
 
@@ -211,7 +212,7 @@ _ALL = (
         "import",
         "Seconds for an import",
         (Point("cold", ""),),
-        tuple(f"import {name}" for name in ("kaleden", *OTHERS)),
+        tuple(f"import {name}" for name in ("kaleden", "canfar", *_BARE)),
         quick=("cold",),
     ),
 )

@@ -12,7 +12,7 @@ from benchmarks import payload
 from benchmarks.drivers.child import Order
 from benchmarks.drivers.kaleden_client import Kaleden
 from benchmarks.drivers.play import play
-from kaleden._wire import Request, Response
+from kaleden.http import Request, Response
 
 _HEADERS = {"content-type": "application/json"}
 

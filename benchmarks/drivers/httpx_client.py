@@ -1,4 +1,7 @@
-"""httpx, or httpx2, which has the same interface: bare, with as many connections as workers."""
+"""httpx, or httpx2, which has the same interface: bare, with as many connections as workers.
+
+The command line names the module, and after it the one that has another transport for it, if any.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,11 @@ async def opened(order: Order) -> AsyncGenerator[Httpx]:
         max_connections=order.concurrency, max_keepalive_connections=order.concurrency
     )
     verify = ssl.create_default_context(cafile=order.cafile) if order.cafile else True
-    async with httpx.AsyncClient(headers=HEADERS, limits=limits, verify=verify) as client:
+    settings = {"verify": verify, "limits": limits}
+    if len(sys.argv) > 2:
+        transport = importlib.import_module(sys.argv[2]).AnyioTransport(**settings)
+        settings = {"transport": transport}
+    async with httpx.AsyncClient(headers=HEADERS, **settings) as client:
         yield Httpx(client, order)
 
 
