@@ -13,6 +13,7 @@ from attrs import evolve
 from benchmarks import machine, report
 from benchmarks.children import Child
 from benchmarks.contenders import CONTENDERS, Contender, available, find_pythons
+from benchmarks.document import fill
 from benchmarks.goals import goals_table
 from benchmarks.plots import draw
 from benchmarks.results import Results, read
@@ -52,7 +53,7 @@ def main() -> None:
             whole = results.added_to(earlier) if options.add else results
             whole.write(options.output)
     print("## goals", goals_table(whole), sep="\n\n")  # noqa: T201
-    _draw(whole, options.plots)
+    _publish(whole, options)
     _tell(f"All samples are in {options.output}\n")
 
 
@@ -68,13 +69,16 @@ def _show(results: Results, options: argparse.Namespace) -> None:
         if results.points(name):
             print(*report.tables(results, name), sep="\n\n", end="\n\n")  # noqa: T201
     print("## goals", goals_table(results), sep="\n\n")  # noqa: T201
-    _draw(results, options.plots)
+    _publish(results, options)
 
 
-def _draw(results: Results, folder: Path | None) -> None:
-    if folder is not None:
-        for path in draw(results, folder):
-            _tell(f"{path}\n")
+def _publish(results: Results, options: argparse.Namespace) -> None:
+    """Draw pictures, and put tables into a page, if that was asked for."""
+    for path in draw(results, options.plots) if options.plots else ():
+        _tell(f"{path}\n")
+    if options.page:
+        page = fill(options.page.read_text(encoding="utf-8"), results)
+        options.page.write_text(page, encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
@@ -88,6 +92,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), help="samples")
     parser.add_argument("--add", action="store_true", help="keep what the output has of others")
     parser.add_argument("--plots", type=Path, help="a folder for pictures")
+    parser.add_argument("--page", type=Path, help="a page of documentation to put tables into")
     parser.add_argument("--read", type=Path, help="show an earlier run's output, measure nothing")
     return parser.parse_args()
 

@@ -57,6 +57,7 @@ _ALL = (
     Contender("kaleden asyncio", "kaleden", "kaleden_client"),
     Contender("kaleden uvloop", "kaleden", "kaleden_client", backend="uvloop"),
     Contender("kaleden trio", "kaleden", "kaleden_client", backend="trio"),
+    Contender("kaleden raw", "kaleden", "kaleden_client", ("raw",)),
     Contender("kaleden Session", "kaleden", "facade_client"),
     Contender("engine asyncio", "kaleden", "engine_client"),
     Contender("engine uvloop", "kaleden", "engine_client", backend="uvloop"),

@@ -18,6 +18,7 @@ _COLOURS = {
     "kaleden asyncio": "#0b6e4f",
     "kaleden uvloop": "#21a179",
     "kaleden trio": "#08415c",
+    "kaleden raw": "#7fb800",
     "canfar": "#c1292e",
     "httpx": "#e08e45",
     "httpx + kaleden.http": "#a04000",

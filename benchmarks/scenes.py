@@ -107,7 +107,7 @@ _ALL = (
         "http",
         "CPU per request and requests per second by concurrency, 10 000 ids, http",
         tuple(_at(c, 10_000) for c in _CONCURRENCIES),
-        OURS + OTHERS + LIMITS,
+        (*OURS, "kaleden raw", *OTHERS, *LIMITS),
         quick=("c=32",),
     ),
     Scene(
@@ -173,7 +173,7 @@ _ALL = (
         "collected",
         "Bytes for each result that is kept",
         tuple(_kept(n) for n in (1000, 10_000)),
-        OURS + OTHERS,
+        (*OURS, "kaleden raw", *OTHERS),
         quick=("N=1000",),
         fresh=True,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -37,14 +38,25 @@ class Kaleden(Client):
                 yield outcome.value.id
 
 
+class Raw(Kaleden):
+    """The same, but for what the server's own objects cost less."""
+
+    async def many(self, keys: Sequence[str]) -> Any:
+        return await self.session.info(keys, raw=True)
+
+    def keys(self, results: Any) -> Iterable[str]:
+        return [info["id"] for info in results.raise_on_failure().values]
+
+
 @asynccontextmanager
 async def opened(order: Order) -> AsyncGenerator[Kaleden]:
     """Open a session, with TLS if the server has it."""
-    settings: dict[str, Any] = {"concurrency": order.concurrency, **order.options.get("client", {})}
+    kind = Raw if "raw" in sys.argv else Kaleden
+    settings: dict[str, Any] = {"concurrency": order.concurrency}
     if order.cafile is not None:
         settings["ssl_context"] = ssl.create_default_context(cafile=order.cafile)
     async with kaleden.AsyncSession(order.url, payload.TOKEN, **settings) as session:
-        yield Kaleden(session, order)
+        yield kind(session, order)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("benchmarks")
 
+from benchmarks.document import fill
 from benchmarks.goals import goals_table
 from benchmarks.results import Results
 from benchmarks.rounds import Sample
@@ -60,6 +61,20 @@ def test_runs_on_different_machines_are_not_added() -> None:
     other = Results({**RUN.environment, "cores": 4}, [])
     with pytest.raises(ValueError, match="another cores"):
         other.added_to(RUN)
+
+
+PAGE = "alpha\n<!-- goals -->\nold\n<!-- end -->\nbeta\n<!-- growth -->\n<!-- end -->\ngamma"
+
+
+def test_tables_go_to_their_places_in_a_page_and_nothing_else_changes() -> None:
+    page = fill(PAGE, RUN)
+    assert goals_table(RUN) in page
+    assert "| CPU µs/request, http | N=1000 | N=10000 | N=1000000 |" in page
+    assert "| kaleden asyncio      | 40.0   | 50.0    | 60.0      |" in page
+    assert "old" not in page
+    alpha, beta, gamma = (page.index(word) for word in ("alpha", "beta", "gamma"))
+    assert alpha < beta < gamma
+    assert page == fill(page, RUN)
 
 
 def test_the_same_run_gives_the_same_pictures(tmp_path: Path) -> None:
