@@ -6,8 +6,10 @@ is to be written is tried at once, and waited for only where the socket is full.
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
+import sys
 from typing import final
 
 import anyio
@@ -30,11 +32,12 @@ class Connection:
         idle_since: when it was last given back, in seconds of a monotonic clock.
     """
 
-    __slots__ = ("_reader", "_socket", "context", "idle_since", "reused", "wrote")
+    __slots__ = ("_poll", "_reader", "_socket", "context", "idle_since", "reused", "wrote")
 
     def __init__(self, connected: socket.socket, context: ssl.SSLContext | None) -> None:
         self._socket = connected
         self._reader = new_reader(connected)
+        self._poll = _new_poll(connected)
         self.context = context
         self.reused = False
         self.wrote = False
@@ -78,6 +81,10 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Tell whether an idle connection is of no use: closed, or with bytes nobody asked for."""
+        if self._poll is not None and not self._poll.poll(0):
+            return False
+
+        # A session ticket of TLS is nothing to worry about, and is taken out of the way here.
         try:
             self._socket.recv(1)
         except NOT_NOW:
@@ -90,3 +97,13 @@ class Connection:
         """Close it at once."""
         self._reader.close()
         self._socket.close()
+
+
+def _new_poll(connected: socket.socket) -> select.poll | None:
+    """Prepare to ask whether there is anything to read, at a third of what it costs to try."""
+    if sys.platform == "win32":
+        return None
+
+    poll = select.poll()
+    poll.register(connected, select.POLLIN)
+    return poll

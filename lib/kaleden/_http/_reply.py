@@ -8,7 +8,7 @@ reply which no request asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, final
+from typing import Final, cast, final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -26,6 +26,8 @@ MAX_INTERIM: Final = 16
 
 # A chunk of one byte has five bytes of framing; beyond that it is trailers and chunk extensions.
 _FRAMING_PER_BYTE: Final = 8
+
+_SURPLUS: Final = "more came than it"
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
@@ -77,6 +79,8 @@ class Reply:
         started: whether anything of it has come.
         head_complete: whether the head has come.
         complete: whether all of it has come.
+        status: the status, once the head has come.
+        version: the version of HTTP, likewise.
         keep: whether the connection may be used again.
     """
 
@@ -95,6 +99,8 @@ class Reply:
         "headers",
         "keep",
         "started",
+        "status",
+        "version",
     )
 
     def __init__(self, max_body: int, *, bodiless: bool = False) -> None:
@@ -103,6 +109,8 @@ class Reply:
         self.head_complete = False
         self.complete = False
         self.keep = False
+        self.status = 0
+        self.version = ""
         self._max_body = max_body
         self._bodiless = bodiless
         self._chunked = False
@@ -111,17 +119,7 @@ class Reply:
         self._size = 0
         self._pieces: list[bytes] = []
         self._problem: str | None = None
-        self._parser = HttpResponseParser(self)
-
-    @property
-    def status(self) -> int:
-        """The status, once the head is complete."""
-        return self._parser.get_status_code()
-
-    @property
-    def version(self) -> str:
-        """The version of HTTP, once the head is complete."""
-        return self._parser.get_http_version()
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection.
@@ -129,6 +127,9 @@ class Reply:
         Raises:
             TransportError: they are no part of a reply that can be read.
         """
+        if self._parser is None:
+            raise _unreadable(_SURPLUS)
+
         self.started = True
         self._fed += len(data)
         try:
@@ -141,6 +142,9 @@ class Reply:
 
         if self._fed > MAX_HEAD:
             self._check_framing()
+        if self.complete:
+            # It holds methods of this, so that only the garbage collector would free them both.
+            self._parser = None
 
     def end(self) -> None:
         """Hear that the connection ended.
@@ -183,7 +187,7 @@ class Reply:
     def on_message_begin(self) -> None:
         """Begin: the reply, or the one after an interim one."""
         if self.complete:
-            self._problem = "more came than it"
+            self._problem = _SURPLUS
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a line of the head, or of the trailers, which nothing here has a use for."""
@@ -192,10 +196,11 @@ class Reply:
 
     def on_headers_complete(self) -> None:
         """Look at the head."""
-        parser = self._parser
-        status = parser.get_status_code()
-        if parser.get_http_version() not in _VERSIONS:
-            self._problem = f"it is HTTP/{parser.get_http_version()}"
+        parser = cast("HttpResponseParser", self._parser)
+        self.status = status = parser.get_status_code()
+        self.version = parser.get_http_version()
+        if self.version not in _VERSIONS:
+            self._problem = f"it is HTTP/{self.version}"
         elif len(self.headers) > MAX_HEADERS:
             self._problem = f"it has more than {MAX_HEADERS} headers"
         elif status == 101:
@@ -218,7 +223,7 @@ class Reply:
     def on_body(self, piece: bytes) -> None:
         """Take a piece of the body."""
         if self.complete:
-            self._problem = "more came than it"
+            self._problem = _SURPLUS
             return
 
         self._size += len(piece)
