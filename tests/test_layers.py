@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "_outcomes",
         "_tasks",
+        "_turns",
         "_pace",
         "_ledger_file",
         "_ticket",

@@ -25,6 +25,7 @@ from kaleden._poller import Lists, Poller, Sight
 from kaleden._sinks import Collected
 from kaleden._source import Keys
 from kaleden._tasks import open_task_group
+from kaleden._turns import map_in_turns
 from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status, shown
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
@@ -111,7 +112,7 @@ class Watcher:
         self._engine.check()
         await checkpoint()
         items = await read_items(ids)
-        async with open_handoff(self._begin(items, terms).run) as receive:
+        async with open_handoff((await self._begin(items, terms)).run) as receive:
             yield OutcomeStream(receive)
 
     async def _collect(self, items: dict[str, Item], terms: Terms) -> Outcomes[SessionInfo]:
@@ -121,22 +122,26 @@ class Watcher:
         for key in items:
             collected.claim(key)
 
-        await self._begin(items, terms).run(collected.deliver)
+        wait = await self._begin(items, terms)
+        await wait.run(collected.deliver)
         return Outcomes(
             "wait",
             collected.done,
             again=lambda keys: self._collect({key: items[key] for key in keys}, terms),
         )
 
-    def _begin(self, items: dict[str, Item], terms: Terms) -> _Wait:
+    async def _begin(self, items: dict[str, Item], terms: Terms) -> _Wait:
         wait = _Wait(self._engine, self._limits, terms)
-        for key, item in items.items():
+
+        def take(named: tuple[str, Item]) -> None:
+            key, item = named
             if isinstance(item, Failure):
                 wait.refused.append(item)
             else:
                 poller = self.apps if _is_app(item) else self.sessions
                 wait.targets.append(_Target(Sight(key), poller))
 
+        await map_in_turns(take, items.items())
         return wait
 
 
@@ -179,7 +184,7 @@ class _Wait:
     ) -> None:
         looks = poller.join()
         while waiting:
-            verdicts = self._verdicts(await looks.next(), waiting)
+            verdicts = await self._verdicts(await looks.next(), waiting)
             for verdict in verdicts:
                 del waiting[verdict.key]
 
@@ -192,15 +197,20 @@ class _Wait:
             for failure in await self._explained(late):
                 await deliver(failure)
 
-    def _verdicts(
+    async def _verdicts(
         self, look: Snapshot | Failure, waiting: dict[str, _Target]
     ) -> list[Outcome[SessionInfo]]:
         elapsed = anyio.current_time() - self._started
-        if isinstance(look, Failure):
-            return [evolve(look, key=key, elapsed=elapsed) for key in waiting]
 
-        verdicts = (self._judge(target, look) for target in waiting.values())
-        return [evolve(each, elapsed=elapsed) for each in verdicts if each is not None]
+        def judge(target: _Target) -> Outcome[SessionInfo] | None:
+            if isinstance(look, Failure):
+                return evolve(look, key=target.sight.key, elapsed=elapsed)
+
+            verdict = self._judge(target, look)
+            return None if verdict is None else evolve(verdict, elapsed=elapsed)
+
+        verdicts = await map_in_turns(judge, waiting.values())
+        return [verdict for verdict in verdicts if verdict is not None]
 
     def _judge(self, target: _Target, look: Snapshot) -> Outcome[SessionInfo] | None:
         """Tell what became of one session; None while it may still get there."""
@@ -278,7 +288,7 @@ async def read_items(keys: Keys) -> dict[str, Item]:
     if isinstance(keys, AsyncIterable):
         return {_key(item): _checked(item) async for item in keys}
 
-    return {_key(item): _checked(item) for item in keys}
+    return dict(await map_in_turns(_named, keys))
 
 
 def _limit(seconds: object) -> float:
@@ -310,6 +320,10 @@ def _key(item: Any) -> str:
         return item.app_id or item.id
 
     return item if isinstance(item, str) else f"<{shown(item)}>"
+
+
+def _named(item: Any) -> tuple[str, Item]:
+    return _key(item), _checked(item)
 
 
 def _checked(item: Any) -> Item:

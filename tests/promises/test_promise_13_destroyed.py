@@ -17,8 +17,8 @@ from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
 from programs import IMAGE
 from promises.loops import Virtual
 
-# A list that lags may show what is gone; that it shows what is no longer there lies in no fault.
-TROUBLES = [trouble for trouble in Trouble if trouble is not Trouble.LAG]
+# A lag is no fault of who asks, and nothing comes twice in memory.
+TROUBLES = [trouble for trouble in Trouble if trouble not in {Trouble.LAG, Trouble.DUPLICATE}]
 faults = st.lists(
     st.builds(
         Fault,

@@ -1,0 +1,63 @@
+"""Ctrl-C in a blocking call ends what the call began, before KeyboardInterrupt leaves it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import anyio
+import pytest
+
+pytest.importorskip("anycorn")
+
+import kaleden
+from platforms import Server, local_platform
+from support import PLAIN_BACKENDS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it sends signals")
+
+PROGRAM = """if True:
+    import sys
+    import kaleden
+
+    url, token, backend, call = sys.argv[1:]
+    image = "skaha/astroml:latest"
+    what = {"cmd": "sleep", "args": "600", "replicas": 3}
+    with kaleden.Session(url, token, backend=backend) as session:
+        try:
+            if call == "run":
+                session.run("fits", image, **what)
+            else:
+                with session.scope() as scope:
+                    scope.wait(scope.create("fits", image, **what).ids)
+        except KeyboardInterrupt:
+            # The same client answers, and nothing is left.
+            print("left:", [str(info.status) for info in session.fetch()], flush=True)
+            raise
+"""
+
+
+async def until_running(server: Server, count: int) -> None:
+    async with kaleden.AsyncSession(server.url, server.token) as session:
+        with anyio.fail_after(60):
+            while True:
+                infos = await session.fetch(status="Running")
+                if len(infos) == count:
+                    return
+                await anyio.sleep(0.02)
+
+
+@pytest.mark.parametrize("call", ["run", "scope"])
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_nothing_is_left_when_the_interrupt_leaves(backend: str, call: str) -> None:
+    with local_platform() as server:
+        command = [sys.executable, "-c", PROGRAM, server.url, server.token, backend, call]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+            anyio.run(until_running, server, 3)
+            process.send_signal(signal.SIGINT)
+            told, error = process.communicate(timeout=60)
+    assert "left: []\n" == told, error
+    assert error.rstrip().endswith("KeyboardInterrupt"), error
+    assert process.returncode != 0
