@@ -1,90 +1,102 @@
-"""Deadlines hold end to end, and what ends a call before its deadline is the last real error."""
+"""A deadline of the caller's holds, whatever the server does; the last real error is told."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
 
-from kaleden import Failure, FailureKind, RetryPolicy, Unavailable
-from kaleden._http import TransportError
-from kaleden._retry import LAST_WORD
-from kaleden._wire import Request, Response
+pytest.importorskip("anycorn")
+
+import kaleden
+from kaleden import FailureKind
+from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from programs import IMAGE
 from promises.loops import Virtual
-from support import session_on, stalled, text
 
-POLICY = RetryPolicy(attempts=1000, total=10_000, reserve=1000, seed=10)
+GRACE = 5.0
+IDS = [f"id{number}" for number in range(100)]
 
-
-async def busy(_: Request) -> Response:
-    return text("come back later", 503)
+Call = Callable[[kaleden.AsyncSession], Awaitable[Any]]
 
 
-async def away(_: Request) -> Response:
-    return text("come back tomorrow", 503, **{"retry-after": "3600"})
+async def read_a_stream(session: kaleden.AsyncSession) -> None:
+    async with session.stream.logs(iter(IDS)) as results:
+        async for _ in results:
+            pass
 
 
-async def lost(_: Request) -> Response:
-    await anyio.sleep(0.7)
-    raise TransportError(FailureKind.CONNECTION_LOST, "the connection was reset", sent=True)
+async def follow(session: kaleden.AsyncSession) -> None:
+    async with session.follow(IDS) as lines:
+        async for _ in lines:
+            pass
 
 
-WORDS = {busy: "come back later", away: "come back tomorrow", lost: "the connection was reset"}
+async def launch(session: kaleden.AsyncSession) -> None:
+    async with session.scope(grace=GRACE) as scope:
+        await scope.create("fits", IMAGE, replicas=10)
+        await scope.wait()
 
 
-@pytest.mark.parametrize("reply", WORDS, ids=lambda reply: reply.__name__)
-def test_a_server_that_fails_is_told_of_before_the_deadline(
-    virtual: Virtual,
-    trials: Callable[[int], None],
-    reply: Callable[[Request], object],
+# Each with the seconds that it may take longer, for what was begun.
+CALLS: dict[str, tuple[Call, float]] = {
+    "info": (lambda session: session.info(IDS), 0),
+    "fetch": (lambda session: session.fetch(), 0),
+    "destroy": (lambda session: session.destroy(IDS), 0),
+    "wait": (lambda session: session.wait(IDS), 0),
+    "stream": (read_a_stream, 0),
+    "follow": (follow, 0),
+    "create": (lambda session: session.create("fits", IMAGE, replicas=3), GRACE),
+    "scope": (launch, GRACE),
+    "run": (lambda session: session.run("fits", IMAGE, replicas=3, grace=GRACE), GRACE),
+}
+FAULTS = {
+    "stalls": [Fault(Trouble.STALL)],
+    "done, and stalls": [Fault(Trouble.STALL_AFTER)],
+    "breaks": [Fault(Trouble.RESET_BEFORE, probability=0.9)],
+    "busy": [Fault(Trouble.BUSY, seconds=7)],
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+@pytest.mark.parametrize("name", CALLS)
+def test_control_returns_by_the_deadline(
+    virtual: Virtual, trials: Callable[[int], None], name: str, faults: str
 ) -> None:
-    chance = random.Random(10)
-    deadlines = [chance.uniform(1, 100) for _ in range(50)]
+    call, more = CALLS[name]
+    deadlines = [0.01, 1.0, 20.0]
 
-    async def ask(seconds: float) -> None:
-        session, _ = session_on(reply, retry=POLICY)  # type: ignore[arg-type]
-        async with session:
-            with anyio.fail_after(seconds):
-                [outcome] = await session.info("mine")
-            assert isinstance(outcome, Failure)
-            assert WORDS[reply] in outcome.message  # type: ignore[index]
-            assert anyio.current_time() <= seconds
+    async def program(deadline: float) -> None:
+        async with (
+            MemoryTransport(faults=FaultPlan(FAULTS[faults], seed=3), duration=1e6) as world,
+            kaleden.AsyncSession(transport=world, create_grace=GRACE) as session,
+        ):
+            try:
+                with anyio.fail_after(deadline):
+                    await call(session)
+            except (TimeoutError, kaleden.RequestError, kaleden.ScopeError):
+                pass
+            assert anyio.current_time() <= deadline + more + 0.1
 
-    for seconds in deadlines:
-        virtual.run(ask, seconds)
+    for deadline in deadlines:
+        virtual.run(program, deadline)
     trials(len(deadlines))
 
 
-def test_a_repetition_without_an_answer_ends_with_the_error_before_it(virtual: Virtual) -> None:
-    async def first_busy(request: Request) -> Response:
-        return await (busy if len(transport.requests) == 1 else stalled)(request)
+@pytest.mark.parametrize("asked", [5, 60, 100_000])
+def test_a_back_off_beyond_the_deadline_is_not_begun(virtual: Virtual, asked: float) -> None:
+    async def program() -> None:
+        plan = FaultPlan([Fault(Trouble.BUSY, seconds=asked)])
+        async with (
+            MemoryTransport(faults=plan) as world,
+            kaleden.AsyncSession(transport=world) as session,
+        ):
+            with anyio.fail_after(4):
+                outcomes = await session.info(IDS)
+            assert anyio.current_time() < 1
+            assert {FailureKind.UNAVAILABLE} == {each.kind for each in outcomes.failures.values()}
+            assert len(IDS) == len(outcomes.failures)
 
-    session, transport = session_on(first_busy, retry=POLICY, timeout=1000)
-
-    async def ask() -> None:
-        async with session:
-            with pytest.raises(Unavailable, match="come back later") as caught:
-                with anyio.fail_after(100):
-                    await session.fetch()
-            assert 2 == caught.value.failure.attempts
-            assert anyio.current_time() <= 100
-
-    virtual.run(ask)
-
-
-@pytest.mark.parametrize("seconds", [0.0, LAST_WORD / 2, 5.0, 29.0])
-def test_without_any_answer_the_deadline_is_kept_all_the_same(
-    virtual: Virtual, seconds: float
-) -> None:
-    async def ask() -> None:
-        session, transport = session_on(stalled, retry=POLICY, concurrency=4)
-        async with session:
-            with pytest.raises(TimeoutError):
-                with anyio.fail_after(seconds):
-                    await session.info([f"id{number}" for number in range(100)])
-            assert seconds == anyio.current_time()
-            assert (0, 0) == (transport.in_flight, session.statistics().gate.in_flight)
-
-    virtual.run(ask)
+    virtual.run(program)
