@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -52,10 +53,18 @@ class Child:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.kill()
-        self._process.communicate()
+        self.close()
 
-    def ask(self, order: Mapping[str, Any], timeout: float = 600.0) -> dict[str, Any]:
+    def close(self) -> None:
+        """End the process, if it has not ended."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            # An order that the process did not live to read may be in there.
+            with contextlib.suppress(BrokenPipeError):
+                _pipe(pipe).close()
+
+    def ask(self, order: Mapping[str, Any], timeout: float = 1800.0) -> dict[str, Any]:
         """Have an order carried out, and give what was measured, or ``{"error": ...}``."""
         line = json.dumps({"backend": self.contender.backend, **order}).encode() + b"\n"
         try:

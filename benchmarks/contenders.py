@@ -6,9 +6,8 @@ import json
 import os
 import shutil
 import sys
-from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from benchmarks.scenes import Point
 
@@ -26,7 +25,6 @@ class Contender:
         module: its driver, in `benchmarks.drivers`.
         args: the driver's command line.
         backend: the event loop.
-        options: what else its driver is told.
         most_concurrency: what it refuses to go beyond.
         most_ids: what would take it for ever to go beyond.
         enough: how many ids tell its cost, if it is slow, and its cost does not grow with them.
@@ -37,7 +35,6 @@ class Contender:
     module: str
     args: tuple[str, ...] = ()
     backend: str = "asyncio"
-    options: dict[str, Any] = field(factory=dict)
     most_concurrency: int = 10**6
     most_ids: int = 10**7
     enough: int | None = None

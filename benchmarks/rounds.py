@@ -58,7 +58,7 @@ class Stage:
         self, scene: Scene, point: Point, contenders: Sequence[Contender]
     ) -> Iterator[Sample]:
         present = [each for each in contenders if each.can(point)]
-        spent: dict[str, float] = dict.fromkeys((each.name for each in present), 0.0)
+        spent = dict.fromkeys((each.name for each in present), 0.0)
         with ExitStack() as stack:
             children: dict[str, Child] = {}
             for number in range(self.plan.repeats):
@@ -66,18 +66,15 @@ class Stage:
                     if spent[contender.name] > self.plan.patience:
                         continue
                     began = time.monotonic()
+                    if contender.name not in children or scene.fresh:
+                        child = stack.enter_context(self._child(contender, point))
+                        children[contender.name] = child
+                    sample = self._sample(children[contender.name], point)
                     if scene.fresh:
-                        with self._child(contender, point) as child:
-                            sample = self._sample(child, point)
-                    else:
-                        if contender.name not in children:
-                            child = stack.enter_context(self._child(contender, point))
-                            children[contender.name] = child
-                        sample = self._sample(children[contender.name], point)
-                    spent[contender.name] += time.monotonic() - began
-                    if "error" in sample:
-                        # It would only fail again.
-                        spent[contender.name] += self.plan.patience
+                        children[contender.name].close()
+                    # What has failed would only fail again.
+                    patience = self.plan.patience if "error" in sample else 0.0
+                    spent[contender.name] += time.monotonic() - began + patience
                     yield {"contender": contender.name, **sample}
 
     def _child(self, contender: Contender, point: Point) -> Child:
@@ -88,7 +85,6 @@ class Stage:
         server = self.servers.get(point.server)
         point = evolve(point, n=self.plan.ids(point, child.contender))
         order = point.order(server.url, str(self.servers.cafile))
-        order["options"] = order["options"] | child.contender.options
         with _Watched(server.pid, child.pid) as watched:
             figures = child.ask(order)
         return _short(figures | watched.told() | {"load": machine.load()})
