@@ -69,7 +69,8 @@ class Link:
     async def _until_broken(self, carry: Callable[[], Awaitable[None]]) -> None:
         try:
             await carry()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            # The last is of an end that was to be told to somebody who is gone.
             self._reset()
 
     async def _carry_requests(self) -> None:
