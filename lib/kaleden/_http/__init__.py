@@ -6,7 +6,7 @@ rest, and most clients do without.
 
 from __future__ import annotations
 
-from kaleden._http._caller import CallerTransport, HttpAuth, HttpClient
+from kaleden._http._caller import CallerTransport, HttpAuth, HttpClient, library_of
 from kaleden._http._direct import DirectTransport
 from kaleden._http._transport import Bearer, Tls, Transport, TransportError, TransportStatistics
 
@@ -20,4 +20,5 @@ __all__ = (
     "Transport",
     "TransportError",
     "TransportStatistics",
+    "library_of",
 )

@@ -163,6 +163,7 @@ async def _called(function: TokenFunction) -> Any:
     if iscoroutinefunction(function):
         return await function()
 
-    # It may wait for a person; whoever is cancelled meanwhile need not.
-    value: Any = await to_thread.run_sync(function, abandon_on_cancel=True)
+    # In a list, because trio takes no coroutine from a thread. It may wait for a person; whoever is
+    # cancelled meanwhile need not.
+    [value] = await to_thread.run_sync(lambda: [function()], abandon_on_cancel=True)
     return await value if isawaitable(value) else value

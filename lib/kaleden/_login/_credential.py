@@ -16,7 +16,7 @@ from typing import Final, final
 from attrs import field, frozen
 
 from kaleden._errors import ConfigurationError
-from kaleden._http import Bearer
+from kaleden._http import Bearer, library_of
 from kaleden._login._bearer import (
     AskedBearer,
     FixedBearer,
@@ -34,7 +34,7 @@ from kaleden._login._certificate import (
 )
 from kaleden._login._endpoint import CANFAR_URL, Endpoint, parse_endpoint
 from kaleden._login._environment import variable
-from kaleden._login._places import Places
+from kaleden._login._places import Places, Wanted
 from kaleden._login._saved import LOG_IN, Saved, SavedServer
 from kaleden._login._server import Server, environment_endpoint
 
@@ -94,6 +94,7 @@ def _of_arguments(places: Places, endpoint: Endpoint) -> Credential | None:
         if len(given) > 1:
             msg = f"{given[0]}= says by itself who asks: give it without {given[1]}="
             raise ConfigurationError(msg)
+        _check_httpx(wanted)
         return Credential(f"httpx {given[0]}", f"{given[0]}=")
 
     if wanted.token is not None:
@@ -105,6 +106,14 @@ def _of_arguments(places: Places, endpoint: Endpoint) -> Credential | None:
         raise ConfigurationError(f"certificate= is of no use: {obstacle}")
 
     return _certified(places, "certificate=", Path(wanted.certificate or ""))
+
+
+def _check_httpx(wanted: Wanted) -> None:
+    if wanted.client is not None:
+        library_of(wanted.client)
+    elif not hasattr(wanted.auth, "async_auth_flow"):
+        msg = "auth= takes an httpx.Auth, such as httpx.BasicAuth(user, password)"
+        raise ConfigurationError(msg)
 
 
 def _of_environment(places: Places, endpoint: Endpoint) -> Credential | None:
