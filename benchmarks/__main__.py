@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Collection, Iterable
@@ -28,6 +29,8 @@ QUICK = Plan(repeats=3, patience=1.0, most_ids=1000, quick=True)
 def main() -> None:
     """Measure what the command line names, and print and write the results."""
     options = _options()
+    # However this ends, the servers are to end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.read is not None:
         _show(read(options.read), options)
         return
