@@ -140,7 +140,8 @@ def _table(results: Results, scene: str, point: str) -> str:
             "" if figure is None else column.show(figure.median)
             for figure, column in zip(figures, shown, strict=True)
         ]
-        row = [contender, *cells, f"{100 * first.spread:.0f}", str(len(first.values))]
+        count = len(results.valid(scene, point, contender))
+        row = [contender, *cells, f"{100 * first.spread:.0f}", str(count)]
         if base is not None:
             row.append(f"{shown[0].times_better(first.median, base.median):.2f}")
         rows.append(row)

@@ -63,17 +63,21 @@ class Results:
         Other programs on the same cores do not change what is counted in CPU time, but all that is
         told *by_clock*. For that, only the third of the samples counts that was kept waiting least.
         """
-        samples = [
-            sample
-            for sample in self._of(scene)
-            if sample["point"] == point and sample["contender"] == contender
-            if "error" not in sample
-        ]
+        samples = self.valid(scene, point, contender)
         if by_clock:
             samples.sort(key=lambda sample: float(sample.get("waited", 0)))
             del samples[math.ceil(len(samples) / 3) :]
         values = tuple(value for value in map(measure, samples) if value is not None)
         return Figure(values) if values else None
+
+    def valid(self, scene: str, point: str, contender: str) -> list[Sample]:
+        """List the samples of a contender at a point that are no errors."""
+        return [
+            sample
+            for sample in self._of(scene)
+            if sample["point"] == point and sample["contender"] == contender
+            if "error" not in sample
+        ]
 
     def error(self, scene: str, point: str, contender: str) -> str | None:
         """Tell why a contender has no figures at a point."""
