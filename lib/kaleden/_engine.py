@@ -161,7 +161,7 @@ class Engine:
         await checkpoint()
         sink = Collected[T]()
         await self.fan_out(partial(self.attempt, operation), keys, sink)
-        return Outcomes(operation.name, sink.done, again=partial(self.collect, operation))
+        return Outcomes(operation.name, sink.whole, again=partial(self.collect, operation))
 
     @asynccontextmanager
     async def stream(self, operation: Operation[T], keys: Keys) -> AsyncGenerator[OutcomeStream[T]]:

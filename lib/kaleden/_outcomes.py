@@ -141,17 +141,26 @@ class Outcomes(Generic[T]):
 
     Args:
         operation: the name of the method that was called.
-        outcomes: one outcome per distinct key.
+        outcomes: one outcome per distinct key; a dict of them by key is kept as it is.
         again: how to ask for some keys once more; makes `retry_failed` possible.
     """
 
     __slots__ = ("_again", "_by_key", "operation")
 
     def __init__(
-        self, operation: str, outcomes: Iterable[Outcome[T]], *, again: Again | None = None
+        self,
+        operation: str,
+        outcomes: Iterable[Outcome[T]] | dict[str, Outcome[T]],
+        *,
+        again: Again | None = None,
     ) -> None:
         self.operation = operation
-        self._by_key: dict[str, Outcome[T]] = {outcome.key: outcome for outcome in outcomes}
+        # Of a million outcomes, a second dict would be a hundred megabytes for a moment.
+        self._by_key: dict[str, Outcome[T]] = (
+            cast("dict[str, Outcome[T]]", outcomes)
+            if isinstance(outcomes, dict)
+            else {outcome.key: outcome for outcome in outcomes}
+        )
         self._again = again
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar, final
+from typing import Generic, Protocol, TypeVar, cast, final
 
 from kaleden._handoff import Deliver
 from kaleden._outcomes import Outcome
@@ -49,6 +49,11 @@ class Collected(Generic[T]):
     def done(self) -> list[Outcome[T]]:
         """The outcomes that are known by now."""
         return [outcome for outcome in self.known.values() if outcome is not None]
+
+    @property
+    def whole(self) -> dict[str, Outcome[T]]:
+        """The outcome of each key, once none is on its way any more."""
+        return cast("dict[str, Outcome[T]]", self.known)
 
     @property
     def pending(self) -> list[str]:
