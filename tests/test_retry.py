@@ -269,7 +269,7 @@ async def test_no_request_leaves_before_the_server_wants_one(
 
 
 @in_virtual_time
-async def test_a_paused_gate_lets_pass_in_order() -> None:
+async def test_a_paused_gate_lets_pass_in_order(caplog: pytest.LogCaptureFixture) -> None:
     order: list[str] = []
 
     async def reply(request: Request) -> Response:
@@ -282,6 +282,7 @@ async def test_a_paused_gate_lets_pass_in_order() -> None:
         for key in ids(9):
             group.start_soon(session.info, key)
             await anyio.wait_all_tasks_blocked()
+        assert ["nothing is sent for 10 seconds: temporarily unavailable"] == caplog.messages
         assert 9 == session.statistics().gate.waiting
         assert 0 == session.statistics().gate.in_flight
     assert ["first", *ids(9)] == order

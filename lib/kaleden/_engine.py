@@ -248,7 +248,7 @@ class Engine:
             try:
                 await self.gate.take(courier)
             except Paused as paused:
-                return paused.failure(_key(target))
+                return paused.failure(_key(target), anyio.current_time() - started)
 
             now = anyio.current_time()
         try:

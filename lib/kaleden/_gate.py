@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import final
 
 import anyio
@@ -9,6 +10,8 @@ from attrs import evolve, frozen
 
 from kaleden._adaptive import AdaptiveLimit
 from kaleden._outcomes import Failure
+
+logger = logging.getLogger("kaleden")
 
 
 @final
@@ -47,10 +50,10 @@ class Paused(Exception):
         self.refusal = refusal
         self.seconds = seconds
 
-    def failure(self, key: str) -> Failure:
+    def failure(self, key: str, elapsed: float) -> Failure:
         """Say so of a request that was not sent."""
         return evolve(
-            self.refusal, key=key, retry_after=self.seconds, sent=False, attempts=0, elapsed=0.0
+            self.refusal, key=key, retry_after=self.seconds, sent=False, attempts=0, elapsed=elapsed
         )
 
 
@@ -149,6 +152,8 @@ class Gate:
         else:
             self._resumes_at = until
             self._pauses += 1
+            left = until - anyio.current_time()
+            logger.warning("nothing is sent for %.3g seconds: %s", left, refusal.message)
         self._refusal = refusal
 
     def resume(self) -> None:

@@ -148,7 +148,7 @@ class Launcher:
                 try:
                     await gate.take(flight)
                 except Paused as paused:
-                    return paused.failure(ticket.key)
+                    return paused.failure(ticket.key, 0.0)
 
                 places.callback(gate.give_back, flight)
             # The turn may have come at the very moment in which the account was closed.

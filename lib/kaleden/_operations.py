@@ -50,6 +50,7 @@ def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
         _wire.parse_raw_info,
         limits.timeout,
         about=lambda found: str(found.get("id", "")),
+        repeats=True,
     )
 
 
