@@ -85,7 +85,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the suite on every backend, with every Python that is found."""
-    session.install("-e", EXTRAS, *group("test"))
+    session.install("-e", EXTRAS, *group("test", "notebook"))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return

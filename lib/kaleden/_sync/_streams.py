@@ -79,7 +79,9 @@ class SyncStream(Generic[T]):
         timeout: float | None,
         manager: Callable[[Call], Manager[T]],
     ) -> None:
+        bridge.check()
         self._home = home
+        self._bridge = bridge
         self._manager = manager
         self._block = Block[Batches[T]](bridge, timeout)
         self._stream: Batches[T] | None = None
@@ -104,6 +106,7 @@ class SyncStream(Generic[T]):
         return self
 
     def __next__(self) -> T:
+        self._bridge.check()
         with self._lock:
             if self._stream is None:
                 raise SessionNotOpen("use a stream inside its `with` block")
