@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from support import PLAIN_BACKENDS
@@ -50,9 +51,12 @@ def test_the_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> N
             await names["stream"](session, ["unknown"])
             with pytest.raises(kaleden.BatchError):
                 await names["partial_failure"](session, ["no/id"])
+            await anyio.to_thread.run_sync(names["plain"], platform.url, platform.token)
 
     anyio.run(run_the_others, backend=backend)
-    assert "unknown False\nno/id invalid " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "unknown False\nno/id invalid " in told
+    assert [f"fits-{n} Completed hello" for n in range(1, 11)] == told.splitlines()[-10:]
 
 
 def test_ci_runs_the_commands_that_the_readme_gives() -> None:
