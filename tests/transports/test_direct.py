@@ -286,7 +286,7 @@ async def test_the_next_address_is_tried_beside_one_that_does_not_answer(
         return [(socket.AF_INET, ("127.0.0.1", port))] * 3
 
     monkeypatch.setattr(_dial, "_connect", connect)
-    monkeypatch.setattr(_dial, "_addresses", addresses)
+    monkeypatch.setattr(_dial, "_look_up", addresses)
     monkeypatch.setattr(_dial, "STAGGER", 0.01 if first == "stalls" else 1000)
     async with opened(describe) as transport:
         assert 200 == (await transport.send(GET)).status
@@ -301,9 +301,33 @@ async def test_an_error_of_every_address_is_told(monkeypatch: pytest.MonkeyPatch
         return [(socket.AF_INET, ("127.0.0.1", port))] * 2
 
     monkeypatch.setattr(_dial, "_connect", connect)
-    monkeypatch.setattr(_dial, "_addresses", addresses)
+    monkeypatch.setattr(_dial, "_look_up", addresses)
     async with opened(describe) as transport:
         assert "refused" in (await failing(transport, GET)).message
+
+
+async def test_a_name_is_looked_up_once_for_all_who_dial_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up: list[str] = []
+    fails = True
+
+    async def look_up(host: str, port: int) -> list[_dial.Address]:
+        looked_up.append(host)
+        await checkpoint()
+        if fails:
+            raise socket.gaierror("no such host")
+        return [(socket.AF_INET, ("127.0.0.1", port))]
+
+    monkeypatch.setattr(_dial, "_look_up", look_up)
+    async with opened(describe) as transport:
+        assert "no such host" in (await failing(transport, GET)).message
+        fails = False
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(transport.send, GET)
+        assert 2 == len(looked_up)
+        assert not transport._dialler._names
 
 
 async def check_rest(transport: DirectTransport) -> None:

@@ -16,6 +16,7 @@ import httpx
 from attrs import frozen
 
 from kaleden._http._connection import Connection
+from kaleden._http._dial import Dialler
 from kaleden._http._open import open_connection
 from kaleden._http._outgoing import origin_of, write_body, write_head
 from kaleden._http._pool import Origin, Pool
@@ -65,6 +66,7 @@ class AnyioTransport(httpx.AsyncBaseTransport):
             keep=most if keep is None else min(keep, most),
             expiry=math.inf if expiry is None else expiry,
         )
+        self._dialler = Dialler()
         self._making = anyio.Lock()
         self._context: ssl.SSLContext | None = None
         if isinstance(verify, ssl.SSLContext):
@@ -132,7 +134,8 @@ class AnyioTransport(httpx.AsyncBaseTransport):
     async def _dial(self, asked: _Asked, context: ssl.SSLContext | None) -> Connection:
         try:
             with _within(asked.timeouts.connect, httpx.ConnectTimeout):
-                return await self._pool.add(partial(open_connection, asked.origin, context))
+                dial = partial(open_connection, self._dialler, asked.origin, context)
+                return await self._pool.add(dial)
         except TransportError as error:
             raise httpx.ConnectError(error.message) from error
 

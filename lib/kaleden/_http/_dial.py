@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from itertools import chain, zip_longest
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, final
 
 import anyio
 from attrs import define, field
@@ -16,28 +16,54 @@ STAGGER: Final = 0.25
 Address: TypeAlias = tuple[socket.AddressFamily, Any]
 
 
-async def connect(host: str, port: int) -> socket.socket:
-    """Connect to *host*, its addresses tried one after the other, each with a head start.
+@final
+class Dialler:
+    """Connects to hosts. Those who dial one host at the same time share one look-up of its name."""
 
-    Returns:
-        A connected, non-blocking socket.
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, int], _Name] = {}
 
-    Raises:
-        OSError: no address answered, or there is none.
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """Connect to *host*, its addresses tried one after the other, each with a head start.
 
-    Cancellation:
-        Every socket is closed.
-    """
-    race = _Race(_interleaved(await _addresses(host, port)))
-    try:
-        await race.run()
-        return race.won()
-    except BaseException:
-        race.close()
-        raise
+        Returns:
+            A connected, non-blocking socket.
+
+        Raises:
+            OSError: no address answered, or there is none.
+
+        Cancellation:
+            Every socket is closed.
+        """
+        race = _Race(_interleaved(await self._addresses(host, port)))
+        try:
+            await race.run()
+            return race.won()
+        except BaseException:
+            race.close()
+            raise
+
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        name = self._names.setdefault((host, port), _Name())
+        async with name.lock:
+            if not name.addresses:
+                try:
+                    name.addresses = await _look_up(host, port)
+                finally:
+                    # Whoever comes later asks anew; whoever waits has this one.
+                    self._names.pop((host, port), None)
+            return name.addresses
 
 
-async def _addresses(host: str, port: int) -> list[Address]:
+@define(eq=False)
+class _Name:
+    """A name that is being looked up."""
+
+    lock: anyio.Lock = field(factory=anyio.Lock)
+    addresses: list[Address] = field(factory=list[Address])
+
+
+async def _look_up(host: str, port: int) -> list[Address]:
     try:
         # An address needs no look-up, which would take a thread.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

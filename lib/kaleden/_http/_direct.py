@@ -12,6 +12,7 @@ import anyio
 from anyio import AsyncContextManagerMixin
 
 from kaleden._http._connection import Connection
+from kaleden._http._dial import Dialler
 from kaleden._http._heads import Heads, origin_of
 from kaleden._http._open import connect_failed, is_certificate_refusal, open_connection, told
 from kaleden._http._pool import Pool
@@ -61,6 +62,7 @@ class DirectTransport(AsyncContextManagerMixin):
         self._heads = Heads(root, base)
         self._origin = origin_of(root)
         self._pool = Pool(connections, keep=connections)
+        self._dialler = Dialler()
         self._in_flight = 0
 
     @asynccontextmanager
@@ -159,7 +161,7 @@ class DirectTransport(AsyncContextManagerMixin):
     async def _dial(self, context: ssl.SSLContext | None) -> Connection:
         try:
             with anyio.fail_after(CONNECT_TIMEOUT):
-                return await open_connection(self._origin, context)
+                return await open_connection(self._dialler, self._origin, context)
         except TimeoutError:
             why = f"it was not made within {CONNECT_TIMEOUT:g} seconds"
             raise connect_failed(self._origin, why) from None

@@ -11,7 +11,7 @@ import anyio
 
 from kaleden._errors import FailureKind
 from kaleden._http._connection import Connection
-from kaleden._http._dial import connect
+from kaleden._http._dial import Dialler
 from kaleden._http._pool import Origin
 from kaleden._http._transport import TransportError
 
@@ -19,10 +19,13 @@ from kaleden._http._transport import TransportError
 _REFUSALS: Final = re.compile("ALERT_(.*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 
 
-async def open_connection(origin: Origin, context: ssl.SSLContext | None) -> Connection:
+async def open_connection(
+    dialler: Dialler, origin: Origin, context: ssl.SSLContext | None
+) -> Connection:
     """Connect to *origin*.
 
     Args:
+        dialler: makes the socket.
         origin: where to.
         context: what to make TLS with; None for a plain connection.
 
@@ -33,7 +36,7 @@ async def open_connection(origin: Origin, context: ssl.SSLContext | None) -> Con
         Every socket is closed.
     """
     try:
-        connected = await connect(origin.host, origin.port)
+        connected = await dialler.connect(origin.host, origin.port)
     except (OSError, UnicodeError) as error:
         # UnicodeError is of a host name that cannot be looked up.
         raise connect_failed(origin, f"{error}") from error
