@@ -1,10 +1,23 @@
-"""The transports that share one contract."""
+"""The transports that share one contract, and one more event loop to meet it on."""
 
 from __future__ import annotations
 
+import importlib.util
+from typing import Any
+
 import pytest
 
+from conftest import BACKENDS
 from transports.servers import LANES, Lane
+
+LOOPS = list(BACKENDS)
+if importlib.util.find_spec("uvloop") is not None:
+    LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 @pytest.fixture(params=LANES)

@@ -12,7 +12,7 @@ from anyio.abc import SocketStream
 from attrs import define, field
 
 import kaleden
-from kaleden._http import DirectTransport
+from kaleden._http import DirectTransport, Transport
 from kaleden._http._direct import MAX_BODY
 from kaleden._http._httpx import HttpxTransport
 from support import read_request, session_object
@@ -37,6 +37,11 @@ class FakeBearer:
         return refused != self.tokens[0]
 
 
+def alone(transport: Transport, concurrency: int, **options: Any) -> kaleden.AsyncSession:
+    """A session that tries nothing again: what a transport brings is what the test sees."""
+    return kaleden.AsyncSession(transport=transport, concurrency=concurrency, retry=None, **options)
+
+
 @asynccontextmanager
 async def direct(
     url: str,
@@ -52,7 +57,7 @@ async def direct(
         DirectTransport(
             url, f"{url}/v1", bearer=bearer, connections=concurrency, max_body=max_body
         ) as transport,
-        kaleden.AsyncSession(transport=transport, concurrency=concurrency, **options) as session,
+        alone(transport, concurrency, **options) as session,
     ):
         yield session
 
@@ -72,9 +77,7 @@ async def over_httpx(
         bearer = None if token is None else FakeBearer([token])
         async with (
             HttpxTransport(url, f"{url}/v1", bearer=bearer, connections=concurrency) as transport,
-            kaleden.AsyncSession(
-                transport=transport, concurrency=concurrency, **options
-            ) as session,
+            alone(transport, concurrency, **options) as session,
         ):
             yield session
 

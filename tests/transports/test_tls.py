@@ -201,7 +201,8 @@ async def test_a_body_that_ends_with_the_connection_needs_a_farewell(
         await stream.receive()
         await stream.send(b"HTTP/1.1 200 OK\r\n\r\nhel")
         # The socket below TLS is closed without a word of TLS.
-        stream.extra(SocketAttribute.raw_socket).shutdown(2)
+        with socket.socket(fileno=os.dup(stream.extra(SocketAttribute.raw_socket).fileno())) as raw:
+            raw.shutdown(socket.SHUT_RDWR)
 
     async with tls_server(server_context(authority), handler) as url:
         error = await failing(url, client_context(authority))
