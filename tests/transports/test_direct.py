@@ -198,7 +198,7 @@ async def test_a_refused_token_is_renewed_and_the_request_sent_once_more() -> No
 @pytest.mark.parametrize(("tokens", "times"), [(["one"], 1), (["one", "two", "three"], 2)])
 async def test_a_401_that_stays_is_the_reply(tokens: list[str], times: int) -> None:
     script = Script(lambda *_: reply(b"no", status=b"401 No"))
-    async with opened(script.serve, bearer=FakeBearer(tokens)) as transport:
+    async with opened(script.serve, bearer=FakeBearer(list(tokens))) as transport:
         assert 401 == (await transport.send(GET)).status
     assert times == len(script.requests)
 
