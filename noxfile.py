@@ -85,7 +85,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the suite on every backend, with every Python that is found."""
-    session.install("-e", EXTRAS, *group("test", "notebook"))
+    session.install("-e", EXTRAS, *group("test", "notebook", "fuzz"))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -137,7 +137,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types with two checkers that see different things."""
-    session.install("-e", EXTRAS, *group("test", "types"), "nox")
+    session.install("-e", EXTRAS, *group("test", "fuzz", "types"), "nox")
     session.run("mypy")
     session.run("pyright")
 

@@ -16,10 +16,11 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kaleden.local import _openapi
 from kaleden.local._accounts import Accounts
 from kaleden.local._manifest import Parameters
 from kaleden.local._model import Refused, Session, Status
@@ -147,6 +148,10 @@ class _Endpoints:
         except Refused as refused:
             return None, refused
 
+    async def document(self, _: Request) -> Response:
+        """Tell what the API answers, as OpenAPI; anybody may ask."""
+        return JSONResponse(_openapi.describe(self.service.base))
+
     async def session_page(self, request: Request) -> Response:
         """Show an interactive session's page; who knows its id may see it."""
         self.service.platform.advance(self.clock())
@@ -248,6 +253,7 @@ def make_app(
     endpoints = _Endpoints(service, accounts, clock, settle)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     routes = [
+        Route("/skaha/openapi.json", endpoints.document),
         Route("/skaha/{path:path}", endpoints.api, methods=methods),
         Route("/session/{kind}/{id}/{path:path}", endpoints.session_page),
     ]
