@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from login.certificates import Authority
 from support import HAS_TRIO
 
 
@@ -39,6 +40,12 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     return home
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """An authority that makes certificates, once for all tests."""
+    return Authority()
 
 
 @pytest.fixture(params=BACKENDS)

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 import pytest
 
 from support import PLAIN_BACKENDS
@@ -16,6 +17,8 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden.local import LocalPlatform
+from login.certificates import Authority
+from login.saved import document, save
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -57,6 +60,27 @@ def test_the_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> N
     others_told = capsys.readouterr().out
     assert "unknown False\nno/id invalid " in others_told
     assert told[1:11] == others_told.splitlines()[-10:]
+
+
+def test_the_ways_to_log_in_work(authority: Authority, home: Path) -> None:
+    authority.issue().write(home / "proxy.pem")
+    authority.issue().write(home / ".ssl" / "cadcproxy.pem")
+    save(home, document())
+    [code] = [block for block in blocks("python") if "def ways_to_log_in" in block]
+    names: dict[str, Any] = {"kaleden": kaleden}
+    exec(compile(code, "README.md", "exec", dont_inherit=True), names)
+    url = "https://host.example/skaha"
+    client = httpx.AsyncClient(base_url=url)
+    ways = names["ways_to_log_in"](url, "token", str, httpx.BasicAuth("ada", "pw"), client)
+    assert [
+        "bearer token",
+        "bearer tokens of a function",
+        "X.509 certificate",
+        "X.509 certificate",
+        "httpx auth",
+        "httpx client",
+        "X.509 certificate",
+    ] == [way.describe().credential for way in ways]
 
 
 def test_ci_runs_the_commands_that_the_readme_gives() -> None:

@@ -140,7 +140,8 @@ async def test_exceptions_of_either_library_become_failures(
 
     transport = library.MockTransport(fail)
     async with library.AsyncClient(transport=transport) as client:
-        async with kaleden.AsyncSession("https://h.example/skaha", client=client) as session:
+        url = "https://h.example/skaha"
+        async with kaleden.AsyncSession(url, client=client, retry=None) as session:
             [failure] = (await session.logs("a")).failures.values()
     assert isinstance(failure, Failure)
     assert (kind, sent) == (failure.kind, failure.sent)

@@ -106,7 +106,7 @@ async def test_an_authority_that_nobody_trusts(
     platform: LocalPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
-    async with kaleden.AsyncSession(platform.url, platform.token) as session:
+    async with kaleden.AsyncSession(platform.url, platform.token, retry=None) as session:
         failure = await only_failure(session)
     assert (FailureKind.CONNECT_FAILED, False) == (failure.kind, failure.sent)
     assert "certificate" in failure.message
@@ -116,7 +116,7 @@ async def test_a_certificate_of_another_authority(
     platform: LocalPlatform, authority: Authority, tmp_path: Path
 ) -> None:
     path = authority.issue().write(tmp_path / "proxy.pem")
-    async with kaleden.AsyncSession(platform.url, certificate=path) as session:
+    async with kaleden.AsyncSession(platform.url, certificate=path, retry=None) as session:
         failure = await only_failure(session)
     assert FailureKind.CONNECT_FAILED == failure.kind
     assert "unknown ca" in failure.message.lower().replace("_", " ")
@@ -130,7 +130,7 @@ async def test_an_expired_certificate_is_refused_here(platform: LocalPlatform) -
 
 async def test_an_expired_certificate_is_refused_there(platform: LocalPlatform) -> None:
     context = platform.ssl_context(platform.issue_certificate("bob", expires_in=-60))
-    async with kaleden.AsyncSession(platform.url, ssl_context=context) as session:
+    async with kaleden.AsyncSession(platform.url, ssl_context=context, retry=None) as session:
         failure = await only_failure(session)
     assert FailureKind.CONNECT_FAILED == failure.kind
     assert "expired" in failure.message
