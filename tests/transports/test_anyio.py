@@ -459,8 +459,8 @@ async def exhaust(body: AsyncIterator[bytes]) -> None:
 
 
 async def check_rest(transport: AnyioTransport, client: httpx.AsyncClient) -> None:
-    assert transport._pool.open_count == transport._pool.idle_count
-    assert transport._pool.slots._free == 2
+    state = transport.statistics()
+    assert (0, 0, 0) == (state.in_flight, state.stuck, transport._pool.in_use_count)
     with anyio.fail_after(10):
         assert b"hello" == (await client.get("/")).content
 

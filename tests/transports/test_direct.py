@@ -420,9 +420,12 @@ async def filled(pool: Pool, *origins: Origin) -> list[FakeConnection]:
         made.append(FakeConnection())
         return made[-1]
 
-    in_use = [await pool.add(dial) for _ in origins]
-    for origin, connection in zip(origins, in_use, strict=True):
+    for _ in origins:
+        assert pool.slots.take_now()
+        await pool.add(dial)
+    for origin, connection in zip(origins, made, strict=True):
         pool.give_back(origin, connection)
+        pool.slots.give_back()
     return made
 
 
@@ -449,6 +452,8 @@ async def test_a_connection_is_for_its_origin_only_and_the_oldest_makes_room() -
     assert None is pool.take(Origin("https", "here.example", 80), None)
     await filled(pool, THERE)
     assert (True, False, 2) == (here.closed, there.closed, pool.open_count)
+    await filled(pool, HERE, HERE)
+    assert (True, 2) == (there.closed, pool.open_count)
 
 
 async def test_no_more_idle_connections_are_kept_than_was_said() -> None:

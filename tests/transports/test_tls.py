@@ -192,6 +192,16 @@ async def test_a_server_without_tls_is_told(authority: trustme.CA, answer: bytes
     assert "TLS" in error.message
 
 
+async def test_a_context_that_offers_what_is_not_spoken_is_told(authority: trustme.CA) -> None:
+    serving, context = server_context(authority), client_context(authority)
+    serving.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with tls_server(serving) as url:
+        error = await failing(url, context)
+    assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
+    assert "offers h2" in error.message
+
+
 async def test_a_body_that_ends_with_the_connection_needs_a_farewell(
     authority: trustme.CA,
 ) -> None:

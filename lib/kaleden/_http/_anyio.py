@@ -21,7 +21,7 @@ from kaleden._http._open import open_connection
 from kaleden._http._outgoing import origin_of, write_body, write_head
 from kaleden._http._pool import Origin, Pool
 from kaleden._http._reply import Reply
-from kaleden._http._transport import TransportError
+from kaleden._http._transport import TransportError, TransportStatistics
 
 _IDEMPOTENT: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
 
@@ -153,6 +153,16 @@ class AnyioTransport(httpx.AsyncBaseTransport):
             There is nothing to wait for.
         """
         self._pool.close()
+
+    def statistics(self) -> TransportStatistics:
+        """Tell the state now; a reply whose body was not read to its end is in flight."""
+        in_flight = self._pool.slots.taken
+        return TransportStatistics(
+            in_flight=in_flight,
+            connections=self._pool.open_count,
+            stuck=max(0, self._pool.in_use_count - in_flight),
+            replaced=0,
+        )
 
     def __repr__(self) -> str:
         return f"<AnyioTransport, {self._pool.open_count} connections>"

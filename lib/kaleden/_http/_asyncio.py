@@ -42,6 +42,11 @@ class AsyncioReader:
             self._watch()
         try:
             return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # What came in the same moment is nobody's: asyncio would log an error as forgotten.
+                turn.exception()
+            raise
         finally:
             self._turn = None
 

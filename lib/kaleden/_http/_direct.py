@@ -168,12 +168,10 @@ class DirectTransport(AsyncContextManagerMixin):
 
     def statistics(self) -> TransportStatistics:
         """Tell the transport's state now."""
-        pool = self._pool
-        in_use = pool.open_count - pool.idle_count
         return TransportStatistics(
             in_flight=self._in_flight,
-            connections=pool.open_count,
-            stuck=max(0, in_use - self._in_flight),
+            connections=self._pool.open_count,
+            stuck=max(0, self._pool.in_use_count - self._in_flight),
             replaced=0,
         )
 

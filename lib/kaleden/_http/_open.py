@@ -69,6 +69,10 @@ async def _with_tls(
     except BaseException:
         wrapped.close()
         raise
+    spoken = wrapped.selected_alpn_protocol()
+    if spoken not in {None, "http/1.1"}:
+        wrapped.close()
+        raise connect_failed(origin, f"the TLS context offers {spoken}, which is not spoken here")
     return Connection(wrapped, context)
 
 

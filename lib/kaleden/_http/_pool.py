@@ -31,11 +31,17 @@ class Slots:
         count: how many there are.
     """
 
-    __slots__ = ("_free", "_waiting")
+    __slots__ = ("_count", "_free", "_waiting")
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._free = count
         self._waiting: dict[anyio.Event, None] = {}
+
+    @property
+    def taken(self) -> int:
+        """How many are taken now."""
+        return self._count - self._free
 
     def take_now(self) -> bool:
         """Take a place if one is free; tell whether it was."""
@@ -113,6 +119,11 @@ class Pool:
         return len(self._open)
 
     @property
+    def in_use_count(self) -> int:
+        """Connections that belong to a task now."""
+        return len(self._open) - self._idle_count
+
+    @property
     def idle_count(self) -> int:
         """Connections that wait to be used."""
         return self._idle_count
@@ -145,7 +156,7 @@ class Pool:
 
     async def add(self, dial: Callable[[], Awaitable[Connection]]) -> Connection:
         """Make a connection, for a caller who has a place; an idle one makes room for it."""
-        while self._idle_count and len(self._open) >= self._most:
+        while self._idle_count and self._idle_count + self.slots.taken > self._most:
             self._discard_oldest()
         connection = await dial()
         self._open.add(connection)
