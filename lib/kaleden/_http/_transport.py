@@ -15,7 +15,8 @@ class TransportError(Exception):
     """An exchange that brought no reply.
 
     Args:
-        kind: `CONNECT_FAILED`, `CONNECTION_LOST`, `TIMED_OUT` or `PROTOCOL`.
+        kind: `CONNECT_FAILED`, `CONNECTION_LOST`, `TIMED_OUT` or `PROTOCOL`; `NOT_AUTHENTICATED` if
+            there is no token, or no certificate that is valid.
         message: what happened, in a sentence for the user.
         sent: whether any of the request may have reached the server.
     """
