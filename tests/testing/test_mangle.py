@@ -130,6 +130,11 @@ def test_a_reply_that_comes_twice_comes_twice_when_it_is_whole() -> None:
     assert [REPLY[-1:], REPLY] == made.answer(REPLY[-1:])
 
 
+def test_a_wrong_length_ends_the_reply_where_it_ends_in_whatever_pieces() -> None:
+    seen = answered(exchange(Fault("wrong-length", size=90)), [HEAD, b"01234", b"56789"])
+    assert (REPLY.replace(b"10\r", b"100\r"), [Act.CLOSE]) == (seen.data, seen.others)
+
+
 @pytest.mark.parametrize("trouble", ["duplicate", "wrong-length"])
 def test_what_needs_a_length_does_not_befall_what_has_none(trouble: str) -> None:
     made = exchange(Fault(trouble))

@@ -18,6 +18,7 @@ import kaleden
 from kaleden import FailureKind
 from kaleden.local import LocalPlatform
 from kaleden.testing import Fault, FaultPlan, FaultProxy, Trouble
+from kaleden.testing._link import hang_up
 from support import raw_server, read_request
 
 ASK = b"GET /skaha/v1/session HTTP/1.1\r\nhost: here\r\n\r\n"
@@ -138,6 +139,7 @@ async def test_the_plan_can_be_changed_on_the_way() -> None:
         assert REPLY == await stage.ask()
         stage.proxy.faults = FaultPlan([Fault("half-body", size=4)])
         assert REPLY[:4] == await stage.ask()
+        assert 1 == len(stage.proxy.faults.faults)
         stage.proxy.faults = FaultPlan()
         assert REPLY == await stage.ask()
 
@@ -177,6 +179,16 @@ async def test_what_a_server_says_first_passes() -> None:
 async def test_a_server_that_breaks_off_breaks_off_for_the_client() -> None:
     async with raw_server(anyio.abc.SocketStream.aclose) as url, FaultProxy(url) as proxy:
         assert b"" == await until_end(await Stage(proxy).dial())
+
+
+async def test_a_server_that_resets_resets_the_client() -> None:
+    async def reset(stream: SocketStream) -> None:
+        await stream.receive()
+        await hang_up(stream, reset=True)
+
+    async with raw_server(reset) as url, FaultProxy(url) as proxy:
+        with pytest.raises(anyio.BrokenResourceError):
+            await Stage(proxy).ask()
 
 
 async def until_end(stream: SocketStream) -> bytes:

@@ -21,6 +21,7 @@ from kaleden.testing._requests import kind_of
 _REQUEST_LINE = re.compile(rb"([A-Z]+) \S*?/v\d[\d.]*/(\S+) HTTP/1\.")
 _LENGTH = re.compile(rb"(?i)(?<=\r\n)content-length:[ \t]*(\d+)")
 _NOISE = 16
+_MAX_HEAD = 65536
 
 
 class Act(Enum):
@@ -97,7 +98,7 @@ class Exchange:
         if not self.troubles:
             return [chunk]
         self._said += chunk
-        if self._whole is None:
+        if self._whole is None and self.answered < _MAX_HEAD:
             self._whole = _length(self._said)
         steps = self._pass(_OF_REPLIES, chunk)
         self.answered += len(chunk)
@@ -140,16 +141,15 @@ class Exchange:
 
     def lengthen(self, fault: Fault, chunk: bytes) -> list[Step] | None:
         """Say a length that is too large, and end where the reply ends."""
-        length = _LENGTH.search(chunk) if self.answered == 0 else None
-        if self._end is None and (length is None or self._whole is None):
+        if self._end is not None:
+            return _cut(chunk, self._end - self.answered, Act.CLOSE)
+        length = _LENGTH.search(chunk)
+        if self.answered or length is None or self._whole is None:
             return None
-        if length is not None and self._whole is not None:
-            self._end = self._whole
-            number = b"%d" % (int(length[1]) + (fault.size or 1))
-            changed = chunk[: length.start(1)] + number + chunk[length.end(1) :]
-            left = self._whole + len(changed) - len(chunk)
-            return _cut(changed, left, Act.CLOSE) or [changed]
-        return _cut(chunk, (self._end or 0) - self.answered, Act.CLOSE)
+        self._end = self._whole
+        number = b"%d" % (int(length[1]) + (fault.size or 1))
+        longer = chunk[: length.start(1)] + number + chunk[length.end(1) :]
+        return _cut(longer, self._end + len(longer) - len(chunk), Act.CLOSE) or [longer]
 
     def garble(self, fault: Fault, chunk: bytes) -> list[Step] | None:
         """Put bytes that mean nothing in the place of some."""
