@@ -83,6 +83,27 @@ def test_it_ends_what_is_left_and_tells_it(server: Server, path: Path) -> None:
     assert (0, "nothing is left that is to be ended\n") == (again.returncode, again.stdout)
 
 
+def test_the_server_and_the_login_are_found_as_a_session_finds_them(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANFAR_URL", server.url)
+    monkeypatch.setenv("CANFAR_TOKEN", server.token)
+    [left] = start(server, "fits-t1")
+    write(server, path, "t1", left)
+    command = [sys.executable, "-m", "kaleden", "reap", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, f"ended: {left}") == (done.returncode, done.stdout.splitlines()[-1])
+    assert left not in running(server)
+
+
+def test_a_machine_without_a_login_is_told_what_to_do(path: Path) -> None:
+    command = [sys.executable, "-m", "kaleden", "reap", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert 0 != done.returncode
+    assert "canfar login" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_dry_run_only_tells(server: Server, path: Path) -> None:
     [known] = start(server, "fits-t1")
     write(server, path, "t1", known)

@@ -29,7 +29,9 @@ def add_parser(commands: Commands) -> None:
         "reap", help="end the sessions that a ledger says were left by processes that are gone"
     )
     parser.add_argument("path", metavar="PATH", help="the ledger")
-    parser.add_argument("--url", required=True, help="the Skaha server")
+    parser.add_argument(
+        "--url", help="the Skaha server; by default it and the login are found as Session() does"
+    )
     parser.add_argument("--token", help="a bearer token for --url")
     parser.add_argument("--dry-run", action="store_true", help="only tell what is left")
     parser.add_argument(
