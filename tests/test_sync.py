@@ -166,6 +166,23 @@ def test_what_cannot_be_opened_says_so_each_time_and_may_be_tried_again(
         assert session.info("abc").ok
 
 
+class Unopened(FakeTransport):
+    """A transport that takes too long to open."""
+
+    async def __aenter__(self) -> None:
+        raise TimeoutError("too slow")
+
+    async def __aexit__(self, *_: object) -> None:
+        raise AssertionError
+
+
+def test_an_error_of_opening_comes_out_as_itself(backend: Any) -> None:
+    session = Session(transport=Unopened(described), backend=backend)
+    with pytest.raises(TimeoutError, match="too slow"):
+        session.info("abc")
+    session.close()
+
+
 @pytest.mark.parametrize("name", ["curio", "", None])
 def test_only_known_backends_are_taken(name: Any) -> None:
     with pytest.raises(kaleden.ConfigurationError, match="asyncio"):

@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
@@ -235,6 +236,9 @@ class Bridge:
     def _give_up(self, opening: Future[BlockingPortal], error: BaseException) -> None:
         with self._lock:
             self._opening = None
+            if self._closed:
+                # Somebody closed what was still opening, and waits.
+                self._over.set()
         opening.set_exception(error)
 
     async def _serve(self, opening: Future[BlockingPortal]) -> None:
@@ -280,6 +284,7 @@ def _runs_trio() -> bool:
 
 def _result(future: Future[T]) -> T:
     """Wait for *future*; Ctrl-C gets through."""
-    while True:
-        with suppress(TimeoutError):
-            return future.result(POLL)
+    while not futures.wait([future], POLL).done:
+        pass
+
+    return future.result()
