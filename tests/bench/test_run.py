@@ -19,6 +19,8 @@ from benchmarks.rounds import Plan, Sample, Stage
 from benchmarks.scenes import Point, Scene
 from benchmarks.servers import Kind, Servers, open_servers
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they are measured on Linux")
+
 PYTHONS = {"kaleden": sys.executable}
 RAW = CONTENDERS["epoll loop"]
 OURS = CONTENDERS["kaleden asyncio"]

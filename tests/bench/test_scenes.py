@@ -19,6 +19,8 @@ from benchmarks.rounds import Sample
 from benchmarks.scenes import SCENES, Point
 from benchmarks.servers import Kind, Servers, open_servers
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they are measured on Linux")
+
 PYTHONS = {"kaleden": sys.executable}
 
 
