@@ -42,10 +42,11 @@ def main() -> None:
         plan,
         repeats=options.repeats or plan.repeats,
         patience=options.patience or plan.patience,
+        first=options.first,
     )
     earlier = read(options.output) if options.add else Results({})
-    results = Results(_environment(present, pythons))
-    with open_servers() as servers:
+    results = Results(_environment(present, pythons) | {"first": options.first})
+    with open_servers(first=options.first) as servers:
         stage = Stage(servers, pythons, plan)
         for name in options.scenes:
             for sample in stage.play(_chosen(SCENES[name], options.points), present):
@@ -92,6 +93,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--repeats", type=int, help="samples of each contender at each point")
     parser.add_argument("--patience", type=float, help="seconds for each of them, more or less")
+    parser.add_argument("--first", action="store_true", help="go before all else that runs here")
     parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), help="samples")
     parser.add_argument("--add", action="store_true", help="keep what the output has of others")
     parser.add_argument("--plots", type=Path, help="a folder for pictures")

@@ -20,7 +20,12 @@ class Child:
     """The process of a contender, on the clients' core."""
 
     def __init__(
-        self, contender: Contender, pythons: dict[str, str], variables: Mapping[str, str]
+        self,
+        contender: Contender,
+        pythons: dict[str, str],
+        variables: Mapping[str, str],
+        *,
+        first: bool = False,
     ) -> None:
         self.contender = contender
         self._process = subprocess.Popen(  # noqa: S603 - our own programs
@@ -37,7 +42,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        machine.pin(self._process.pid, machine.CLIENT_CORE)
+        machine.pin(self._process.pid, machine.CLIENT_CORE, first=first)
 
     @property
     def pid(self) -> int:

@@ -17,10 +17,21 @@ def can_pin() -> bool:
     return hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep a process that has just begun on one core, where that can be."""
+def pin(pid: int, core: int, *, first: bool = False) -> None:
+    """Keep a process that has just begun on one core, where that can be.
+
+    Args:
+        pid: the process.
+        core: the core.
+        first: whether it runs there before all others: with real-time priority, which needs rights.
+
+    Raises:
+        PermissionError: there are no such rights.
+    """
     if can_pin():
         os.sched_setaffinity(pid, {core})
+    if first:
+        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
 
 
 def cpu_seconds(pid: int) -> float | None:

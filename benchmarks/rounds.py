@@ -27,12 +27,14 @@ class Plan:
         patience: seconds after which a contender has no further turn at a point.
         most_ids: how many ids are asked for at most.
         quick: whether only a few points are shown.
+        first: whether clients and servers go before all else that runs on this machine.
     """
 
     repeats: int
     patience: float
     most_ids: int
     quick: bool
+    first: bool = False
 
     def ids(self, point: Point, contender: Contender) -> int:
         """Tell how many ids a contender is asked for."""
@@ -79,7 +81,7 @@ class Stage:
 
     def _child(self, contender: Contender, point: Point) -> Child:
         trusted = {"SSL_CERT_FILE": str(self.servers.cafile)} if point.server.tls else {}
-        return Child(contender, self.pythons, trusted)
+        return Child(contender, self.pythons, trusted, first=self.plan.first)
 
     def _sample(self, child: Child, point: Point) -> Sample:
         server = self.servers.get(point.server)

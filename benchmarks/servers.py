@@ -71,6 +71,7 @@ class Servers:
     """Starts each kind of server when it is first needed, and stops them all at the end."""
 
     home: Path
+    first: bool
     _stack: ExitStack
     _running: dict[Kind, Server] = field(init=False, factory=dict[Kind, Server])
 
@@ -79,6 +80,7 @@ class Servers:
         if kind not in self._running:
             start = _nginx if kind.program == "nginx" else _tiny
             self._running[kind] = self._stack.enter_context(start(kind, self.home))
+            machine.pin(self._running[kind].pid, machine.SERVER_CORE, first=self.first)
         return self._running[kind]
 
     @property
@@ -88,15 +90,19 @@ class Servers:
 
 
 @contextmanager
-def open_servers() -> Iterator[Servers]:
-    """Prepare to start servers; end those that were started."""
+def open_servers(*, first: bool = False) -> Iterator[Servers]:
+    """Prepare to start servers; end those that were started.
+
+    Args:
+        first: whether they go before all else that runs on this machine.
+    """
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         home = Path(name)
         authority = trustme.CA()
         authority.cert_pem.write_to_path(home / "ca.pem")
         issued = authority.issue_cert("127.0.0.1", "localhost")
         issued.private_key_and_cert_chain_pem.write_to_path(home / "server.pem")
-        yield Servers(home, stack)
+        yield Servers(home, first, stack)
 
 
 @contextmanager
@@ -144,7 +150,6 @@ def _started(
         stdin=stdin,
         stdout=stdout,
     )
-    machine.pin(process.pid, machine.SERVER_CORE)
     try:
         yield process
     finally:
