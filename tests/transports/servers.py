@@ -51,8 +51,7 @@ async def direct(
     max_body: int = MAX_BODY,
     **options: Any,
 ) -> AsyncGenerator[kaleden.AsyncSession]:
-    """A session over connections of its own; it tries nothing again unless it is told to."""
-    options = {"retry": None, **options}
+    """A session over connections of its own."""
     bearer = None if token is None else FakeBearer([token])
     async with (
         DirectTransport(
@@ -72,8 +71,7 @@ async def over_httpx(
     max_body: int = MAX_BODY,
     **options: Any,
 ) -> AsyncGenerator[kaleden.AsyncSession]:
-    """A session over httpx; it tries nothing again unless it is told to."""
-    options = {"retry": None, **options}
+    """A session over httpx."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kaleden._http._exchange.MAX_BODY", max_body)
         bearer = None if token is None else FakeBearer([token])
