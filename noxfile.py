@@ -30,6 +30,22 @@ COVERED = (
     "*/kaleden/_launch.py",
     "*/kaleden/_scope.py",
 )
+# What decides, and the tests that are to notice if it decided otherwise.
+MUTATED = (
+    "_adaptive",
+    "_budget",
+    "_courier",
+    "_engine",
+    "_gate",
+    "_outcomes",
+    "_policy",
+    "_retry",
+    "_sinks",
+)
+MUTATION_TESTS = [
+    f"tests/test_{name}.py"
+    for name in ("courier", "engine", "gate", "gate_schedules", "outcomes", "policy", "retry")
+]
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "virtualenv"
@@ -140,6 +156,41 @@ def types(session: nox.Session) -> None:
     session.install("-e", EXTRAS, *group("test", "fuzz", "types"), "nox")
     session.run("mypy")
     session.run("pyright")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Do 100 000 operations, or as many as are asked for, with faults and cancellations."""
+    session.install("-e", EXTRAS, *group("test"))
+    session.chdir("tests")
+    session.run("python", "-m", "soak", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change what decides in small ways, and see which changes no test notices."""
+    session.install("-e", EXTRAS, *group("test"), "mutmut>=3.8")
+    home = Path(session.create_tmp()).resolve() / "mutation"
+    shutil.rmtree(home, ignore_errors=True)
+    # mutmut knows packages at the root or in src, and no others.
+    shutil.copytree("lib", home / "src")
+    shutil.copytree("tests", home / "tests")
+    settings = Path("pyproject.toml").read_text(encoding="utf-8")
+    settings = settings.replace('pythonpath = ["tests"]', 'pythonpath = ["tests", "src"]')
+    modules = [f"src/kaleden/{name}.py" for name in MUTATED]
+    added = [
+        "[tool.mutmut]",
+        'source_paths = ["src"]',
+        f"only_mutate = {modules}",
+        f"pytest_add_cli_args = {list(NOT_TWICE)}",
+        f"pytest_add_cli_args_test_selection = {MUTATION_TESTS}",
+        "use_git_change_detection = false",
+    ]
+    (home / "pyproject.toml").write_text("\n".join([settings, *added, ""]), encoding="utf-8")
+    session.chdir(home)
+    # On CI, Hypothesis draws the same examples each time.
+    session.run("mutmut", "run", *session.posargs, env={"PYTHONPATH": "src", "CI": "1"})
+    session.run("mutmut", "results")
 
 
 @nox.session

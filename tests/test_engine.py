@@ -235,6 +235,25 @@ async def test_a_group_raised_by_the_callers_iterable_is_not_unwrapped() -> None
             await session.info(broken())
 
 
+async def test_a_call_that_is_cancelled_at_any_step_does_not_return() -> None:
+    session, _ = session_on(stalled)
+    returned = []
+
+    async def call(scope: anyio.CancelScope) -> None:
+        with scope:
+            returned.append(await session.info(ids(2)))
+
+    async with session:
+        for step in range(30):
+            scope = anyio.CancelScope()
+            async with anyio.create_task_group() as group:
+                group.start_soon(call, scope)
+                for _ in range(step):
+                    await checkpoint()
+                scope.cancel()
+    assert [] == returned
+
+
 async def test_cancelling_frees_every_place() -> None:
     session, transport = session_on(stalled, concurrency=4)
     async with session:

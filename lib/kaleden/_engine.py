@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast, final
 
 import anyio
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import evolve
 
@@ -197,12 +197,15 @@ class Engine:
             count = self._workers(keys, workers)
             if count == 1:
                 group.start_soon(self._work, perform, source, sink, LoneCourier())
-                return
+            else:
+                watchdog = Watchdog()
+                for _ in range(count):
+                    group.start_soon(self._work_watched, perform, source, sink, watchdog.hire())
+                await watchdog.watch()
 
-            watchdog = Watchdog()
-            for _ in range(count):
-                group.start_soon(self._work_watched, perform, source, sink, watchdog.hire())
-            await watchdog.watch()
+        # On asyncio a task that is just about to wake is cancelled later than its children; without
+        # any left to wait for, it would go on as if they had done all.
+        await checkpoint_if_cancelled()
 
     def _workers(self, keys: Keys, most: int | None) -> int:
         limit = self.gate.ceiling

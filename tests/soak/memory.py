@@ -1,0 +1,49 @@
+"""The soak on a platform in memory, in virtual time, with every kind of fault."""
+
+from __future__ import annotations
+
+import tracemalloc
+from functools import partial
+from typing import Any
+
+import kaleden
+from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
+from soak.measures import PARTS, Report, measure
+from soak.work import Work
+
+FAULTS = [
+    Fault(Trouble.REFUSED, probability=0.01),
+    Fault(Trouble.BUSY, probability=0.01, seconds=1),
+    Fault(Trouble.RESET_BEFORE, probability=0.01),
+    Fault(Trouble.RESET_AFTER, probability=0.01),
+    Fault(Trouble.ERROR_BEFORE, probability=0.01),
+    Fault(Trouble.ERROR_AFTER, probability=0.01),
+    Fault(Trouble.HALF_BODY, probability=0.01),
+    Fault(Trouble.GARBAGE, probability=0.01),
+    Fault(Trouble.HTML, probability=0.01),
+    Fault(Trouble.LIE, "destroy", probability=0.05),
+    Fault(Trouble.DELAY, probability=0.2, jitter=5),
+]
+
+
+def soak_in_memory(backend: Any, operations: int) -> Report:
+    """Run so many operations on one client."""
+    return run_virtual(partial(_soak, operations, backend == "asyncio"), backend=backend)
+
+
+async def _soak(operations: int, native: bool) -> Report:
+    report = Report()
+    world = MemoryTransport(faults=FaultPlan(FAULTS, seed=6), duration=20.0)
+    async with world, kaleden.AsyncSession(transport=world, concurrency=16) as session:
+        work = Work(session, 6, 3.0, native)
+        tracemalloc.start()
+        for part in range(PARTS + 1):
+            await work.run(operations // PARTS if part else 50)
+            await world.settled()
+            # The platform in memory counts names for ever; that is no memory of the client's.
+            world.created.clear()
+            report.table.append(measure(part * (operations // PARTS)))
+        tracemalloc.stop()
+        report.requests = world.requests.total()
+        report.rest = session.statistics()
+    return report
