@@ -39,7 +39,8 @@ class FakeBearer:
 
 def alone(transport: Transport, concurrency: int, **options: Any) -> kaleden.AsyncSession:
     """A session that tries nothing again: what a transport brings is what the test sees."""
-    return kaleden.AsyncSession(transport=transport, concurrency=concurrency, retry=None, **options)
+    options = {"retry": None, **options}
+    return kaleden.AsyncSession(transport=transport, concurrency=concurrency, **options)
 
 
 @asynccontextmanager
