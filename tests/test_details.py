@@ -1,0 +1,138 @@
+"""Details of what is told, which only a change of one expression would show to be untested."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+import kaleden
+from kaleden import Failure, FailureKind, Outcomes, RetryPolicy, Success
+from kaleden._http import TransportError
+from kaleden._wire import Request, Response
+from support import data, described, session_id, session_object, session_on, stalled, text
+from virtual_time import in_virtual_time
+
+
+def failure(key: str, kind: FailureKind = FailureKind.NOT_FOUND, **others: Any) -> Failure:
+    return Failure(key, kind, "gone", **others)
+
+
+def test_a_failure_says_its_status_if_there_is_one() -> None:
+    assert "a: gone (not_found, HTTP 404)" == str(failure("a", status=404))
+    assert "a: gone (not_found)" == str(failure("a"))
+
+
+def test_outcomes_count_failures_by_kind_the_most_frequent_first() -> None:
+    quota = FailureKind.QUOTA
+    outcomes = Outcomes[Any]("info", [failure("a", quota), failure("b"), failure("c")])
+    assert "<Outcomes info: 0 ok, 3 failed (not_found=2, quota=1)>" == repr(outcomes)
+
+
+def test_the_table_of_outcomes_has_a_row_for_each() -> None:
+    outcomes = Outcomes[Any]("info", [Success("a", "<x>"), failure("b")])
+    table = outcomes._repr_html_()
+    assert table.startswith("<table><caption>info: 1 ok, 1 failed (not_found=1)</caption><tr><td>a")
+    assert "<tr><td>a</td><td>ok</td><td>&lt;x&gt;</td></tr><tr><td>b</td>" in table
+    assert table.endswith("</tr></table>")
+
+
+def test_a_table_of_just_a_hundred_leaves_nothing_out() -> None:
+    hundred = [Success(f"id{number}", 1) for number in range(100)]
+    assert "more" not in Outcomes[Any]("info", hundred)._repr_html_()
+    assert "… and 1 more" in Outcomes[Any]("info", [*hundred, Success("z", 1)])._repr_html_()
+
+
+def test_outcomes_of_no_operation_say_so() -> None:
+    with pytest.raises(ValueError, match="'nothing'"):
+        Outcomes.from_json('{"outcomes": []}')
+
+
+async def test_what_was_retried_can_be_retried_again() -> None:
+    async def reply(_: Request) -> Response:
+        return text("session not found", 404)
+
+    session, transport = session_on(reply)
+    async with session:
+        twice = await (await (await session.info("a")).retry_failed()).retry_failed()
+    assert "info" == twice.operation
+    assert 3 == len(transport.requests)
+
+
+async def test_what_is_refused_here_was_never_tried() -> None:
+    session, _ = session_on(described)
+    async with session:
+        [outcome] = await session.info("a/b")
+    assert isinstance(outcome, Failure)
+    assert (0, False) == (outcome.attempts, outcome.sent)
+    assert "a/b" in outcome.message
+
+
+async def test_a_bug_is_told_by_its_name() -> None:
+    async def reply(_: Request) -> Response:
+        raise KeyError("left out")
+
+    session, _ = session_on(reply)
+    async with session:
+        [outcome] = await session.info("a")
+    assert isinstance(outcome, Failure)
+    assert "please report this: KeyError: 'left out'" == outcome.message
+
+
+@in_virtual_time
+async def test_a_failure_tells_how_long_it_took() -> None:
+    async def reply(_: Request) -> Response:
+        await anyio.sleep(2)
+        raise TransportError(FailureKind.PROTOCOL, "no HTTP", sent=True)
+
+    session, _ = session_on(reply)
+    await anyio.sleep(7)
+    async with session:
+        [outcome] = await session.info("a")
+    assert 2 == outcome.elapsed
+
+
+async def test_what_a_closed_session_gave_up_had_left_and_the_rest_had_not() -> None:
+    session, transport = session_on(stalled, concurrency=1, retry=None)
+    told: list[Outcomes[Any]] = []
+
+    async def ask() -> None:
+        told.append(await session.info(["a", "b"]))
+
+    async with anyio.create_task_group() as group:
+        async with session:
+            group.start_soon(ask)
+            while not transport.requests:
+                await anyio.lowlevel.checkpoint()
+    assert [True, False] == [outcome.sent for outcome in told[0] if isinstance(outcome, Failure)]
+
+
+@in_virtual_time
+async def test_pauses_and_repetitions_are_counted() -> None:
+    async def reply(request: Request) -> Response:
+        if len(transport.requests) in {1, 2}:
+            return text("busy", 503, **{"retry-after": "3"})
+        return data(session_object(session_id(request)))
+
+    policy = RetryPolicy(reserve=2, share=0.0)
+    session, transport = session_on(reply, retry=policy)
+    async with session:
+        assert 0.0 == session.statistics().gate.paused
+        assert (await session.info("a")).ok
+        state = session.statistics()
+        assert 2 == state.gate.pauses
+        assert 0.0 == state.gate.paused
+        retries = state.retries
+        assert (1, 2, 0) == (retries.first, retries.repeated, retries.refused)
+        assert 0.0 == retries.budget
+
+
+async def test_what_the_budget_refused_is_counted() -> None:
+    async def reply(_: Request) -> Response:
+        return text("busy", 503)
+
+    session, _ = session_on(reply, retry=RetryPolicy(reserve=0, share=0))
+    async with session:
+        await session.info(["a", "b", "c"])
+        assert 3 == session.statistics().retries.refused
