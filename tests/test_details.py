@@ -7,7 +7,6 @@ from typing import Any
 import anyio
 import pytest
 
-import kaleden
 from kaleden import Failure, FailureKind, Outcomes, RetryPolicy, Success
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
