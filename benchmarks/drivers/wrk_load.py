@@ -9,7 +9,7 @@ import subprocess
 from benchmarks import payload
 from benchmarks.drivers.child import HEADERS, Figures, Order, serve
 
-_TOTAL = re.compile(r"(\d+) requests in")
+_TOTAL = re.compile(r"(\d+) requests in ([0-9.]+)s")
 
 
 def load(order: Order) -> Figures:
@@ -28,7 +28,7 @@ def load(order: Order) -> Figures:
     found = _TOTAL.search(done.stdout)
     if found is None or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise ValueError(done.stdout)
-    return {"wall": 2.0, "cpu": cpu, "requests": int(found[1])}
+    return {"wall": float(found[2]), "cpu": cpu, "requests": int(found[1])}
 
 
 def _children() -> float:
