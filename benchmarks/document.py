@@ -108,11 +108,12 @@ def _environment(results: Results) -> Iterator[str]:
         installed = environment.get("versions", {}) | installed
     versions = ", ".join(f"{name} {installed[name]}" for name in _PACKAGES if name in installed)
     loads = [sample["load"] for sample in results.samples if sample.get("load") is not None]
+    first = " Clients and servers went before all of them (`--first`)." if told["first"] else ""
     yield (
         f"{told['when']}; {told['cpu']}, {told['cores']} cores; {told['system']}; "
         f"{told['python']}; "
         f"{versions}. While it ran, {min(loads):.1f} to {max(loads):.1f} processes wanted to run, "
-        "the run's own included."
+        f"the run's own included.{first}"
     )
 
 

@@ -21,6 +21,8 @@ from benchmarks.rounds import Sample
 from benchmarks.scenes import DELAY, SCENES
 
 BASELINE = "canfar"
+# Nothing is lost by most: a ratio would tell nothing.
+_UNCOMPARED = {"storm"}
 
 
 @frozen
@@ -124,7 +126,9 @@ def tables(results: Results, scene: str) -> Iterator[str]:
 
 def _table(results: Results, scene: str, point: str) -> str:
     shown = columns(scene, point)
-    base = shown[0].figure(results, scene, point, BASELINE)
+    base = None
+    if scene not in _UNCOMPARED:
+        base = shown[0].figure(results, scene, point, BASELINE)
     compared = () if base is None else (f"times better than {BASELINE}",)
     head = ["contender", *(column.title for column in shown), "spread %", "samples", *compared]
     rows = []
