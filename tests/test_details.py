@@ -135,3 +135,35 @@ async def test_what_the_budget_refused_is_counted() -> None:
     async with session:
         await session.info(["a", "b", "c"])
         assert 3 == session.statistics().retries.refused
+
+
+@in_virtual_time
+async def test_a_repetition_that_finds_a_long_pause_tells_what_it_failed_of() -> None:
+    async def reply(request: Request) -> Response:
+        if session_id(request) == "a":
+            return text("no server behind this proxy", 502)
+        await anyio.sleep(0.01)
+        return text("busy", 503, **{"retry-after": "100"})
+
+    session, transport = session_on(reply, retry=RetryPolicy(base=8, seed=1))
+    async with session:
+        with anyio.fail_after(50):
+            outcomes = await session.info(["a", "b"])
+    assert 2 == len(transport.requests)
+    assert [502, 503] == [each.status for each in outcomes if isinstance(each, Failure)]
+
+
+@in_virtual_time
+async def test_repetitions_at_once_stay_within_the_limit() -> None:
+    async def reply(request: Request) -> Response:
+        await anyio.sleep(1)
+        if transport.targets.count(request.target) == 1:
+            return text("no server behind this proxy", 502)
+        return data(session_object(session_id(request)))
+
+    session, transport = session_on(reply, concurrency=2, retry=RetryPolicy(base=0.01))
+    async with session:
+        outcomes = await session.info([f"id{number}" for number in range(8)])
+        assert 0 == session.statistics().gate.in_flight
+    assert outcomes.ok
+    assert 2 == transport.most_in_flight
