@@ -312,6 +312,21 @@ async def test_a_pause_that_outlasts_the_caller_is_told_at_once() -> None:
 
 
 @in_virtual_time
+async def test_a_pause_is_told_at_once_also_behind_those_who_sit_it_out() -> None:
+    session, _ = session_on(once(busy("30")), concurrency=2)
+    async with session, anyio.create_task_group() as group:
+        await session.info("a")
+        group.start_soon(session.info, ["x", "y"])
+        await anyio.wait_all_tasks_blocked()
+        asked = anyio.current_time()
+        with anyio.fail_after(5):
+            outcomes = await session.info(["b", "c", "d"])
+        assert asked == anyio.current_time()
+        assert [30.0 - asked] * 3 == [failure.retry_after for failure in outcomes.failures.values()]
+        assert 2 == session.statistics().gate.waiting
+
+
+@in_virtual_time
 async def test_missing_metrics_pause_nobody() -> None:
     async def reply(request: Request) -> Response:
         return busy("30") if "view=stats" in request.target else await described(request)

@@ -6,6 +6,7 @@ import logging
 from typing import final
 
 import anyio
+from anyio.lowlevel import checkpoint
 from attrs import evolve, frozen
 
 from kaleden._adaptive import AdaptiveLimit
@@ -127,6 +128,10 @@ class Gate:
         Cancellation:
             No place is taken.
         """
+        if self._refusal is not None:
+            # Those who sit it out in front take all the time that the caller has.
+            await checkpoint()
+            self._check_time()
         await self._limiter.acquire_on_behalf_of(holder)
         try:
             await self.sit_out()
@@ -168,15 +173,15 @@ class Gate:
         Raises:
             Paused: the caller's deadline comes first.
         """
-        while (refusal := self._refusal) is not None:
-            left = self.paused
-            if not left:
-                return
-
-            if anyio.current_effective_deadline() < self._resumes_at:
-                raise Paused(refusal, left)
-
+        while self._refusal is not None and self.paused:
+            self._check_time()
             await self._sit()
+
+    def _check_time(self) -> None:
+        """Refuse a caller who has less time than the pause takes."""
+        left, refusal = self.paused, self._refusal
+        if refusal is not None and anyio.current_effective_deadline() < self._resumes_at:
+            raise Paused(refusal, left)
 
     async def _sit(self) -> None:
         self._sitting += 1
