@@ -208,6 +208,29 @@ def test_framing_has_an_end(piece: bytes) -> None:
             reply.feed(piece)
 
 
+@pytest.mark.parametrize("opening", [b"0\r\nT: ", b"1;a="])
+def test_framing_has_an_end_also_after_much_content(opening: bytes) -> None:
+    reply = Reply(100_000_000)
+    reply.feed(chunked(b""))
+    content = b"x" * 1_000_000
+    for _ in range(50):
+        reply.feed(b"%x\r\n%b\r\n" % (len(content), content))
+    reply.feed(opening)
+    fed = 0
+    with pytest.raises(TransportError, match="framing"):
+        while fed < 10 * MAX_HEAD:
+            fed += 1000
+            reply.feed(b"x" * 1000)
+    assert MAX_HEAD < fed
+
+
+def test_white_space_around_a_value_is_no_part_of_it() -> None:
+    lines = b"A: \tb c \t\r\nTransfer-Encoding: chunked \r\nEmpty: \t \r\n\r\n"
+    reply = read([OK + lines + b"2\r\nok\r\n0\r\n\r\n"])
+    assert [b"b c", b"chunked", b""] == [value for _, value in reply.headers]
+    assert (b"ok", True) == (reply.take_body(), reply.keep)
+
+
 def test_headers_are_found_in_any_case_and_show_no_value() -> None:
     headers = Headers([(b"Set-Cookie", b"a=secret"), (b"X", b"1"), (b"x", b"2"), (b"L", b"\xe9")])
     assert ("a=secret", "1, 2", "\xe9") == (headers["set-cookie"], headers["X"], headers.get("l"))

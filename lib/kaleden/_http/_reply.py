@@ -85,6 +85,7 @@ class Reply:
     """
 
     __slots__ = (
+        "_barren",
         "_bodiless",
         "_chunked",
         "_fed",
@@ -112,6 +113,7 @@ class Reply:
         self.status = 0
         self.version = ""
         self._max_body = max_body
+        self._barren = 0
         self._bodiless = bodiless
         self._chunked = False
         self._fed = 0
@@ -132,6 +134,7 @@ class Reply:
 
         self.started = True
         self._fed += len(data)
+        self._barren += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -178,7 +181,9 @@ class Reply:
         if not self.head_complete or _length(self.headers) > MAX_HEAD:
             raise _unreadable(f"its head is longer than {MAX_HEAD} bytes")
 
-        if self._fed - self._size > 2 * MAX_HEAD + _FRAMING_PER_BYTE * self._size:
+        # The parser keeps a trailer until its line ends, whatever its length.
+        framing = self._fed - self._size
+        if self._barren > 2 * MAX_HEAD or framing > 2 * MAX_HEAD + _FRAMING_PER_BYTE * self._size:
             raise _unreadable("it has more framing than content")
 
     # What follows is called by the parser, whose names these are. An exception raised here would
@@ -192,7 +197,8 @@ class Reply:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a line of the head, or of the trailers, which nothing here has a use for."""
         if not self.head_complete:
-            self.headers.append((name, value))
+            # RFC 9110 §5.5: white space is no part of a value; the parser leaves what follows one.
+            self.headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Look at the head."""
@@ -226,6 +232,7 @@ class Reply:
             self._problem = _SURPLUS
             return
 
+        self._barren = 0
         self._size += len(piece)
         if self._size > self._max_body:
             self._problem = f"it is longer than {self._max_body} bytes"
