@@ -371,6 +371,44 @@ async def test_a_kept_connection_that_was_closed_is_replaced() -> None:
             assert 200 == (await client.get("/")).status_code
 
 
+@pytest.mark.parametrize("options", ["close", "x-one, Close"])
+async def test_a_connection_of_which_a_request_was_the_last_is_not_used_again(
+    make: Make, options: str
+) -> None:
+    served: list[int] = []
+
+    async def handler(stream: SocketStream) -> None:
+        served.append(0)
+        while True:
+            await read_request(stream)
+            served[-1] += 1
+            await stream.send(OK)
+
+    async with client_of(handler, make(), headers={"connection": options}) as client:
+        for _ in range(3):
+            assert 200 == (await client.post("/")).status_code
+    assert [1, 1, 1] == served
+
+
+async def test_many_connections_to_many_origins_with_few_idle_ones(make: Make) -> None:
+    limits = httpx.Limits(max_connections=8, max_keepalive_connections=1)
+    async with (
+        raw_server(answering(reply(b"1"))) as one,
+        raw_server(answering(reply(b"2"))) as two,
+        httpx.AsyncClient(transport=make(limits=limits)) as client,
+    ):
+
+        async def ask(url: str, body: str) -> None:
+            for _ in range(5):
+                assert body == (await client.get(url)).text
+
+        await ask(one, "1")
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(ask, one, "1")
+                group.start_soon(ask, two, "2")
+
+
 async def test_requests_that_may_be_repeated_are_and_no_others() -> None:
     seen: list[bytes] = []
 

@@ -126,7 +126,7 @@ class AnyioTransport(httpx.AsyncBaseTransport):
             whole = await _write(asked, connection)
             while not reply.head_complete:
                 await _read(asked, connection, reply)
-            reply.keep = reply.keep and whole
+            reply.keep = reply.keep and whole and not asked.closes
         except BaseException:
             self._pool.discard(connection)
             raise
@@ -191,6 +191,12 @@ class _Asked:
     origin: Origin
     head: bytes
     timeouts: _Timeouts
+
+    @property
+    def closes(self) -> bool:
+        """Whether it says that it is the last one on its connection (RFC 9112 §9.6)."""
+        options = self.request.headers.get("connection", "").lower().split(",")
+        return "close" in [option.strip() for option in options]
 
     def reply(self) -> Reply:
         """Begin to expect a reply."""

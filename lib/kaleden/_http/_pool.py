@@ -135,14 +135,12 @@ class Pool:
             origin: where it must lead to.
             context: what its TLS must have been made with.
         """
-        stack = self._idle.get(origin)
-        if stack is None:
-            return None
-
         oldest = self._clock() - self._expiry
-        while stack:
+        while stack := self._idle.get(origin):
             connection = stack.pop()
             self._idle_count -= 1
+            if not stack:
+                del self._idle[origin]
             if (
                 connection.idle_since >= oldest
                 and connection.context is context
@@ -151,7 +149,6 @@ class Pool:
                 return connection
             self.discard(connection)
 
-        del self._idle[origin]
         return None
 
     async def add(self, dial: Callable[[], Awaitable[Connection]]) -> Connection:
