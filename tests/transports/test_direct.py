@@ -330,6 +330,34 @@ async def test_a_name_is_looked_up_once_for_all_who_dial_at_the_same_time(
         assert not transport._dialler._names
 
 
+async def test_those_who_wait_for_a_look_up_share_its_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up: list[str] = []
+    waiting = anyio.Event()
+
+    async def look_up(host: str, port: int) -> list[_dial.Address]:
+        looked_up.append(host)
+        await waiting.wait()
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+
+    monkeypatch.setattr(_dial, "_look_up", look_up)
+    messages: list[str] = []
+
+    async def fail(transport: DirectTransport) -> None:
+        messages.append((await failing(transport, GET)).message)
+
+    async with opened(describe) as transport:
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(fail, transport)
+            await anyio.wait_all_tasks_blocked()
+            waiting.set()
+        assert (4, 1) == (len(messages), len(looked_up))
+        assert all("no such host" in message for message in messages)
+        assert not transport._dialler._names
+
+
 async def check_rest(transport: DirectTransport) -> None:
     state = transport.statistics()
     assert (0, 0) == (state.in_flight, state.stuck)
@@ -409,6 +437,19 @@ class FakeConnection(Connection):  # type: ignore[misc]
         self.closed = True
 
 
+def test_a_connection_can_be_closed_after_its_event_loop() -> None:
+    ours, theirs = socket.socketpair()
+
+    async def connect() -> Connection:
+        ours.setblocking(False)
+        return Connection(ours, None)
+
+    with theirs:
+        connection = asyncio.run(connect())
+        connection.close()
+        assert b"" == theirs.recv(1)
+
+
 HERE = Origin("http", "here.example", 80)
 THERE = Origin("http", "there.example", 80)
 
@@ -454,6 +495,16 @@ async def test_a_connection_is_for_its_origin_only_and_the_oldest_makes_room() -
     assert (True, False, 2) == (here.closed, there.closed, pool.open_count)
     await filled(pool, HERE, HERE)
     assert (True, 2) == (there.closed, pool.open_count)
+
+
+async def test_an_origin_whose_connections_are_all_in_use_has_none_to_make_room() -> None:
+    pool = Pool(4, keep=1)
+    [here] = await filled(pool, HERE)
+    assert here is pool.take(HERE, None)
+    first, second = await filled(pool, THERE, THERE)
+    assert (True, False, 1) == (first.closed, second.closed, pool.idle_count)
+    pool.give_back(HERE, here)
+    assert (False, True, 1) == (here.closed, second.closed, pool.idle_count)
 
 
 async def test_no_more_idle_connections_are_kept_than_was_said() -> None:

@@ -54,7 +54,9 @@ class AsyncioReader:
         """Watch it no longer."""
         if self._watched:
             self._watched = False
-            self._loop.remove_reader(self._socket)
+            # A closed one watches nothing any more, and would raise.
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._socket)
 
     def _watch(self) -> None:
         self._loop.add_reader(self._socket, self._on_readable)

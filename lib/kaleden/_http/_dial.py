@@ -46,9 +46,15 @@ class Dialler:
     async def _addresses(self, host: str, port: int) -> list[Address]:
         name = self._names.setdefault((host, port), _Name())
         async with name.lock:
+            if name.error is not None:
+                raise OSError(*name.error.args)
+
             if not name.addresses:
                 try:
                     name.addresses = await _look_up(host, port)
+                except OSError as error:
+                    name.error = error
+                    raise
                 finally:
                     # Whoever comes later asks anew; whoever waits has this one.
                     self._names.pop((host, port), None)
@@ -61,6 +67,7 @@ class _Name:
 
     lock: anyio.Lock = field(factory=anyio.Lock)
     addresses: list[Address] = field(factory=list[Address])
+    error: OSError | None = None
 
 
 async def _look_up(host: str, port: int) -> list[Address]:
