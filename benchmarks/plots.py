@@ -98,20 +98,20 @@ def _latency(results: Results, scene: str) -> Figure:
     return figure
 
 
-def _bars(title: str, up: str) -> Picture:
+def _bars(title: str, across: str) -> Picture:
     """Draw one bar for each contender, of the last point."""
 
     def make(results: Results, scene: str) -> Figure:
-        figure, axes = _axes(title, "", up)
+        figure, axes = _axes(title, across, "")
         point = results.points(scene)[-1]
         column = columns(scene, point)[0]
         for contender in results.contenders(scene):
             told = column.figure(results, scene, point, contender)
             if told is not None:
-                bars = axes.bar(contender, told.median, color=_COLOURS[contender])
+                bars = axes.barh(contender, told.median, color=_COLOURS[contender])
                 axes.bar_label(bars, fmt="{:,.0f}", padding=2)
-        axes.tick_params(axis="x", rotation=30)
-        axes.set_yscale("log")
+        axes.invert_yaxis()
+        axes.set_xscale("log")
         return figure
 
     return make
