@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
-from typing import Self, TypeVar, final
+from typing import NoReturn, Self, TypeVar, final
 
 from anyio import AsyncContextManagerMixin
 from attrs import frozen
@@ -156,6 +156,10 @@ class Client(AsyncContextManagerMixin):
     def __repr__(self) -> str:
         state = "not open" if self._opened is None else repr(self._opened.engine.gate)
         return f"<AsyncSession {self._where}: {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        # It would take its token along.
+        raise TypeError("an AsyncSession is neither copied nor pickled: make another one there")
 
     async def _ask(
         self,

@@ -72,10 +72,11 @@ class Bridge:
         self._client = client
         self._backend = backend
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        # A handler of a signal may close what this very thread is opening.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._opening: Future[BlockingPortal] | None = None
-        self._entering: set[object] = set()
+        self._entering: dict[object, int] = {}
         self._closed = False
         self._told = False
         self._fault: BaseException | None = None
@@ -130,24 +131,35 @@ class Bridge:
                 raise SessionNotOpen("this session is closed: make another one")
 
             opening = self._opening or self._start()
+            if self._closed:
+                # A handler of a signal did that while the thread was started.
+                self.stop()
         return _result(opening)
 
     def spawn(self, work: Callable[[], Any]) -> None:
         """Start *work* in the event loop; the caller hears of it by his own means.
 
         Raises:
-            SessionNotOpen: the client was closed.
+            SessionNotOpen: the client was closed, or its event loop has broken.
         """
         portal = self.open()
         ticket = object()
-        self._entering.add(ticket)
+        self._entering[ticket] = threading.get_ident()
         try:
             if self._closed:
                 raise SessionNotOpen("this session was closed by another thread")
 
-            portal.start_task_soon(work)
+            self._hand_over(portal, work)
         finally:
-            self._entering.discard(ticket)
+            del self._entering[ticket]
+
+    def _hand_over(self, portal: BlockingPortal, work: Callable[[], Any]) -> None:
+        try:
+            portal.start_task_soon(work)
+        except RuntimeError as error:
+            # An exit that was raised in the event loop has ended that.
+            msg = "this session's event loop has ended: make another session"
+            raise SessionNotOpen(msg) from self._fault or error
 
     def close(self, error: BaseException | None = None) -> None:
         """End what is under way, and then the client; wait for it, unless somebody is in a hurry.
@@ -184,10 +196,15 @@ class Bridge:
             if self._opening is not None and not self._told:
                 # A call on its way to a loop that is gone would wait for ever.
                 give_up = time.monotonic() + _ENTERING
-                while self._entering and not self.is_here and time.monotonic() < give_up:
+                while self._others_enter and not self.is_here and time.monotonic() < give_up:
                     time.sleep(0.001)
 
                 self._opening.add_done_callback(self._tell)
+
+    @property
+    def _others_enter(self) -> bool:
+        me = threading.get_ident()
+        return any(thread != me for thread in tuple(self._entering.values()))
 
     def close_at_exit(self) -> None:
         """End everything, within what that may take, since the program ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,7 +13,8 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast, final
 
 import anyio
 
-from kaleden._errors import CallTimedOut, SessionNotOpen
+from kaleden._errors import CallTimedOut, InvalidRequest, SessionNotOpen
+from kaleden._outcomes import Finished, Outcomes
 from kaleden._sync._bridge import POLL, Bridge
 
 P = ParamSpec("P")
@@ -38,6 +40,10 @@ class Call:
         timeout: seconds for the work; None for no limit.
         grace: seconds that its clean-up may take; nothing is said of it if it takes no time.
         inbox: where the thread is told of things; the calls of one block share one.
+        makes: whether sessions come of it that nobody but its caller answers for.
+
+    Raises:
+        InvalidRequest: *timeout* is no number.
 
     Attributes:
         is_over: whether the work has ended, its clean-up included.
@@ -50,13 +56,17 @@ class Call:
         timeout: float | None = None,
         grace: float = 0.0,
         inbox: Inbox | None = None,
+        *,
+        makes: bool = False,
     ) -> None:
+        _check_timeout(timeout)
         self.grace = grace
         self.inbox: Inbox = SimpleQueue() if inbox is None else inbox
         self.is_over = False
         self.error: BaseException | None = None
         self._bridge = bridge
         self._timeout = timeout
+        self._makes = makes
         self._work: Callable[[], Awaitable[Any]]
         self._value: Any = None
         self._scope: anyio.CancelScope
@@ -77,6 +87,9 @@ class Call:
         try:
             self.start(partial(method, *args, **kwargs))
             self.attend()
+            # Given from in here: a Ctrl-C that comes meanwhile does not lose it unseen.
+            if self.error is None:
+                return cast("T", self._value)
         except BaseException as error:
             self.end(error)
             raise
@@ -152,6 +165,7 @@ class Call:
             self.abandon()
             raise
 
+        self._tell_unseen()
         self.note(reason)
 
     def abandon(self) -> None:
@@ -159,6 +173,7 @@ class Call:
         self._bridge.left.add(self)
         if self.is_over:
             self._bridge.left.discard(self)
+            self._tell_unseen()
             return
 
         # Even to reach the event loop could take its time.
@@ -172,6 +187,16 @@ class Call:
         """Put on *error* what the work noted on its own end, such as what may be left."""
         for note in self._notes:
             error.add_note(note)
+
+    def _tell_unseen(self) -> None:
+        """Name the sessions of a result that nobody will see, since they are still there."""
+        value, self._value = self._value, None
+        if self._makes and value is not None and (names := _sessions(value)):
+            logger.warning(
+                "a launch ended as it was interrupted: sessions %s were created and are yours to "
+                "destroy",
+                names,
+            )
 
     def say_how_long(self) -> None:
         """Say, after a Ctrl-C, how long the clean-up may take: silence makes people press again."""
@@ -194,7 +219,9 @@ class Call:
         finally:
             self.is_over = True
             self._bridge.running.discard(self)
-            self._bridge.left.discard(self)
+            if self in self._bridge.left:
+                self._bridge.left.discard(self)
+                self._tell_unseen()
             self.inbox.put(self)
 
     async def _run_scoped(self) -> None:
@@ -224,6 +251,23 @@ class Call:
 
     def _cancel(self) -> None:
         self._scope.cancel()
+
+
+def _check_timeout(timeout: object) -> None:
+    try:
+        usable = timeout is None or cast("float", timeout) <= math.inf  # which NaN is not
+    except TypeError:
+        usable = False
+    if not usable:
+        raise InvalidRequest(
+            f"timeout is a number of seconds, or None for no limit, not {timeout!r}"
+        )
+
+
+def _sessions(made: Outcomes[Any]) -> list[str]:
+    """The ids in the outcomes of a `create` or `run`."""
+    values = made.values
+    return sorted(each.info.id if isinstance(each, Finished) else str(each) for each in values)
 
 
 def _take(inbox: Inbox) -> Message:

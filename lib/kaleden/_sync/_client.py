@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from os import PathLike
 from types import TracebackType
-from typing import Literal, Self, TypeAlias, cast
+from typing import Literal, NoReturn, Self, TypeAlias, cast
 
 from kaleden._client import SessionStatistics
 from kaleden._errors import ConfigurationError
@@ -126,8 +126,13 @@ class SyncClient:
     def __repr__(self) -> str:
         return repr(self._client).replace("AsyncSession", "Session", 1)
 
-    def _begin(self, timeout: float | None = None, grace: float = 0.0) -> Call:
-        return Call(self._bridge, timeout, grace)
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Session is neither copied nor pickled: make another one there")
+
+    def _begin(
+        self, timeout: float | None = None, grace: float = 0.0, *, makes: bool = False
+    ) -> Call:
+        return Call(self._bridge, timeout, grace, makes=makes)
 
 
 @asynccontextmanager

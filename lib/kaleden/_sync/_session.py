@@ -70,7 +70,7 @@ class Session(SyncQueries):
         *,
         timeout: float | None = None,
     ) -> Outcomes[str]:
-        return self._begin(timeout, self._create_grace).run(
+        return self._begin(timeout, self._create_grace, makes=True).run(
             self._client.create,
             name,
             image,
@@ -111,7 +111,7 @@ class Session(SyncQueries):
         progress: Progress | None = None,
         timeout: float | None = None,
     ) -> Outcomes[Finished]:
-        call = self._begin(timeout, grace)
+        call = self._begin(timeout, grace, makes=keep)
         return call.run(
             self._client.run,
             name,
@@ -188,4 +188,5 @@ class Session(SyncQueries):
 
     @mirrors(Outcomes[Any].retry_failed)
     def retry_failed(self, outcomes: Outcomes[T], *, timeout: float | None = None) -> Outcomes[T]:
-        return self._begin(timeout).run(outcomes.retry_failed)
+        call = self._begin(timeout, makes=outcomes.operation == "create")
+        return call.run(outcomes.retry_failed)

@@ -1,0 +1,191 @@
+"""What is at the edges of `Session`: results that nobody sees, odd times, handlers, copies."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("anycorn")
+
+import kaleden
+from kaleden import InvalidRequest, Session, SessionNotOpen
+from kaleden._wire import Request, Response
+from kaleden.testing import MemoryTransport
+from support import PLAIN_BACKENDS, FakeTransport, described
+
+IMAGE = "images.canfar.net/skaha/astroml:latest"
+QUICK: dict[str, Any] = {"latency": 0.0, "start_delay": 0.0, "duration": 0.005}
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="the signals of POSIX systems")
+
+
+@pytest.fixture(params=PLAIN_BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def create(session: Session) -> object:
+    return session.create("fits", IMAGE, cmd="echo", replicas=2)
+
+
+def run(session: Session) -> object:
+    return session.run("fits", IMAGE, cmd="echo", replicas=2, keep=True)
+
+
+def interrupt() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+@posix
+@pytest.mark.parametrize("work", [create, run])
+def test_what_was_created_as_ctrl_c_came_is_named_in_the_log(
+    work: Callable[[Session], object],
+    backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    original = getattr(kaleden.AsyncSession, work.__name__)
+    noticed = threading.Event()
+
+    async def struck(*args: Any, **options: Any) -> Any:
+        result = await original(*args, **options)
+        # The event loop stands still until the other thread has begun to give the call up.
+        interrupt()
+        assert noticed.wait(10)
+        return result
+
+    class Notice(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002  # that one came
+            noticed.set()
+
+    monkeypatch.setattr(kaleden.AsyncSession, work.__name__, struck)
+    logger, notice = logging.getLogger("kaleden"), Notice()
+    logger.addHandler(notice)
+    try:
+        platform = MemoryTransport(**QUICK)
+        with Session(transport=platform, backend=backend) as session:
+            with pytest.raises(KeyboardInterrupt):
+                work(session)
+    finally:
+        logger.removeHandler(notice)
+    keys = sorted(each.id for each in platform.sessions())
+    assert 2 == len(keys)
+    assert f"sessions {keys} were created and are yours to destroy" in caplog.messages[-1]
+
+
+@posix
+def test_what_is_created_after_a_second_ctrl_c_is_named_in_the_log(
+    backend: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, done = kaleden.AsyncSession.create, threading.Event()
+    told = threading.Event()
+
+    async def struck(*args: Any, **options: Any) -> Any:
+        result = await original(*args, **options)
+        interrupt()
+        assert done.wait(10)
+        return result
+
+    class Notice(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "another Ctrl-C" in record.getMessage():
+                interrupt()
+            else:
+                told.set()
+
+    monkeypatch.setattr(kaleden.AsyncSession, "create", struck)
+    logger, notice = logging.getLogger("kaleden"), Notice()
+    logger.addHandler(notice)
+    try:
+        platform = MemoryTransport(**QUICK)
+        session = Session(transport=platform, backend=backend)
+        with pytest.raises(KeyboardInterrupt):
+            create(session)
+        done.set()
+        assert told.wait(10)
+    finally:
+        logger.removeHandler(notice)
+    session.close()
+    keys = sorted(each.id for each in platform.sessions())
+    assert 2 == len(keys)
+    assert f"sessions {keys} were created and are yours to destroy" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("timeout", [math.nan, "5", [1]], ids=repr)
+def test_a_timeout_that_is_no_number_is_refused(timeout: Any, backend: Any) -> None:
+    transport = FakeTransport(described)
+    with Session(transport=transport, backend=backend) as session:
+        with pytest.raises(InvalidRequest, match="timeout is a number of seconds"):
+            session.info("abc", timeout=timeout)
+        with pytest.raises(InvalidRequest, match="timeout is a number of seconds"):
+            session.stream.info("abc", timeout=timeout)
+        assert session.info("abc", timeout=math.inf).ok
+    assert 1 == len(transport.requests)
+
+
+@posix
+@pytest.mark.parametrize("point", ["check", "_start", "_hand_over"])
+def test_the_handler_of_a_signal_may_close_it_wherever_its_thread_is(
+    point: str, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(transport=FakeTransport(described), backend=backend)
+    bridge = vars(session)["_bridge"]
+    original = getattr(bridge, point)
+
+    def close(*_: object) -> None:
+        session.close()
+
+    previous = signal.signal(signal.SIGUSR1, close)
+
+    def struck(*args: Any) -> Any:
+        monkeypatch.setattr(bridge, point, original)
+        signal.raise_signal(signal.SIGUSR1)
+        return original(*args)
+
+    monkeypatch.setattr(bridge, point, struck)
+    try:
+        with pytest.raises(SessionNotOpen):
+            session.info("abc")
+            session.info("abc")
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exit_in_the_event_loop_is_told_and_not_waited_for(backend: Any) -> None:
+    async def reply(request: Request) -> Response:
+        if "exit" in request.target:
+            raise SystemExit(3)
+        return await described(request)
+
+    session = Session(transport=FakeTransport(reply), backend=backend)
+    with pytest.raises(SystemExit):
+        session.info("exit")
+    if backend == "asyncio":
+        # asyncio lets no task catch the exit of another: its loop has ended.
+        with pytest.raises(SessionNotOpen, match="make another session") as caught:
+            session.info("abc")
+        assert isinstance(caught.value.__cause__, SystemExit | RuntimeError)
+        with pytest.raises(SystemExit):
+            session.close()
+    else:
+        assert session.info("abc").ok
+        session.close()
+
+
+@pytest.mark.parametrize("kind", [Session, kaleden.AsyncSession])
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_session_is_neither_copied_nor_pickled(take: Any, kind: Any) -> None:
+    session = kind("https://host.example/skaha", "planted-token")
+    with pytest.raises(TypeError, match="make another one there"):
+        take(session)
+    assert session.describe() == pickle.loads(pickle.dumps(session.describe()))
