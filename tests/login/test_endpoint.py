@@ -122,3 +122,15 @@ def test_a_transport_of_ones_own_has_its_own_place() -> None:
     for arguments in ({"url": "https://host"}, {"token": "secret"}):
         with pytest.raises(ConfigurationError, match="to the transport"):
             kaleden.AsyncSession(transport=transport, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", [b"https://host.example/skaha", "https://host.example/\x7f"])
+def test_what_is_no_text_of_a_url_is_refused(url: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        kaleden.AsyncSession(url, "token")
+
+
+@pytest.mark.parametrize("version", [None, 1, b"v1"])
+def test_a_version_is_a_text(version: Any) -> None:
+    with pytest.raises(ConfigurationError, match="version is 'v' and a number"):
+        kaleden.AsyncSession("https://host.example/skaha", "token", version=version)

@@ -211,6 +211,8 @@ async def test_a_proxy_is_asked_for_what_is_elsewhere(monkeypatch: pytest.Monkey
         ({"HTTPS_PROXY": ""}, "https://host.example", None),
         ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "example"}, "https://host.example", None),
         ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, "https://host.example", None),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "fd00::1"}, "https://[fd00::1]", None),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "[fd00::1]"}, "https://[fd00::1]", None),
         ({"HTTPS_PROXY": "http://p:1"}, "https://127.0.0.1:1", None),
         ({"HTTPS_PROXY": "http://p:1"}, "https://localhost", None),
     ],
@@ -228,6 +230,12 @@ async def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigurationError, match="proxy of the environment") as caught:
         kaleden.AsyncSession("https://host.example")
     assert "secret" not in str(caught.value)
+
+
+def test_a_password_that_ends_the_place_of_a_proxy_early_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError, match="proxy= has no URL of a proxy") as caught:
+        kaleden.AsyncSession("https://host.example", proxy="http://ada:57/34@host:1")
+    assert "57" not in str(caught.value)
 
 
 def test_what_is_no_auth_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,89 @@ def test_a_file_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigurationError, match=r"config.yaml cannot be read: Is a directory"):
         found()
     assert "cannot be read" in str(found(url=URL))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_not_waited_for(home: Path) -> None:
+    (home / ".canfar").mkdir()
+    os.mkfifo(home / ".canfar" / "config.yaml")
+    with pytest.raises(ConfigurationError, match=r"config.yaml is no file"):
+        found()
+    assert "is no file" in str(found(url=URL))
+
+
+def test_a_folder_that_nobody_can_look_into_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def closed(self: Path, **options: Any) -> os.stat_result:
+        if self.name == "config.yaml":
+            raise PermissionError(13, "Permission denied")
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(ConfigurationError, match=r"config.yaml cannot be read: Permission denied"):
+        found()
+    assert home.is_dir()
+    assert "cannot be read" in str(found(url=URL))
+
+
+def test_a_home_that_nobody_knows_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = document()
+    told["authentication"]["cadc"]["path"] = "~nobody-of-this-name/proxy.pem"
+    save(home, told)
+    with pytest.raises(ConfigurationError, match="write it out"):
+        found()
+    monkeypatch.setenv("CANFAR_CERTIFICATE", "~nobody-of-this-name/proxy.pem")
+    with pytest.raises(ConfigurationError, match=r"CANFAR_CERTIFICATE: .* write it out"):
+        found(url=URL)
+
+
+# Each says twice what the one before says, so that the last one has no end.
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+MODE = f"""
+version: 2
+active: {{server: s, authentication: i}}
+servers: {{s: {{url: '{URL}'}}}}
+authentication: {{i: {{mode: *a59}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (f"{BOMB}version: *a59", "is of version"),
+        (f"{BOMB}{MODE}", "of a kind"),
+        ("version: !!bool maybe", "is no YAML"),
+        ("version: !!int ''", "is no YAML"),
+        ("version: !!timestamp never", "is no YAML"),
+        ("version: 2\nx: " + "y" * 2**16, "has more than 65536 bytes"),
+    ],
+    ids=["version", "mode", "bool", "int", "timestamp", "size"],
+)
+def test_what_has_no_end_and_no_sense_is_told_briefly(home: Path, content: str, words: str) -> None:
+    save(home, content)
+    with pytest.raises(ConfigurationError) as caught:
+        found()
+    assert words in str(caught.value)
+    assert 400 > len(str(caught.value))
+
+
+def test_a_broken_context_costs_only_itself(home: Path) -> None:
+    told = contexts("sweden")
+    told["contexts"].update(broken=5, empty={"server": 5})
+    save(home, told)
+    assert f"{OTHER}/v0" == found().url
+    with pytest.raises(ConfigurationError, match=r"servers.broken is no mapping"):
+        found(server="broken")
+
+
+def test_a_broken_registry_costs_only_itself(home: Path) -> None:
+    save(home, document(registry=[1]))
+    login = found()
+    assert ("X.509 certificate", None) == (login.credential, login.registry_user)
+    assert "registry is no mapping" in str(login)
 
 
 def test_a_broken_server_costs_only_itself(home: Path) -> None:

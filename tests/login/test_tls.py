@@ -160,6 +160,17 @@ async def test_a_certificate_that_was_replaced_is_read_again(
         assert "bob" == await whose(session)
 
 
+async def test_a_certificate_that_was_renewed_before_the_client_is_entered(
+    platform: LocalPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = platform.issue_certificate("ada", path=tmp_path / "proxy.pem", expires_in=3600)
+    session = kaleden.AsyncSession(platform.url, certificate=path)
+    platform.issue_certificate("bob", path=path, expires_in=4 * 3600)
+    monkeypatch.setattr("kaleden._login._certificate.datetime", InTwoHours)
+    async with session:
+        assert "bob" == await whose(session)
+
+
 async def test_a_replacement_that_cannot_be_used_is_passed_over(
     platform: LocalPlatform, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

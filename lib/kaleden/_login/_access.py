@@ -203,12 +203,16 @@ def _find_registry(places: Places, server: Server) -> Registry | None:
 
 def _saved_registry(places: Places) -> Registry | None:
     saved = places.saved
-    pair = None if saved is None else saved.registry()
-    if saved is None or pair is None:
+    if saved is None:
         return None
 
     place = f"registry in {places.named(saved.path)}"
-    registry = places.attempt(place, lambda: read_registry(pair, place), needed=False)
+
+    def read() -> Registry | None:
+        pair = saved.registry()
+        return None if pair is None else read_registry(pair, place)
+
+    registry = places.attempt(place, read, needed=False)
     if registry is not None:
         places.took(place, f"user {registry.user}")
     return registry

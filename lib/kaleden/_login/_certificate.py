@@ -19,6 +19,7 @@ from typing import Any, Final, final
 from attrs import frozen
 
 from kaleden._errors import ConfigurationError
+from kaleden._login._home import expanded
 
 logger = logging.getLogger("kaleden")
 
@@ -44,12 +45,15 @@ class Certificate:
         begins: from when it is valid.
         expires: until when it is valid.
         stamp: tells one content of the file from another.
+        open_to_others: whether others than its owner may read or change the file; not known but on
+            POSIX.
     """
 
     path: Path
     begins: datetime
     expires: datetime
     stamp: tuple[int, ...]
+    open_to_others: bool = False
 
     def check_time(self, now: datetime | None = None) -> None:
         """Make sure that it is valid now.
@@ -78,7 +82,7 @@ def read_certificate(path: str | os.PathLike[str]) -> Certificate:
     Raises:
         ConfigurationError: it cannot; the message says why, and what to do.
     """
-    place = Path(path).expanduser()
+    place = expanded(path)
     status, content = _read(place)
     found = _CERTIFICATE.search(content)
     if found is None:
@@ -86,9 +90,9 @@ def read_certificate(path: str | os.PathLike[str]) -> Certificate:
 
     _check_key(place, content)
     begins, expires = _validity(place, found[0])
-    certificate = Certificate(place, begins, expires, _stamp(status))
+    certificate = Certificate(place, begins, expires, _stamp(status), _is_open_to_others(status))
     certificate.check_time()
-    if open_to_others(place):
+    if certificate.open_to_others:
         logger.warning(
             "others than its owner may read or change %s, which holds a private key: "
             "do `chmod 600 %s`",
@@ -96,11 +100,6 @@ def read_certificate(path: str | os.PathLike[str]) -> Certificate:
             place,
         )
     return certificate
-
-
-def open_to_others(path: Path) -> bool:
-    """Tell whether others than its owner may read or change a file; not known but on POSIX."""
-    return os.name == "posix" and bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -119,6 +118,10 @@ def told_time(moment: datetime) -> str:
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _is_open_to_others(status: os.stat_result) -> bool:
+    return os.name == "posix" and bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def _read(place: Path) -> tuple[os.stat_result, bytes]:

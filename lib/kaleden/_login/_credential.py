@@ -28,7 +28,6 @@ from kaleden._login._bearer import (
 )
 from kaleden._login._certificate import (
     Certificate,
-    open_to_others,
     read_certificate,
     told_time,
 )
@@ -225,7 +224,7 @@ def _certified(places: Places, place: str, path: Path) -> Credential:
     except ConfigurationError as error:
         raise ConfigurationError(f"{place}: {error}") from error
 
-    if open_to_others(certificate.path):
+    if certificate.open_to_others:
         places.passed_over(places.named(certificate.path), "warning: others may read its key")
     return Credential("X.509 certificate", place, certificate.expires, certificate=certificate)
 

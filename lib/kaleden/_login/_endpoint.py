@@ -49,7 +49,7 @@ class Endpoint:
         return _place(self) == _place(other)
 
 
-def parse_endpoint(url: str, version: str) -> Endpoint:
+def parse_endpoint(url: object, version: object) -> Endpoint:
     """Read the URL of a server, with or without the API's version at its end.
 
     Args:
@@ -64,18 +64,21 @@ def parse_endpoint(url: str, version: str) -> Endpoint:
     parent, _, last = path.rpartition("/")
     if _VERSION.fullmatch(last):
         path, version = parent, last
-    elif not _VERSION.fullmatch(version):
+    elif not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise ConfigurationError(f"version is 'v' and a number, such as 'v1', not {version!r}")
 
     root = f"{parts.scheme}://{parts.netloc}{path}"
     return Endpoint(root, f"{root}/{version}", _is_loopback(parts.hostname or ""))
 
 
-def _split(url: str) -> SplitResult:
+def _split(url: object) -> SplitResult:
+    if not isinstance(url, str):
+        raise ConfigurationError("a url is a string, such as " + repr(CANFAR_URL))
+
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname or ""
-    except (AttributeError, TypeError, ValueError):
+    except ValueError:
         raise ConfigurationError(f"{_shown(url)} is no URL") from None
 
     if "@" in parts.netloc or parts.query or parts.fragment:
@@ -84,7 +87,7 @@ def _split(url: str) -> SplitResult:
         raise ConfigurationError(msg)
 
     usable = parts.scheme in {"http", "https"} and port != 0 and _is_host(host)
-    if not usable or not url.isascii() or re.search(r"[\s\x00-\x1f\\]", url):
+    if not usable or not url.isascii() or re.search(r"[\s\x00-\x1f\x7f\\]", url):
         msg = f"{_shown(url)} is no server's URL: it begins with https:// and a host name"
         raise ConfigurationError(msg)
 

@@ -14,7 +14,14 @@ from attrs import field, frozen
 from kaleden._errors import ConfigurationError
 from kaleden._http import HttpAuth, HttpClient, Transport
 from kaleden._login._bearer import TokenFunction
-from kaleden._login._saved import PLACES, PROXY_CERTIFICATE, Saved, find_saved, read_saved
+from kaleden._login._home import is_there
+from kaleden._login._saved import (
+    PLACES,
+    PROXY_CERTIFICATE,
+    Saved,
+    find_saved,
+    read_saved,
+)
 from kaleden._login._told import Looked
 
 T = TypeVar("T")
@@ -69,7 +76,7 @@ class Places:
     def proxy_certificate(self) -> Path | None:
         """The certificate at its usual place, if there is one."""
         path = None if self.home is None else self.home / PROXY_CERTIFICATE
-        if path is None or not path.exists():
+        if path is None or not is_there(path):
             self.passed_over(f"~/{PROXY_CERTIFICATE}", "not there")
             return None
 

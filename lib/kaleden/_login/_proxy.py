@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from kaleden._errors import ConfigurationError
@@ -20,12 +20,17 @@ def environment_proxy(endpoint: Endpoint) -> str | None:
     parts = urlsplit(endpoint.root)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is None or endpoint.loopback or proxy_bypass(parts.netloc):
+    if proxy is None or endpoint.loopback or _is_passed_by(parts):
         return None
 
     return check_proxy(
         proxy if "://" in proxy else f"http://{proxy}", "the proxy of the environment"
     )
+
+
+def _is_passed_by(parts: SplitResult) -> bool:
+    """Whether ``NO_PROXY`` names a server; an IPv6 address with brackets or without."""
+    return bool(proxy_bypass(parts.netloc) or proxy_bypass(parts.hostname or ""))
 
 
 def check_proxy(url: object, what: str) -> str:
@@ -37,7 +42,8 @@ def check_proxy(url: object, what: str) -> str:
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
         usable = parts is not None and parts.scheme in _SCHEMES and parts.hostname
-        if usable and parts is not None and parts.port != 0:
+        # A password with a / in it would end the host's place early.
+        if usable and parts is not None and parts.port != 0 and "@" not in parts.path:
             return str(url)
     except ValueError:
         pass  # As any other that is none.

@@ -19,6 +19,8 @@ Only what is asked for is read, so a damaged part costs nothing but itself.
 
 from __future__ import annotations
 
+import reprlib
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +30,7 @@ from attrs import field, frozen
 
 from kaleden._errors import ConfigurationError
 from kaleden._login._endpoint import Endpoint, parse_endpoint
+from kaleden._login._home import expanded, is_there
 
 LOG_IN: Final = "run `canfar login`"
 """What to do about a login that cannot be used."""
@@ -39,7 +42,7 @@ PROXY_CERTIFICATE: Final = ".ssl/cadcproxy.pem"
 """Where ``cadc-get-cert`` and ``canfar login`` put the certificate, under the home directory."""
 
 _VERSIONS: Final = (1, 2)
-_MAX_SIZE: Final = 2**20
+_MAX_SIZE: Final = 2**16
 """Bytes of a file; real ones are some thousand."""
 
 Tree = Mapping[str, Any]
@@ -95,7 +98,7 @@ class Saved:
     _servers: Tree = field(repr=False)
     _identities: Tree = field(repr=False)
     _active_identity: str | None
-    _registry: Tree = field(repr=False)
+    _registry: object = field(repr=False)
 
     @property
     def names(self) -> list[str]:
@@ -149,13 +152,13 @@ class Saved:
         if mode == "x509":
             path = _text(found.get("path"))
             default = self._home / PROXY_CERTIFICATE
-            return Identity(name, default if path is None else Path(path).expanduser())
+            return Identity(name, default if path is None else expanded(path))
 
         if mode == "oidc":
             return self._token_identity(name, found)
 
-        msg = f"the login {name!r} in {self.path} is of a kind that kaleden does not know: {mode!r}"
-        raise ConfigurationError(msg)
+        kind = f"of a kind that kaleden does not know: {_brief(mode)}"
+        raise ConfigurationError(f"the login {name!r} in {self.path} is {kind}")
 
     def _token_identity(self, name: str, found: Tree) -> Identity:
         token = _text(_tree(found.get("token"), f"{name}.token", self.path).get("access"))
@@ -174,18 +177,20 @@ class Saved:
         return read_saved(self.path, self._home)
 
     def registry(self) -> tuple[str, str] | None:
-        """Read the user and secret of a private image registry, if there are any."""
-        username, secret = (
-            _text(self._registry.get("username")),
-            _text(self._registry.get("secret")),
-        )
+        """Read the user and secret of a private image registry, if there are any.
+
+        Raises:
+            ConfigurationError: what is there is no mapping.
+        """
+        found = _tree(self._registry, "registry", self.path)
+        username, secret = _text(found.get("username")), _text(found.get("secret"))
         return None if username is None or secret is None else (username, secret)
 
 
 def find_saved(home: Path | None) -> Path | None:
     """Find the file, if there is one."""
     places = () if home is None else (home / place for place in PLACES)
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if is_there(place)), None)
 
 
 def read_saved(path: Path, home: Path) -> Saved:
@@ -201,7 +206,7 @@ def read_saved(path: Path, home: Path) -> Saved:
     version = document.get("version")
     if version not in _VERSIONS:
         msg = (
-            f"{path} is of version {version!r}, and kaleden knows "
+            f"{path} is of version {_brief(version)}, and kaleden knows "
             f"{' and '.join(map(str, _VERSIONS))}: update kaleden, or give url= and token="
         )
         raise ConfigurationError(msg)
@@ -214,16 +219,13 @@ def read_saved(path: Path, home: Path) -> Saved:
         _tree(document.get("servers"), "servers", path),
         _tree(document.get("authentication"), "authentication", path),
         _text(active.get("authentication")),
-        _tree(document.get("registry"), "registry", path),
+        document.get("registry"),
     )
 
 
 def _read_contexts(document: Tree, path: Path, home: Path) -> Saved:
     contexts = _tree(document["contexts"], "contexts", path)
-    servers = {
-        name: {**_tree(_tree(context, name, path).get("server"), name, path), "idp": name}
-        for name, context in contexts.items()
-    }
+    servers = {name: _server_in(context, name) for name, context in contexts.items()}
     return Saved(
         path,
         _text(document.get("active")),
@@ -231,23 +233,51 @@ def _read_contexts(document: Tree, path: Path, home: Path) -> Saved:
         servers,
         contexts,
         None,
-        _tree(document.get("registry"), "registry", path),
+        document.get("registry"),
     )
+
+
+def _server_in(context: object, name: str) -> object:
+    """Take the server out of a context; what is none is refused when it is asked for."""
+    server = cast("Tree", context).get("server") if isinstance(context, Mapping) else context
+    return {**cast("Tree", server), "idp": name} if isinstance(server, Mapping) else server
 
 
 def _load(path: Path) -> object:
     # Only who has such a file needs it.
     import yaml  # noqa: PLC0415
 
+    content = _read(path)
     try:
-        with path.open("rb") as file:
-            return yaml.safe_load(file.read(_MAX_SIZE))
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return yaml.safe_load(content)
+    except Exception:  # noqa: BLE001  # besides its own errors PyYAML raises whatever comes
         # The error itself quotes the place, where a secret may stand.
         msg = f"{path} is no YAML, or only half of it: {LOG_IN}, or give url= and token="
         raise ConfigurationError(msg) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            # To open a pipe would wait for somebody to write.
+            raise ConfigurationError(f"{path} is no file: {LOG_IN}, or give url= and token=")
+
+        with path.open("rb") as file:
+            content = file.read(_MAX_SIZE + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+
+    if len(content) > _MAX_SIZE:
+        msg = f"{path} is no configuration of canfar: it has more than {_MAX_SIZE} bytes"
+        raise ConfigurationError(msg)
+
+    return content
+
+
+def _brief(value: object) -> str:
+    """Quote a value, but no list or mapping: by aliases these may be endless."""
+    return reprlib.repr(value) if isinstance(value, str | int | float | None) else "something else"
 
 
 def _tree(value: object, what: str, path: Path) -> Tree:

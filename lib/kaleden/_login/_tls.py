@@ -68,6 +68,8 @@ class OwnTls:
             ConfigurationError: the certificate, or the authorities, cannot be used.
         """
         if self._certificate is not None:
+            # It may have been found long ago, and renewed since.
+            await self._follow(self._certificate.path)
             self._certificate.check_time()
         async with self._lock:
             if self._context is None:
