@@ -218,6 +218,16 @@ def test_it_falls_to_one_request_and_comes_back_to_the_ceiling() -> None:
     assert 32 == rounds(limit, 100, 50)[-1]
 
 
+def test_what_cannot_be_lowered_is_not_counted_as_lowered() -> None:
+    limit = AdaptiveLimit(2)
+    for sent in range(10):
+        limit.overloaded(sent + 0.5, sent + 1.0)
+    assert (1, 2) == (limit.limit, limit.decreases)
+    limit.succeeded(1)
+    limit.overloaded(20.0, 21.0)
+    assert (1, 3) == (limit.limit, limit.decreases)
+
+
 def test_a_limit_that_is_not_used_does_not_grow() -> None:
     limit = AdaptiveLimit(32)
     for _ in range(1000):

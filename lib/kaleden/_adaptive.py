@@ -60,6 +60,7 @@ class AdaptiveLimit:
         """
         self._probing = False
         if sent > self._decreased:
-            self._limit = max(1.0, self._limit * DECREASE)
             self._decreased = now
-            self.decreases += 1
+            if self._limit > 1.0:
+                self._limit = max(1.0, self._limit * DECREASE)
+                self.decreases += 1
