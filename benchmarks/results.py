@@ -100,7 +100,11 @@ class Results:
                 raise ValueError(f"the earlier run had another {name}")
         replaced = {_what(sample) for sample in self.samples}
         kept = [sample for sample in earlier.samples if _what(sample) not in replaced]
-        return Results(self.environment, kept + self.samples)
+        environments = {
+            **earlier.environment.get("environments", {}),
+            **self.environment.get("environments", {}),
+        }
+        return Results({**self.environment, "environments": environments}, kept + self.samples)
 
     def write(self, path: Path) -> None:
         """Write everything as JSON, a sample a line."""

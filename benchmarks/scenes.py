@@ -181,7 +181,7 @@ _ALL = (
         "streamed",
         "Bytes in all when no result is kept",
         (
-            *(_streamed(n, traced=True) for n in (1000, 100_000)),
+            *(_streamed(n, traced=True) for n in (1000, 10_000, 100_000)),
             *(_streamed(n, traced=False) for n in (1000, 1_000_000)),
         ),
         OURS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 pytest.importorskip("benchmarks")
 
@@ -52,7 +53,9 @@ def test_goals_stand_beside_what_was_reached() -> None:
 def test_what_was_measured_again_replaces_what_an_earlier_run_had() -> None:
     [old, *others] = RUN.samples
     new = {**old, "cpu": 1.0}
-    both = Results(dict(RUN.environment), [new, new]).added_to(RUN)
+    again = Results({**RUN.environment, "environments": {"kaleden": 2}}, [new, new])
+    both = again.added_to(evolve(RUN, environment=RUN.environment | {"environments": {"httpx": 1}}))
+    assert {"httpx": 1, "kaleden": 2} == both.environment["environments"]
     assert [*others, new, new] == both.samples
     assert ["N=1000", "N=10000", "N=1000000"] == both.points("growth")
 
