@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -158,6 +159,46 @@ def test_the_handler_of_a_signal_may_close_it_wherever_its_thread_is(
             session.info("abc")
     finally:
         signal.signal(signal.SIGUSR1, previous)
+
+
+def interrupted_at(line: int, function: str) -> Any:
+    """Make a tracer that interrupts this thread at a line of a function of the bridge."""
+    passed = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal passed
+        code = frame.f_code
+        if code.co_name != function or not code.co_filename.endswith("_bridge.py"):
+            return None
+        passed += event == "line"
+        if passed == line:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def test_ctrl_c_while_its_thread_is_started_leaves_no_other_thread(backend: Any) -> None:
+    previous, interrupted = sys.gettrace(), 0
+    while True:
+        before = {*threading.enumerate()}
+        session = Session(transport=FakeTransport(described), backend=backend)
+        sys.settrace(interrupted_at(interrupted + 1, "_start"))
+        try:
+            session.info("abc")
+        except KeyboardInterrupt:
+            interrupted += 1
+        else:
+            break
+        finally:
+            sys.settrace(previous)
+        assert session.info("abc").ok
+        [thread] = [each for each in threading.enumerate() if each not in before]
+        session.close()
+        thread.join()
+    session.close()
+    assert 5 < interrupted
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -223,15 +223,16 @@ class Bridge:
             target=Context().run, args=(self._live, opening), name="kaleden", daemon=True
         )
         try:
+            # Known before it runs: a Ctrl-C at any moment leaves no thread that nobody can end.
+            self._opening = opening
+            _open.add(self)
             self._thread.start()
         except BaseException:
             # Should it run already, it is as good as any.
-            if not opening.cancel():
-                self._opening = opening
+            if opening.cancel():
+                self._opening = None
             raise
 
-        self._opening = opening
-        _open.add(self)
         return opening
 
     def _live(self, opening: Future[BlockingPortal]) -> None:
