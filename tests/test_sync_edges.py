@@ -9,7 +9,7 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -230,3 +230,16 @@ def test_a_session_is_neither_copied_nor_pickled(take: Any, kind: Any) -> None:
     with pytest.raises(TypeError, match="make another one there"):
         take(session)
     assert session.describe() == pickle.loads(pickle.dumps(session.describe()))
+
+
+def test_ids_that_ask_for_the_outcomes_of_their_own_stream_get_an_error(backend: Any) -> None:
+    with Session(transport=FakeTransport(described), backend=backend) as session:
+
+        def keys() -> Iterator[str]:
+            yield "abc"
+            next(results)
+
+        results = session.stream.info(keys())
+        with pytest.raises(ValueError, match="already executing"), results:
+            list(results)
+        assert session.info("abc").ok

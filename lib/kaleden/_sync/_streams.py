@@ -85,7 +85,8 @@ class SyncStream(Generic[T]):
         self._manager = manager
         self._block = Block[Batches[T]](bridge, timeout)
         self._stream: Batches[T] | None = None
-        self._lock = threading.Lock()
+        # Ids that ask for the outcomes of their own stream get an error, and no endless wait.
+        self._lock = threading.RLock()
         self._ready = deque[T]()
         self._has_ended = False
 
