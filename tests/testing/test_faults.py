@@ -356,3 +356,21 @@ def test_no_fault_makes_more_than_was_asked_for(
             assert 0 == transport.in_flight
 
     run_virtual(main, backend=backend)
+
+
+@pytest.mark.parametrize("nth", [0, -1, [1, 0]])
+def test_a_request_that_cannot_come_is_refused(nth: int | list[int]) -> None:
+    with pytest.raises(ValueError, match="counts requests from 1"):
+        Fault("stall", nth=nth)
+
+
+def test_a_kind_or_a_trouble_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r"^no kind of request: 'creat'; .* create, destroy, list"):
+        Fault("stall", "creat")
+    with pytest.raises(ValueError, match=r"^no trouble: 'rest'; .* delay, refused, busy,"):
+        Fault("rest")
+
+
+@pytest.mark.parametrize("trouble", Trouble)
+def test_help_tells_what_each_trouble_does(trouble: Trouble) -> None:
+    assert f'        {trouble.name}: "{trouble}". ' in str(Trouble.__doc__)

@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import final
+from typing import NoReturn, final
 
 from attrs import define, field, frozen, validators
 
@@ -18,53 +18,70 @@ from kaleden.testing._requests import REQUEST_KINDS
 
 
 class Trouble(StrEnum):
-    """What can go wrong with a request; "before" and "after" speak of what it was to do."""
+    """What can go wrong with a request; "before" and "after" speak of what it was to do.
+
+    Attributes:
+        DELAY: "delay". It takes `Fault.seconds` more, and up to `Fault.jitter` on top.
+        REFUSED: "refused". No connection: nothing was sent.
+        BUSY: "busy". `Fault.status` (503, or 429) and a Retry-After of `Fault.seconds`; nothing was
+            done.
+        RESET_BEFORE: "reset-before". The connection breaks, and nothing was done; on the wire,
+            after `Fault.size` bytes of it.
+        RESET_AFTER: "reset-after". The connection breaks, and it was done: the reply is lost; on
+            the wire, all of it but `Fault.size` bytes.
+        ERROR_BEFORE: "error-before". A 500, and nothing was done.
+        ERROR_AFTER: "error-after". A 500, and it was done all the same.
+        STALL: "stall". Nothing happens any more.
+        STALL_AFTER: "stall-after". It was done, and nobody says so.
+        HALF_BODY: "half-body". It was done, and the connection ends in the middle of the reply; on
+            the wire, after `Fault.size` bytes of it.
+        WRONG_LENGTH: "wrong-length". It was done, and the reply is shorter than it says it is.
+        SLOW: "slow". It was done, and the reply comes `Fault.size` bytes (1, if 0) at a time, with
+            `Fault.seconds` between them.
+        DUPLICATE: "duplicate". It was done, and the reply comes twice. On the wire only.
+        GARBAGE: "garbage". It was done, and the reply is a 200 with bytes that mean nothing; on the
+            wire, such bytes stand in the place of those from the `Fault.size`-th on.
+        HTML: "html". It was done, and the reply is a 200 with a web page.
+        LIE: "lie". An empty 200, and nothing was done: a delete that only says so. In memory only.
+        LAG: "lag". What is read is the state of `Fault.seconds` ago; has no effect on what is
+            written. In memory only.
+    """
 
     DELAY = "delay"
-    """It takes `Fault.seconds` more, and up to `Fault.jitter` on top."""
     REFUSED = "refused"
-    """No connection: nothing was sent."""
     BUSY = "busy"
-    """`Fault.status` (503, or 429) and a Retry-After of `Fault.seconds`; nothing was done."""
     RESET_BEFORE = "reset-before"
-    """The connection breaks, and nothing was done; on the wire, after `Fault.size` bytes of it."""
     RESET_AFTER = "reset-after"
-    """The connection breaks, and it was done: the reply is lost; on the wire, all of it but
-    `Fault.size` bytes."""
     ERROR_BEFORE = "error-before"
-    """A 500, and nothing was done."""
     ERROR_AFTER = "error-after"
-    """A 500, and it was done all the same."""
     STALL = "stall"
-    """Nothing happens any more."""
     STALL_AFTER = "stall-after"
-    """It was done, and nobody says so."""
     HALF_BODY = "half-body"
-    """It was done, and the connection ends in the middle of the reply; on the wire, after
-    `Fault.size` bytes of it."""
     WRONG_LENGTH = "wrong-length"
-    """It was done, and the reply is shorter than it says it is."""
     SLOW = "slow"
-    """It was done, and the reply comes `Fault.size` bytes (1, if 0) at a time, with `Fault.seconds`
-    between them."""
     DUPLICATE = "duplicate"
-    """It was done, and the reply comes twice. On the wire only."""
     GARBAGE = "garbage"
-    """It was done, and the reply is a 200 with bytes that mean nothing; on the wire, such bytes
-    stand in the place of those from the `Fault.size`-th on."""
     HTML = "html"
-    """It was done, and the reply is a 200 with a web page."""
     LIE = "lie"
-    """An empty 200, and nothing was done: a delete that only says so. In memory only."""
     LAG = "lag"
-    """What is read is the state of `Fault.seconds` ago; has no effect on what is written. In memory
-    only."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"no trouble: {value!r}; there are {', '.join(cls)}")
 
 
 def _ordinals(nth: int | Iterable[int] | None) -> frozenset[int] | None:
     if nth is None:
         return None
-    return frozenset({nth} if isinstance(nth, int) else nth)
+    ordinals = frozenset({nth} if isinstance(nth, int) else nth)
+    if any(ordinal < 1 for ordinal in ordinals):
+        raise ValueError(f"nth counts requests from 1, and is {nth!r}: it would befall none")
+    return ordinals
+
+
+def _check_kind(_fault: object, _attribute: object, kind: str | None) -> None:
+    if kind is not None and kind not in REQUEST_KINDS:
+        raise ValueError(f"no kind of request: {kind!r}; there are {', '.join(REQUEST_KINDS)}")
 
 
 @final
@@ -81,12 +98,13 @@ class Fault:
         jitter: seconds that a delay may take on top.
         status: the HTTP status, for `Trouble.BUSY`.
         size: how many bytes, where the trouble speaks of them.
+
+    Raises:
+        ValueError: one of them cannot be.
     """
 
     trouble: Trouble = field(converter=Trouble)
-    on: str | None = field(
-        default=None, validator=validators.optional(validators.in_(REQUEST_KINDS))
-    )
+    on: str | None = field(default=None, validator=_check_kind)
     nth: frozenset[int] | None = field(default=None, converter=_ordinals, kw_only=True)
     probability: float = field(
         default=1.0, validator=[validators.ge(0), validators.le(1)], kw_only=True
