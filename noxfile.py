@@ -91,6 +91,21 @@ def apart(session: nox.Session, name: str, *packages: str) -> str:
     return python
 
 
+def go_to_installed(session: nox.Session, *options: str) -> None:
+    """Build the wheel, install it, and go where the tests are and the project is not."""
+    away = Path(session.create_tmp()).resolve() / "away"
+    shutil.rmtree(away, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--quiet", "--outdir", str(away / "dist"))
+    [wheel] = (away / "dist").glob("*.whl")
+    extras = EXTRAS.removeprefix(".")
+    session.install("--force-reinstall", *options, f"{wheel}{extras}", *group("test"))
+    shutil.copytree("tests", away / "tests")
+    shutil.copytree("docs/how-to", away / "docs/how-to")
+    shutil.copy("pyproject.toml", away)
+    session.chdir(away)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Launch, watch, read and end a dozen sessions on the embedded platform."""
@@ -135,10 +150,10 @@ def tests_asyncio_only(session: nox.Session) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """Run the suite with the lowest versions that we say we work with."""
-    constraints = Path(session.create_tmp()) / "lowest.txt"
+    """Run the suite against the wheel with the lowest versions that we say we work with."""
+    constraints = Path(session.create_tmp()).resolve() / "lowest.txt"
     constraints.write_text("\n".join(lowest()) + "\n", encoding="utf-8")
-    session.install("-c", str(constraints), EXTRAS, *group("test"))
+    go_to_installed(session, "-c", str(constraints))
     session.run("pytest", *NOT_TWICE, *session.posargs)
 
 
@@ -215,14 +230,5 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def package(session: nox.Session) -> None:
     """Build the wheel, install it elsewhere, and run the suite against that."""
-    away = Path(session.create_tmp()).resolve() / "away"
-    shutil.rmtree(away, ignore_errors=True)
-    session.install("build")
-    session.run("python", "-m", "build", "--quiet", "--outdir", str(away / "dist"))
-    [wheel] = (away / "dist").glob("*.whl")
-    session.install("--force-reinstall", f"{wheel}[local,progress,trio]", *group("test"))
-    shutil.copytree("tests", away / "tests")
-    shutil.copytree("docs/how-to", away / "docs/how-to")
-    shutil.copy("pyproject.toml", away)
-    session.chdir(away)
+    go_to_installed(session)
     session.run("pytest", *NOT_TWICE, *session.posargs)
