@@ -29,14 +29,14 @@ from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEv
 from kaleden._gate import Gate, Paused
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._http import Transport, TransportError
-from kaleden._operation import Operation, judge
+from kaleden._operation import Operation, judge, report, unread
 from kaleden._outcomes import Failure, Outcome, Outcomes
 from kaleden._policy import LONGEST_PAUSE, RetryPolicy, is_overload
 from kaleden._retry import Retries
-from kaleden._sinks import Collected, Handed, Sink
+from kaleden._sinks import Collected, Handed, Sink, Unread
 from kaleden._source import Keys, as_target, open_source
 from kaleden._tasks import open_task_group
-from kaleden._wire import Request, Response, shown
+from kaleden._wire import InTurns, Request, Response, shown
 
 T = TypeVar("T")
 
@@ -159,9 +159,15 @@ class Engine:
         """
         self.check()
         await checkpoint()
-        sink = Collected[T]()
-        await self.fan_out(partial(self.attempt, operation), keys, sink)
-        return Outcomes(operation.name, sink.whole, again=partial(self.collect, operation))
+        again = partial(self.collect, operation)
+        if isinstance(operation.parse, InTurns):
+            long = Collected[T]()
+            await self.fan_out(partial(self.attempt, operation), keys, long)
+            return Outcomes(operation.name, long.whole, again=again)
+
+        sink = Unread(operation)
+        await self.fan_out(partial(self.attempt, unread(operation)), keys, sink)
+        return Outcomes(operation.name, sink.whole, again=again)
 
     @asynccontextmanager
     async def stream(self, operation: Operation[T], keys: Keys) -> AsyncGenerator[OutcomeStream[T]]:
@@ -298,8 +304,7 @@ class Engine:
         except TransportError as error:
             failure = Failure(key, error.kind, error.message, sent=error.sent)
         except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
-            message = f"please report this: {type(error).__name__}: {error}"
-            failure = Failure(key, FailureKind.INTERNAL, message, sent=True)
+            failure = Failure(key, FailureKind.INTERNAL, report(error), sent=True)
         else:
             if isinstance(outcome, Failure):
                 self._heed(operation, outcome, now)

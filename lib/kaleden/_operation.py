@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast, final
 
 from anyio.lowlevel import checkpoint
-from attrs import frozen
+from attrs import evolve, frozen
 
 from kaleden._errors import FailureKind
 from kaleden._outcomes import Failure, Outcome, Success
@@ -55,28 +55,59 @@ async def judge(
             elapsed=elapsed,
         )
 
+    reply = Success(key, response, elapsed=elapsed)
+    if isinstance(operation.parse, InTurns):
+        return await _read_in_turns(cast("InTurns[T]", operation.parse), reply)
+
+    return read(operation, reply)
+
+
+def unread(operation: Operation[Any]) -> Operation[Response]:
+    """Make the operation whose values are the replies with a good status, for `read` to read."""
+    return evolve(operation, parse=_as_it_is, about=None)
+
+
+def read(operation: Operation[T], reply: Success[Response]) -> Outcome[T]:
+    """Read the value from a reply with a good status; never raises an error."""
     try:
-        value = await _parse(operation.parse, response)
+        value = operation.parse(reply.value)
     except UnreadableReply as error:
-        problem = str(error)
-    else:
-        if operation.about is None or operation.about(value) == key:
-            return Success(key, value, elapsed=elapsed)
+        return _unreadable(reply, str(error))
+    except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
+        return _failed(reply, FailureKind.INTERNAL, report(error))
 
-        problem = f"the reply is about session {operation.about(value)!r}"
+    if operation.about is not None and operation.about(value) != reply.key:
+        return _unreadable(reply, f"the reply is about session {operation.about(value)!r}")
 
-    return Failure(key, FailureKind.PROTOCOL, problem, response.status, sent=True, elapsed=elapsed)
+    return Success(reply.key, value, reply.attempts, reply.elapsed)
 
 
-async def _parse(parse: Callable[[Response], T], response: Response) -> T:
-    """Read a reply, and let others have their turn in between."""
-    if not isinstance(parse, InTurns):
-        return parse(response)
+def report(error: Exception) -> str:
+    """Say that something went wrong that never should."""
+    return f"please report this: {type(error).__name__}: {error}"
 
-    reading = cast("InTurns[T]", parse).turns(response)
+
+async def _read_in_turns(parse: InTurns[T], reply: Success[Response]) -> Outcome[T]:
+    """Read a long reply, and let others have their turn in between."""
+    reading = parse.turns(reply.value)
     while True:
         try:
             next(reading)
         except StopIteration as end:
-            return cast("T", end.value)
+            return Success(reply.key, cast("T", end.value), reply.attempts, reply.elapsed)
+        except UnreadableReply as error:
+            return _unreadable(reply, str(error))
         await checkpoint()
+
+
+def _as_it_is(response: Response) -> Response:
+    return response
+
+
+def _unreadable(reply: Success[Response], problem: str) -> Failure:
+    return _failed(reply, FailureKind.PROTOCOL, problem)
+
+
+def _failed(reply: Success[Response], kind: FailureKind, problem: str) -> Failure:
+    status, attempts, elapsed = reply.value.status, reply.attempts, reply.elapsed
+    return Failure(reply.key, kind, problem, status, None, True, attempts, elapsed)
