@@ -106,25 +106,20 @@ async def test_a_proxy_certificate_is_a_file_of_its_owners_only(
     [({"expires_in": -60}, "certificate expired"), ({"starts_in": 60}, "bad certificate")],
 )
 async def test_a_certificate_out_of_its_time_is_an_alert(
-    platform: LocalPlatform, times: dict[str, Any], text: str, caplog: pytest.LogCaptureFixture
+    platform: LocalPlatform, times: dict[str, Any], text: str
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "anyio.streams.tls")
     assert text in await alert(platform, platform.issue_certificate(**times))
 
 
 async def test_a_certificate_of_another_authority_is_an_alert(
-    platform: LocalPlatform, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    platform: LocalPlatform, tmp_path: Path
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "anyio.streams.tls")
     foreign = trustme.CA().issue_cert("ada@localhost", common_name="ada")
     foreign.private_key_and_cert_chain_pem.write_to_path(tmp_path / "foreign.pem")
     assert "unknown ca" in await alert(platform, tmp_path / "foreign.pem")
 
 
-async def test_who_trusts_another_authority_does_not_connect(
-    platform: LocalPlatform, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, "anyio.streams.tls")
+async def test_who_trusts_another_authority_does_not_connect(platform: LocalPlatform) -> None:
     stranger = ssl.create_default_context()
     async with await dial(platform) as stream:
         with pytest.raises(ssl.SSLCertVerificationError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -221,6 +216,20 @@ async def test_a_private_image_takes_a_login_at_the_registry(platform: LocalPlat
         asker.http.headers.update(login)
         assert 200 == (await asker.create(image=PRIVATE)).status_code
     assert ("ada", "s3cret") == platform.registry_login()
+
+
+async def test_a_handshake_that_fails_is_not_logged_but_those_of_others_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("anyio.streams.tls")
+    async with LocalPlatform(tls=True) as platform, LocalPlatform(tls=True) as other:
+        logger.error("theirs")
+        certificate = platform.issue_certificate(expires_in=-60)
+        assert "certificate expired" in await alert(platform, certificate)
+        assert "unknown ca" in await alert(other, platform.issue_certificate())
+    logger.error("theirs, later")
+    assert ["theirs", "theirs, later"] == caplog.messages
+    assert [] == logger.filters
 
 
 async def test_the_block_is_left_while_clients_stay_connected() -> None:

@@ -6,7 +6,6 @@ Ctrl-C and SIGTERM are the ways to end it: it ends every process it started, and
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import signal
 import sys
@@ -91,8 +90,6 @@ async def run(options: argparse.Namespace) -> None:
 def _how_to_use(platform: LocalPlatform, *, tls: bool) -> str:
     parts = [_HOW_TO_USE.format(url=platform.url, token=platform.token)]
     if tls:
-        # A failed handshake is the other end's affair, and no error of ours to print.
-        logging.getLogger("anyio.streams.tls").setLevel(logging.CRITICAL)
         certificate = platform.issue_certificate(expires_in=30 * _DAY)
         trust = {"ca": platform.ca_pem, "user": platform.user, "certificate": certificate}
         parts.append(_HOW_TO_TRUST_IT.format(url=platform.url, **trust))

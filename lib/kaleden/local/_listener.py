@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 
+import anyio
 from anycorn import Config
+from anycorn import serve as _serve  # pyright: ignore[reportUnknownVariableType] - its WSGI half
+from anyio.abc import TaskStatus
 
 HOST = "127.0.0.1"
+
+_handshakes = logging.getLogger("anyio.streams.tls")
+_ours = ContextVar("_ours", default=False)
+"""Whether a task serves an embedded platform."""
 
 
 def listen(port: int) -> socket.socket:
@@ -72,3 +82,22 @@ def make_config(descriptor: int, tls: tuple[Path, ssl.SSLContext] | None) -> Con
     config.keep_alive_max_requests = 10**9
     config.keep_alive_timeout = 60
     return config
+
+
+async def serve(
+    app: Callable[..., Awaitable[None]], config: Config, *, task_status: TaskStatus[list[str]]
+) -> None:
+    """Serve until cancelled, and log no handshake that fails: its client tells of it.
+
+    Other listeners of this process log theirs as ever.
+    """
+    _ours.set(True)
+
+    def is_not_ours(_: logging.LogRecord) -> bool:
+        return not _ours.get()
+
+    _handshakes.addFilter(is_not_ours)
+    try:
+        await _serve(app, config, shutdown_trigger=anyio.sleep_forever, task_status=task_status)
+    finally:
+        _handshakes.removeFilter(is_not_ours)

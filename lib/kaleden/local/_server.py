@@ -9,20 +9,18 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 import anyio.abc
-from anycorn import serve  # pyright: ignore[reportUnknownVariableType] - its WSGI half
 from anyio import AsyncContextManagerMixin, CancelScope, to_thread
 from starlette.types import ASGIApp
 
 from kaleden._tasks import open_task_group
 from kaleden.local._accounts import Accounts
 from kaleden.local._app import Statistics, Traffic, make_app
-from kaleden.local._listener import HOST, hang_up, listen, make_config
+from kaleden.local._listener import HOST, hang_up, listen, make_config, serve
 from kaleden.local._model import GIB, Session, Settings
 from kaleden.local._platform import Platform
 from kaleden.local._procfs import kill_marked
@@ -302,7 +300,7 @@ class LocalPlatform(AsyncContextManagerMixin):
             service = Service(self._platform, origin, files.log, self._anonymous)
             self._app = make_app(service, self._accounts, clock=self._clock, settle=runner.settle)
             config = make_config(listener.detach(), tls)
-        await group.start(partial(serve, shutdown_trigger=anyio.sleep_forever), self._app, config)
+        await group.start(serve, self._app, config)
         self._service = service
         self._url = service.base
         group.start_soon(self._tick, runner, store)
