@@ -473,6 +473,21 @@ def test_garbage_is_passed_over_and_counted(
     assert [f"1 lines of the ledger {path} cannot be read"] == caplog.messages
 
 
+@pytest.mark.parametrize("content", [b"import kaleden\n", b"just a text", b"{}\n{}\n", b"\n\0"])
+def test_a_file_without_one_line_of_a_ledger_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match="is no ledger"):
+        read_ledger(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", LINES[0][:50], LINES[0][:1]])
+def test_a_ledger_of_which_no_line_was_written_whole_has_nothing(
+    path: Path, content: bytes
+) -> None:
+    path.write_bytes(content)
+    assert [] == read_ledger(path)
+
+
 def test_a_ledger_without_garbage_warns_of_nothing(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -531,7 +546,7 @@ def test_compaction_keeps_what_is_open_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[Event, OpenLaunch]]
 ) -> None:
     path = tmp_path_factory.mktemp("compaction") / "ledger"
-    path.write_bytes(b"".join(encode(event, [told]) for event, told in events) + b"torn")
+    path.write_bytes(b"".join(encode(event, [told]) for event, told in events) + b'{"torn')
     before = read_ledger(path)
     compact(path)
     assert before == read_ledger(path)

@@ -155,12 +155,13 @@ def test_it_tells_how_long_it_looks_for_what_may_yet_appear(server: Server, path
     ("path", "options", "words"),
     [
         ("/nonexistent/ledger", [], "No such file"),
+        (__file__, [], "is no ledger"),
         ("/dev/null", ["--settle", "-1"], "--settle"),
         ("/dev/null", ["--settle", "nan"], "--settle"),
         ("/dev/null", ["--url", "http://example.org/skaha"], "use https"),
         ("/dev/null", ["--url", "nowhere"], "no server's URL"),
     ],
-    ids=["ledger", "negative", "nan", "http", "url"],
+    ids=["ledger", "other", "negative", "nan", "http", "url"],
 )
 def test_what_cannot_begin_says_why(
     server: Server, path: str, options: list[str], words: str

@@ -302,6 +302,25 @@ async def test_an_interrupted_launch_leaves_a_trace(caplog: pytest.LogCaptureFix
     assert "['fits-2'] may have been" in caplog.text
 
 
+async def test_the_trace_of_an_interrupted_launch_tells_of_nothing_that_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def answer(request: Request) -> Response:
+        if request.method == "POST":
+            await anyio.sleep_forever()
+        return await create_anything(request)
+
+    session, transport = session_on(answer, create_grace=0.01)
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(session.create, "fits", IMAGE)
+        while transport.in_flight != 1 or len(transport.requests) < 2:
+            await checkpoint()
+        group.cancel_scope.cancel()
+    assert ["a launch was interrupted: sessions with the names ['fits'] may have been created"] == (
+        caplog.messages
+    )
+
+
 async def test_a_launch_cancelled_before_anything_was_sent_is_silent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -12,7 +12,7 @@ from anyio import AsyncContextManagerMixin
 from attrs import frozen
 
 from kaleden._engine import Engine
-from kaleden._errors import SessionNotOpen
+from kaleden._errors import ConfigurationError, SessionNotOpen
 from kaleden._gate import Gate, GateStatistics
 from kaleden._http import HttpAuth, HttpClient, Transport, TransportStatistics
 from kaleden._ledger import Ledger
@@ -78,7 +78,7 @@ class Client(AsyncContextManagerMixin):
             create_grace,
             adaptive,
         )
-        self._retry = retry
+        self._retry = _checked(retry)
         self._ledger = ledger
         wanted = Wanted(
             url,
@@ -187,3 +187,11 @@ class Client(AsyncContextManagerMixin):
                 general=general,
             )
         )
+
+
+def _checked(retry: object) -> RetryPolicy | None:
+    if retry is None or isinstance(retry, RetryPolicy):
+        return retry
+
+    msg = f"retry= takes a RetryPolicy, such as RetryPolicy(attempts=3), or None, not {retry!r}"
+    raise ConfigurationError(msg)

@@ -56,12 +56,18 @@ async def launch_plain(
             outcomes = await launcher.launch(tickets, account)
     except BaseException:
         if account is not None and (account.created or account.doubts):
-            logger.warning(
-                "a launch was interrupted: sessions %s were created and are yours to destroy; "
-                "sessions with the names %s may have been",
-                sorted(account.created.values()),
-                sorted(account.doubts),
-            )
+            logger.warning("a launch was interrupted: %s", _left(account))
         raise
 
     return Outcomes("create", outcomes, again=partial(launch_plain, launcher, spec))
+
+
+def _left(account: _Plain) -> str:
+    """Say what may be there."""
+    parts: list[str] = []
+    if account.created:
+        created = sorted(account.created.values())
+        parts.append(f"sessions {created} were created and are yours to destroy")
+    if account.doubts:
+        parts.append(f"sessions with the names {sorted(account.doubts)} may have been created")
+    return "; ".join(parts)

@@ -92,10 +92,14 @@ def read_ledger(path: Place) -> list[OpenLaunch]:
     other lines that cannot be read, but those are counted in a warning.
 
     Raises:
-        LedgerError: there is no such file, or it cannot be read.
+        LedgerError: there is no such file, it cannot be read, or it is something else.
     """
     with _explained(path):
-        launches, unreadable = fold(Path(path).read_bytes())
+        content = Path(path).read_bytes()
+
+    launches, unreadable = fold(content)
+    if not launches and _is_something_else(content, unreadable):
+        raise LedgerError(f"{path} is no ledger: not one line of it can be read as a launch")
 
     if unreadable:
         logger.warning("%d lines of the ledger %s cannot be read", unreadable, path)
@@ -110,6 +114,13 @@ def fold(content: bytes) -> tuple[list[OpenLaunch], int]:
     unreadable = sum(not _apply(line, launches) for line in lines if line)
     _apply(last, launches)
     return list(launches.values()), unreadable
+
+
+def _is_something_else(content: bytes, unreadable: int) -> bool:
+    """Tell a file of which no line can be read from one with a torn first line, or with none."""
+    *lines, last = content.split(b"\n")
+    whole = sum(bool(line) for line in lines)
+    return unreadable == whole and (whole > 0 or not b"{".startswith(last[:1]))
 
 
 def encode(event: Event, launches: Iterable[OpenLaunch]) -> bytes:

@@ -131,7 +131,10 @@ async def test_an_answer_that_is_no_token_is_told_and_nothing_sent(value: Any) -
     async with served(door, lambda: value) as session:
         [failure] = (await session.info("a")).failures.values()
     assert (FailureKind.NOT_AUTHENTICATED, False) == (failure.kind, failure.sent)
-    assert "the token must be a string" in failure.message
+    assert f"must return the token, a string, and returned {type(value).__name__}: " in (
+        failure.message
+    )
+    assert "printable ASCII characters" in failure.message
     assert [] == door.seen
 
 

@@ -89,9 +89,10 @@ def test_what_is_no_client_is_refused() -> None:
     class Client:
         base_url = "https://host.example/skaha"
 
-    for client in (Client(), httpx.Client()):
-        with pytest.raises(ConfigurationError, match=r"httpx2\.AsyncClient"):
-            kaleden.AsyncSession("https://host.example/skaha", client=client)  # type: ignore[arg-type]
+    for client in (Client(), httpx.Client(), object()):
+        for url in (None, "https://host.example/skaha"):
+            with pytest.raises(ConfigurationError, match=r"httpx2\.AsyncClient"):
+                kaleden.AsyncSession(url, client=client)  # type: ignore[arg-type]
 
 
 def test_nothing_else_that_says_who_or_how_goes_with_a_client() -> None:

@@ -36,7 +36,7 @@ def reason(login: Login, place: str) -> str:
 def test_nothing_anywhere_names_the_ways_out() -> None:
     with pytest.raises(ConfigurationError) as caught:
         kaleden.AsyncSession()
-    for way in ("canfar login", "url=", "token=", "LocalPlatform"):
+    for way in ("canfar login", "url=", "token=", "CANFAR_URL and CANFAR_TOKEN", "LocalPlatform"):
         assert way in str(caught.value)
 
 
@@ -44,7 +44,7 @@ def test_a_token_alone_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="which server"):
         kaleden.AsyncSession(token="token")
     monkeypatch.setenv("CANFAR_TOKEN", "token")
-    with pytest.raises(ConfigurationError, match="which server"):
+    with pytest.raises(ConfigurationError, match="CANFAR_TOKEN is set, and CANFAR_URL is not: "):
         kaleden.AsyncSession()
 
 
@@ -209,6 +209,8 @@ def test_certificates_are_passed_over_where_they_cannot_be_shown(
     [
         ({"auth": httpx.BasicAuth("ada", "secret"), "token": "t"}, "give it without token="),
         ({"auth": httpx.BasicAuth("ada", "secret"), "certificate": "c"}, "without certificate="),
+        ({"token": "Bearer hush"}, "token=: give the token without 'Bearer '"),
+        ({"retry": 3}, r"retry= takes a RetryPolicy, such as RetryPolicy\(attempts=3\)"),
         ({"server": "other"}, "without url="),
         ({"registry": ("ada", "a:b")}, "registry=: "),
         ({"registry": ("a:da", "b")}, "registry=: "),
@@ -226,6 +228,13 @@ def test_what_does_not_go_together_or_at_all(arguments: dict[str, object], words
     with pytest.raises(ConfigurationError, match=words) as caught:
         found(URL, **arguments)  # type: ignore[arg-type]
     assert "a:b" not in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_context_of_ones_own_may_show_who_asks() -> None:
+    login = found(URL, ssl_context=ssl.create_default_context())
+    assert "none" == login.credential
+    assert "unless ssl_context= shows a certificate" in login.credential_from
 
 
 def test_a_transport_of_ones_own_takes_a_registry_and_nothing_else() -> None:

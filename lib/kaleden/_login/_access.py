@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast, final
 from attrs import field, frozen
 
 from kaleden._errors import ConfigurationError, InvalidRequest
-from kaleden._http import CallerTransport, DirectTransport, Transport
+from kaleden._http import CallerTransport, DirectTransport, Transport, library_of
 from kaleden._login._credential import NOBODY, Credential, find_credential
 from kaleden._login._endpoint import Endpoint
 from kaleden._login._places import Places, Wanted
@@ -129,6 +129,8 @@ def find_access(wanted: Wanted, limits: Limits) -> Access:
     if wanted.transport is not None:
         return _through_transport(wanted, limits)
 
+    if wanted.client is not None:
+        library_of(wanted.client)  # Its server is asked for first.
     places = Places(wanted)
     server = find_server(places)
     credential = find_credential(places, server)
@@ -138,7 +140,7 @@ def find_access(wanted: Wanted, limits: Limits) -> Access:
         server.endpoint.base,
         server.place,
         credential.kind,
-        credential.place,
+        _told_place(wanted, credential),
         credential.expires,
         None if registry is None else registry.user,
         None if proxy is None else shown_proxy(proxy),
@@ -149,6 +151,13 @@ def find_access(wanted: Wanted, limits: Limits) -> Access:
         tuple(places.looked),
     )
     return Access(registry, login, wanted, server.endpoint, credential, proxy)
+
+
+def _told_place(wanted: Wanted, credential: Credential) -> str:
+    if credential is NOBODY and wanted.ssl_context is not None:
+        return f"{credential.place}, unless ssl_context= shows a certificate"
+
+    return credential.place
 
 
 def _through_transport(wanted: Wanted, limits: Limits) -> Access:

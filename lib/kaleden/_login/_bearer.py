@@ -59,6 +59,9 @@ def check_token(value: object) -> str:
     Raises:
         ConfigurationError: it cannot; the message does not show it.
     """
+    if isinstance(value, str) and value.lower().startswith("bearer "):
+        raise ConfigurationError("give the token without 'Bearer ' before it")
+
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise ConfigurationError(UNUSABLE)
 
@@ -145,7 +148,14 @@ def asks_function(function: TokenFunction) -> Ask:
             msg = f"the function that was given as token= raised {type(error).__name__}: {error}"
             raise ConfigurationError(msg) from error
 
-        return Token(check_token(value))
+        try:
+            return Token(check_token(value))
+        except ConfigurationError as error:
+            msg = (
+                "the function that was given as token= must return the token, a string, and "
+                f"returned {type(value).__name__}: {error}"
+            )
+            raise ConfigurationError(msg) from None
 
     return ask
 

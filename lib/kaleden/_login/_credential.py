@@ -16,7 +16,7 @@ from typing import Final, final
 from attrs import field, frozen
 
 from kaleden._errors import ConfigurationError
-from kaleden._http import Bearer, library_of
+from kaleden._http import Bearer
 from kaleden._login._bearer import (
     AskedBearer,
     FixedBearer,
@@ -93,7 +93,7 @@ def _of_arguments(places: Places, endpoint: Endpoint) -> Credential | None:
         if len(given) > 1:
             msg = f"{given[0]}= says by itself who asks: give it without {given[1]}="
             raise ConfigurationError(msg)
-        _check_httpx(wanted)
+        _check_auth(wanted)
         return Credential(f"httpx {given[0]}", f"{given[0]}=")
 
     if wanted.token is not None:
@@ -107,10 +107,8 @@ def _of_arguments(places: Places, endpoint: Endpoint) -> Credential | None:
     return _certified(places, "certificate=", Path(wanted.certificate or ""))
 
 
-def _check_httpx(wanted: Wanted) -> None:
-    if wanted.client is not None:
-        library_of(wanted.client)
-    elif not hasattr(wanted.auth, "async_auth_flow"):
+def _check_auth(wanted: Wanted) -> None:
+    if wanted.auth is not None and not hasattr(wanted.auth, "async_auth_flow"):
         msg = "auth= takes an httpx.Auth, such as httpx.BasicAuth(user, password)"
         raise ConfigurationError(msg)
 

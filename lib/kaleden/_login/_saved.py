@@ -204,6 +204,9 @@ def read_saved(path: Path, home: Path) -> Saved:
         return _read_contexts(document, path, home)
 
     version = document.get("version")
+    if version is None:
+        raise ConfigurationError(f"{path} has no `version:`: {LOG_IN}, or give url= and token=")
+
     if version not in _VERSIONS:
         msg = (
             f"{path} is of version {_brief(version)}, and kaleden knows "

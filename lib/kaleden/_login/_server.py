@@ -14,7 +14,8 @@ from kaleden._login._saved import LOG_IN, Saved, SavedServer
 
 NO_SERVER: Final = (
     "which server, and as whom? Log in to CANFAR with `canfar login`; or give url= and token=, "
-    f"such as url={CANFAR_URL!r}; or use kaleden.local.LocalPlatform, a platform on this machine"
+    f"such as url={CANFAR_URL!r}; or set CANFAR_URL and CANFAR_TOKEN; "
+    "or use kaleden.local.LocalPlatform, a platform on this machine"
 )
 
 
@@ -49,7 +50,9 @@ def find_server(places: Places) -> Server:
         or _of_certificate(places)
     )
     if found is None:
-        raise ConfigurationError(NO_SERVER)
+        half = variable("CANFAR_TOKEN") is not None
+        hint = "CANFAR_TOKEN is set, and CANFAR_URL is not: " if half else ""
+        raise ConfigurationError(hint + NO_SERVER)
 
     places.took(found.place, found.endpoint.base)
     return found

@@ -97,6 +97,8 @@ def full_image(reference: str, host: str = IMAGE_HOST) -> str:
         raise InvalidRequest(f"image must be a string, not {shown(reference)}")
     if "://" in reference:
         raise _bad_image(reference, "leave out the scheme")
+    if any(character.isspace() for character in reference):
+        raise _bad_image(reference, "it has a space")
     *folders, last = reference.split("/")
     if not folders:
         raise _bad_image(reference, "name its project too")

@@ -11,8 +11,8 @@ real local processes. It is what to develop and test against before going to CAN
 
 Logins can be tried as well: with ``LocalPlatform(tls=True)`` it serves https, and::
 
-    certificate = platform.issue_certificate()  # as `cadc-get-cert` makes them
-    context = platform.ssl_context()            # trusts the platform
+    certificate = platform.issue_certificate()      # as `cadc-get-cert` makes them
+    context = platform.ssl_context(certificate)  # trusts the platform, and shows who asks
     platform.add_user("bob", max_interactive_sessions=1)
     token = platform.token_for("bob", expires_in=60)
 
