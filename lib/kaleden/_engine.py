@@ -95,6 +95,8 @@ class Engine:
         self.transport = transport
         self.retries = Retries(retry, gate)
         self._loop = current_token()
+        # anyio.current_time looks for the event loop each time, and that takes most of its time.
+        self._now = self._loop.backend_class.current_time
         self._closed = False
         self._on_their_way: set[Courier] = set()
         self._calm = anyio.Event()
@@ -252,14 +254,14 @@ class Engine:
         """
         courier = courier or LoneCourier()
         self.retries.budget.first += 1
-        started = now = anyio.current_time()
+        started = now = self._now()
         if not self.gate.take_nowait(courier):
             try:
                 await self.gate.take(courier)
             except Paused as paused:
-                return paused.failure(_key(target), anyio.current_time() - started)
+                return paused.failure(_key(target), self._now() - started)
 
-            now = anyio.current_time()
+            now = self._now()
         try:
             outcome = await self._exchange(operation, target, courier, started, now)
         finally:
@@ -273,7 +275,7 @@ class Engine:
 
     async def exchange(self, operation: Operation[T], target: Any) -> Outcome[T]:
         """Send one request, for a caller who has a place at the gate; never raises an error."""
-        now = anyio.current_time()
+        now = self._now()
         return await self._exchange(operation, target, LoneCourier(), now, now)
 
     def _heed(self, operation: Operation[Any], failure: Failure, sent: float) -> None:
@@ -282,7 +284,7 @@ class Engine:
             self.gate.overloaded(sent)
             if failure.retry_after:
                 seconds = min(failure.retry_after, LONGEST_PAUSE)
-                self.gate.pause(anyio.current_time() + seconds, failure)
+                self.gate.pause(self._now() + seconds, failure)
 
     async def _exchange(
         self,
@@ -296,7 +298,7 @@ class Engine:
         try:
             request = operation.build(target)
             response = await self._send(request, operation.timeout, courier, now)
-            outcome = await judge(key, operation, response, anyio.current_time() - started)
+            outcome = await judge(key, operation, response, self._now() - started)
         except InvalidRequest as error:
             # Without this a million bad ids would hold the event loop until the last.
             await checkpoint()
@@ -313,7 +315,7 @@ class Engine:
             return outcome
 
         self._heed(operation, failure, now)
-        return evolve(failure, elapsed=anyio.current_time() - started)
+        return evolve(failure, elapsed=self._now() - started)
 
     async def _send(
         self, request: Request, seconds: float, courier: Courier, now: float
