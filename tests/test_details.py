@@ -48,6 +48,22 @@ def test_outcomes_of_no_operation_say_so() -> None:
         Outcomes.from_json('{"outcomes": []}')
 
 
+@pytest.mark.parametrize("flag", [False, True])
+async def test_whether_results_are_raw_may_be_decided_late(flag: bool) -> None:
+    # That a `bool` fits is for the type checkers to say.
+    session, _ = session_on(described)
+    async with session:
+        [outcome] = await session.info("a", raw=flag)
+        assert outcome.ok
+        assert flag is isinstance(outcome.value, dict)
+        async with session.stream.info("a", raw=flag) as results:
+            assert "<OutcomeStream: 0 at hand>" == repr(results)
+            [streamed] = [outcome async for outcome in results]
+            assert outcome == streamed
+        async with session.follow([]) as lines:
+            assert "<LogStream: 0 at hand>" == repr(lines)
+
+
 async def test_what_was_retried_can_be_retried_again() -> None:
     async def reply(_: Request) -> Response:
         return text("session not found", 404)

@@ -121,8 +121,8 @@ def test_what_is_created_after_a_second_ctrl_c_is_named_in_the_log(
     assert f"sessions {keys} were created and are yours to destroy" in caplog.messages[-1]
 
 
-@pytest.mark.parametrize("timeout", [math.nan, "5", [1]], ids=repr)
-def test_a_timeout_that_is_no_number_is_refused(timeout: Any, backend: Any) -> None:
+@pytest.mark.parametrize("timeout", [math.nan, "5", [1], -1, -math.inf], ids=repr)
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(timeout: Any, backend: Any) -> None:
     transport = FakeTransport(described)
     with Session(transport=transport, backend=backend) as session:
         with pytest.raises(InvalidRequest, match="timeout is a number of seconds"):
@@ -131,6 +131,43 @@ def test_a_timeout_that_is_no_number_is_refused(timeout: Any, backend: Any) -> N
             session.stream.info("abc", timeout=timeout)
         assert session.info("abc", timeout=math.inf).ok
     assert 1 == len(transport.requests)
+
+
+def test_only_ctrl_c_is_told_of_as_an_interruption(
+    backend: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    platform = MemoryTransport(**QUICK)
+    with (
+        Session(transport=platform, backend=backend) as session,
+        pytest.raises(ZeroDivisionError),
+    ):
+        session.run("fits", IMAGE, cmd="echo", grace=7, progress=fail)
+    assert "ending what was begun, which may take up to 7 seconds" in caplog.messages
+    assert [] == platform.sessions()
+
+
+def test_a_scope_says_whether_it_was_left_or_never_entered(backend: Any) -> None:
+    with Session(transport=MemoryTransport(**QUICK), backend=backend) as session:
+        scope = session.scope()
+        with pytest.raises(kaleden.ScopeClosed, match="not entered: use it inside its `with`"):
+            scope.create("fits", IMAGE)
+        with scope:
+            pass
+        with pytest.raises(kaleden.ScopeClosed, match="has ended"):
+            scope.create("fits", IMAGE)
+
+
+def test_a_stream_shows_its_state(backend: Any) -> None:
+    with Session(transport=FakeTransport(described), backend=backend) as session:
+        stream = session.stream.info(["abc", "def"])
+        assert "<SyncOutcomeStream: not open, 0 at hand>" == repr(stream)
+        with stream:
+            assert "<SyncOutcomeStream: open, 0 at hand>" == repr(stream)
+            assert 2 == len(list(stream))
+            assert "<SyncOutcomeStream: ended, 0 at hand>" == repr(stream)
 
 
 @posix

@@ -79,6 +79,10 @@ class OutcomeStream(Generic[T]):
 
         return taken
 
+    def __repr__(self) -> str:
+        state = self._receive.statistics()
+        return f"<OutcomeStream: {state.current_buffer_used + state.tasks_waiting_send} at hand>"
+
 
 @final
 class Engine:

@@ -101,6 +101,9 @@ class LogStream:
         self._batch.clear()
         return taken
 
+    def __repr__(self) -> str:
+        return f"<LogStream: {len(self._batch)} at hand>"
+
 
 @asynccontextmanager
 async def follow(

@@ -59,6 +59,16 @@ class Queries(Client):
         raw: Literal[True],
     ) -> list[dict[str, Any]]: ...
 
+    @overload
+    async def fetch(
+        self,
+        kind: str | None = None,
+        status: str | None = None,
+        view: str | None = None,
+        *,
+        raw: bool,
+    ) -> list[SessionInfo] | list[dict[str, Any]]: ...
+
     async def fetch(
         self,
         kind: str | None = None,
@@ -183,6 +193,11 @@ class Queries(Client):
 
     @overload
     async def info(self, ids: Ids, *, raw: Literal[True]) -> Outcomes[dict[str, Any]]: ...
+
+    @overload
+    async def info(
+        self, ids: Ids, *, raw: bool
+    ) -> Outcomes[SessionInfo] | Outcomes[dict[str, Any]]: ...
 
     async def info(self, ids: Ids, *, raw: bool = False) -> Outcomes[Any]:
         """Read what the server tells of each session.

@@ -87,6 +87,7 @@ class Scope(AsyncContextManagerMixin):
         self._on_success = on_success
         self._calls: set[anyio.CancelScope] = set()
         self._open = False
+        self._has_ended = False
         # The owned sessions, each with the token that the ledger knows it by.
         self._owned: dict[str, str] = {}
         self._doubts: dict[str, Ticket] = {}
@@ -151,7 +152,7 @@ class Scope(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: an argument cannot work; nothing was sent.
-            ScopeClosed: the scope's block was left.
+            ScopeClosed: the scope's block was left, or not entered.
 
         Cancellation:
             Nothing more is sent. Creates that have left are awaited in the background, and whatever
@@ -190,7 +191,7 @@ class Scope(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: one of them cannot be an id; none was adopted.
-            ScopeClosed: the scope's block was left.
+            ScopeClosed: the scope's block was left, or not entered.
 
         Cancellation:
             The sessions are adopted all the same.
@@ -262,11 +263,14 @@ class Scope(AsyncContextManagerMixin):
         raise ScopeClosed("the scope was left while it launched")
 
     def _check_open(self) -> None:
+        if self._has_ended:
+            raise ScopeClosed("this scope has ended: its block was left")
+
         if not self._open:
-            raise ScopeClosed("use a scope inside its `async with` block")
+            raise ScopeClosed("this scope was not entered: use it inside its `with` block")
 
     async def _leave(self, error: BaseException | None) -> None:
-        self._open = False
+        self._open, self._has_ended = False, True
         for call in self._calls:
             call.cancel()
         for flight in self.flights:

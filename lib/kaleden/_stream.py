@@ -45,6 +45,9 @@ class Streams:
     @overload
     def info(self, ids: Ids, *, raw: Literal[True]) -> Results[dict[str, Any]]: ...
 
+    @overload
+    def info(self, ids: Ids, *, raw: bool) -> Results[SessionInfo] | Results[dict[str, Any]]: ...
+
     def info(self, ids: Ids, *, raw: bool = False) -> Results[Any]:
         """Stream what the server tells of each session; see `AsyncSession.info`."""
         operation = _operations.raw_info if raw else _operations.info

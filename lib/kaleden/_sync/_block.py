@@ -95,8 +95,8 @@ class Block(Generic[T]):
         self._error = None if error is None else _Left()
         is_interrupted = isinstance(error, KeyboardInterrupt)
         try:
-            if is_interrupted and not self._bridge.left:
-                self.host.say_how_long()
+            if isinstance(error, KeyboardInterrupt) and not self._bridge.left:
+                self.host.say_how_long(error)
             with suppress(SessionNotOpen):
                 self._bridge.spawn(self._leave_soon)
             if not self._bridge.left:

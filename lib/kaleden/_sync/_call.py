@@ -43,7 +43,7 @@ class Call:
         makes: whether sessions come of it that nobody but its caller answers for.
 
     Raises:
-        InvalidRequest: *timeout* is no number.
+        InvalidRequest: *timeout* is no number of seconds from 0.
 
     Attributes:
         is_over: whether the work has ended, its clean-up included.
@@ -157,7 +157,7 @@ class Call:
 
         try:
             if not self.is_over:
-                self.say_how_long()
+                self.say_how_long(reason)
                 self._cancel_soon()
             while not self.is_over:
                 _take(self.inbox)
@@ -198,14 +198,13 @@ class Call:
                 names,
             )
 
-    def say_how_long(self) -> None:
-        """Say, after a Ctrl-C, how long the clean-up may take: silence makes people press again."""
+    def say_how_long(self, reason: BaseException) -> None:
+        """Say how long the clean-up may take: after a Ctrl-C silence makes people press again."""
         if self.grace > 0:
-            logger.warning(
-                "interrupted: ending what was begun, which may take up to %g seconds; another "
-                "Ctrl-C leaves at once",
-                self.grace,
-            )
+            text = "ending what was begun, which may take up to %g seconds"
+            if isinstance(reason, KeyboardInterrupt):
+                text = f"interrupted: {text}; another Ctrl-C leaves at once"
+            logger.warning(text, self.grace)
 
     # --- in the event loop -----------------------------------------------------------------------
 
@@ -255,12 +254,12 @@ class Call:
 
 def _check_timeout(timeout: object) -> None:
     try:
-        usable = timeout is None or cast("float", timeout) <= math.inf  # which NaN is not
+        usable = timeout is None or 0 <= cast("float", timeout) <= math.inf  # which NaN is not
     except TypeError:
         usable = False
     if not usable:
         raise InvalidRequest(
-            f"timeout is a number of seconds, or None for no limit, not {timeout!r}"
+            f"timeout is a number of seconds from 0, or None for no limit, not {timeout!r}"
         )
 
 

@@ -39,6 +39,17 @@ class SyncQueries(SyncClient):
         timeout: float | None = None,
     ) -> list[dict[str, Any]]: ...
 
+    @overload
+    def fetch(
+        self,
+        kind: str | None = None,
+        status: str | None = None,
+        view: str | None = None,
+        *,
+        raw: bool,
+        timeout: float | None = None,
+    ) -> list[SessionInfo] | list[dict[str, Any]]: ...
+
     @mirrors(AsyncSession.fetch)
     def fetch(
         self,
@@ -87,6 +98,11 @@ class SyncQueries(SyncClient):
     def info(
         self, ids: Ids, *, raw: Literal[True], timeout: float | None = None
     ) -> Outcomes[dict[str, Any]]: ...
+
+    @overload
+    def info(
+        self, ids: Ids, *, raw: bool, timeout: float | None = None
+    ) -> Outcomes[SessionInfo] | Outcomes[dict[str, Any]]: ...
 
     @mirrors(AsyncSession.info)
     def info(self, ids: Ids, *, raw: bool = False, timeout: float | None = None) -> Outcomes[Any]:

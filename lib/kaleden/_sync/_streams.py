@@ -120,6 +120,10 @@ class SyncStream(Generic[T]):
 
             return self._ready.popleft()
 
+    def __repr__(self) -> str:
+        state = "ended" if self._has_ended else "open" if self._stream is not None else "not open"
+        return f"<{type(self).__name__}: {state}, {len(self._ready)} at hand>"
+
     def _fill(self, stream: Batches[T]) -> None:
         """Wait for more items, or for the end."""
         self._take(self._block.run(_batch, stream))
@@ -201,6 +205,11 @@ class SyncStreams:
     def info(
         self, ids: Ids, *, raw: Literal[True], timeout: float | None = None
     ) -> SyncOutcomeStream[dict[str, Any]]: ...
+
+    @overload
+    def info(
+        self, ids: Ids, *, raw: bool, timeout: float | None = None
+    ) -> SyncOutcomeStream[SessionInfo] | SyncOutcomeStream[dict[str, Any]]: ...
 
     @mirrors(Streams.info)
     def info(
