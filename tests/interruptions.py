@@ -43,6 +43,7 @@ RUN = (
     session.run("fits", **fits, grace=grace, progress=tell)
 """
 )
+NO_LEDGER = RUN.replace("ledger=ledger", "ledger=None")
 SCOPE = (
     START
     + """

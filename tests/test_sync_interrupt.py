@@ -20,6 +20,7 @@ from interruptions import (
     FOLLOW,
     GRACE,
     INFO,
+    NO_LEDGER,
     RUN,
     SCOPE,
     STREAM,
@@ -29,6 +30,7 @@ from interruptions import (
     read_until,
     strike,
 )
+from kaleden import Session
 from platforms import Server, local_platform
 from support import PLAIN_BACKENDS
 
@@ -86,7 +88,30 @@ def test_a_second_interruption_leaves_at_once_and_the_rest_is_reaped(
             end = interrupt(process)
             server.process.send_signal(signal.SIGCONT)
         assert end.is_interruption, end.said
+        count = 3 if text == RUN else 6
+        told = f"up to {count} sessions may be left: `kaleden reap {ledger}` ends them"
+        assert 1 == end.said.count(told), end.said
         reap = [sys.executable, "-m", "kaleden", "reap", "--url", server.url]
         reap += ["--token", server.token, "--settle", "0", str(ledger)]
         assert 0 == subprocess.run(reap, check=False).returncode
+        assert [] == left(server)
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_a_second_interruption_without_a_ledger_tells_how_to_end_the_rest(
+    backend: str, tmp_path: Path
+) -> None:
+    with local_platform() as server:
+        with program(NO_LEDGER, server, backend, tmp_path) as process:
+            read_until("Running", process.stdout)
+            server.process.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            read_until("another Ctrl-C leaves at once", process.stderr)
+            end = interrupt(process)
+            server.process.send_signal(signal.SIGCONT)
+        assert end.is_interruption, end.said
+        way = "up to 3 sessions may be left: `session.destroy_with('fits-', None, None)` ends"
+        assert 1 == end.said.count(way), end.said
+        with Session(server.url, server.token) as session:
+            assert session.destroy_with("fits-", None, None).ok
         assert [] == left(server)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from os import PathLike
+from os import PathLike, fspath
 from typing import NoReturn, Self, TypeVar, final
+from weakref import WeakValueDictionary
 
 from anyio import AsyncContextManagerMixin
 from attrs import frozen
@@ -21,6 +23,7 @@ from kaleden._operation import Operation
 from kaleden._policy import RETRY, Limits, RetryPolicy
 from kaleden._retry import RetryStatistics
 from kaleden._rooms import Rooms, open_rooms
+from kaleden._scope import Scope
 from kaleden._wire import Request, Response
 
 T = TypeVar("T")
@@ -95,6 +98,7 @@ class Client(AsyncContextManagerMixin):
         )
         self._access = find_access(wanted, self._limits)
         self._opened: Rooms | None = None
+        self._scopes = WeakValueDictionary[int, Scope]()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -148,6 +152,30 @@ class Client(AsyncContextManagerMixin):
         ``print(session.describe())`` shows it for people. It works also before the session is open.
         """
         return self._access.login
+
+    def _left_behind(self) -> str | None:
+        """Say what is left if the program ends now, and how to end it; None if nothing.
+
+        It waits for nothing, and may be asked in any thread.
+        """
+        scopes = [scope for known in self._scopes.valuerefs() if (scope := known()) is not None]
+        states = [scope.statistics() for scope in scopes]
+        count = sum(state.owned + state.launching + state.doubtful for state in states)
+        if count == 0:
+            return None
+
+        told = f"up to {count} sessions may be left: "
+        if self._ledger is not None:
+            return f"{told}`kaleden reap {shlex.quote(fspath(self._ledger))}` ends them"
+
+        if names := sorted({name for scope in scopes for name in tuple(scope.names)}):
+            ways = " and ".join(
+                f"`session.destroy_with({f'{name}-'!r}, None, None)`" for name in names
+            )
+            return f"{told}{ways} ends all whose names begin so"
+
+        ids = [key for scope in scopes for key in scope.ids]
+        return f"{told}`session.destroy({ids})` ends them"
 
     @property
     def _where(self) -> str:

@@ -70,6 +70,7 @@ class Scope(AsyncContextManagerMixin):
 
     Attributes:
         error: after the block, what may be left; None if nothing.
+        names: the names that launches were given, without what was put after them.
     """
 
     def __init__(self, rooms: Rooms, grace: float, on_success: OnSuccess) -> None:
@@ -81,13 +82,13 @@ class Scope(AsyncContextManagerMixin):
 
         self.error: ScopeError | None = None
         self.flights: set[Flight] = set()
+        self.names: set[str] = set()
         self.group: TaskGroup
         self._rooms = rooms
         self._grace = grace
         self._on_success = on_success
         self._calls: set[anyio.CancelScope] = set()
-        self._open = False
-        self._has_ended = False
+        self._open = self._has_ended = False
         # The owned sessions, each with the token that the ledger knows it by.
         self._owned: dict[str, str] = {}
         self._doubts: dict[str, Ticket] = {}
@@ -247,6 +248,7 @@ class Scope(AsyncContextManagerMixin):
     ) -> Outcomes[str]:
         """Launch *spec*, or only the replicas named by *keys*."""
         self._check_open()
+        self.names.add(spec.name)
         tickets = [ticket for ticket in token_tickets(spec) if keys is None or ticket.key in keys]
 
         async def again(failed: Sequence[str]) -> Outcomes[str]:
@@ -263,11 +265,9 @@ class Scope(AsyncContextManagerMixin):
         raise ScopeClosed("the scope was left while it launched")
 
     def _check_open(self) -> None:
-        if self._has_ended:
-            raise ScopeClosed("this scope has ended: its block was left")
-
         if not self._open:
-            raise ScopeClosed("this scope was not entered: use it inside its `with` block")
+            ended, unused = "has ended", "was not entered: use it inside its `with` block"
+            raise ScopeClosed(f"this scope {ended if self._has_ended else unused}")
 
     async def _leave(self, error: BaseException | None) -> None:
         self._open, self._has_ended = False, True

@@ -166,7 +166,9 @@ class AsyncSession(Queries):
         Returns:
             A `Scope`, to be entered.
         """
-        return Scope(self._rooms, grace, on_success)
+        scope = Scope(self._rooms, grace, on_success)
+        self._scopes[id(scope)] = scope
+        return scope
 
     async def run(
         self,

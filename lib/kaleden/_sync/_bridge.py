@@ -58,6 +58,7 @@ class Bridge:
     Args:
         client: makes what is entered in the event loop, around all calls.
         backend: ``"asyncio"`` or ``"trio"``.
+        left_behind: says what is left if the program ends now; None if nothing.
 
     Attributes:
         running: what is under way.
@@ -65,8 +66,12 @@ class Bridge:
     """
 
     def __init__(
-        self, client: Callable[[], AbstractAsyncContextManager[Any]], backend: str
+        self,
+        client: Callable[[], AbstractAsyncContextManager[Any]],
+        backend: str,
+        left_behind: Callable[[], str | None],
     ) -> None:
+        self.left_behind = left_behind
         self.running: set[Work] = set()
         self.left: set[Work] = set()
         self._client = client

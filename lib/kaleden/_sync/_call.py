@@ -178,6 +178,17 @@ class Call:
 
         # Even to reach the event loop could take its time.
         threading.Thread(target=self._cancel_soon, daemon=True).start()
+        self._tell_left()
+
+    def _tell_left(self) -> None:
+        """Say what the end of the program would leave; who is in a hurry reads one line."""
+        if told := self._bridge.left_behind():
+            logger.warning("left at once: %s", told)
+        elif self._makes:
+            logger.warning(
+                "left at once, while it launched: look with fetch() for what was created, which is "
+                "yours to destroy"
+            )
 
     def _cancel_soon(self) -> None:
         with suppress(SessionNotOpen):

@@ -78,7 +78,11 @@ class SyncClient:
             ledger=ledger,
             transport=transport,
         )
-        self._bridge = Bridge(partial(_opened, transport, client, self._client), backend)
+        self._bridge = Bridge(
+            partial(_opened, transport, client, self._client),
+            backend,
+            self._client._left_behind,  # pyright: ignore[reportPrivateUsage]  # not for users
+        )
         self._finalizer = weakref.finalize(self, self._bridge.stop)
         # At the end of the program the bridge itself is closed, and waited for.
         self._finalizer.atexit = False
