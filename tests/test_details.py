@@ -21,6 +21,9 @@ def failure(key: str, kind: FailureKind = FailureKind.NOT_FOUND, **others: Any) 
 def test_a_failure_says_its_status_if_there_is_one() -> None:
     assert "a: gone (not_found, HTTP 404)" == str(failure("a", status=404))
     assert "a: gone (not_found)" == str(failure("a"))
+    tried = failure("a", status=503, retry_after=29.9, attempts=4)
+    assert "a: gone (not_found, HTTP 503, asked to wait 30 s, after 4 attempts)" == str(tried)
+    assert "a: gone (not_found, asked to wait 1 s)" == str(failure("a", retry_after=0.1))
 
 
 def test_outcomes_count_failures_by_kind_the_most_frequent_first() -> None:

@@ -308,7 +308,7 @@ class Engine:
             await checkpoint()
             failure = Failure(key, FailureKind.INVALID, str(error), attempts=0)
         except TransportError as error:
-            failure = Failure(key, error.kind, error.message, sent=error.sent)
+            failure = Failure(key, error.kind, error.message, sent=error.sent, final=error.final)
         except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
             failure = Failure(key, FailureKind.INTERNAL, report(error), sent=True)
         else:

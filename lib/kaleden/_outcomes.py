@@ -59,6 +59,8 @@ class Failure:
         sent: whether any of it may have reached the server.
         attempts: how many times it was sent.
         elapsed: seconds from taking it up to its end.
+        final: whether it would be the same a second time, whatever its kind: a server's certificate
+            that is not trusted, say.
     """
 
     key: str
@@ -69,6 +71,7 @@ class Failure:
     sent: bool = False
     attempts: int = 1
     elapsed: float = field(default=0.0, eq=False)
+    final: bool = False
 
     @property
     def ok(self) -> Literal[False]:
@@ -77,7 +80,12 @@ class Failure:
 
     def __str__(self) -> str:
         status = "" if self.status is None else f", HTTP {self.status}"
-        return f"{self.key}: {self.message} ({self.kind}{status})"
+        asked, attempts = "", ""
+        if self.retry_after:
+            asked = f", asked to wait {max(1.0, self.retry_after):.0f} s"
+        if self.attempts > 1:
+            attempts = f", after {self.attempts} attempts"
+        return f"{self.key}: {self.message} ({self.kind}{status}{asked}{attempts})"
 
     def to_exception(self) -> RequestError | InvalidRequest:
         """Make a new exception of our tree that says the same.

@@ -113,7 +113,10 @@ class Retries:
             Whether to try again, now. If not, nothing was waited for.
         """
         policy = self._policy
-        if attempts >= policy.attempts or not may_pass(failure.kind, failure.status):
+        if attempts >= policy.attempts or failure.final:
+            return False
+
+        if not may_pass(failure.kind, failure.status):
             return False
 
         now = anyio.current_time()

@@ -106,19 +106,23 @@ async def test_an_authority_that_nobody_trusts(
     platform: LocalPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
-    async with kaleden.AsyncSession(platform.url, platform.token, retry=None) as session:
+    async with kaleden.AsyncSession(platform.url, platform.token) as session:
         failure = await only_failure(session)
+        [launch] = (await session.create("lab", "skaha/lab:1", cmd="true")).failures.values()
     assert (FailureKind.CONNECT_FAILED, False) == (failure.kind, failure.sent)
     assert "certificate" in failure.message
+    assert FailureKind.CONNECT_FAILED == launch.kind
+    assert (1, 1) == (failure.attempts, launch.attempts)
 
 
 async def test_a_certificate_of_another_authority(
     platform: LocalPlatform, authority: Authority, tmp_path: Path
 ) -> None:
     path = authority.issue().write(tmp_path / "proxy.pem")
-    async with kaleden.AsyncSession(platform.url, certificate=path, retry=None) as session:
+    async with kaleden.AsyncSession(platform.url, certificate=path) as session:
         failure = await only_failure(session)
     assert FailureKind.CONNECT_FAILED == failure.kind
+    assert 1 == failure.attempts
     assert "unknown ca" in failure.message.lower().replace("_", " ")
 
 
@@ -130,9 +134,10 @@ async def test_an_expired_certificate_is_refused_here(platform: LocalPlatform) -
 
 async def test_an_expired_certificate_is_refused_there(platform: LocalPlatform) -> None:
     context = platform.ssl_context(platform.issue_certificate("bob", expires_in=-60))
-    async with kaleden.AsyncSession(platform.url, ssl_context=context, retry=None) as session:
+    async with kaleden.AsyncSession(platform.url, ssl_context=context) as session:
         failure = await only_failure(session)
     assert FailureKind.CONNECT_FAILED == failure.kind
+    assert 1 == failure.attempts
     assert "expired" in failure.message
 
 

@@ -19,6 +19,7 @@ from attrs import define
 
 from kaleden import FailureKind
 from kaleden._http import DirectTransport, TransportError
+from kaleden._http._httpx import HttpxTransport
 from kaleden._wire import build_info
 from support import raw_server
 from transports.servers import reply
@@ -149,6 +150,7 @@ async def test_a_refused_client_certificate_is_told(
             group.start_soon(anyio.to_thread.run_sync, refuse_one, listener, demanding)
             error = await failing(url, context)
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
+    assert error.final
     assert words in error.message
 
 
@@ -156,14 +158,30 @@ async def test_a_server_that_is_not_trusted_is_told(authority: trustme.CA) -> No
     async with tls_server(server_context(authority)) as url:
         error = await failing(url, ssl.create_default_context())
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
+    assert error.final
     assert "not trusted" in error.message
     assert "issuer" in error.message
+
+
+async def test_a_server_that_is_not_trusted_is_final_over_httpx_too(
+    authority: trustme.CA,
+) -> None:
+    tls = FakeTls(ssl.create_default_context())
+    async with (
+        tls_server(server_context(authority)) as url,
+        HttpxTransport(url, f"{url}/v1", tls=tls, connections=1) as transport,
+    ):
+        with pytest.raises(TransportError) as caught:
+            await transport.send(GET)
+    assert (FailureKind.CONNECT_FAILED, False) == (caught.value.kind, caught.value.sent)
+    assert caught.value.final
 
 
 async def test_a_certificate_of_another_host_is_told(authority: trustme.CA) -> None:
     async with tls_server(server_context(authority, "other.example")) as url:
         error = await failing(url, client_context(authority))
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
+    assert error.final
     assert "mismatch" in error.message
 
 
@@ -176,6 +194,7 @@ async def test_an_expired_certificate_is_told(authority: trustme.CA) -> None:
     async with tls_server(context) as url:
         error = await failing(url, client_context(authority))
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
+    assert error.final
     assert "expired" in error.message
 
 
@@ -189,6 +208,8 @@ async def test_a_server_without_tls_is_told(authority: trustme.CA, answer: bytes
     async with raw_server(handler) as url:
         error = await failing(url.replace("http:", "https:"), client_context(authority))
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
+    # A connection that just ends may be anything.
+    assert bool(answer) == error.final
     assert "TLS" in error.message
 
 
@@ -199,6 +220,7 @@ async def test_a_context_that_offers_what_is_not_spoken_is_told(authority: trust
     async with tls_server(serving) as url:
         error = await failing(url, context)
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
+    assert error.final
     assert "offers h2" in error.message
 
 

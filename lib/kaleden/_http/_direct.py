@@ -149,7 +149,7 @@ class DirectTransport(AsyncContextManagerMixin):
                 received = await connection.read()
             except OSError as error:
                 if is_certificate_refusal(error) and not connection.reused:
-                    raise connect_failed(self._origin, told(error)) from error
+                    raise connect_failed(self._origin, told(error), final=True) from error
                 raise lost(f"the connection broke off: {error}") from error
 
             if received:

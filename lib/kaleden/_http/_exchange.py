@@ -6,6 +6,7 @@ exceptions are looked up in the library that the client comes from.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from kaleden._errors import FailureKind
+from kaleden._http._open import is_lasting
 from kaleden._http._transport import TransportError
 from kaleden._wire import FORM_TYPE, Request, Response
 
@@ -125,13 +127,21 @@ def _translated_errors(library: ModuleType) -> Generator[None]:
     try:
         yield
     except (library.ConnectError, library.ConnectTimeout, library.PoolTimeout) as error:
+        raise TransportError(
+            FailureKind.CONNECT_FAILED, _told(error), sent=False, final=_is_final(error)
+        ) from error
+    except library.ProxyError as error:
         raise TransportError(FailureKind.CONNECT_FAILED, _told(error), sent=False) from error
-    except (library.ProxyError, library.UnsupportedProtocol, library.InvalidURL) as error:
-        raise TransportError(FailureKind.CONNECT_FAILED, _told(error), sent=False) from error
+    except (library.UnsupportedProtocol, library.InvalidURL) as error:
+        raise TransportError(
+            FailureKind.CONNECT_FAILED, _told(error), sent=False, final=True
+        ) from error
     except library.TimeoutException as error:
         raise TransportError(FailureKind.TIMED_OUT, _told(error), sent=True) from error
     except library.NetworkError as error:
-        raise TransportError(FailureKind.CONNECTION_LOST, _told(error), sent=True) from error
+        raise TransportError(
+            FailureKind.CONNECTION_LOST, _told(error), sent=True, final=_is_final(error)
+        ) from error
     except library.RemoteProtocolError as error:
         raise TransportError(_protocol_kind(error), _told(error), sent=True) from error
     except library.HTTPError as error:
@@ -139,6 +149,15 @@ def _translated_errors(library: ModuleType) -> Generator[None]:
     except UnicodeError as error:
         # Of a host name that cannot be looked up.
         raise TransportError(FailureKind.CONNECT_FAILED, _told(error), sent=False) from error
+
+
+def _is_final(error: BaseException | None) -> bool:
+    """Tell whether TLS, which the library's exceptions come from, would fail a second time."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and is_lasting(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _protocol_kind(error: Exception) -> FailureKind:

@@ -18,6 +18,13 @@ from kaleden._http._transport import TransportError
 # The names that OpenSSL gives to the alerts of RFC 8446 §6.2 which are about a certificate.
 _REFUSALS: Final = re.compile("ALERT_(.*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 
+# Names of OpenSSL's for what two sides of which one must change have to say to each other: no
+# certificate, no common version, or no TLS at all where it was expected.
+_LASTING: Final = re.compile(
+    "ALERT_(HANDSHAKE_FAILURE|PROTOCOL_VERSION|UNRECOGNIZED_NAME)|WRONG_VERSION_NUMBER"
+    "|HTTP_REQUEST|RECORD_LAYER_FAILURE|UNSUPPORTED_PROTOCOL|NO_PROTOCOLS_AVAILABLE"
+)
+
 
 async def open_connection(
     dialler: Dialler, origin: Origin, context: ssl.SSLContext | None
@@ -39,7 +46,8 @@ async def open_connection(
         connected = await dialler.connect(origin.host, origin.port)
     except (OSError, UnicodeError) as error:
         # UnicodeError is of a host name that cannot be looked up.
-        raise connect_failed(origin, f"{error}") from error
+        final = isinstance(error, UnicodeError)
+        raise connect_failed(origin, f"{error}", final=final) from error
 
     if context is None:
         return Connection(connected, None)
@@ -48,7 +56,7 @@ async def open_connection(
         return await _with_tls(connected, origin, context)
     except (OSError, ValueError) as error:
         connected.close()
-        raise connect_failed(origin, told(error)) from error
+        raise connect_failed(origin, told(error), final=is_lasting(error)) from error
     except BaseException:
         connected.close()
         raise
@@ -72,7 +80,8 @@ async def _with_tls(
     spoken = wrapped.selected_alpn_protocol()
     if spoken not in {None, "http/1.1"}:
         wrapped.close()
-        raise connect_failed(origin, f"the TLS context offers {spoken}, which is not spoken here")
+        why = f"the TLS context offers {spoken}, which is not spoken here"
+        raise connect_failed(origin, why, final=True)
     return Connection(wrapped, context)
 
 
@@ -97,6 +106,15 @@ def is_certificate_refusal(error: OSError) -> bool:
     return reason is not None and bool(_REFUSALS.search(reason))
 
 
+def is_lasting(error: BaseException) -> bool:
+    """Tell whether TLS would fail in the same way a second time."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return True
+    if isinstance(error, ssl.SSLError):
+        return is_certificate_refusal(error) or bool(_LASTING.search(error.reason or ""))
+    return isinstance(error, ValueError)
+
+
 def told(error: Exception) -> str:
     """Say what went wrong with TLS."""
     if isinstance(error, OSError) and is_certificate_refusal(error):
@@ -106,7 +124,7 @@ def told(error: Exception) -> str:
     return f"TLS was not agreed on: {error}"
 
 
-def connect_failed(origin: Origin, why: str) -> TransportError:
-    """Say that there is no connection, and why."""
+def connect_failed(origin: Origin, why: str, *, final: bool = False) -> TransportError:
+    """Say that there is no connection, and why, and whether there never will be one."""
     message = f"no connection to {origin.host} port {origin.port}: {why}"
-    return TransportError(FailureKind.CONNECT_FAILED, message, sent=False)
+    return TransportError(FailureKind.CONNECT_FAILED, message, sent=False, final=final)

@@ -19,13 +19,15 @@ class TransportError(Exception):
             there is no token, or no certificate that is valid.
         message: what happened, in a sentence for the user.
         sent: whether any of the request may have reached the server.
+        final: whether it would be the same a second time: a certificate that is not trusted, say.
     """
 
-    def __init__(self, kind: FailureKind, message: str, *, sent: bool) -> None:
+    def __init__(self, kind: FailureKind, message: str, *, sent: bool, final: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.sent = sent
+        self.final = final
 
 
 @runtime_checkable
