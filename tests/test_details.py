@@ -67,6 +67,25 @@ async def test_whether_results_are_raw_may_be_decided_late(flag: bool) -> None:
             assert "<LogStream: 0 at hand>" == repr(lines)
 
 
+async def test_a_session_retries_what_failed_as_its_outcomes_do() -> None:
+    async def reply(request: Request) -> Response:
+        if len(transport.requests) == 1:
+            return text("session not found", 404)
+
+        return await described(request)
+
+    session, transport = session_on(reply)
+    async with session:
+        first = await session.info("a")
+        assert not first.ok
+        again = await session.retry_failed(first)
+    match again["a"]:
+        case Success(value=value):
+            assert "a" == value.id
+        case Failure(message=message):
+            pytest.fail(message)
+
+
 async def test_what_was_retried_can_be_retried_again() -> None:
     async def reply(_: Request) -> Response:
         return text("session not found", 404)

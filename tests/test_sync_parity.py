@@ -13,7 +13,6 @@ import kaleden
 from kaleden import (
     AsyncSession,
     LogStream,
-    Outcomes,
     OutcomeStream,
     Scope,
     Session,
@@ -33,7 +32,6 @@ PAIRS = [(AsyncSession, Session), (Scope, SyncScope), (Streams, SyncStreams)]
 ONLY_PLAIN = {
     "close",  # for those who do not use `with`
     "error",  # an attribute of the other
-    "retry_failed",  # there is nothing to await the method of `Outcomes` with
 }
 # What does not wait, or waits for a whole block, takes no time.
 UNTIMED = {"describe", "scope", "statistics"}
@@ -142,15 +140,6 @@ def test_streams_are_iterators() -> None:
     for original, mirror in [(OutcomeStream, SyncOutcomeStream), (LogStream, SyncLogStream)]:
         assert {"at_hand"} == {*public(original)} - {*public(mirror)}
         assert issubclass(mirror, Iterator)
-
-
-def test_retrying_is_a_method_of_the_session() -> None:
-    [_, outcomes, timeout] = inspect.signature(Session.retry_failed).parameters.values()
-    assert "Outcomes[T]" == outcomes.annotation
-    assert TIMEOUT == timeout
-    assert (inspect.getdoc(Outcomes.retry_failed) or "").splitlines()[0] in (
-        inspect.getdoc(Session.retry_failed) or ""
-    )
 
 
 def test_everything_is_public() -> None:

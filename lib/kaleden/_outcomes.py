@@ -41,7 +41,7 @@ class Success(Generic[T]):
 
     @property
     def ok(self) -> Literal[True]:
-        """Always true: tells a `Success` from a `Failure`."""
+        """Always true; type checkers know it by ``isinstance`` or ``match``, see `Outcomes`."""
         return True
 
 
@@ -75,7 +75,7 @@ class Failure:
 
     @property
     def ok(self) -> Literal[False]:
-        """Always false: tells a `Failure` from a `Success`."""
+        """Always false; type checkers know it by ``isinstance`` or ``match``, see `Outcomes`."""
         return False
 
     def __str__(self) -> str:
@@ -145,7 +145,14 @@ class Outcomes(Generic[T]):
 
     Iterate it for `Success` and `Failure` objects, or index it with a key. A key is a session id;
     for `create`, where there is no id before the server made one, it is the session name. Each
-    distinct key has exactly one outcome.
+    distinct key has exactly one outcome. ``match`` tells them apart, for every type checker too::
+
+        for outcome in outcomes:
+            match outcome:
+                case Success(value=value):
+                    print(outcome.key, value)
+                case Failure(message=message):
+                    print(outcome.key, message)
 
     Args:
         operation: the name of the method that was called.
@@ -226,7 +233,8 @@ class Outcomes(Generic[T]):
         """Ask once more for what failed, where that is safe.
 
         What was refused as invalid is left as it is, and so is a launch that may have made a
-        session: sending it again could make two.
+        session: sending it again could make two. Plain code cannot await it: there it is
+        ``session.retry_failed(outcomes)``, a method that `AsyncSession` has as well.
 
         Returns:
             The same keys in the same order, with the new outcomes in place of the failed ones.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import final
+from typing import TypeVar, final
 
 from kaleden import _operations
 from kaleden._create import launch_plain
@@ -24,6 +24,8 @@ from kaleden._wire import (
     Status,
     check_status,
 )
+
+T = TypeVar("T")
 
 
 @final
@@ -315,6 +317,24 @@ class AsyncSession(Queries):
             it again with the same ids is safe.
         """
         return await destroy(self._engine, self._rooms.lister, self._limits, as_keys(ids))
+
+    async def retry_failed(self, outcomes: Outcomes[T]) -> Outcomes[T]:
+        """Ask once more for what failed, where that is safe; see `Outcomes.retry_failed`.
+
+        Args:
+            outcomes: what a method of this session returned, or of a scope in it.
+
+        Returns:
+            The same keys in the same order, with the new outcomes in place of the failed ones.
+
+        Raises:
+            RuntimeError: these outcomes were loaded from JSON or a pickle, and know no session to
+                ask.
+
+        Cancellation:
+            As of the operation that made the outcomes, which are never changed.
+        """
+        return await outcomes.retry_failed()
 
     async def destroy_with(
         self,

@@ -25,6 +25,11 @@ from support import data, session_id, session_object, session_on
 
 EMPTY = Path("/dev/null")
 
+
+def nothing_failed(session: kaleden.AsyncSession) -> kaleden.Outcomes[kaleden.SessionInfo]:
+    return kaleden.Outcomes("info", [], again=session.info)
+
+
 Call = Callable[[kaleden.AsyncSession], Awaitable[object]]
 
 CALLS: dict[str, list[Call]] = {
@@ -46,6 +51,7 @@ CALLS: dict[str, list[Call]] = {
     "create": [lambda session: session.create("fits", IMAGE)],
     "run": [lambda session: session.run("fits", IMAGE)],
     "reap": [lambda session: session.reap(EMPTY)],
+    "retry_failed": [lambda session: session.retry_failed(nothing_failed(session))],
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 from kaleden._operations import Ids
 from kaleden._outcomes import Finished, Outcomes
@@ -186,7 +186,7 @@ class Session(SyncQueries):
     ) -> Outcomes[bool]:
         return self._begin(timeout).run(self._client.destroy_with, prefix, kind, status)
 
-    @mirrors(Outcomes[Any].retry_failed)
+    @mirrors(AsyncSession.retry_failed)
     def retry_failed(self, outcomes: Outcomes[T], *, timeout: float | None = None) -> Outcomes[T]:
         call = self._begin(timeout, makes=outcomes.operation == "create")
-        return call.run(outcomes.retry_failed)
+        return call.run(self._client.retry_failed, outcomes)
