@@ -276,7 +276,8 @@ class Queries(Client):
         Args:
             ids: the sessions, in a finite iterable.
             until: a status, several, or a function of `SessionInfo`; by default `TERMINAL`, the
-                statuses that a session does not leave. Look at ``info.status`` for which it is.
+                statuses that a session does not leave, Failed among them. Then ``ok`` means "all
+                have ended", and not how: to wait for success, say ``until="Completed"``.
             pending_timeout: seconds after which a session that is still Pending has failed to
                 start.
             progress: is called with the number of sessions by status, when that changed.

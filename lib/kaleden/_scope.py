@@ -182,7 +182,8 @@ class Scope(AsyncContextManagerMixin):
         """Wait for sessions; by default for all that the scope owns now.
 
         The arguments, what is returned, and what cancellation does are those of
-        `AsyncSession.wait`.
+        `AsyncSession.wait`: by default ``ok`` means "all have ended", Failed ones included; to wait
+        for success, say ``until="Completed"``.
         """
         keys = self.ids if ids is None else _ids(ids)
         return await self._rooms.watcher.wait(keys, until, pending_timeout, progress)

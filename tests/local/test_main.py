@@ -121,12 +121,13 @@ def test_bad_options_are_refused(arguments: list[str]) -> None:
     assert 2 == caught.value.code
 
 
-def test_without_its_packages_the_import_says_what_to_install() -> None:
-    code = "import sys; sys.modules['anycorn'] = None; import kaleden.local"
+@pytest.mark.parametrize("extra", ["local", "testing"])
+def test_without_its_packages_the_import_says_what_to_install(extra: str) -> None:
+    code = f"import sys; sys.modules['anycorn'] = None; import kaleden.{extra}"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert 1 == result.returncode
     assert result.stderr.endswith(
-        "ImportError: kaleden.local needs more packages: pip install 'kaleden[local]'\n"
+        f"ImportError: kaleden.{extra} needs more packages: pip install 'kaleden[{extra}]'\n"
     )

@@ -55,7 +55,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-PROGRAM, SUITE, TRIO_SUITE = blocks("python")[:3]
+PROGRAM, SUITE, TRIO_SUITE, PLAIN_SUITE, MARKED_SUITE, COMMAND_SUITE = blocks("python")
 ANYIO, ASYNCIO = blocks("ini")
 
 
@@ -99,6 +99,9 @@ def anyios(tmp_path_factory: pytest.TempPathFactory) -> Run:
         pytest__ini=ANYIO,
         reduction=PROGRAM,
         test_reduction=SUITE,
+        test_plain=PLAIN_SUITE,
+        test_marks=MARKED_SUITE,
+        test_command=COMMAND_SUITE,
         careless=CARELESS,
         test_careless=SUITE.replace("from reduction", "from careless"),
         test_marked=MARKED,
@@ -113,6 +116,14 @@ def test_the_guides_suite_passes_under_anyios_plugin(anyios: Run) -> None:
 @pytest.mark.skipif(not HAS_TRIO, reason="needs trio")
 def test_the_guides_suite_passes_under_plain_trio(anyios: Run) -> None:
     assert ["PASSED"] == anyios.of("test_trio.py"), anyios.output
+
+
+@pytest.mark.parametrize(
+    ("suite", "tests"),
+    [("test_plain.py", 1), ("test_marks.py", 2 + 2 * HAS_TRIO), ("test_command.py", 1 + HAS_TRIO)],
+)
+def test_the_guides_other_examples_pass(anyios: Run, suite: str, tests: int) -> None:
+    assert ["PASSED"] * tests == anyios.of(suite), anyios.output
 
 
 def test_the_guides_suite_fails_for_a_program_that_is_careless(anyios: Run) -> None:
@@ -135,13 +146,12 @@ def test_the_guides_suite_passes_under_pytest_asyncio(tmp_path: Path) -> None:
 def test_the_guides_suite_passes_on_real_processes(tmp_path: Path) -> None:
     run = run_suite(
         tmp_path,
-        *("-p", "no:asyncio", "--kaleden-platform=local", "-k", "asyncio"),
+        *("-p", "no:asyncio", "--kaleden-platform=local"),
         pytest__ini=ANYIO,
-        reduction=PROGRAM.replace("reduce-night", "true"),
-        # A server with real processes counts no requests by kind.
-        test_reduction=SUITE.replace("    assert kaleden_platform.platform.req", "    # "),
+        reduction=PROGRAM,
+        test_reduction=SUITE,
     )
-    assert (0, ["PASSED"]) == (run.status, run.of("test_reduction.py")), run.output
+    assert (0, ["PASSED"] * (1 + HAS_TRIO)) == (run.status, run.of("test_reduction.py")), run.output
 
 
 def test_a_strangers_suite_is_short() -> None:

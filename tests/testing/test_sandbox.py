@@ -34,6 +34,15 @@ async def test_faults_befall_it_until_they_are_cleared(kind: str) -> None:
         assert "<Faults: busy, delay>" == repr(sandbox.faults)
 
 
+async def test_it_counts_requests_by_kind(kind: str) -> None:
+    sandbox = Sandbox(kind)
+    assert {} == sandbox.requests
+    async with sandbox.session() as session:
+        await session.info(["x", "y"])
+        await session.fetch()
+    assert {"info": 2, "list": 1} == sandbox.requests
+
+
 async def test_sessions_one_after_the_other_share_a_platform_that_is_held_open(kind: str) -> None:
     async with Sandbox(kind) as sandbox:
         async with sandbox.session() as first:
@@ -63,7 +72,7 @@ async def test_a_fault_that_cannot_be_is_refused_and_the_plan_stays(kind: str) -
 
 async def test_only_a_server_that_is_open_has_an_address(kind: str) -> None:
     sandbox = Sandbox(kind)
-    with pytest.raises(RuntimeError, match="local"):
+    with pytest.raises(RuntimeError, match=r'@pytest.mark.kaleden\("local"\)'):
         _ = sandbox.environ
     async with sandbox:
         if kind == "local":

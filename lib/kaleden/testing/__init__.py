@@ -15,10 +15,19 @@ other server.
 In pytest, the fixtures ``kaleden_platform``, ``kaleden_session`` and ``kaleden_faults`` give a
 `Sandbox` with all of this to whoever asks for it.
 
-It needs the extra ``local``.
+It needs the extra ``testing``.
 """
 
 from __future__ import annotations
+
+from importlib import import_module as _import
+
+try:
+    _import("kaleden.local")
+except ImportError as error:
+    raise ImportError(
+        "kaleden.testing needs more packages: pip install 'kaleden[testing]'"
+    ) from error
 
 from kaleden._exports import publish as _publish
 from kaleden.testing._clock import Deadlock, run_virtual

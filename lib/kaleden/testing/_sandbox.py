@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Self, final
@@ -156,8 +157,18 @@ class Sandbox(AsyncContextManagerMixin):
             RuntimeError: the platform is in memory, or not open.
         """
         if not isinstance(self.platform, LocalPlatform) or not self._open:
-            raise RuntimeError("only a Sandbox('local') has an address, while it is open")
+            raise RuntimeError(
+                "only a Sandbox('local') has an address, while it is open: in pytest, mark the test"
+                """ with @pytest.mark.kaleden("local"), and use `async with kaleden_platform:`"""
+            )
         return {"CANFAR_URL": f"{self._proxy.url}/v1", "CANFAR_TOKEN": self.platform.token}
+
+    @property
+    def requests(self) -> Counter[str]:
+        """How many were sent, by kind, one of `REQUEST_KINDS`; all of them "other" through TLS."""
+        if isinstance(self.platform, MemoryTransport):
+            return self.platform.requests
+        return self._proxy.exchanges
 
     def sessions(self) -> list[Session]:
         """List the sessions that are there now, oldest first, finished ones included.
