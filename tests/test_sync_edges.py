@@ -160,6 +160,14 @@ def test_a_scope_says_whether_it_was_left_or_never_entered(backend: Any) -> None
             scope.create("fits", IMAGE)
 
 
+async def test_outcomes_of_plain_code_say_what_retries_them() -> None:
+    with Session(transport=FakeTransport(described)) as session:
+        outcomes = session.info("abc")
+        with pytest.raises(kaleden.WrongEventLoop, match=r"its own retry_failed\(outcomes\)"):
+            await outcomes.retry_failed()
+        assert session.retry_failed(outcomes).ok
+
+
 def test_a_stream_shows_its_state(backend: Any) -> None:
     with Session(transport=FakeTransport(described), backend=backend) as session:
         stream = session.stream.info(["abc", "def"])

@@ -133,7 +133,8 @@ class Engine:
             msg = (
                 "this session belongs to the event loop in which it was entered: its connections "
                 "and its limit live there. Enter another AsyncSession here, or come back to that "
-                "loop with anyio.from_thread.run"
+                "loop with anyio.from_thread.run; the outcomes of a plain Session are retried by "
+                "its own retry_failed(outcomes)"
             )
             raise WrongEventLoop(msg)
 

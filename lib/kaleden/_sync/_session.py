@@ -39,7 +39,8 @@ class Session(SyncQueries):
 
     Ctrl-C ends a call properly: what was begun is given up, and cleaned up as the method's
     arguments say, before KeyboardInterrupt leaves it. A second Ctrl-C leaves at once; what scopes
-    and `run` have launched is then in the *ledger*, for `reap`.
+    and `run` have launched is then in the *ledger*, for `reap`, and a warning of the logger
+    ``kaleden`` says how to end it, with a ledger or without.
 
     Methods over many sessions take one id, an iterable of ids, the `SessionInfo` objects that
     `fetch` returned, or the `Outcomes` of an earlier call. They return `Outcomes`: what failed is
