@@ -109,7 +109,7 @@ class Client(AsyncContextManagerMixin):
             if self._ledger is not None:
                 ledger = await stack.enter_async_context(Ledger(self._ledger, self._where))
             gate = Gate(self._limits.concurrency, adaptive=self._limits.adaptive)
-            engine = Engine(gate, transport, self._retry)
+            engine = Engine(gate, transport, self._retry, access.refusal)
             headers = () if access.registry is None else (access.registry.header,)
             self._opened = open_rooms(engine, self._limits, ledger, headers)
             try:

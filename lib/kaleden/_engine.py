@@ -92,9 +92,13 @@ class Engine:
         gate: admits requests.
         transport: carries them.
         retry: how they are tried again; None for never.
+        login: what to say of the login when the server refuses it.
     """
 
-    def __init__(self, gate: Gate, transport: Transport, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self, gate: Gate, transport: Transport, retry: RetryPolicy | None = None, login: str = ""
+    ) -> None:
+        self._login = login
         self.gate = gate
         self.transport = transport
         self.retries = Retries(retry, gate)
@@ -283,6 +287,13 @@ class Engine:
         now = self._now()
         return await self._exchange(operation, target, LoneCourier(), now, now)
 
+    def _with_login(self, failure: Failure) -> Failure:
+        """Say which login the server refused, if it did."""
+        if not self._login or failure.kind is not FailureKind.NOT_AUTHENTICATED:
+            return failure
+
+        return evolve(failure, message=f"{failure.message}; {self._login}")
+
     def _heed(self, operation: Operation[Any], failure: Failure, sent: float) -> None:
         """Give way to a server that has too much to do."""
         if operation.general and is_overload(failure.kind):
@@ -315,7 +326,8 @@ class Engine:
         else:
             if isinstance(outcome, Failure):
                 self._heed(operation, outcome, now)
-            elif self.gate.adaptive is not None:
+                return self._with_login(outcome)
+            if self.gate.adaptive is not None:
                 self.gate.succeeded()
             return outcome
 

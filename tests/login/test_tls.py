@@ -202,6 +202,20 @@ async def test_nobody(anonymous: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (FailureKind.NOT_AUTHENTICATED, anonymous) == (failure.kind, failure.status)
 
 
+async def test_who_was_refused_is_told_and_nothing_secret(
+    platform: LocalPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kaleden.AsyncSession(platform.url) as session:
+        with pytest.raises(kaleden.NotAuthenticated, match="no login was sent"):
+            await session.fetch()
+    monkeypatch.setenv("CANFAR_TOKEN", "hush")
+    async with kaleden.AsyncSession(platform.url) as session:
+        with pytest.raises(kaleden.NotAuthenticated) as caught:
+            await session.fetch()
+    assert "the bearer token of CANFAR_TOKEN was refused" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
 async def test_a_token_that_nobody_knows(platform: LocalPlatform) -> None:
     async with kaleden.AsyncSession(platform.url, "unknown") as session:
         failure = await only_failure(session)

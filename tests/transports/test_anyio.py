@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,6 +18,7 @@ import trustme
 from anyio.abc import SocketStream
 from anyio.lowlevel import checkpoint
 
+import kaleden
 from kaleden.http import AnyioTransport
 from support import Handler, raw_server, read_request
 from transports.servers import always, reply
@@ -428,7 +430,7 @@ async def test_requests_that_may_be_repeated_are_and_no_others() -> None:
     assert ["GET", "PUT", "PUT", "POST"] == [request.split()[0].decode() for request in seen]
 
 
-@pytest.mark.parametrize("given", ["context", "file"])
+@pytest.mark.parametrize("given", ["context", "file", "context and file", "authorities"])
 async def test_tls_with_a_client_certificate(given: str, tmp_path: Any) -> None:
     authority = trustme.CA()
     demanding = server_context(authority)
@@ -441,16 +443,30 @@ async def test_tls_with_a_client_certificate(given: str, tmp_path: Any) -> None:
             certificate.configure_cert(context)
             transport = AnyioTransport(verify=context)
         else:
-            authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-            patch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-            pem = tmp_path / "mine.pem"
-            certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
-            transport = AnyioTransport(cert=str(pem))
+            trusted, pem = str(tmp_path / "authority.pem"), str(tmp_path / "mine.pem")
+            authority.cert_pem.write_to_path(trusted)
+            certificate.private_key_and_cert_chain_pem.write_to_path(pem)
+            if given == "context and file":
+                transport = AnyioTransport(verify=client_context(authority), cert=pem)
+            elif given == "authorities":
+                transport = AnyioTransport(verify=trusted, cert=pem)
+            else:
+                patch.setenv("SSL_CERT_FILE", trusted)
+                transport = AnyioTransport(cert=pem)
         async with (
             tls_server(demanding) as url,
             httpx.AsyncClient(transport=transport) as client,
         ):
             assert "{}" == (await client.get(url)).text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"verify": 5}, {"verify": None}, {"cert": Path("mine.pem")}, {"cert": ("chain.pem", None)}],
+)
+def test_what_no_tls_can_be_made_with_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(kaleden.ConfigurationError, match=f"{next(iter(options))}= takes"):
+        AnyioTransport(**options)
 
 
 async def test_a_server_that_is_not_trusted_is_a_connect_error() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final, Self, final
 
 import anyio
@@ -15,6 +16,7 @@ import anyio.to_thread
 import httpx
 from attrs import frozen
 
+from kaleden._errors import ConfigurationError
 from kaleden._http._connection import Connection
 from kaleden._http._dial import Dialler
 from kaleden._http._open import open_connection
@@ -44,20 +46,26 @@ class AnyioTransport(httpx.AsyncBaseTransport):
     that need none.
 
     Args:
-        verify: what TLS is made with; True for the usual authorities, False to trust everybody.
-        cert: the client's certificate: a PEM file with key and chain, or two files: chain, key.
+        verify: what TLS is made with; True for the usual authorities, False to trust everybody, a
+            string for a file or a folder of authorities.
+        cert: the client's certificate: a PEM file with key and chain, or two files: chain, key. A
+            context that was given as *verify* gets it loaded, as by httpx.
         limits: as for httpx, with the same defaults.
         trust_env: whether SSL_CERT_FILE and SSL_CERT_DIR name the authorities.
+
+    Raises:
+        ConfigurationError: *verify* or *cert* is of a type that cannot be used.
     """
 
     def __init__(
         self,
         *,
-        verify: ssl.SSLContext | bool = True,
+        verify: ssl.SSLContext | str | bool = True,
         cert: str | tuple[str, str] | None = None,
         limits: httpx.Limits = _LIMITS,
         trust_env: bool = True,
     ) -> None:
+        _check_tls(verify, cert)
         most = sys.maxsize if limits.max_connections is None else limits.max_connections
         keep = limits.max_keepalive_connections
         expiry = limits.keepalive_expiry
@@ -69,7 +77,7 @@ class AnyioTransport(httpx.AsyncBaseTransport):
         self._dialler = Dialler()
         self._making = anyio.Lock()
         self._context: ssl.SSLContext | None = None
-        if isinstance(verify, ssl.SSLContext):
+        if isinstance(verify, ssl.SSLContext) and cert is None:
             self._context = verify
         else:
             self._new_context = partial(_new_context, verify, cert, trust_env)
@@ -310,13 +318,32 @@ def _within(seconds: float | None, error: type[httpx.TimeoutException]) -> Gener
         raise error(f"it took longer than {seconds:g} seconds")
 
 
+def _check_tls(verify: object, cert: object) -> None:
+    if not isinstance(verify, ssl.SSLContext | str | bool):
+        msg = f"verify= takes an ssl.SSLContext, a path as a string, or a bool, not {verify!r}"
+        raise ConfigurationError(msg)
+
+    files: tuple[object, ...] = cert if isinstance(cert, tuple) else (cert,)
+    if cert is not None and not all(isinstance(file, str) for file in files):
+        msg = "cert= takes the path of a PEM file as a string, or two of them: (chain, key)"
+        raise ConfigurationError(msg)
+
+
 def _new_context(
-    verify: bool,
+    verify: ssl.SSLContext | str | bool,
     cert: str | tuple[str, str] | None,
     trust_env: bool,
 ) -> ssl.SSLContext:
-    context = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
-    context.set_alpn_protocols(["http/1.1"])
+    if isinstance(verify, ssl.SSLContext):
+        context = verify
+    elif isinstance(verify, str):
+        # httpx takes it too, with a warning that it will not for ever.
+        file, folder = (None, verify) if Path(verify).is_dir() else (verify, None)
+        context = ssl.create_default_context(cafile=file, capath=folder)
+        context.set_alpn_protocols(["http/1.1"])
+    else:
+        context = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
+        context.set_alpn_protocols(["http/1.1"])
     if cert is not None:
         context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
     return context

@@ -60,6 +60,17 @@ class Access:
         """The server's URL, or what stands in its place."""
         return self.login.url or "own transport"
 
+    @property
+    def refusal(self) -> str:
+        """What to add when the server answers that it wants another login; nothing secret."""
+        login = self.login
+        if self._endpoint is None:
+            return ""
+        if login.credential == NOBODY.kind:
+            return f"no login was sent ({login.credential_from}): see describe()"
+
+        return f"the {login.credential} of {login.credential_from} was refused: see describe()"
+
     @asynccontextmanager
     async def open(self, connections: int) -> AsyncGenerator[Transport]:
         """Open what carries requests to the server.
