@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, Self, final
+from typing import Final, Self, cast, final
 
 import anyio
 import anyio.to_thread
@@ -323,7 +323,7 @@ def _check_tls(verify: object, cert: object) -> None:
         msg = f"verify= takes an ssl.SSLContext, a path as a string, or a bool, not {verify!r}"
         raise ConfigurationError(msg)
 
-    files: tuple[object, ...] = cert if isinstance(cert, tuple) else (cert,)
+    files = cast("tuple[object, ...]", cert) if isinstance(cert, tuple) else (cert,)
     if cert is not None and not all(isinstance(file, str) for file in files):
         msg = "cert= takes the path of a PEM file as a string, or two of them: (chain, key)"
         raise ConfigurationError(msg)
