@@ -56,8 +56,9 @@ async def judge(
         )
 
     reply = Success(key, response, elapsed=elapsed)
-    if isinstance(operation.parse, InTurns):
-        return await _read_in_turns(cast("InTurns[T]", operation.parse), reply)
+    parse: object = operation.parse
+    if isinstance(parse, InTurns):
+        return await _read_in_turns(cast("InTurns[T]", parse), reply)
 
     return read(operation, reply)
 
