@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -246,13 +247,13 @@ async def test_a_stalled_body_is_a_read_timeout(make: Make) -> None:
 
 
 async def test_a_server_that_does_not_read_is_a_write_timeout() -> None:
-    async def handler(stream: SocketStream) -> None:
-        await anyio.sleep_forever()
-
-    timeout = httpx.Timeout(None, write=0.05)
-    async with client_of(handler, AnyioTransport(), timeout=timeout) as client:
-        with pytest.raises(httpx.WriteTimeout):
-            await client.post("/", content=b"x" * 50_000_000)
+    # Nobody accepts the connection, so what the kernel has room for is all that can be written.
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        timeout = httpx.Timeout(None, write=0.05)
+        async with httpx.AsyncClient(transport=AnyioTransport(), timeout=timeout) as client:
+            with pytest.raises(httpx.WriteTimeout):
+                await client.post(url, content=b"x" * 50_000_000)
 
 
 async def test_a_full_pool_is_a_pool_timeout(make: Make) -> None:
