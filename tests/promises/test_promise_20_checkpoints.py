@@ -156,6 +156,7 @@ async def longest(call: Call) -> float:
     return max(later - earlier for earlier, later in pairwise(turns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize("anyio_backend", PLAIN, indirect=True)
 async def test_no_method_holds_the_loop_for_long(name: str) -> None:
