@@ -73,7 +73,8 @@ class Run:
 
 def run_suite(directory: Path, *arguments: str, **files: str) -> Run:
     """Run pytest on these files, with no more plugins than a stranger has."""
-    for name, text in files.items():
+    # A configuration of its own, or pytest looks for one in the folders above.
+    for name, text in {"pytest__ini": "[pytest]\n", **files}.items():
         path = directory / name.replace("__", ".")
         path.with_suffix(path.suffix or ".py").write_text(text, encoding="utf-8")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "COV"))}
