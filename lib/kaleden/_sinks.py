@@ -79,22 +79,18 @@ class Unread(Generic[T]):
 
     def __init__(self, operation: Operation[T]) -> None:
         self._operation = operation
-        self._known: dict[str, Outcome[T] | None] = {}
+        self._collected = Collected[T]()
         self._unread: list[Success[Response]] = []
         self._size = 0
 
     def claim(self, key: str) -> bool:
         """Take *key* the first time it comes."""
-        if key in self._known:
-            return False
-
-        self._known[key] = None
-        return True
+        return self._collected.claim(key)
 
     async def deliver(self, outcome: Outcome[Response]) -> None:
         """Keep *outcome*, and read it with those that come after it."""
         if isinstance(outcome, Failure):
-            self._known[outcome.key] = outcome
+            await self._collected.deliver(outcome)
             return
 
         self._unread.append(outcome)
@@ -106,11 +102,11 @@ class Unread(Generic[T]):
     def whole(self) -> dict[str, Outcome[T]]:
         """The outcome of each key, once none is on its way any more."""
         self._read()
-        return cast("dict[str, Outcome[T]]", self._known)
+        return self._collected.whole
 
     def _read(self) -> None:
         for reply in self._unread:
-            self._known[reply.key] = read(self._operation, reply)
+            self._collected.known[reply.key] = read(self._operation, reply)
         self._unread.clear()
         self._size = 0
 
