@@ -10,6 +10,8 @@ from benchmarks.report import columns
 from benchmarks.results import Results, cpu_per_request, table
 
 Reached = Callable[[Results, str], float | None]
+Place = tuple[str, str, str | None]
+"""A scene, a point, and a contender; None for the one whose goal it is."""
 
 BACKENDS = ("kaleden asyncio", "kaleden uvloop", "kaleden trio")
 
@@ -58,34 +60,33 @@ def _figure(scene: str, point: str, factor: float = 1.0) -> Reached:
     return reached
 
 
-def _below(other: str, scene: str, point: str) -> Reached:
-    """Compare the CPU time with that of another contender: how many times less it is."""
+def _compare(above: Place, below: Place) -> Reached:
+    """Divide the CPU time at one place by that at another."""
 
     def reached(results: Results, contender: str) -> float | None:
-        theirs = _cpu(results, scene, point, other)
-        return _ratio(theirs, _cpu(results, scene, point, contender))
+        return _ratio(_cpu_at(results, above, contender), _cpu_at(results, below, contender))
 
     return reached
+
+
+def _cpu_at(results: Results, place: Place, contender: str) -> float | None:
+    scene, point, other = place
+    return _cpu(results, scene, point, other or contender)
+
+
+def _below(other: str, scene: str, point: str) -> Reached:
+    """Compare the CPU time with that of another contender: how many times less it is."""
+    return _compare((scene, point, other), (scene, point, None))
 
 
 def _above(other: str, scene: str, point: str) -> Reached:
     """Compare the CPU time with that of another contender: how many times more it is."""
-
-    def reached(results: Results, contender: str) -> float | None:
-        theirs = _cpu(results, scene, point, other)
-        return _ratio(_cpu(results, scene, point, contender), theirs)
-
-    return reached
+    return _compare((scene, point, None), (scene, point, other))
 
 
 def _over(scene: str, point: str, other: str) -> Reached:
     """Compare the CPU time at a point with that at another."""
-
-    def reached(results: Results, contender: str) -> float | None:
-        here = _cpu(results, scene, point, contender)
-        return _ratio(here, _cpu(results, scene, other, contender))
-
-    return reached
+    return _compare((scene, point, None), (scene, other, None))
 
 
 def _seconds(results: Results, contender: str) -> float | None:
