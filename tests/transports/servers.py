@@ -13,8 +13,8 @@ from attrs import define, field
 
 import kaleden
 from kaleden._http import DirectTransport, Transport
-from kaleden._http._direct import MAX_BODY
 from kaleden._http._httpx import HttpxTransport
+from kaleden._http._transport import MAX_BODY
 from support import read_request, session_object
 
 TOKEN = "a-token"

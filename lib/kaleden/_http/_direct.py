@@ -17,14 +17,16 @@ from kaleden._http._heads import Heads, origin_of
 from kaleden._http._open import connect_failed, is_certificate_refusal, open_connection, told
 from kaleden._http._pool import Pool
 from kaleden._http._reply import Headers, Reply, lost
-from kaleden._http._transport import Bearer, Tls, TransportError, TransportStatistics
+from kaleden._http._transport import (
+    CONNECT_TIMEOUT,
+    MAX_BODY,
+    Bearer,
+    Tls,
+    TransportError,
+    TransportStatistics,
+    send_as,
+)
 from kaleden._wire import Request, Response
-
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for a connection to be made; a Skaha server answers that at once, however busy."""
-
-MAX_BODY: Final = 64 * 2**20
-"""Bytes of one reply, at most. Only logs come near."""
 
 _IDEMPOTENT: Final = frozenset({"GET", "DELETE"})
 
@@ -76,15 +78,7 @@ class DirectTransport(AsyncContextManagerMixin):
         """Send *request* and read the whole reply; see `Transport.send`."""
         self._in_flight += 1
         try:
-            bearer = self._bearer
-            if bearer is None:
-                return await self._deliver(request, None)
-
-            token = await bearer.token()
-            response = await self._deliver(request, token)
-            if response.status == 401 and await bearer.renew(token):
-                response = await self._deliver(request, await bearer.token())
-            return response
+            return await send_as(self._bearer, self._deliver, request)
         finally:
             self._in_flight -= 1
 

@@ -15,14 +15,8 @@ from typing import Any
 
 from kaleden._errors import FailureKind
 from kaleden._http._open import is_lasting
-from kaleden._http._transport import TransportError
+from kaleden._http._transport import CONNECT_TIMEOUT, MAX_BODY, TransportError
 from kaleden._wire import FORM_TYPE, Request, Response
-
-CONNECT_TIMEOUT = 10.0
-"""Seconds for a connection to be made; a Skaha server answers that at once, however busy."""
-
-MAX_BODY = 64 * 2**20
-"""Bytes of one reply, at most. Only logs come near."""
 
 
 async def exchange(

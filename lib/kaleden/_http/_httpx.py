@@ -24,7 +24,7 @@ from attrs import define
 from kaleden._errors import ConfigurationError
 from kaleden._http._caller import HttpAuth
 from kaleden._http._exchange import exchange
-from kaleden._http._transport import Bearer, Tls, TransportStatistics
+from kaleden._http._transport import Bearer, Tls, TransportStatistics, send_as
 from kaleden._wire import Request, Response
 
 CLOSE_TIMEOUT = 5.0
@@ -120,16 +120,7 @@ class HttpxTransport(AsyncContextManagerMixin):
 
     async def send(self, request: Request) -> Response:
         """Send *request* and read the whole reply; see `Transport.send`."""
-        bearer = self._bearer
-        if bearer is None:
-            return await self._attempt(request, None)
-
-        token = await bearer.token()
-        reply = await self._attempt(request, token)
-        if reply.status == 401 and await bearer.renew(token):
-            return await self._attempt(request, await bearer.token())
-
-        return reply
+        return await send_as(self._bearer, self._attempt, request)
 
     async def _attempt(self, request: Request, token: str | None) -> Response:
         pool = await self._current_pool()

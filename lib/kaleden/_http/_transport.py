@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ssl
-from typing import Protocol, final, runtime_checkable
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, final, runtime_checkable
 
 from attrs import frozen
 
 from kaleden._errors import FailureKind
 from kaleden._wire import Request, Response
+
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for a connection to be made; a Skaha server answers that at once, however busy."""
+
+MAX_BODY: Final = 64 * 2**20
+"""Bytes of one reply, at most. Only logs come near."""
 
 
 class TransportError(Exception):
@@ -110,3 +117,26 @@ class Tls(Protocol):
             TransportError: there is none, an expired certificate say, so nothing was sent.
         """
         ...
+
+
+async def send_as(
+    bearer: Bearer | None,
+    attempt: Callable[[Request, str | None], Awaitable[Response]],
+    request: Request,
+) -> Response:
+    """Send a request with the token of *bearer*, and once more if another one is to be tried.
+
+    Args:
+        bearer: tells the token to send; None to send none.
+        attempt: sends a request with a token.
+        request: what to send.
+    """
+    if bearer is None:
+        return await attempt(request, None)
+
+    token = await bearer.token()
+    response = await attempt(request, token)
+    if response.status == 401 and await bearer.renew(token):
+        return await attempt(request, await bearer.token())
+
+    return response
