@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,14 @@ from login.certificates import Authority
 from support import HAS_TRIO
 
 
+def debug_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that checks itself, and is not surprised by a slow machine."""
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = math.inf
+    return loop
+
+
 def eager_loop() -> asyncio.AbstractEventLoop:
     """An event loop whose tasks run at once, up to their first await (Python 3.12+)."""
     loop = asyncio.new_event_loop()
@@ -21,7 +30,7 @@ def eager_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-BACKENDS = [pytest.param(("asyncio", {"debug": True}), id="asyncio")]
+BACKENDS = [pytest.param(("asyncio", {"debug": True, "loop_factory": debug_loop}), id="asyncio")]
 if sys.version_info >= (3, 12):
     BACKENDS.append(pytest.param(("asyncio", {"loop_factory": eager_loop}), id="asyncio-eager"))
 if HAS_TRIO:

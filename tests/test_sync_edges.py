@@ -139,7 +139,7 @@ def test_only_ctrl_c_is_told_of_as_an_interruption(
     def fail(_: object) -> None:
         raise ZeroDivisionError
 
-    platform = MemoryTransport(**QUICK)
+    platform = MemoryTransport(**QUICK | {"duration": math.inf})
     with (
         Session(transport=platform, backend=backend) as session,
         pytest.raises(ZeroDivisionError),

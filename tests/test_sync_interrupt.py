@@ -24,6 +24,7 @@ from interruptions import (
     RUN,
     SCOPE,
     STREAM,
+    End,
     interrupt,
     left,
     program,
@@ -31,7 +32,7 @@ from interruptions import (
     strike,
 )
 from kaleden import Session
-from platforms import Server, local_platform
+from platforms import RunningServer, Server, local_platform
 from support import PLAIN_BACKENDS
 
 ROUNDS = 3
@@ -72,6 +73,19 @@ def test_nothing_is_left_whenever_it_was_interrupted(
         assert [] == left(server)
 
 
+def interrupted_twice(text: str, server: RunningServer, backend: str, path: Path) -> End:
+    with program(text, server, backend, path) as process:
+        read_until("Running", process.stdout)
+        # A server that answers nobody keeps the clean-up busy until the end of its grace.
+        server.process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        read_until("another Ctrl-C leaves at once", process.stderr)
+        end = interrupt(process)
+        server.process.send_signal(signal.SIGCONT)
+    assert end.is_interruption, end.said
+    return end
+
+
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 @pytest.mark.parametrize("text", [RUN, SCOPE], ids=["run", "scope"])
 def test_a_second_interruption_leaves_at_once_and_the_rest_is_reaped(
@@ -79,15 +93,7 @@ def test_a_second_interruption_leaves_at_once_and_the_rest_is_reaped(
 ) -> None:
     ledger = tmp_path / "ledger"
     with local_platform() as server:
-        with program(text, server, backend, ledger) as process:
-            read_until("Running", process.stdout)
-            # A server that answers nobody keeps the clean-up busy until the end of its grace.
-            server.process.send_signal(signal.SIGSTOP)
-            process.send_signal(signal.SIGINT)
-            read_until("another Ctrl-C leaves at once", process.stderr)
-            end = interrupt(process)
-            server.process.send_signal(signal.SIGCONT)
-        assert end.is_interruption, end.said
+        end = interrupted_twice(text, server, backend, ledger)
         count = 3 if text == RUN else 6
         told = f"up to {count} sessions may be left: `kaleden reap {ledger}` ends them"
         assert 1 == end.said.count(told), end.said
@@ -102,14 +108,7 @@ def test_a_second_interruption_without_a_ledger_tells_how_to_end_the_rest(
     backend: str, tmp_path: Path
 ) -> None:
     with local_platform() as server:
-        with program(NO_LEDGER, server, backend, tmp_path) as process:
-            read_until("Running", process.stdout)
-            server.process.send_signal(signal.SIGSTOP)
-            process.send_signal(signal.SIGINT)
-            read_until("another Ctrl-C leaves at once", process.stderr)
-            end = interrupt(process)
-            server.process.send_signal(signal.SIGCONT)
-        assert end.is_interruption, end.said
+        end = interrupted_twice(NO_LEDGER, server, backend, tmp_path)
         way = "up to 3 sessions may be left: `session.destroy_with('fits-', None, None)` ends"
         assert 1 == end.said.count(way), end.said
         with Session(server.url, server.token) as session:

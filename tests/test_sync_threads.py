@@ -206,14 +206,20 @@ FORK = """if True:
 """
 
 
+def run(
+    text: str, server: Server, backend: Any, tmp_path: Path
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", text, server.url, server.token, backend]
+    return subprocess.run(
+        [*command, str(tmp_path / "ledger")], capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_is_refused_and_harms_nothing(
     backend: Any, server: Server, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", FORK, server.url, server.token, backend]
-    done = subprocess.run(
-        [*command, str(tmp_path / "ledger")], capture_output=True, text=True, check=False
-    )
+    done = run(FORK, server, backend, tmp_path)
     assert 0 == done.returncode, done.stderr
     told, (status, same), rest, alive = (json.loads(line) for line in done.stdout.splitlines())
     assert {"info", "run", "scope.create", "stream.info", "leave", "exit", "close"} <= told.keys()
@@ -246,10 +252,7 @@ END = """if True:
 def test_the_end_of_the_program_ends_what_is_open(
     backend: Any, server: Server, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", END, server.url, server.token, backend]
-    done = subprocess.run(
-        [*command, str(tmp_path / "ledger")], capture_output=True, text=True, check=False
-    )
+    done = run(END, server, backend, tmp_path)
     assert (0, "") == (done.returncode, done.stderr)
     with Session(server.url, server.token) as session:
         assert [] == session.fetch()
