@@ -119,7 +119,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the suite on every backend, with every Python that is found."""
-    session.install("-e", EXTRAS, *group("test", "notebook", "fuzz"))
+    session.install("-e", EXTRAS, *group("test", "notebook", "fuzz", "examples"))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -164,9 +164,17 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types with two checkers that see different things."""
-    session.install("-e", EXTRAS, *group("test", "fuzz", "types"), "nox")
+    session.install("-e", EXTRAS, *group("test", "fuzz", "examples", "types"), "nox")
     session.run("mypy")
     session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, to be read at build/docs/html/index.html; warnings are errors."""
+    session.install("-e", EXTRAS, *group("docs"))
+    strictly = ("--nitpicky", "--fail-on-warning", "--keep-going", "--quiet")
+    session.run("sphinx-build", *strictly, "-d", "build/docs/doctrees", "docs", "build/docs/html")
 
 
 @nox.session

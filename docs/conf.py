@@ -1,0 +1,52 @@
+"""How the documentation is built: ``nox -s docs``."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+project = "kaleden"
+author = "The kaleden developers"
+project_copyright = author
+release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxcontrib_trio",
+    "sphinx_inline_tabs",
+]
+exclude_patterns = ["_tools"]
+
+# MyST: headings can be linked to, and tabs are written `:::{tab} async`.
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# The examples are executed by the suite; that they are highlighted at all is checked here.
+highlight_language = "python"
+
+# Reference: what the docstrings say, in the order of the pages, with types as they are written.
+default_role = "py:obj"
+add_module_names = False
+autodoc_typehints = "signature"
+autodoc_member_order = "groupwise"
+autoclass_content = "class"
+python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+python_maximum_signature_line_length = 88
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = [("Cancellation", "Cancellation")]
+napoleon_use_rtype = False
+
+nitpicky = True
+
+html_theme = "furo"
+html_title = "kaleden"
+html_static_path = ["_static"]
+html_css_files = ["kaleden.css"]
+html_copy_source = False
+html_show_sphinx = False

@@ -1,0 +1,118 @@
+"""What executes the examples notices what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sybil")
+pytest.importorskip("anycorn")
+
+from docs import examples
+from support import PLAIN_BACKENDS
+
+HERE = "http://127.0.0.1:1/skaha"
+
+PAGE = """
+<!-- invisible-code-block: python
+seen = []
+-->
+
+```python
+import anyio
+
+async def main():
+    await anyio.sleep(0)
+    return "from a loop of its own"
+```
+
+:::{tab} async
+```python
+await anyio.sleep(0)
+print("async", session.__class__.__name__)
+```
+:::
+:::{tab} sync
+```python
+print("sync", session.__class__.__name__)
+```
+:::
+
+```python
+print(anyio.run(main))
+```
+
+```output
+...sync ...Session
+from a loop of its own
+```
+
+```{code-block} python
+:caption: program.py
+
+print("a program")
+```
+
+```console
+$ python program.py
+a program
+```
+
+```console
+rm -rf shown-only
+```
+"""
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANFAR_URL", HERE)
+    monkeypatch.setenv("CANFAR_TOKEN", "token")
+    monkeypatch.chdir(tmp_path)
+
+
+def read(text: str, folder: Path) -> list[examples.Block]:
+    page = folder / "page.md"
+    page.write_text(text, encoding="utf-8")
+    return examples.read_page(page)
+
+
+@pytest.mark.parametrize("way", [*PLAIN_BACKENDS, "sync"])
+def test_a_page_is_executed(way: str, tmp_path: Path) -> None:
+    blocks = read(PAGE, tmp_path)
+    assert ["asyncio", "trio", "sync"] == examples.ways(blocks)
+    assert 8 == len(blocks)
+    examples.play(examples.chosen(blocks, way), way)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\n1 / 0\n```\n",
+        "```python\nprint(1)\n```\n```output\n2\n```\n",
+        "```python\nprint(1)\n```\n```output\n1\n```\n```output\n1\n```\n",
+        "```console\n$ false\n```\n",
+        "```console\n$ echo 1\n2\n```\n",
+        "```console\n$ true\n$ echo 1 \\\n  2\n1\n```\n",
+        ":::{tab} sync\n```python\nawait session.fetch()\n```\n:::\n",
+    ],
+)
+def test_what_is_wrong_is_noticed(text: str, tmp_path: Path) -> None:
+    blocks = read(text, tmp_path)
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        examples.play(blocks, examples.ways(blocks)[0])
+
+
+def test_a_traceback_shows_the_line_of_the_page(tmp_path: Path) -> None:
+    blocks = read("# Page\n\nText.\n\n```python\nfirst = 1\nfirst / 0\n```\n", tmp_path)
+    with pytest.raises(ZeroDivisionError) as caught:
+        examples.play(blocks, "sync")
+    last = caught.traceback[-1]
+    assert 7 == last.lineno + 1
+    assert "page.md" in str(last.path)
+
+
+def test_code_without_an_event_loop_is_executed_once(tmp_path: Path) -> None:
+    assert ["sync"] == examples.ways(read("```python\nprint(1)\n```\n", tmp_path))
+    assert ["asyncio", "trio"] == examples.ways(read("```python\nawait f()\n```\n", tmp_path))
