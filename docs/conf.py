@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
+
+import kaleden
 
 ROOT = Path(__file__).parents[1]
 
 project = "kaleden"
 author = "The kaleden developers"
 project_copyright = author
-release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+release = kaleden.__version__
 
 extensions = [
     "myst_parser",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
+import pickle
 import subprocess
 import sys
 from types import ModuleType
@@ -59,12 +61,55 @@ def test_async_methods_tell_of_cancellation() -> None:
             assert "Cancellation:" in (inspect.getdoc(method) or ""), name
 
 
-def test_importing_kaleden_loads_no_extra() -> None:
-    program = (
-        "import sys, kaleden;"
-        "print([name for name in ('trio', 'starlette', 'anycorn') if name in sys.modules])"
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert "[]" == loaded.stdout.strip()
+def loaded_by(*statements: str) -> set[str]:
+    """Every module that is loaded after *statements*, in a new interpreter."""
+    program = "\n".join([*statements, "import sys", "print(*sys.modules)"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+EXTRAS = {"trio", "starlette", "anycorn", "trustme", "cryptography", "rich", "pytest"}
+# Each costs milliseconds, and most programs need none of them, or not before they are at work.
+LATER = {
+    "asn1crypto",
+    "asyncio",
+    "cattrs",
+    "certifi",
+    "email.utils",
+    "httpx",
+    "importlib.metadata",
+    "kaleden._sync",
+    "urllib.request",
+    "webbrowser",
+    "yaml",
+}
+
+
+def test_importing_kaleden_loads_no_extra_and_nothing_slow_before_its_time() -> None:
+    assert set() == loaded_by("import kaleden") & (EXTRAS | LATER)
+
+
+def test_the_plain_client_is_loaded_when_somebody_asks_for_it() -> None:
+    assert "kaleden._sync" not in loaded_by("from kaleden import AsyncSession")
+    for asking in ("kaleden.Session", "kaleden.SyncScope", "from kaleden import *; Session"):
+        assert "kaleden._sync" in loaded_by("import kaleden", asking)
+
+
+def test_what_is_loaded_later_is_shown_all_along() -> None:
+    shown = "import kaleden; assert {*kaleden.__all__, '__all__'} <= set(dir(kaleden))"
+    assert "kaleden._sync" not in loaded_by(shown)
+    assert kaleden.Session is vars(kaleden)["Session"]
+    with pytest.raises(AttributeError, match="has no attribute 'Sesion'"):
+        getattr(kaleden, "Sesion")  # noqa: B009 - a type checker would see this
+
+
+def test_every_name_survives_a_pickle() -> None:
+    for name in kaleden.__all__:
+        value = getattr(kaleden, name)
+        if inspect.isclass(value):
+            assert value is pickle.loads(pickle.dumps(value))
+
+
+def test_the_release_is_told_once() -> None:
+    assert importlib.metadata.version("kaleden") == kaleden.__version__

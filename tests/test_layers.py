@@ -14,7 +14,7 @@ PACKAGE = Path(kaleden.__file__).parent
 # Each layer may import from the ones before it. A layer of several names is one room each, side by
 # side.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_adaptive", "_budget", "_errors", "_exports", "_owner", "distributed"),
+    ("_adaptive", "_budget", "_errors", "_exports", "_owner", "_version", "distributed"),
     ("_policy", "_wire"),
     (
         "_outcomes",
@@ -80,6 +80,7 @@ PURE = {
     "_pace",
     "_policy",
     "_ticket",
+    "_version",
     "_wire",
     "distributed",
 }

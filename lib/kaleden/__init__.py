@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing as _typing
+
 from kaleden import distributed
 from kaleden._client import SessionStatistics
 from kaleden._engine import OutcomeStream
@@ -37,6 +39,7 @@ from kaleden._errors import (
     WrongState,
     WrongThread,
 )
+from kaleden._exports import load_later as _load_later
 from kaleden._exports import publish as _publish
 from kaleden._follow import LogItem, LogLine, LogReset, LogStream
 from kaleden._gate import GateStatistics
@@ -49,7 +52,7 @@ from kaleden._retry import RetryStatistics
 from kaleden._scope import Scope, ScopeStatistics
 from kaleden._session import AsyncSession
 from kaleden._stream import Streams
-from kaleden._sync import Session, SyncLogStream, SyncOutcomeStream, SyncScope, SyncStreams
+from kaleden._version import __version__ as __version__
 from kaleden._wire import (
     TERMINAL,
     Availability,
@@ -62,6 +65,9 @@ from kaleden._wire import (
     Stats,
     Status,
 )
+
+if _typing.TYPE_CHECKING:
+    from kaleden._sync import Session, SyncLogStream, SyncOutcomeStream, SyncScope, SyncStreams
 
 __all__ = (
     "TERMINAL",
@@ -135,4 +141,14 @@ __all__ = (
     "distributed",
 )
 
-_publish(__name__, __all__, globals())
+_LATER = ("Session", "SyncLogStream", "SyncOutcomeStream", "SyncScope", "SyncStreams")
+
+_publish(__name__, set(__all__).difference(_LATER), globals())
+
+if not _typing.TYPE_CHECKING:  # To a type checker any name would be there, misspelt ones too.
+    # Asynchronous programs never need the client for plain code.
+    __getattr__ = _load_later(globals(), "kaleden._sync", _LATER)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

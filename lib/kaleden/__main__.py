@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
 import anyio
 
 from kaleden._errors import KaledenError
 from kaleden._reap_command import add_parser as add_reap
+from kaleden._version import __version__
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kaleden", description=sys.modules["kaleden"].__doc__)
-    parser.add_argument("--version", action="version", version=f"kaleden {version('kaleden')}")
+    parser.add_argument("--version", action="version", version=f"kaleden {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo", help="launch a dozen sessions, watch them, collect their results, clean up"

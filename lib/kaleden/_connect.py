@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import webbrowser
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -36,12 +35,18 @@ async def _open(outcome: Outcome[SessionInfo]) -> Outcome[str]:
     elif status != Status.RUNNING:
         reason = f"the session is {status}, and its page answers only while it is Running"
     # Starting a browser may take seconds, and some wait for it to be closed.
-    elif not await anyio.to_thread.run_sync(webbrowser.open_new_tab, url, abandon_on_cancel=True):
+    elif not await anyio.to_thread.run_sync(_open_tab, url, abandon_on_cancel=True):
         reason = "no browser could be started here: open the connect_url of info() yourself"
     else:
         return Success(outcome.key, url, outcome.attempts, outcome.elapsed)
 
     return Failure(outcome.key, FailureKind.NOT_OPENED, reason, elapsed=outcome.elapsed)
+
+
+def _open_tab(url: str) -> bool:
+    import webbrowser  # noqa: PLC0415 - few open pages, and this is a thread
+
+    return webbrowser.open_new_tab(url)
 
 
 def _is_page(url: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 import attrs
@@ -26,3 +27,27 @@ def publish(package: str, names: Iterable[str], namespace: Mapping[str, Any]) ->
                 attrs.resolve_types(public)
 
             public.__module__ = package
+
+
+def load_later(
+    namespace: dict[str, Any], room: str, names: Iterable[str]
+) -> Callable[[str], object]:
+    """Make the ``__getattr__`` of a package which loads some names when one of them is asked for.
+
+    Args:
+        namespace: the package's.
+        room: the module that has the names.
+        names: what it is asked for.
+    """
+    package: str = namespace["__name__"]
+
+    def load(name: str) -> object:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+        found = {each: getattr(import_module(room), each) for each in names}
+        publish(package, names, found)
+        namespace.update(found)
+        return found[name]
+
+    return load

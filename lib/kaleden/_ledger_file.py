@@ -166,7 +166,7 @@ def _apply(line: bytes, launches: dict[tuple[Owner, str], OpenLaunch]) -> bool:
     """Let one line change what is open; tell whether it could be read."""
     try:
         fields = json.loads(line)
-        event, launch = Event(fields["event"]), converter.structure(fields, OpenLaunch)
+        event, launch = Event(fields["event"]), converter().structure(fields, OpenLaunch)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return False
 

@@ -261,7 +261,8 @@ class Outcomes(Generic[T]):
     def to_json(self) -> str:
         """Write all outcomes as one JSON text."""
         data = [
-            {"ok": outcome.ok, **converter.unstructure(outcome, type(outcome))} for outcome in self
+            {"ok": outcome.ok, **converter().unstructure(outcome, type(outcome))}
+            for outcome in self
         ]
         return json.dumps({"operation": self.operation, "outcomes": data})
 
@@ -368,9 +369,9 @@ def _is_object(value: object) -> bool:
 
 def _load(item: dict[str, Any], value_type: Any) -> Outcome[Any]:
     if item.pop("ok"):
-        return converter.structure(item, Success[value_type])
+        return converter().structure(item, Success[value_type])
 
-    return converter.structure(item, Failure)
+    return converter().structure(item, Failure)
 
 
 def _html_row(outcome: Outcome[Any]) -> str:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 
 from kaleden import _wire
-from kaleden._wire import SessionInfo, SessionSpec, Status, converter, new_converter, parse_info
-from kaleden._wire._converter import MODELS
+from kaleden._wire import SessionInfo, SessionSpec, Status, parse_info
+from kaleden._wire._converter import MODELS, converter, new_converter
 from wire.samples import OLD, RUNNING, json_reply
 from wire.strategies import models
 

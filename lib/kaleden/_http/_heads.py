@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Final, final
 from urllib.parse import SplitResult, urlsplit
 
 from kaleden._errors import InvalidRequest
 from kaleden._http._pool import Origin
+from kaleden._version import __version__
 from kaleden._wire import FORM_TYPE, Request
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # What would end a line, or the target in it.
-_BREAKS: Final = re.compile(r"[\x00-\x20\x7f-\uffff]")
+_BREAKS: Final = re.compile("[^!-~]")
 _LINE_BREAKS: Final = re.compile(r"[\x00\r\n]")
 
 
@@ -36,7 +36,7 @@ class Heads:
     def __init__(self, root: str, base: str) -> None:
         self._root = urlsplit(root)
         self._base = urlsplit(base)
-        self._agent = f"kaleden/{version('kaleden')}"
+        self._agent = f"kaleden/{__version__}"
         self._token: str | None = None
         self._templates: dict[tuple[str, str, bool], tuple[str, str]] = {}
 

@@ -13,7 +13,6 @@ import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from importlib.metadata import version
 from typing import Any, Self, cast, final
 
 import anyio
@@ -25,6 +24,7 @@ from kaleden._errors import ConfigurationError
 from kaleden._http._caller import HttpAuth
 from kaleden._http._exchange import exchange
 from kaleden._http._transport import Bearer, Tls, TransportStatistics, send_as
+from kaleden._version import __version__
 from kaleden._wire import Request, Response
 
 CLOSE_TIMEOUT = 5.0
@@ -95,7 +95,7 @@ class HttpxTransport(AsyncContextManagerMixin):
 
     def _new_client(self, context: ssl.SSLContext | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            headers={"User-Agent": f"kaleden/{version('kaleden')}"},
+            headers={"User-Agent": f"kaleden/{__version__}"},
             auth=cast("httpx.Auth | None", self._auth),
             proxy=self._proxy,
             # Without https none is needed, and httpx's own takes long to make.

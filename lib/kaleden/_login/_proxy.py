@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from kaleden._errors import ConfigurationError
 from kaleden._login._endpoint import Endpoint
@@ -17,6 +16,8 @@ def environment_proxy(endpoint: Endpoint) -> str | None:
     ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` are read as `urllib.request`
     does. A proxy has no business between two programs of one machine.
     """
+    from urllib.request import getproxies  # noqa: PLC0415 - slow to load, for who asks over HTTP
+
     parts = urlsplit(endpoint.root)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -30,6 +31,8 @@ def environment_proxy(endpoint: Endpoint) -> str | None:
 
 def _is_passed_by(parts: SplitResult) -> bool:
     """Whether ``NO_PROXY`` names a server; an IPv6 address with brackets or without."""
+    from urllib.request import proxy_bypass  # noqa: PLC0415 - as above
+
     return bool(proxy_bypass(parts.netloc) or proxy_bypass(parts.hostname or ""))
 
 

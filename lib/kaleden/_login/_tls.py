@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import final
 
 import anyio
-import certifi
 from anyio import to_thread
 
 from kaleden._errors import ConfigurationError, FailureKind
@@ -142,6 +141,8 @@ def make_context(certificate: Path | None) -> ssl.SSLContext:
 
 
 def _trusting() -> ssl.SSLContext:
+    import certifi  # noqa: PLC0415 - slow to load, and this is a thread
+
     file = os.environ.get("SSL_CERT_FILE") or None
     folder = os.environ.get("SSL_CERT_DIR") or None
     try:

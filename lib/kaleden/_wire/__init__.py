@@ -7,7 +7,6 @@ what a reply came to. Nothing here opens a socket, reads a clock unasked, or wai
 from __future__ import annotations
 
 from kaleden._wire._classify import Refusal, classify
-from kaleden._wire._converter import converter, new_converter
 from kaleden._wire._enums import TERMINAL, Kind, Status
 from kaleden._wire._models import (
     Availability,
@@ -76,6 +75,7 @@ from kaleden._wire._responses import (
     parse_repositories,
     parse_stats,
 )
+from kaleden._wire._saving import converter
 from kaleden._wire._spec import Launch, SessionSpec
 from kaleden._wire._validation import MAX_REPLICAS, check_kind, check_status
 
@@ -133,7 +133,6 @@ __all__ = (
     "classify",
     "converter",
     "full_image",
-    "new_converter",
     "parse_availability",
     "parse_capabilities",
     "parse_context",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -144,6 +143,9 @@ def _retry_after(response: Response, now: datetime | None) -> float | None:
 
 
 def _until(date: str, now: datetime) -> float | None:
+    # Few servers name a date, and this loads slowly.
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
     try:
         moment = parsedate_to_datetime(date)
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
