@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import kaleden
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path.insert(0, str(HERE / "_ext"))
 
 project = "kaleden"
 author = "The kaleden developers"
@@ -19,8 +22,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
     "sphinx_inline_tabs",
+    "reference",
 ]
-exclude_patterns = ["_tools"]
 
 # MyST: headings can be linked to, and tabs are written `:::{tab} async`.
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -33,6 +36,10 @@ highlight_language = "python"
 default_role = "py:obj"
 add_module_names = False
 autodoc_typehints = "signature"
+autodoc_default_options = {"members": True}
+ALIASES = ("Backend", "Cause", "Check", "HttpAuth", "HttpClient", "Ids", "Members", "Progress")
+ALIASES += ("Scenario", "TokenFunction", "Until")
+autodoc_type_aliases = {name: name for name in ALIASES}
 autodoc_member_order = "groupwise"
 autoclass_content = "class"
 python_use_unqualified_type_names = True

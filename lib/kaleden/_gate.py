@@ -18,7 +18,7 @@ logger = logging.getLogger("kaleden")
 @final
 @frozen
 class GateStatistics:
-    """The state of a `Gate`.
+    """The state of the gate through which every request of a client goes.
 
     Attributes:
         limit: requests that may be in flight at once.

@@ -149,7 +149,7 @@ class Scope(AsyncContextManagerMixin):
         Returns:
             The id of each new session, by its name without the token. A failure of kind
             ``unknown_effect`` means that no answer came and that no such session was listed until
-            `settle` seconds after the request; the scope looks for it again when it is left.
+            *settle* seconds after the request; the scope looks for it again when it is left.
 
         Raises:
             InvalidRequest: an argument cannot work; nothing was sent.

@@ -1,0 +1,49 @@
+"""The reference tells of all that is public."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import pytest_kaleden
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+if not REFERENCE.exists():
+    pytest.skip("the suite runs away from its checkout", allow_module_level=True)
+
+PAGES = {page.stem: page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md")}
+OF_A_MODULE = {
+    "kaleden.distributed": "distributed",
+    "kaleden.http": "http",
+    "kaleden.local": "local",
+    "kaleden.testing": "testing",
+}
+
+
+def told(page: str) -> list[str]:
+    return re.findall(r"^\.\. auto(?:class|data|exception|function):: (\w+)$", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", OF_A_MODULE)
+def test_every_name_of_a_module_is_told_once(name: str) -> None:
+    if name in {"kaleden.local", "kaleden.testing"}:
+        pytest.importorskip("anycorn")
+    module = importlib.import_module(name)
+    page = PAGES[OF_A_MODULE[name]]
+    assert f".. automodule:: {name}\n" in page
+    assert sorted(module.__all__) == sorted(told(page))
+
+
+def test_every_name_of_the_package_is_told_once() -> None:
+    kaleden = importlib.import_module("kaleden")
+    pages = [page for page in PAGES.values() if ".. currentmodule:: kaleden\n" in page]
+    names = [name for page in pages for name in told(page)]
+    assert sorted(set(kaleden.__all__) - {"distributed"}) == sorted(names)
+
+
+def test_every_fixture_is_told() -> None:
+    fixtures = {name for name in vars(pytest_kaleden) if name.startswith("kaleden_")}
+    assert fixtures == set(told(PAGES["pytest"]))
