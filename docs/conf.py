@@ -8,7 +8,6 @@ from pathlib import Path
 import kaleden
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
 sys.path.insert(0, str(HERE / "_ext"))
 
 project = "kaleden"
