@@ -21,11 +21,14 @@ RIVALS: dict[str, tuple[str, ...]] = {
     "pyreqwest": ("pyreqwest", "anyio"),
 }
 EXTRAS = ".[local,progress,trio]"
+TABLES = ".[astropy,pandas]"
 NOT_TWICE = ("-m", "not slow")
 # Decisions live in these: hardly a branch of them may go untested.
 COVERED = (
     "*/kaleden/_wire/*",
     "*/kaleden/_outcomes.py",
+    "*/kaleden/_results.py",
+    "*/kaleden/_show/*",
     "*/kaleden/_courier.py",
     "*/kaleden/_engine.py",
     "*/kaleden/_launch.py",
@@ -41,6 +44,7 @@ MUTATED = (
     "_engine",
     "_gate",
     "_outcomes",
+    "_results",
     "_policy",
     "_retry",
     "_sinks",
@@ -119,7 +123,8 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the suite on every backend, with every Python that is found."""
-    session.install("-e", EXTRAS, *group("test", "notebook", "fuzz", "examples"))
+    groups = group("test", "notebook", "fuzz", "examples")
+    session.install("-e", EXTRAS, "-e", TABLES, *groups)
     if session.posargs:
         session.run("pytest", *session.posargs)
         return

@@ -240,7 +240,7 @@ def test_the_html_table_is_escaped_and_bounded() -> None:
     assert "<script>" not in table
     assert 3 == table.count("&lt;script&gt;")
     long = Outcomes("logs", [Success(str(number), "text") for number in range(1000)])._repr_html_()
-    assert 100 == long.count("<tr>")
+    assert 1 + 100 == long.count("<tr>")
     assert "900 more" in long
 
 

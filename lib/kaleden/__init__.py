@@ -51,6 +51,7 @@ from kaleden._policy import RetryPolicy
 from kaleden._retry import RetryStatistics
 from kaleden._scope import Scope, ScopeStatistics
 from kaleden._session import AsyncSession
+from kaleden._session_list import SessionList
 from kaleden._stream import Streams
 from kaleden._version import __version__ as __version__
 from kaleden._wire import (
@@ -119,6 +120,7 @@ __all__ = (
     "SessionFailed",
     "SessionForked",
     "SessionInfo",
+    "SessionList",
     "SessionNotOpen",
     "SessionSpec",
     "SessionStatistics",

@@ -43,7 +43,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from kaleden._outcomes import Failure
+    from kaleden._results import Failure
 
 
 class FailureKind(StrEnum):

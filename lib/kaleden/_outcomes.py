@@ -1,124 +1,21 @@
-"""Results that carry successes and failures together.
-
-A `Failure` is data, not a stored exception: it holds no traceback and no reply, so a hundred
-thousand of them are cheap, they pickle, and they survive a round trip through JSON.
-"""
+"""Results that carry successes and failures together."""
 
 from __future__ import annotations
 
-import html
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, Literal, NoReturn, Self, TypeAlias, TypeVar, cast, final
+from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast, final
 
-from attrs import field, frozen
-
-from kaleden._errors import FailureKind, InvalidRequest, KaledenError, RequestError, error_class
+from kaleden._errors import FailureKind, KaledenError
+from kaleden._results import Failure, Finished, Outcome, Success
+from kaleden._show import Grid, Tabular, View, choose, outcome_grid, view
 from kaleden._wire import Event, SessionInfo, converter
+
+__all__ = ("Again", "BatchError", "Failure", "Finished", "Outcome", "Outcomes", "Success")
 
 T = TypeVar("T")
 
-_HTML_ROWS: Final = 100
-
-
-@final
-@frozen
-class Success(Generic[T]):
-    """One request that did what it was asked.
-
-    Attributes:
-        key: the session id; for `create`, the session name.
-        value: what the operation returns for one session.
-        attempts: how many times it was sent.
-        elapsed: seconds from taking it up to its end.
-    """
-
-    key: str
-    value: T
-    attempts: int = 1
-    elapsed: float = field(default=0.0, eq=False)
-
-    @property
-    def ok(self) -> Literal[True]:
-        """Always true; type checkers know it by ``isinstance`` or ``match``, see `Outcomes`."""
-        return True
-
-
-@final
-@frozen
-class Failure:
-    """One request that did not do what it was asked.
-
-    Attributes:
-        key: the session id; for `create`, the session name.
-        kind: what became of it, by what can be done next.
-        message: what happened, in the server's own words where it said something.
-        status: the HTTP status, if there was a reply.
-        retry_after: seconds the server asked to wait, if it did.
-        sent: whether any of it may have reached the server.
-        attempts: how many times it was sent.
-        elapsed: seconds from taking it up to its end.
-        final: whether it would be the same a second time, whatever its kind: a server's certificate
-            that is not trusted, say.
-    """
-
-    key: str
-    kind: FailureKind
-    message: str
-    status: int | None = None
-    retry_after: float | None = None
-    sent: bool = False
-    attempts: int = 1
-    elapsed: float = field(default=0.0, eq=False)
-    final: bool = False
-
-    @property
-    def ok(self) -> Literal[False]:
-        """Always false; type checkers know it by ``isinstance`` or ``match``, see `Outcomes`."""
-        return False
-
-    def __str__(self) -> str:
-        status = "" if self.status is None else f", HTTP {self.status}"
-        asked, attempts = "", ""
-        if self.retry_after:
-            asked = f", asked to wait {max(1.0, self.retry_after):.0f} s"
-        if self.attempts > 1:
-            attempts = f", after {self.attempts} attempts"
-        return f"{self.key}: {self.message} ({self.kind}{status}{asked}{attempts})"
-
-    def to_exception(self) -> RequestError | InvalidRequest:
-        """Make a new exception of our tree that says the same.
-
-        Returns:
-            `InvalidRequest` for what was refused before it was sent, else the `RequestError` of
-            this kind.
-        """
-        if self.kind is FailureKind.INVALID:
-            return InvalidRequest(str(self))
-
-        return error_class(self.kind)(self)
-
-
-@final
-@frozen
-class Finished:
-    """A session that ran to its end, and what it left.
-
-    Attributes:
-        info: the session as it was last listed.
-        log: its whole output.
-        events: what the platform reported of it.
-        elapsed: seconds from the start of the call until it was seen to have ended.
-    """
-
-    info: SessionInfo
-    log: str = field(repr=False)
-    events: tuple[Event, ...] = field(repr=False)
-    elapsed: float = field(eq=False)
-
-
-Outcome: TypeAlias = Success[T] | Failure
 Again: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
 
 # Asking again brings the same, or could make a second session.
@@ -140,7 +37,7 @@ _VALUE_TYPES: Final[dict[str, Any]] = {
 
 
 @final
-class Outcomes(Generic[T]):
+class Outcomes(Tabular, Generic[T]):
     """What became of each session of one operation, in the order they were given.
 
     Iterate it for `Success` and `Failure` objects, or index it with a key. A key is a session id;
@@ -153,6 +50,8 @@ class Outcomes(Generic[T]):
                     print(outcome.key, value)
                 case Failure(message=message):
                     print(outcome.key, message)
+
+    A notebook shows them as a table, and `to_pandas` and `to_table` take them elsewhere.
 
     Args:
         operation: the name of the method that was called.
@@ -316,11 +215,13 @@ class Outcomes(Generic[T]):
     def __repr__(self) -> str:
         return f"<Outcomes {self.operation}: {self._summary()}>"
 
-    def _repr_html_(self) -> str:
-        shown = [_html_row(outcome) for outcome, _ in zip(self, range(_HTML_ROWS), strict=False)]
-        more = "" if len(self) <= _HTML_ROWS else f"<p>… and {len(self) - _HTML_ROWS} more</p>"
-        caption = html.escape(f"{self.operation}: {self._summary()}")
-        return f"<table><caption>{caption}</caption>{''.join(shown)}</table>{more}"
+    def _grid(self) -> Grid:
+        return outcome_grid(self.operation, self)
+
+    def _view(self) -> View:
+        chosen = choose(self, len(self), _has_failed)
+        caption = f"{self.operation}: {self._summary()}"
+        return view(outcome_grid(self.operation, chosen), caption, len(self))
 
     def _summary(self) -> str:
         counts = self.counts()
@@ -374,10 +275,5 @@ def _load(item: dict[str, Any], value_type: Any) -> Outcome[Any]:
     return converter().structure(item, Failure)
 
 
-def _html_row(outcome: Outcome[Any]) -> str:
-    if isinstance(outcome, Failure):
-        cells = [outcome.key, outcome.kind, outcome.message]
-    else:
-        cells = [outcome.key, "ok", str(outcome.value)]
-
-    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+def _has_failed(outcome: Outcome[Any]) -> bool:
+    return isinstance(outcome, Failure)

@@ -13,6 +13,7 @@ from kaleden._connect import connect
 from kaleden._follow import LogStream, follow
 from kaleden._operations import Ids, as_keys
 from kaleden._outcomes import Outcomes, Success
+from kaleden._session_list import SessionList
 from kaleden._stream import Streams
 from kaleden._watch import Progress, Until
 from kaleden._wire import (
@@ -47,7 +48,7 @@ class Queries(Client):
         view: str | None = None,
         *,
         raw: Literal[False] = False,
-    ) -> list[SessionInfo]: ...
+    ) -> SessionList: ...
 
     @overload
     async def fetch(
@@ -67,7 +68,7 @@ class Queries(Client):
         view: str | None = None,
         *,
         raw: bool,
-    ) -> list[SessionInfo] | list[dict[str, Any]]: ...
+    ) -> SessionList | list[dict[str, Any]]: ...
 
     async def fetch(
         self,
@@ -88,7 +89,7 @@ class Queries(Client):
             raw: whether to return the server's own objects, as dicts; that takes half the time.
 
         Returns:
-            The sessions in the server's order; empty if there are none.
+            The sessions in the server's order; empty if there are none. The list is a table too.
 
         Raises:
             InvalidRequest: an argument is none that the server knows.
@@ -103,7 +104,7 @@ class Queries(Client):
 
         return _sessions(await self._ask("fetch", request, _wire.parse_list))
 
-    async def apps(self, session: str | SessionInfo) -> list[SessionInfo]:
+    async def apps(self, session: str | SessionInfo) -> SessionList:
         """List the applications that run in a desktop session.
 
         Args:
@@ -122,7 +123,7 @@ class Queries(Client):
         key = session.id if isinstance(session, SessionInfo) else session
         listing = await self._ask("apps", _wire.build_apps(key), _wire.parse_list)
         # The server lists the applications of all the user's desktops, whichever was asked for.
-        return [app for app in _sessions(listing) if app.id == key]
+        return SessionList(app for app in _sessions(listing) if app.id == key)
 
     async def stats(self) -> Stats:
         """Read how much of the platform's cores, memory and GPUs is requested.
@@ -334,9 +335,9 @@ class Queries(Client):
         return await connect(self._engine, self._limits, as_keys(ids))
 
 
-def _sessions(listing: Listing) -> list[SessionInfo]:
+def _sessions(listing: Listing) -> SessionList:
     _warn_of(listing.malformed)
-    return list(listing.sessions)
+    return SessionList(listing.sessions)
 
 
 def _objects(elements: Sequence[Any]) -> list[Any]:

@@ -45,7 +45,7 @@ def open_board(console: Console) -> Generator[Board]:
 
 def report(outcomes: Outcomes[Share], console: Console) -> None:
     """Print what each replica found, what became of the failed ones, and the sum of the others."""
-    console.print(outcomes)
+    console.print(repr(outcomes))
     table = Table("replica", "outcome", "primes")
     for outcome in outcomes:
         table.add_row(*_cells(outcome))

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, overload
 from kaleden._operations import Ids
 from kaleden._outcomes import Outcomes
 from kaleden._session import AsyncSession
+from kaleden._session_list import SessionList
 from kaleden._sync._client import SyncClient
 from kaleden._sync._drawn import drawn
 from kaleden._sync._mirror import mirrors
@@ -26,7 +27,7 @@ class SyncQueries(SyncClient):
         *,
         raw: Literal[False] = False,
         timeout: float | None = None,
-    ) -> list[SessionInfo]: ...
+    ) -> SessionList: ...
 
     @overload
     def fetch(
@@ -48,7 +49,7 @@ class SyncQueries(SyncClient):
         *,
         raw: bool,
         timeout: float | None = None,
-    ) -> list[SessionInfo] | list[dict[str, Any]]: ...
+    ) -> SessionList | list[dict[str, Any]]: ...
 
     @mirrors(AsyncSession.fetch)
     def fetch(
@@ -64,9 +65,7 @@ class SyncQueries(SyncClient):
         return self._begin(timeout).run(fetch, kind, status, view, raw=raw)
 
     @mirrors(AsyncSession.apps)
-    def apps(
-        self, session: str | SessionInfo, *, timeout: float | None = None
-    ) -> list[SessionInfo]:
+    def apps(self, session: str | SessionInfo, *, timeout: float | None = None) -> SessionList:
         return self._begin(timeout).run(self._client.apps, session)
 
     @mirrors(AsyncSession.stats)

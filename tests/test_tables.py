@@ -1,0 +1,372 @@
+"""Results as tables: what stands in them, for people and for other libraries."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kaleden
+from kaleden import (
+    Event,
+    Failure,
+    FailureKind,
+    Finished,
+    Kind,
+    Outcomes,
+    SessionInfo,
+    SessionList,
+    Status,
+    Success,
+)
+from kaleden._show import Tone
+from kaleden._show._columns import SESSION
+from kaleden._show._html import GROUNDS, INK
+from support import data, described, session_object, session_on
+
+SECRET = "https://example.org/session/notebook/abc?token=secret"
+STARTED = datetime(2026, 1, 2, 3, 4, tzinfo=timezone(timedelta(hours=-8)))
+INFO = SessionInfo(
+    id="abc",
+    name="fits-1-k3x9",
+    kind=Kind.HEADLESS,
+    status=Status.RUNNING,
+    image="skaha/astroml:latest",
+    start_time=STARTED,
+    connect_url=SECRET,
+    requested_ram=2**34,
+    requested_cores=2.0,
+    raw={"connectURL": SECRET},
+)
+LOST = Failure("xyz", FailureKind.NOT_FOUND, "no such <session>", 404, attempts=2, elapsed=0.5)
+EVENTS = (Event("Normal", "Pulled", "image"), Event("Warning", "Failed", "no memory"))
+FINISHED = Finished(INFO, "first line\nlast line\n", EVENTS, 12.5)
+RESULTS: dict[str, Any] = {
+    "connect": SECRET,
+    "create": "abc",
+    "destroy": True,
+    "events": EVENTS,
+    "info": INFO,
+    "logs": "first line\nlast line\n",
+    "raw info": {"id": "abc", "status": "Running", "connectURL": SECRET, "message": "hello"},
+    "reap": True,
+    "renew": True,
+    "run": FINISHED,
+    "wait": INFO,
+}
+NAMES = ["key", "ok", "failure", "message", "http_status", "attempts", "elapsed"]
+SESSION_NAMES = [column.name for column in SESSION]
+
+
+def made(operation: str) -> Outcomes[Any]:
+    return Outcomes(operation, [Success("abc", RESULTS[operation]), LOST])
+
+
+def columns(outcomes: Outcomes[Any]) -> list[str]:
+    return list(outcomes.to_dicts()[0])
+
+
+def cells(table: str) -> list[str]:
+    """What stands in an HTML table, row by row."""
+    rows = re.findall("<tr>(.*?)</tr>", table)
+    return [re.sub("(<[^>]*>)+", "|", row).strip("|") for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("operation", "own"),
+    [
+        ("connect", []),
+        ("create", ["id"]),
+        ("destroy", []),
+        ("events", ["events", "last_event"]),
+        ("info", SESSION_NAMES),
+        ("logs", ["log"]),
+        ("raw info", ["id", "status", "message_"]),
+        ("reap", []),
+        ("renew", []),
+        ("run", [*SESSION_NAMES, "log", "events", "last_event"]),
+        ("wait", SESSION_NAMES),
+    ],
+)
+def test_each_operation_has_its_columns(operation: str, own: list[str]) -> None:
+    assert [*NAMES[:2], *own, *NAMES[2:]] == columns(made(operation))
+    if operation != "raw info":
+        assert columns(made(operation)) == columns(Outcomes(operation, [LOST]))
+
+
+def test_the_columns_of_a_session_are_attributes_of_it_and_no_secret() -> None:
+    left_out = {"connect_url", "groups", "raw"}
+    assert {*SESSION_NAMES} == {name for name in dir(INFO) if name[0] != "_"} - left_out
+
+
+def test_a_row_tells_what_became_of_a_session() -> None:
+    well, lost = made("info").to_dicts()
+    assert {
+        "key": "abc",
+        "ok": True,
+        "status": "Running",
+        "requested_ram": 2**34,
+        "start_time": datetime(2026, 1, 2, 11, 4, tzinfo=UTC),
+        "failure": None,
+        "attempts": 1,
+    }.items() <= well.items()
+    assert str is type(well["status"])
+    assert UTC is well["start_time"].tzinfo
+    expected = ["xyz", False, "not_found", "no such <session>", 404, 2, 0.5]
+    assert expected == [lost[name] for name in NAMES]
+    assert lost["id"] is None
+
+
+def test_what_ran_to_its_end_tells_of_the_session_and_of_what_it_left() -> None:
+    row = made("run").to_dicts()[0]
+    assert "first line\nlast line\n" == row["log"]
+    assert (2, "Failed: no memory") == (row["events"], row["last_event"])
+    assert "fits-1-k3x9" == row["name"]
+    assert (0, None) == tuple(
+        Outcomes("events", [Success("abc", ())]).to_dicts()[0][name]
+        for name in ("events", "last_event")
+    )
+
+
+@pytest.mark.parametrize("operation", RESULTS)
+def test_the_secret_of_a_page_is_in_no_table(operation: str) -> None:
+    outcomes = made(operation)
+    assert "secret" not in repr(outcomes.to_dicts())
+    assert "secret" not in outcomes._repr_html_()
+
+
+def test_values_of_other_operations_stand_as_they_are() -> None:
+    [row] = Outcomes("mine", [Success("a", [1, 2])]).to_dicts()
+    assert [1, 2] == row["value"]
+    assert "[1, 2]" in Outcomes("mine", [Success("a", [1, 2])])._repr_html_()
+
+
+def test_json_is_what_it_was() -> None:
+    for operation in set(RESULTS) - {"raw info"}:
+        outcomes = made(operation)
+        assert outcomes == Outcomes.from_json(outcomes.to_json())
+        json.dumps(outcomes.to_dicts(), default=str)
+
+
+# --- for people ----------------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_key_state_and_what_is_known() -> None:
+    heads, well, lost = cells(made("info")._repr_html_())
+    assert "key|state|name|kind|image|cores|memory|started (UTC)|message" == heads
+    assert "abc|Running|fits-1-k3x9|headless|skaha/astroml:latest|2|16 GiB|2026-01-02 11:04" == well
+    assert "xyz|not_found|no such &lt;session&gt;" == lost
+
+
+def test_a_run_shows_the_last_line_of_each_log() -> None:
+    outcomes = Outcomes[Finished]("run", [Success("fits-1", FINISHED), LOST])
+    heads, well, _ = cells(outcomes._repr_html_())
+    assert "name" not in heads  # it begins with the key
+    assert "|abc|" in well
+    assert well.endswith("last line|Failed: no memory")
+
+
+def test_each_state_can_be_read_on_its_own_ground() -> None:
+    def luminance(colour: str) -> float:
+        parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    assert set(Tone) == set(GROUNDS)
+    for ground in GROUNDS.values():
+        assert (luminance(INK) + 0.05) / (luminance(ground) + 0.05) >= 4.5
+    # Nothing else has a colour: the page's own are used.
+    table = made("info")._repr_html_()
+    assert 2 == table.count("background-color:") == table.count("color:#ffffff")
+
+
+@pytest.mark.parametrize(
+    ("status", "tone"),
+    [
+        ("Pending", Tone.WAITING),
+        ("running", Tone.BUSY),
+        ("Succeeded", Tone.GOOD),
+        ("Error", Tone.BAD),
+        ("Terminating", Tone.OTHER),
+        ("Hibernated", Tone.OTHER),
+    ],
+)
+def test_states_have_colours(status: str, tone: Tone) -> None:
+    table = SessionList([SessionInfo(id="a", status=Status(status))])._repr_html_()
+    assert GROUNDS[tone] in table
+
+
+def test_of_many_rows_those_that_failed_are_shown_before_others() -> None:
+    outcomes = Outcomes[Any]("create", [*(Success(f"a{n}", "id") for n in range(200)), LOST])
+    table = outcomes._repr_html_()
+    assert 1 + 100 == table.count("<tr>")
+    assert "… and 101 more" in table
+    assert "xyz|not_found" in cells(table)[-1]
+    failed = [SessionInfo(id=f"a{n}", status=Status.FAILED) for n in range(300)]
+    table = SessionList([INFO, *failed])._repr_html_()
+    assert "Running" not in "".join(cells(table))
+    assert "… and 201 more" in table
+
+
+@given(st.text())
+def test_whatever_came_is_one_short_line_without_markup(text: str) -> None:
+    outcomes = Outcomes[Any]("logs", [Success(text, text), Failure(text, FailureKind.QUOTA, text)])
+    table = outcomes._repr_html_()
+    tags = {"caption", "span", "table", "tbody", "td", "th", "thead", "tr"}
+    assert set(re.findall("</?([^ >]+)", table)) == tags
+    assert table.isprintable()
+    assert len(table) < 3000
+
+
+def test_results_without_rows_are_a_caption() -> None:
+    assert "info: 0 ok" in Outcomes("info", [])._repr_html_()
+    assert "<th" not in SessionList()._repr_html_()
+
+
+def test_a_terminal_shows_the_same() -> None:
+    rich = pytest.importorskip("rich.console")
+    screen = io.StringIO()
+    console = rich.Console(file=screen, width=150, force_terminal=True, color_system="truecolor")
+    console.print(made("info"))
+    console.print(SessionList([INFO]))
+    console.print(Outcomes("logs", [Success("[red]a", "[bold]\x1b[5mlog")]))
+    shown = screen.getvalue()
+    assert "info: 1 ok, 1 failed (not_found=1)" in shown
+    assert "\x1b[36mRunning" in shown
+    assert "no such <session>" in shown
+    assert "1 session: 1 Running" in shown
+    assert "[red]a" in shown
+    assert "[bold] [5mlog" in shown
+    console.print(Outcomes("info", []))
+    assert "info: 0 ok" in screen.getvalue()
+
+
+# --- for other libraries -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", RESULTS)
+def test_pandas_gets_types_and_units(operation: str) -> None:
+    pytest.importorskip("pandas")
+    frame = made(operation).to_pandas()
+    assert columns(made(operation)) == list(frame.columns)
+    assert operation == frame.attrs["method"]
+    assert "s" == frame.attrs["units"]["elapsed"]
+    assert ["abc", "xyz"] == frame["key"].tolist()
+    if operation != "raw info":
+        empty = Outcomes(operation, []).to_pandas()
+        assert frame.dtypes.equals(empty.dtypes)
+    if "requested_ram" in frame:
+        assert "B" == frame.attrs["units"]["requested_ram"]
+        assert 2**34 == frame["requested_ram"].sum()
+        assert frame["start_time"].iloc[0] == STARTED
+        assert frame["start_time"].isna().iloc[1]
+        assert "Int64" == str(frame["requested_gpus"].dtype)
+
+
+@pytest.mark.parametrize("operation", RESULTS)
+def test_astropy_gets_units_descriptions_and_masks(operation: str) -> None:
+    tables = pytest.importorskip("astropy.table")
+    table = made(operation).to_table()
+    assert columns(made(operation)) == table.colnames
+    assert operation == table.meta["method"]
+    assert "s" == str(table["elapsed"].unit)
+    assert "time from taking it up to its end" == table["elapsed"].description
+    assert "not_found" == table["failure"][1]
+    assert table["failure"].mask[0]
+    if "requested_ram" in table.colnames:
+        assert 16 == tables.QTable(table)["requested_ram"][0].unmasked.to_value("Gibyte")
+        assert "2026-01-02T11:04:00.000" == str(table["start_time"][0])
+        assert table["start_time"].mask.tolist() == [False, True]
+    assert columns(made(operation))[:2] == Outcomes(operation, []).to_table().colnames[:2]
+
+
+@pytest.mark.parametrize("kind", ["ecsv", "fits", "votable"])
+def test_an_astropy_table_can_be_kept(kind: str, tmp_path: Path) -> None:
+    tables = pytest.importorskip("astropy.table")
+    formats = {"ecsv": "ascii.ecsv"}
+    path = tmp_path / f"sessions.{kind}"
+    # Of the other formats the times are for their writers to say.
+    table = SessionList([INFO]).to_table()
+    if kind != "ecsv":
+        table.remove_columns(["start_time", "expiry_time"])
+    table.write(path, format=formats.get(kind, kind))
+    read = tables.Table.read(path, format=formats.get(kind, kind))
+    assert table.colnames == read.colnames
+    assert 2**34 == read["requested_ram"][0]
+    assert "byte" == str(read["requested_ram"].unit)
+
+
+@pytest.mark.parametrize(("method", "extra"), [("to_pandas", "pandas"), ("to_table", "astropy")])
+def test_what_is_not_installed_is_named_with_its_extra(
+    method: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, extra, None)
+    monkeypatch.setitem(sys.modules, f"{extra}.table", None)
+    with pytest.raises(ImportError, match=re.escape(f"pip install 'kaleden[{extra}]'")):
+        getattr(made("info"), method)()
+
+
+def test_what_a_library_misses_itself_is_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pandas.py").write_text("import surely_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="surely_not_there"):
+        made("info").to_pandas()
+
+
+def test_nothing_of_it_is_imported_before_it_is_asked_for() -> None:
+    program = (
+        "import sys, kaleden;"
+        "kaleden.Outcomes('info', []).to_dicts(); kaleden.SessionList()._repr_html_();"
+        "print([n for n in ('pandas', 'astropy', 'numpy', 'rich', 'tqdm') if n in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "[]" == loaded.stdout.strip()
+
+
+# --- lists of sessions ---------------------------------------------------------------------------
+
+
+async def test_the_sessions_that_are_fetched_are_a_list_and_a_table() -> None:
+    async def reply(_: Any) -> Any:
+        return data([session_object("a"), session_object("b", status="Pending")])
+
+    session, _ = session_on(reply)
+    async with session:
+        listed = await session.fetch()
+        assert isinstance(listed, list)
+        assert ["a", "b"] == [row["id"] for row in listed.to_dicts()]
+        assert "2 sessions: 1 Running, 1 Pending" == listed.summary()
+        assert listed == list(listed)
+        assert 2 == len(await session.fetch(raw=True))
+        apps = await session.apps("a")
+        assert isinstance(apps, SessionList)
+
+
+def test_a_list_of_sessions_is_pickled_as_what_it_is() -> None:
+    copy = pickle.loads(pickle.dumps(SessionList([INFO])))
+    assert isinstance(copy, SessionList)
+    assert [INFO] == copy
+    assert kaleden.SessionList is SessionList
+
+
+async def test_outcomes_of_a_session_are_tables() -> None:
+    session, _ = session_on(described)
+    async with session:
+        outcomes = await session.info(["a", "b/c"])
+    assert [True, False] == [row["ok"] for row in outcomes.to_dicts()]
+    assert "invalid" == outcomes.to_dicts()[1]["failure"]
