@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import sys
+from contextlib import suppress
 from typing import final
 
 import anyio
@@ -63,6 +64,18 @@ class Connection:
                 if count == len(rest):
                     return
                 rest = memoryview(rest)[count:]
+
+    def write_or_end(self, data: bytes) -> None:
+        """Send all of *data* now, or let the connection end for whoever reads from it."""
+        with suppress(OSError):
+            count = self._socket.send(data)
+            self.wrote = True
+            if count == len(data):
+                return
+
+        # It may be closed by now.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     async def read(self) -> bytes:
         """Wait for bytes.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Self, final
+from typing import Final, Self, TypeAlias, final
 
 import anyio
 from anyio import AsyncContextManagerMixin
@@ -15,6 +15,7 @@ from kaleden._http._connection import Connection
 from kaleden._http._dial import Dialler
 from kaleden._http._heads import Heads, origin_of
 from kaleden._http._open import connect_failed, is_certificate_refusal, open_connection, told
+from kaleden._http._outbox import SMALL, Outbox
 from kaleden._http._pool import Pool
 from kaleden._http._reply import Headers, Reply, lost
 from kaleden._http._transport import (
@@ -29,6 +30,11 @@ from kaleden._http._transport import (
 from kaleden._wire import Request, Response
 
 _IDEMPOTENT: Final = frozenset({"GET", "DELETE"})
+
+# Requests in flight from which on it pays to send together: it takes a turn of the event loop.
+_MANY: Final = 4
+
+_Write: TypeAlias = Callable[[Connection, bytes], Awaitable[None]]
 
 
 @final
@@ -65,6 +71,7 @@ class DirectTransport(AsyncContextManagerMixin):
         self._origin = origin_of(root)
         self._pool = Pool(connections, keep=connections)
         self._dialler = Dialler()
+        self._outbox = Outbox()
         self._in_flight = 0
 
     @asynccontextmanager
@@ -100,8 +107,9 @@ class DirectTransport(AsyncContextManagerMixin):
         if connection is None:
             connection = await pool.add(partial(self._dial, context))
         reply = Reply(self._max_body)
+        write = self._way(request, connection, data)
         try:
-            return await self._exchange(connection, data, reply)
+            return await self._exchange(connection, data, reply, write)
         except TransportError:
             if not connection.reused or reply.started:
                 raise
@@ -111,11 +119,25 @@ class DirectTransport(AsyncContextManagerMixin):
 
         # The server had closed the connection while nobody used it (RFC 9112 §9.3.1).
         connection = await pool.add(partial(self._dial, context))
-        return await self._exchange(connection, data, Reply(self._max_body))
+        return await self._exchange(connection, data, Reply(self._max_body), Connection.write)
 
-    async def _exchange(self, connection: Connection, data: bytes, reply: Reply) -> Response:
+    def _way(self, request: Request, connection: Connection, data: bytes) -> _Write:
+        """Choose how a request is sent: with others only if it could be sent once more."""
+        if (
+            self._in_flight >= _MANY
+            and connection.reused
+            and request.method in _IDEMPOTENT
+            and len(data) <= SMALL
+        ):
+            return self._outbox.send
+
+        return Connection.write
+
+    async def _exchange(
+        self, connection: Connection, data: bytes, reply: Reply, write: _Write
+    ) -> Response:
         try:
-            await self._converse(connection, data, reply)
+            await self._converse(connection, data, reply, write)
         except BaseException:
             self._pool.discard(connection)
             raise
@@ -126,11 +148,13 @@ class DirectTransport(AsyncContextManagerMixin):
             self._pool.discard(connection)
         return Response(reply.status, Headers(reply.headers), reply.take_body())
 
-    async def _converse(self, connection: Connection, data: bytes, reply: Reply) -> None:
+    async def _converse(
+        self, connection: Connection, data: bytes, reply: Reply, write: _Write
+    ) -> None:
         """Send a request and read its reply."""
         whole = True
         try:
-            await connection.write(data)
+            await write(connection, data)
         except OSError as error:
             if not connection.wrote:
                 raise connect_failed(self._origin, str(error)) from error
