@@ -14,6 +14,7 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from docs import examples
+from kaleden import _pace
 from platforms import RunningServer, local_platform
 from support import HAS_TRIO
 
@@ -40,6 +41,8 @@ def platform(server: RunningServer, home: Path, monkeypatch: pytest.MonkeyPatch)
     """The embedded platform, where a client without arguments finds it; a page leaves it empty."""
     monkeypatch.setenv("CANFAR_URL", server.url)
     monkeypatch.setenv("CANFAR_TOKEN", server.token)
+    # The examples wait often, and never for long.
+    monkeypatch.setattr(_pace, "FIRST", 0.1)
     yield
     with kaleden.Session(server.url, server.token) as session:
         left = session.fetch()
