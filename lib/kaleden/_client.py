@@ -68,6 +68,7 @@ class Client(AsyncContextManagerMixin):
         settle: float = 10.0,
         create_grace: float = 10.0,
         adaptive: bool = False,
+        max_body: int | None = None,
         retry: RetryPolicy | None = RETRY,
         ledger: str | PathLike[str] | None = None,
         transport: Transport | None = None,
@@ -80,6 +81,7 @@ class Client(AsyncContextManagerMixin):
             settle,
             create_grace,
             adaptive,
+            max_body,
         )
         self._retry = _checked(retry)
         self._ledger = ledger
@@ -104,7 +106,7 @@ class Client(AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         access = self._access
         async with AsyncExitStack() as stack:
-            transport = await stack.enter_async_context(access.open(self._limits.concurrency))
+            transport = await stack.enter_async_context(access.open(self._limits))
             ledger = None
             if self._ledger is not None:
                 ledger = await stack.enter_async_context(Ledger(self._ledger, self._where))

@@ -39,6 +39,14 @@ def _count(_: object, attribute: Attribute[Any], value: object) -> None:
         raise ConfigurationError(msg)
 
 
+def _bytes(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        msg = f"{attribute.name} is a whole number of bytes, 1 or more, not {value!r}"
+        raise ConfigurationError(msg)
+
+
 def _amount(_: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         msg = f"{attribute.name} is a number of repetitions, 0 or more, not {value!r}"
@@ -59,6 +67,7 @@ class Limits:
         create_grace: seconds that a create whose caller was cancelled has for its answer.
         adaptive: whether fewer requests than `concurrency` are in flight while the server is
             overloaded.
+        max_body: bytes of one reply, at most; None for what a transport bears by itself.
     """
 
     timeout: float = field(default=30.0, validator=_seconds)
@@ -68,6 +77,7 @@ class Limits:
     settle: float = field(default=10.0, validator=_seconds)
     create_grace: float = field(default=10.0, validator=_seconds)
     adaptive: bool = False
+    max_body: int | None = field(default=None, validator=_bytes)
 
 
 @final

@@ -79,6 +79,9 @@ class AsyncSession(Queries):
         create_grace: seconds that a create whose caller was cancelled has for its answer.
         adaptive: whether fewer than *concurrency* are in flight while the server is overloaded:
             after HTTP 429 and 503 and time-outs; down to one at a time, and back up as it recovers.
+        max_body: bytes of one reply, at most, so that no server can fill the memory; by default
+            64 MiB. Only long logs come near. A reply that is longer is a failure of kind
+            ``protocol``, which is not tried again.
         retry: when and how often what failed is tried again; None for never.
         ledger: a file in which scopes and `run` write down what they launch before they launch it,
             so that `reap` can end what a killed process left; None for none.

@@ -107,6 +107,12 @@ def test_limits_are_whole_numbers_above_zero(name: str, value: Any) -> None:
         kaleden.AsyncSession("https://host", "token", **{name: value})
 
 
+@pytest.mark.parametrize("value", [0, -1, 1e6, "64 MiB", True])
+def test_the_longest_reply_is_a_number_of_bytes(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_body is a whole number of bytes"):
+        kaleden.AsyncSession("https://host", "token", max_body=value)
+
+
 def test_the_version_has_a_shape() -> None:
     with pytest.raises(ConfigurationError, match="'v' and a number"):
         kaleden.AsyncSession("https://host", version="../v1")
@@ -119,9 +125,10 @@ def test_the_repr_shows_no_token() -> None:
 
 def test_a_transport_of_ones_own_has_its_own_place() -> None:
     _, transport = session_on(described)
-    for arguments in ({"url": "https://host"}, {"token": "secret"}):
+    given: list[dict[str, Any]] = [{"url": "https://host"}, {"token": "secret"}, {"max_body": 1}]
+    for arguments in given:
         with pytest.raises(ConfigurationError, match="to the transport"):
-            kaleden.AsyncSession(transport=transport, **arguments)  # type: ignore[arg-type]
+            kaleden.AsyncSession(transport=transport, **arguments)
 
 
 @pytest.mark.parametrize("url", [b"https://host.example/skaha", "https://host.example/\x7f"])

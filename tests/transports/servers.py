@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
-import pytest
 from anyio.abc import SocketStream
 from attrs import define, field
 
@@ -73,14 +72,14 @@ async def over_httpx(
     **options: Any,
 ) -> AsyncGenerator[kaleden.AsyncSession]:
     """A session over httpx."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kaleden._http._exchange.MAX_BODY", max_body)
-        bearer = None if token is None else FakeBearer([token])
-        async with (
-            HttpxTransport(url, f"{url}/v1", bearer=bearer, connections=concurrency) as transport,
-            alone(transport, concurrency, **options) as session,
-        ):
-            yield session
+    bearer = None if token is None else FakeBearer([token])
+    async with (
+        HttpxTransport(
+            url, f"{url}/v1", bearer=bearer, connections=concurrency, max_body=max_body
+        ) as transport,
+        alone(transport, concurrency, **options) as session,
+    ):
+        yield session
 
 
 LANES: dict[str, Lane] = {"direct": direct, "httpx": over_httpx}

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from kaleden._http._caller import CallerTransport, HttpAuth, HttpClient, library_of
 from kaleden._http._direct import DirectTransport
-from kaleden._http._transport import Bearer, Tls, Transport, TransportError, TransportStatistics
+from kaleden._http._transport import (
+    MAX_BODY,
+    Bearer,
+    Tls,
+    Transport,
+    TransportError,
+    TransportStatistics,
+)
 
 __all__ = (
+    "MAX_BODY",
     "Bearer",
     "CallerTransport",
     "DirectTransport",

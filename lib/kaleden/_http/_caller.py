@@ -9,6 +9,7 @@ from typing import Any, Protocol, final
 
 from kaleden._errors import ConfigurationError
 from kaleden._http._exchange import exchange
+from kaleden._http._transport import MAX_BODY
 from kaleden._wire import Request, Response
 
 
@@ -50,18 +51,20 @@ class CallerTransport:
         client: the client.
         root: the server's URL without version, for what has no version.
         base: the URL that versioned resources are under.
+        max_body: bytes of one reply, at most.
     """
 
-    def __init__(self, client: HttpClient, root: str, base: str) -> None:
+    def __init__(self, client: HttpClient, root: str, base: str, max_body: int = MAX_BODY) -> None:
         self._client = client
         self._library = library_of(client)
         self._root = root
         self._base = base
+        self._max_body = max_body
 
     async def send(self, request: Request) -> Response:
         """Send *request* and read the whole reply; see `Transport.send`."""
         url = self._base if request.versioned else self._root
-        return await exchange(self._library, self._client, url, request, None)
+        return await exchange(self._library, self._client, url, request, None, self._max_body)
 
     def __repr__(self) -> str:
         return f"<CallerTransport {self._base}>"

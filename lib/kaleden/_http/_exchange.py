@@ -15,12 +15,17 @@ from typing import Any
 
 from kaleden._errors import FailureKind
 from kaleden._http._open import is_lasting
-from kaleden._http._transport import CONNECT_TIMEOUT, MAX_BODY, TransportError
+from kaleden._http._transport import CONNECT_TIMEOUT, TransportError, too_long_for
 from kaleden._wire import FORM_TYPE, Request, Response
 
 
 async def exchange(
-    library: ModuleType, client: Any, url: str, request: Request, token: str | None
+    library: ModuleType,
+    client: Any,
+    url: str,
+    request: Request,
+    token: str | None,
+    max_body: int,
 ) -> Response:
     """Send *request* to *url* with *client* and read the whole reply.
 
@@ -30,6 +35,7 @@ async def exchange(
         url: where to, without the request's own target.
         request: what to ask.
         token: the bearer token to send, if any.
+        max_body: bytes of the reply, at most.
 
     Raises:
         TransportError: there was no whole reply.
@@ -50,7 +56,7 @@ async def exchange(
             outgoing.stream = _form_class(library)(request.form)
         reply = await client.send(outgoing, stream=True, follow_redirects=False)
         try:
-            return Response(reply.status_code, reply.headers, await _read(library, reply))
+            return Response(reply.status_code, reply.headers, await _read(library, reply, max_body))
         finally:
             await reply.aclose()
 
@@ -82,25 +88,25 @@ class _Once(AsyncIterator[bytes]):
         return self._pieces.pop()
 
 
-async def _read(library: ModuleType, reply: Any) -> bytes:
+async def _read(library: ModuleType, reply: Any, max_body: int) -> bytes:
     """Read the body, as long as it is bearable."""
     body = bytearray()
     too_long = TransportError(
-        FailureKind.PROTOCOL, f"the reply is longer than {MAX_BODY} bytes", sent=True
+        FailureKind.PROTOCOL, f"the reply is {too_long_for(max_body)}", sent=True
     )
     try:
         async for chunk in reply.aiter_raw():
             body += chunk
-            if len(body) > MAX_BODY:
+            if len(body) > max_body:
                 # Not simply left: httpx reads through a chain of generators, all of which end only
                 # if the innermost does. Without a connection, it does.
                 await reply.aclose()
     except library.HTTPError as error:
-        if len(body) > MAX_BODY:
+        if len(body) > max_body:
             raise too_long from error
         raise
 
-    if len(body) > MAX_BODY:
+    if len(body) > max_body:
         raise too_long
     return bytes(body)
 

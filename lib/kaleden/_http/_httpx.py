@@ -23,7 +23,7 @@ from attrs import define
 from kaleden._errors import ConfigurationError
 from kaleden._http._caller import HttpAuth
 from kaleden._http._exchange import exchange
-from kaleden._http._transport import Bearer, Tls, TransportStatistics, send_as
+from kaleden._http._transport import MAX_BODY, Bearer, Tls, TransportStatistics, send_as
 from kaleden._version import __version__
 from kaleden._wire import Request, Response
 
@@ -58,6 +58,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         auth: an ``httpx.Auth`` that sees each request.
         proxy: the URL of a proxy.
         connections: connections at most; the client's gate must not admit more.
+        max_body: bytes of one reply, at most.
 
     Raises:
         ConfigurationError: httpx cannot work with the auth or the proxy.
@@ -73,6 +74,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         auth: HttpAuth | None = None,
         proxy: str | None = None,
         connections: int,
+        max_body: int = MAX_BODY,
     ) -> None:
         self._root = root
         self._base = base
@@ -81,6 +83,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         self._auth = auth
         self._proxy = proxy
         self._connections = connections
+        self._max_body = max_body
         self._replaced = 0
         self._retired: list[_Pool] = []
         # Made once for nothing, so that what httpx cannot work with is told before any request.
@@ -127,7 +130,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         pool.in_flight += 1
         url = self._base if request.versioned else self._root
         try:
-            return await exchange(httpx, pool.client, url, request, token)
+            return await exchange(httpx, pool.client, url, request, token, self._max_body)
         finally:
             pool.in_flight -= 1
             await self._tidy(pool)

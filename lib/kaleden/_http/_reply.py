@@ -13,7 +13,7 @@ from typing import Final, cast, final
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from kaleden._errors import FailureKind
-from kaleden._http._transport import TransportError
+from kaleden._http._transport import TransportError, too_long_for
 
 MAX_HEAD: Final = 64 * 2**10
 """Bytes of a head, at most."""
@@ -235,7 +235,7 @@ class Reply:
         self._barren = 0
         self._size += len(piece)
         if self._size > self._max_body:
-            self._problem = f"it is longer than {self._max_body} bytes"
+            self._problem = f"it is {too_long_for(self._max_body)}"
         else:
             self._pieces.append(piece)
 

@@ -18,6 +18,11 @@ MAX_BODY: Final = 64 * 2**20
 """Bytes of one reply, at most. Only logs come near."""
 
 
+def too_long_for(max_body: int) -> str:
+    """Say that a reply is longer than that, and what bears more."""
+    return f"longer than {max_body} bytes; max_body= of the session takes more"
+
+
 class TransportError(Exception):
     """An exchange that brought no reply.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast, final
 from attrs import field, frozen
 
 from kaleden._errors import ConfigurationError, InvalidRequest
-from kaleden._http import CallerTransport, DirectTransport, Transport, library_of
+from kaleden._http import MAX_BODY, CallerTransport, DirectTransport, Transport, library_of
 from kaleden._login._credential import NOBODY, Credential, find_credential
 from kaleden._login._endpoint import Endpoint
 from kaleden._login._places import Places, Wanted
@@ -72,18 +72,19 @@ class Access:
         return f"the {login.credential} of {login.credential_from} was refused: see describe()"
 
     @asynccontextmanager
-    async def open(self, connections: int) -> AsyncGenerator[Transport]:
+    async def open(self, limits: Limits) -> AsyncGenerator[Transport]:
         """Open what carries requests to the server.
 
         Args:
-            connections: connections at most.
+            limits: how many connections there may be, and how long a reply.
 
         Raises:
             ConfigurationError: the certificate can no longer be used.
         """
         wanted, endpoint = self._wanted, self._endpoint
+        max_body = limits.max_body or MAX_BODY
         if endpoint is None or wanted.client is not None:
-            yield self._given_transport()
+            yield self._given_transport(max_body)
             return
 
         tls = self._tls(endpoint)
@@ -93,7 +94,12 @@ class Access:
         transport: DirectTransport | HttpxTransport
         if wanted.auth is None and self._proxy is None:
             transport = DirectTransport(
-                endpoint.root, endpoint.base, bearer=bearer, tls=tls, connections=connections
+                endpoint.root,
+                endpoint.base,
+                bearer=bearer,
+                tls=tls,
+                connections=limits.concurrency,
+                max_body=max_body,
             )
         else:
             # Only who needs it waits for httpx to be imported.
@@ -106,15 +112,16 @@ class Access:
                 tls=tls,
                 auth=wanted.auth,
                 proxy=self._proxy,
-                connections=connections,
+                connections=limits.concurrency,
+                max_body=max_body,
             )
         async with transport:
             yield transport
 
-    def _given_transport(self) -> Transport:
+    def _given_transport(self, max_body: int) -> Transport:
         client, endpoint = self._wanted.client, self._endpoint
         if client is not None and endpoint is not None:
-            return CallerTransport(client, endpoint.root, endpoint.base)
+            return CallerTransport(client, endpoint.root, endpoint.base, max_body)
 
         assert self._wanted.transport is not None  # noqa: S101  # else there is an endpoint
         return self._wanted.transport
@@ -174,8 +181,9 @@ def _told_place(wanted: Wanted, credential: Credential) -> str:
 def _through_transport(wanted: Wanted, limits: Limits) -> Access:
     """Leave everything but the registry to the caller's transport."""
     names = ("url", "token", "server", "certificate", "auth", "client", "proxy", "ssl_context")
-    for name in names:
-        if getattr(wanted, name) is not None:
+    given = {name: getattr(wanted, name) for name in names} | {"max_body": limits.max_body}
+    for name, value in given.items():
+        if value is not None:
             msg = f"a transport of your own takes no {name}=: give it to the transport"
             raise ConfigurationError(msg)
 
