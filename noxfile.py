@@ -51,7 +51,17 @@ MUTATED = (
 )
 MUTATION_TESTS = [
     f"tests/test_{name}.py"
-    for name in ("courier", "engine", "gate", "gate_schedules", "outcomes", "policy", "retry")
+    for name in (
+        "courier",
+        "details",
+        "engine",
+        "gate",
+        "gate_schedules",
+        "outcomes",
+        "policy",
+        "retry",
+        "sinks",
+    )
 ]
 
 nox.needs_version = ">=2025.2"
@@ -111,6 +121,15 @@ def go_to_installed(session: nox.Session, *options: str) -> None:
     shutil.copytree("docs/how-to", away / "docs/how-to")
     shutil.copy("pyproject.toml", away)
     session.chdir(away)
+
+
+def found_from(settings: str, folder: str) -> str:
+    """Let pytest import from one more folder."""
+    more = rf'\1, "{folder}"]'
+    settings, lines = re.subn(r"(?m)^(pythonpath = \[.+)\]$", more, settings)
+    if lines != 1:
+        raise ValueError("pyproject.toml has no line `pythonpath = [...]`, and pytest needs one")
+    return settings
 
 
 @nox.session
@@ -200,7 +219,7 @@ def mutation(session: nox.Session) -> None:
     shutil.copytree("lib", home / "src")
     shutil.copytree("tests", home / "tests")
     settings = Path("pyproject.toml").read_text(encoding="utf-8")
-    settings = settings.replace('pythonpath = ["tests"]', 'pythonpath = ["tests", "src"]')
+    settings = found_from(settings, "src")
     modules = [f"src/kaleden/{name}.py" for name in MUTATED]
     added = [
         "[tool.mutmut]",
