@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,8 +10,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from kaleden import GateStatistics
-from kaleden._gate import Gate
+from kaleden import Failure, FailureKind, GateStatistics
+from kaleden._gate import Gate, Paused
+from virtual_time import in_virtual_time
+
+BUSY = Failure("any", FailureKind.UNAVAILABLE, "busy", 503, 60.0, sent=True)
 
 
 @asynccontextmanager
@@ -89,3 +93,75 @@ async def test_a_cancelled_waiter_takes_no_place() -> None:
         assert GateStatistics(1, 1, 0) == gate.statistics()
     async with place(gate):
         pass
+
+
+@in_virtual_time
+async def test_a_pause_refuses_those_who_wait_already_and_have_less_time_than_it_takes() -> None:
+    gate = Gate(1)
+    told: dict[float, float] = {}
+    began = anyio.current_time()
+
+    async def wait(seconds: float) -> None:
+        with anyio.fail_after(seconds):
+            try:
+                async with place(gate):
+                    told[seconds] = anyio.current_time() - began
+            except Paused as paused:
+                assert "busy" == paused.refusal.message
+                told[seconds] = -paused.seconds
+
+    async with anyio.create_task_group() as group:
+        async with place(gate):
+            for seconds in (30, 90, math.inf, 50):
+                group.start_soon(wait, seconds)
+            await anyio.wait_all_tasks_blocked()
+            gate.pause(began + 40, BUSY)
+            await anyio.sleep(1)
+            assert {30: -40} == told
+            # A longer pause refuses more of them.
+            gate.pause(began + 60, BUSY)
+            await anyio.sleep(1)
+            assert {30: -40, 50: -59} == told
+            assert GateStatistics(1, 1, 2, 58.0, 1) == gate.statistics()
+    assert {30: -40, 50: -59, 90: 60, math.inf: 60} == told
+    assert GateStatistics(1, 0, 0, 0.0, 1) == gate.statistics()
+
+
+@in_virtual_time
+async def test_whoever_was_refused_just_as_the_pause_ended_waits_on() -> None:
+    gate = Gate(1)
+    came: list[float] = []
+
+    async def wait() -> None:
+        with anyio.fail_after(30):
+            async with place(gate):
+                came.append(anyio.current_time())
+
+    async with anyio.create_task_group() as group:
+        async with place(gate):
+            group.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            gate.pause(anyio.current_time() + 40, BUSY)
+            gate.resume()
+            await anyio.wait_all_tasks_blocked()
+            assert 1 == gate.statistics().waiting
+    assert 1 == len(came)
+
+
+@in_virtual_time
+async def test_a_pause_that_grows_refuses_those_who_sit_it_out_in_their_places() -> None:
+    gate = Gate(1)
+    gate.pause(anyio.current_time() + 5, BUSY)
+    began = anyio.current_time()
+
+    async def wait() -> None:
+        with anyio.fail_after(10), pytest.raises(Paused):
+            await gate.take("holder")
+        assert 1 == anyio.current_time() - began
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await anyio.sleep(1)
+        assert 1 == gate.statistics().waiting
+        gate.pause(began + 20, BUSY)
+    assert 0 == gate.statistics().in_flight

@@ -72,6 +72,7 @@ class World:
     gate: Gate = field(init=False, repr=False)
     ends: Counter[str] = field(factory=Counter[str])
     left: dict[int, float] = field(factory=dict[int, float])
+    paused_at: float = -1.0
     inside: int = 0
     most: int = 0
     wrong: list[str] = field(factory=list[str])
@@ -83,7 +84,8 @@ class World:
                 if isinstance(step, Visit):
                     group.start_soon(self.visit, number, step)
                 elif isinstance(step, Pause):
-                    self.gate.pause(anyio.current_time() + step.seconds, REFUSAL)
+                    self.paused_at = anyio.current_time()
+                    self.gate.pause(self.paused_at + step.seconds, REFUSAL)
                 elif isinstance(step, Resume):
                     self.gate.resume()
                 else:
@@ -111,6 +113,9 @@ class World:
                 self.ends["paused"] += 1
             except TimeoutError:
                 self.ends["late"] += 1
+                waited = max(now, self.paused_at) < anyio.current_time()
+                if waited and self.gate.paused and number not in self.left:
+                    self.wrong.append(f"{number} was not told of a pause beyond its deadline")
             else:
                 self.ends["done"] += 1
         self.ends["cancelled"] += scope.cancelled_caught
@@ -151,6 +156,7 @@ class World:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 5), st.booleans(), STEPS)
 @example(1, False, [Visit(1.0), Visit(1.0), Pause(3.0), Visit(1.0), Visit(1.0, deadline=0.5)])
+@example(1, False, [Visit(2.0), Visit(1.0, deadline=1.0), Time(0.25), Pause(3.0)])
 @example(4, True, [Pause(1.0), *[Visit(1.0, "overload")] * 9, Pause(0.5), Resume()])
 def test_no_schedule_breaks_the_gate(
     backend: str, limit: int, adaptive: bool, steps: list[Step]

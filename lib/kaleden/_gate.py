@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import final
 
 import anyio
@@ -85,6 +88,7 @@ class Gate:
         "_resumed",
         "_resumes_at",
         "_sitting",
+        "_waiting",
         "adaptive",
         "ceiling",
     )
@@ -98,6 +102,7 @@ class Gate:
         self._resumes_at = 0.0
         self._sitting = 0
         self._pauses = 0
+        self._waiting: dict[anyio.CancelScope, float] = {}
 
     @property
     def limit(self) -> int:
@@ -132,12 +137,30 @@ class Gate:
             # Those who sit it out in front take all the time that the caller has.
             await checkpoint()
             self._check_time()
-        await self._limiter.acquire_on_behalf_of(holder)
+        while not await self._queue(holder):
+            self._check_time()
         try:
             await self.sit_out()
         except BaseException:
             self.give_back(holder)
             raise
+
+    async def _queue(self, holder: object) -> bool:
+        """Wait for a place; tell whether there is one, or the pause has become too long."""
+        with self._patience(math.inf) as scope:
+            await self._limiter.acquire_on_behalf_of(holder)
+        return not scope.cancelled_caught
+
+    @contextmanager
+    def _patience(self, until: float) -> Generator[anyio.CancelScope]:
+        """Wait until then, or until a pause takes longer than the caller has time."""
+        deadline = anyio.current_effective_deadline()
+        with anyio.CancelScope(deadline=until) as scope:
+            self._waiting[scope] = deadline
+            try:
+                yield scope
+            finally:
+                del self._waiting[scope]
 
     def give_back(self, holder: object) -> None:
         """Give back the place of *holder*."""
@@ -160,6 +183,9 @@ class Gate:
             left = until - anyio.current_time()
             logger.warning("nothing is sent for %.3g seconds: %s", left, refusal.message)
         self._refusal = refusal
+        for scope, deadline in self._waiting.items():
+            if deadline < self._resumes_at:
+                scope.cancel()
 
     def resume(self) -> None:
         """End a pause now."""
@@ -186,7 +212,7 @@ class Gate:
     async def _sit(self) -> None:
         self._sitting += 1
         try:
-            with anyio.CancelScope(deadline=self._resumes_at):
+            with self._patience(self._resumes_at):
                 await self._resumed.wait()
         finally:
             self._sitting -= 1

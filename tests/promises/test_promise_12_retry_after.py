@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 import kaleden
 from kaleden._wire import Request, Response
@@ -47,6 +48,28 @@ def test_no_worker_asks_before_its_time(virtual: Virtual, status: int, asked: in
         [paused] = busy_at
         assert [] == [moment for moment in sent if paused < moment < paused + asked]
         assert [] != [moment for moment in sent if moment >= paused + asked]
+
+    virtual.run(program)
+
+
+def test_who_has_less_time_is_told_when_the_pause_begins(virtual: Virtual) -> None:
+    async def reply(request: Request) -> Response:
+        await anyio.sleep(LATENCY)
+        return text("busy", 503, **{"retry-after": "120"})
+
+    async def program() -> None:
+        session, transport = session_on(reply, concurrency=1)
+        began = anyio.current_time()
+        async with session, anyio.create_task_group() as group:
+            group.start_soon(session.info, "first")
+            while not transport.requests:
+                await checkpoint()
+            with anyio.fail_after(60):
+                outcomes = await session.info(["a", "b"])
+            assert began + LATENCY == pytest.approx(anyio.current_time())
+            assert ["busy", "busy"] == [each.message for each in outcomes.failures.values()]
+            assert not any(each.sent for each in outcomes.failures.values())
+        assert 1 == len(transport.requests)
 
     virtual.run(program)
 
