@@ -10,7 +10,7 @@ Blocks of a page are executed in their order, in one namespace, in an empty work
     What was printed since the last such block, up to ``...`` for what differs each time.
 ``console``
     Lines that begin with ``$ `` are commands, which must succeed; what follows them is what they
-    print. A block without such a line is only shown.
+    print on stdout. A block without such a line is only shown.
 
 What stands in ``:::{tab} async`` is executed under asyncio and under trio, what stands in
 ``:::{tab} sync`` in plain code, and what stands in no tab with both. Hidden blocks are comments:
@@ -182,19 +182,22 @@ def compare(block: Block, wanted: str, printed: str) -> None:
 
 
 def shell(block: Block, command: str) -> str:
-    """Run a command of a page, and return what it prints."""
+    """Run a command of a page, and return what it prints.
+
+    What it says of itself on stderr, such as that a clean-up takes long, depends on the machine.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PATH": path, "COLUMNS": "100"}
     done = subprocess.run(
         ["sh", "-c", command],
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
         timeout=PATIENCE,
     )
-    assert done.returncode == 0, f"{block.place}: $ {command}\n{done.stdout}"
+    assert done.returncode == 0, f"{block.place}: $ {command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
