@@ -91,5 +91,6 @@ def test_ci_runs_the_commands_that_the_readme_gives() -> None:
 
 
 def test_the_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", README.read_text(encoding="utf-8")):
+    text = README.read_text(encoding="utf-8")
+    for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", text):
         assert (ROOT / link).exists(), link
