@@ -9,9 +9,23 @@ import anyio
 import pytest
 
 from kaleden import Failure, FailureKind, Outcomes, RetryPolicy, Success
+from kaleden._engine import Engine
+from kaleden._gate import Gate
 from kaleden._http import TransportError
-from kaleden._wire import Request, Response
-from support import data, described, session_id, session_object, session_on, stalled, text
+from kaleden._operation import Operation
+from kaleden._operations import info
+from kaleden._policy import Limits
+from kaleden._wire import Request, Response, build_list, parse_raw_list
+from support import (
+    FakeTransport,
+    data,
+    described,
+    session_id,
+    session_object,
+    session_on,
+    stalled,
+    text,
+)
 from virtual_time import in_virtual_time
 
 
@@ -25,6 +39,7 @@ def test_a_failure_says_its_status_if_there_is_one() -> None:
     tried = failure("a", status=503, retry_after=29.9, attempts=4)
     assert "a: gone (not_found, HTTP 503, asked to wait 30 s, after 4 attempts)" == str(tried)
     assert "a: gone (not_found, asked to wait 1 s)" == str(failure("a", retry_after=0.1))
+    assert "a: gone (not_found, after 2 attempts)" == str(failure("a", attempts=2))
 
 
 def test_outcomes_count_failures_by_kind_the_most_frequent_first() -> None:
@@ -101,11 +116,130 @@ async def test_what_was_retried_can_be_retried_again() -> None:
 
 async def test_what_is_refused_here_was_never_tried() -> None:
     session, _ = session_on(described)
+    numbers: Any = [5]
     async with session:
         [outcome] = await session.info("a/b")
+        [unnamed] = await session.info(numbers)
     assert isinstance(outcome, Failure)
     assert (0, False) == (outcome.attempts, outcome.sent)
     assert "a/b" in outcome.message
+    assert "<5>" == unnamed.key
+
+
+async def test_what_a_transport_calls_final_is_not_tried_again() -> None:
+    async def reply(_: Request) -> Response:
+        raise TransportError(FailureKind.CONNECT_FAILED, "no trust", sent=False, final=True)
+
+    session, transport = session_on(reply, retry=RetryPolicy())
+    async with session:
+        [outcome] = await session.info("a")
+    assert isinstance(outcome, Failure)
+    assert outcome.final
+    assert 1 == len(transport.requests)
+
+
+@pytest.mark.parametrize(("status", "told"), [(401, "denied; it was a saved one"), (403, "denied")])
+async def test_a_refused_login_is_named_and_no_other_refusal(status: int, told: str) -> None:
+    async def reply(_: Request) -> Response:
+        return text("denied", status)
+
+    for login, words in (("it was a saved one", told), ("", "denied")):
+        engine = Engine(Gate(1), FakeTransport(reply), None, login)
+        [outcome] = await engine.collect(info(Limits()), ["a"])
+        assert isinstance(outcome, Failure)
+        assert ("a", words, status) == (outcome.key, outcome.message, outcome.status)
+        await engine.aclose()
+
+
+async def test_long_replies_are_outcomes_like_others() -> None:
+    async def reply(_: Request) -> Response:
+        return data([session_object("a")])
+
+    sessions = Operation("sessions", lambda _: build_list(), parse_raw_list, 1.0)
+    engine = Engine(Gate(1), transport := FakeTransport(reply))
+    outcomes = await engine.collect(sessions, ["all"])
+    assert "sessions" == outcomes.operation
+    assert outcomes.ok
+    assert "sessions" == (await outcomes.retry_failed()).operation
+    await engine.aclose()
+    assert 1 == len(transport.requests)
+
+
+@in_virtual_time
+async def test_a_client_is_left_when_all_that_it_gave_up_has_ended() -> None:
+    begun: list[Request] = []
+
+    async def reply(request: Request) -> Response:
+        begun.append(request)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(float(session_id(request)))
+        raise AssertionError
+
+    session, transport = session_on(reply)
+    async with anyio.create_task_group() as group:
+        async with session:
+            group.start_soon(session.info, ["1", "3", "2"])
+            while len(begun) < 3:
+                await anyio.lowlevel.checkpoint()
+            began = anyio.current_time()
+        assert 0 == transport.in_flight
+        assert 3 == anyio.current_time() - began
+
+
+async def test_a_stream_tells_what_is_at_hand_and_gives_it_at_once() -> None:
+    session, _ = session_on(described, concurrency=3)
+    async with session:
+        async with session.stream.info(["a", "b", "c"]) as results:
+            assert [] == results.at_hand()
+            while "<OutcomeStream: 3 at hand>" != repr(results):
+                await anyio.lowlevel.checkpoint()
+            assert {"a", "b", "c"} == {outcome.key for outcome in results.at_hand()}
+            assert [] == [outcome async for outcome in results]
+            assert [] == results.at_hand()
+        assert [] == results.at_hand()
+
+
+@in_virtual_time
+async def test_a_request_that_a_pause_kept_back_tells_how_long_it_waited() -> None:
+    async def reply(_: Request) -> Response:
+        await anyio.sleep(3)
+        return text("busy", 503, **{"retry-after": "100"})
+
+    session, transport = session_on(reply, concurrency=1)
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(session.info, "a")
+        while not transport.requests:
+            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(50):
+            [outcome] = await session.info("b")
+    assert isinstance(outcome, Failure)
+    assert (3, 100, 0) == (outcome.elapsed, outcome.retry_after, outcome.attempts)
+
+
+@in_virtual_time
+async def test_creates_at_once_are_as_many_as_may_be() -> None:
+    async def reply(request: Request) -> Response:
+        await anyio.sleep(1)
+        return data([]) if request.method == "GET" else text(f"id{len(transport.requests)}")
+
+    session, transport = session_on(reply, concurrency=8, create_concurrency=2)
+    began = anyio.current_time()
+    async with session:
+        assert (await session.create("fits", "skaha/astroml:latest", replicas=6)).ok
+    assert 2 == transport.most_in_flight
+    assert 4 == anyio.current_time() - began
+
+
+@in_virtual_time
+async def test_a_pause_is_logged_with_its_length(caplog: pytest.LogCaptureFixture) -> None:
+    await anyio.sleep(7)
+    gate = Gate(1)
+    gate.pause(anyio.current_time() + 3, failure("a"))
+    told = [record.getMessage() for record in caplog.records if record.name == "kaleden"]
+    assert ["nothing is sent for 3 seconds: gone"] == told
 
 
 async def test_a_bug_is_told_by_its_name() -> None:

@@ -233,3 +233,5 @@ def test_a_limit_that_is_not_used_does_not_grow() -> None:
     for _ in range(1000):
         limit.succeeded(START // 2 - 1)
     assert START == limit.limit
+    limit.succeeded(START // 2)
+    assert START + 1 == limit.limit

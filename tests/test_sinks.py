@@ -58,6 +58,10 @@ async def test_no_more_replies_are_held_than_are_read_together() -> None:
         assert each + 1 - len(read) < REPLIES
     await sink.deliver(reply("long", b"x" * BYTES))
     assert BYTES == len(read[-1])
+    for each in range(4):
+        assert f"quarter{each}" not in [body[:8].decode() for body in read]
+        await sink.deliver(reply(f"quarter{each}", b"quarter%d" % each + b"x" * (BYTES // 4)))
+    assert b"quarter3" == read[-1][:8]
 
 
 async def test_an_error_that_never_should_be_costs_one_outcome() -> None:
