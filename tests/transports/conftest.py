@@ -17,8 +17,6 @@ if importlib.util.find_spec("uvloop") is not None:
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    if request.module.__name__.endswith("test_hostile") and "use_uvloop" in request.param[1]:
-        pytest.skip("it runs whole servers in its loop, which uvloop closes too late")
     return request.param
 
 

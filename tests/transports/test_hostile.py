@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import pytest
 from anyio.abc import SocketStream
+from anyio.from_thread import start_blocking_portal
 
 import kaleden
 from kaleden import Failure, FailureKind
@@ -131,9 +133,20 @@ def plan(seed: int) -> FaultPlan:
     return FaultPlan(troubles, seed)
 
 
+@contextmanager
+def bad_wire(seed: int) -> Iterator[tuple[LocalPlatform, FaultProxy]]:
+    """A platform behind a proxy, in a thread: on uvloop, what a server closes outlives a test."""
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(LocalPlatform(grace=0.1)) as platform,
+        portal.wrap_async_context_manager(FaultProxy(platform.url, plan(seed))) as proxy,
+    ):
+        yield platform, proxy
+
+
 async def launch_in_a_scope(seed: int) -> None:
     """Launch on a bad wire, and hold the scope to what it says was left."""
-    async with LocalPlatform(grace=0.1) as platform, FaultProxy(platform.url, plan(seed)) as proxy:
+    with bad_wire(seed) as (platform, proxy):
         async with kaleden.AsyncSession(
             proxy.url, platform.token, settle=0.2, retry=kaleden.RetryPolicy(base=0.01)
         ) as session:
