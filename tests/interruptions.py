@@ -21,14 +21,14 @@ from attrs import frozen
 from kaleden import Session
 from platforms import Server, local_platform
 
-GRACE = 10.0
+GRACE = 60.0
 """Seconds that `run` and scopes may take to clean up in these programs."""
 
 START = f"""if True:
     import sys, kaleden
     url, token, backend, ledger = sys.argv[1:]
     grace = {GRACE}
-    fits = dict(image="skaha/astroml:latest", cmd="sleep", args="60", replicas=3)
+    fits = dict(image="skaha/astroml:latest", cmd="sleep", args="600", replicas=3)
 
     def tell(statuses):
         print(*statuses, flush=True)
