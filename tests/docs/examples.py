@@ -191,8 +191,7 @@ def shell(block: Block, command: str) -> str:
     done = subprocess.run(
         ["sh", "-c", command],
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
         timeout=PATIENCE,
