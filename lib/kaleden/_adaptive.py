@@ -33,8 +33,8 @@ class AdaptiveLimit:
     __slots__ = ("_decreased", "_limit", "_probing", "ceiling", "decreases")
 
     def __init__(self, ceiling: int) -> None:
-        self.ceiling = ceiling
-        self.decreases = 0
+        self.ceiling: int = ceiling
+        self.decreases: int = 0
         self._limit = float(min(START, ceiling))
         self._decreased = -math.inf
         self._probing = True

@@ -25,7 +25,9 @@ class RetryBudget:
     __slots__ = ("_counted", "_held", "_reserve", "_share", "first", "granted", "refused")
 
     def __init__(self, reserve: float, share: float) -> None:
-        self.first = self.granted = self.refused = 0
+        self.first: int = 0
+        self.granted: int = 0
+        self.refused: int = 0
         self._reserve = self._held = float(reserve)
         self._share = share
         self._counted = 0

@@ -101,7 +101,7 @@ class Engine:
         self._login = login
         self.gate = gate
         self.transport = transport
-        self.retries = Retries(retry, gate)
+        self.retries: Retries = Retries(retry, gate)
         self._loop = current_token()
         # anyio.current_time looks for the event loop each time, and that takes most of its time.
         self._now = self._loop.backend_class.current_time

@@ -94,8 +94,8 @@ class Gate:
     )
 
     def __init__(self, limit: int, *, adaptive: bool = False) -> None:
-        self.ceiling = limit
-        self.adaptive = AdaptiveLimit(limit) if adaptive else None
+        self.ceiling: int = limit
+        self.adaptive: AdaptiveLimit | None = AdaptiveLimit(limit) if adaptive else None
         self._limiter = anyio.CapacityLimiter(self.adaptive.limit if self.adaptive else limit)
         self._refusal: Failure | None = None
         self._resumed = anyio.Event()

@@ -99,7 +99,7 @@ class Ledger(AsyncContextManagerMixin):
     """
 
     def __init__(self, path: Place, server: str) -> None:
-        self.path = Path(path).resolve()
+        self.path: Path = Path(path).resolve()
         self._server = server
         self._client = secrets.token_hex(4)
         self._open: dict[str, OpenLaunch] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast, final
+from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast, final
 
 from kaleden._errors import FailureKind, KaledenError
 from kaleden._results import Failure, Finished, Outcome, Success
@@ -68,7 +68,7 @@ class Outcomes(Tabular, Generic[T]):
         *,
         again: Again | None = None,
     ) -> None:
-        self.operation = operation
+        self.operation: str = operation
         # Of a million outcomes, a second dict would be a hundred megabytes for a moment.
         self._by_key: dict[str, Outcome[T]] = (
             cast("dict[str, Outcome[T]]", outcomes)
@@ -207,7 +207,7 @@ class Outcomes(Tabular, Generic[T]):
 
         return self.operation == other.operation and list(self) == list(cast("Any", other))
 
-    __hash__ = None  # type: ignore[assignment]  # equal by content, like a list
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # equal by content, like a list
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Outcomes, (self.operation, tuple(self))

@@ -51,7 +51,7 @@ class Pace:
     def restart(self, now: float) -> None:
         """Make a look due at once, and the ones after it frequent."""
         self._interval = FIRST / GROWTH
-        self.due = now
+        self.due: float = now
 
     def looked(self, now: float, *, changed: bool) -> None:
         """Set the time of the next look, after one that ended at *now*."""

@@ -6,7 +6,7 @@ thousand of them are cheap, they pickle, and they survive a round trip through J
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeAlias, TypeVar, final
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, final
 
 from attrs import field, frozen
 
@@ -32,11 +32,8 @@ class Success(Generic[T]):
     value: T
     attempts: int = 1
     elapsed: float = field(default=0.0, eq=False)
-
-    @property
-    def ok(self) -> Literal[True]:
-        """Always true; type checkers know it by ``isinstance`` or ``match``, see `Outcomes`."""
-        return True
+    ok: ClassVar[Literal[True]] = True
+    """Always true. ``if outcome.ok is True`` tells every type checker that there is a value."""
 
 
 @final
@@ -66,11 +63,8 @@ class Failure:
     attempts: int = 1
     elapsed: float = field(default=0.0, eq=False)
     final: bool = False
-
-    @property
-    def ok(self) -> Literal[False]:
-        """Always false; type checkers know it by ``isinstance`` or ``match``, see `Outcomes`."""
-        return False
+    ok: ClassVar[Literal[False]] = False
+    """Always false. ``if outcome.ok is False`` tells every type checker what failed."""
 
     def __str__(self) -> str:
         status = "" if self.status is None else f", HTTP {self.status}"

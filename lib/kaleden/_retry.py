@@ -57,7 +57,7 @@ class Retries:
         self._gate = gate
         self._chance = random.Random(self._policy.seed)  # noqa: S311  # spreads load, keeps no secret
         self._closed = anyio.Event()
-        self.budget = RetryBudget(self._policy.reserve, self._policy.share)
+        self.budget: RetryBudget = RetryBudget(self._policy.reserve, self._policy.share)
 
     def close(self) -> None:
         """Let nobody wait any more, nor try again."""

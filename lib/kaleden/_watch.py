@@ -79,8 +79,8 @@ class Watcher:
         limits: Limits,
         chance: random.Random | None = None,
     ) -> None:
-        self.sessions = Poller(lister, Pace(chance))
-        self.apps = Poller(apps, Pace(chance))
+        self.sessions: Poller = Poller(lister, Pace(chance))
+        self.apps: Poller = Poller(apps, Pace(chance))
         self._engine = engine
         self._limits = limits
 

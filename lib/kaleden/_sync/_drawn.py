@@ -54,7 +54,7 @@ class Feed:
     """
 
     def __init__(self) -> None:
-        self.is_whole = False
+        self.is_whole: bool = False
         self._ids = deque[Any]()
         self._news: anyio.Event | None = None
 
@@ -92,7 +92,7 @@ class Source:
 
     def __init__(self, keys: Iterable[Any]) -> None:
         self._iterator = iter(keys)
-        self.is_empty = False
+        self.is_empty: bool = False
 
     def draw(self, most: int) -> list[Any]:
         """Draw up to *most* ids; fewer if they come slowly, but at least one if there is one."""

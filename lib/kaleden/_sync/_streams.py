@@ -279,7 +279,7 @@ class Supply:
     """
 
     def __init__(self, source: Source, limit: Callable[[], int]) -> None:
-        self.feed = Feed()
+        self.feed: Feed = Feed()
         self._source = source
         self._limit = limit
         self._room = 0

@@ -105,7 +105,7 @@ class LocalPlatform(AsyncContextManagerMixin):
         if token == "":
             raise ValueError("an empty token would let everybody in: give one, or leave it out")
         self.user = user
-        self.token = secrets.token_urlsafe(24) if token is None else token
+        self.token: str = secrets.token_urlsafe(24) if token is None else token
         self._port = port
         self._platform = Platform(settings)
         self._clock = clock

@@ -24,10 +24,10 @@ from importlib import import_module as _import
 
 try:
     _import("kaleden.local")
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "kaleden.testing needs more packages: pip install 'kaleden[testing]'"
-    ) from error
+    ) from _error
 
 from kaleden._exports import publish as _publish
 from kaleden.testing._clock import Deadlock, run_virtual

@@ -105,10 +105,10 @@ class MemoryTransport(AsyncContextManagerMixin):
     ) -> None:
         _check_kinds(latency)
         script = Script(_per_session(start_delay), _per_session(duration), fails, log)
-        self.platform = large_platform() if platform is None else platform
-        self.requests = Counter[str]()
-        self.in_flight = 0
-        self.max_in_flight = 0
+        self.platform: Platform = large_platform() if platform is None else platform
+        self.requests: Counter[str] = Counter[str]()
+        self.in_flight: int = 0
+        self.max_in_flight: int = 0
         self._fate = Fate(faults.without(Trouble.DUPLICATE))
         self._world = World(self.platform, script, faults.lag)
         self._server = Server(self._world, self._fate, latency, abandoned, finish_delay, on_point)

@@ -64,9 +64,9 @@ class FaultProxy(AsyncContextManagerMixin):
         self._target = parts
         self._address = parts.hostname, port
         self._port: int | None = None
-        self.connections = 0
-        self.exchanges = Counter[str]()
-        self.done = Counter[Trouble]()
+        self.connections: int = 0
+        self.exchanges: Counter[str] = Counter[str]()
+        self.done: Counter[Trouble] = Counter[Trouble]()
         self.faults = faults
 
     @property

@@ -101,8 +101,8 @@ class Sandbox(AsyncContextManagerMixin):
     """
 
     def __init__(self, kind: str = "memory", **options: Any) -> None:
-        self.platform = _make_platform(kind, options)
-        self.faults = Faults(self._apply)
+        self.platform: MemoryTransport | LocalPlatform = _make_platform(kind, options)
+        self.faults: Faults = Faults(self._apply)
         # Before there is anything to be in front of, for the sake of its checks.
         self._proxy = FaultProxy("tcp://nowhere:1")
         self._open = False

@@ -1,0 +1,68 @@
+"""What is in `tests/typing` is for mypy and pyright, and never run; this is about what is there."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import kaleden
+
+STATEMENTS = Path(__file__).with_name("typing")
+CLASSES = (
+    kaleden.AsyncSession,
+    kaleden.LogStream,
+    kaleden.OutcomeStream,
+    kaleden.Outcomes,
+    kaleden.Scope,
+    kaleden.Session,
+    kaleden.Streams,
+    kaleden.SyncScope,
+    kaleden.SyncStreams,
+)
+# Scopes answer to those who launch for them.
+FOR_THE_HOUSE = {"arrived", "departing", "doubtful", "settled"}
+
+
+def spoken_of(kind: type) -> set[str]:
+    """The attributes of *kind*, and of parameters that are declared to be one, in statements."""
+    found: set[str] = set()
+    for file in sorted(STATEMENTS.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found |= _attributes(node, kind.__name__)
+    return found
+
+
+def _attributes(function: ast.FunctionDef | ast.AsyncFunctionDef, kind: str) -> set[str]:
+    names = {kind} | {
+        argument.arg
+        for argument in function.args.args
+        if ast.unparse(argument.annotation or function).partition("[")[0] == kind
+    }
+    return {
+        node.attr
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in names
+    }
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_there_is_a_statement_about_every_public_method(kind: type) -> None:
+    public = {
+        name
+        for name, value in inspect.getmembers(kind)
+        if not name.startswith("_") and (callable(value) or isinstance(value, property))
+    }
+    assert set() == public - spoken_of(kind) - FOR_THE_HOUSE
+
+
+def test_there_are_statements_that_have_to_fail() -> None:
+    for file in STATEMENTS.glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert "# type: ignore[" in text, file.name
+        assert "# pyright: reportUnnecessaryTypeIgnoreComment=true" in text, file.name
