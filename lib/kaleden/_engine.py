@@ -15,19 +15,18 @@ from collections.abc import (
     Callable,
     Sized,
 )
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast, final
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
-from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import evolve
 
 from kaleden._courier import Courier, LoneCourier, Watchdog, WatchedCourier
 from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEventLoop
 from kaleden._gate import Gate, Paused
-from kaleden._handoff import Deliver, open_handoff
+from kaleden._handoff import Deliver, Handoff, open_handoff
 from kaleden._http import Transport, TransportError
 from kaleden._operation import Operation, judge, report, unread
 from kaleden._outcomes import Failure, Outcome, Outcomes
@@ -58,7 +57,7 @@ class OutcomeStream(Generic[T]):
 
     __slots__ = ("_receive",)
 
-    def __init__(self, receive: MemoryObjectReceiveStream[Outcome[T]]) -> None:
+    def __init__(self, receive: Handoff[Outcome[T]]) -> None:
         self._receive = receive
 
     def __aiter__(self) -> Self:
@@ -72,16 +71,10 @@ class OutcomeStream(Generic[T]):
 
     def at_hand(self) -> list[Outcome[T]]:
         """Take the outcomes that wait to be taken; none if there are none now."""
-        taken: list[Outcome[T]] = []
-        with suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
-            while True:
-                taken.append(self._receive.receive_nowait())
-
-        return taken
+        return self._receive.at_hand()
 
     def __repr__(self) -> str:
-        state = self._receive.statistics()
-        return f"<OutcomeStream: {state.current_buffer_used + state.tasks_waiting_send} at hand>"
+        return f"<OutcomeStream: {len(self._receive)} at hand>"
 
 
 @final

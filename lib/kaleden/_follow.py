@@ -13,14 +13,13 @@ from typing import Final, Self, TypeAlias, final
 
 import anyio
 from anyio.lowlevel import checkpoint
-from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, evolve, field, frozen
 
 from kaleden import _wire
 from kaleden._engine import Engine
 from kaleden._errors import SessionNotOpen
 from kaleden._growing_log import GrowingLog, News
-from kaleden._handoff import Deliver, open_handoff
+from kaleden._handoff import Deliver, Handoff, open_handoff
 from kaleden._lister import Snapshot
 from kaleden._operation import Operation
 from kaleden._outcomes import Failure
@@ -77,7 +76,7 @@ class LogStream:
 
     __slots__ = ("_batch", "_receive")
 
-    def __init__(self, receive: MemoryObjectReceiveStream[Batch]) -> None:
+    def __init__(self, receive: Handoff[Batch]) -> None:
         self._receive = receive
         self._batch = deque[LogItem]()
 
