@@ -40,3 +40,28 @@ async def test_ten_times_as_many_ids_take_no_more_memory(
     await most_held(200)
     # A constant besides, as much as two replies: an allocator's own.
     assert await most_held(MANY) < await most_held(FEW) * 1.1 + 20_000
+
+
+async def peak(count: int) -> int:
+    """Bytes at the worst moment, without a garbage collector."""
+    session, transport = session_on(described, concurrency=4)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async with (
+            session,
+            session.stream.info(f"id{number}" for number in range(count)) as results,
+        ):
+            async for _ in results:
+                transport.requests.clear()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+@pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
+async def test_what_went_by_waits_for_no_garbage_collector(anyio_backend: Any) -> None:
+    await peak(200)
+    assert await peak(MANY) < await peak(FEW) * 1.1 + 20_000

@@ -36,7 +36,8 @@ def session_info(raw: JsonObject, body: bytes | None = None) -> SessionInfo:
     """
     get = raw.get
     return SessionInfo(
-        id=text(get("id")),
+        # Without its name, because CPython 3.11 keeps, and never uses again, lists of twenty names.
+        text(get("id")),
         name=text(get("name")),
         kind=_kind(get("type")),
         status=_status(get("status")),
