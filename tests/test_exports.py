@@ -14,7 +14,14 @@ import pytest
 
 import kaleden
 
-PUBLIC = ("kaleden", "kaleden.distributed", "kaleden.http", "kaleden.local", "kaleden.testing")
+PUBLIC = (
+    "kaleden",
+    "kaleden.distributed",
+    "kaleden.http",
+    "kaleden.local",
+    "kaleden.progress",
+    "kaleden.testing",
+)
 
 
 @pytest.fixture(params=PUBLIC)

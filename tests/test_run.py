@@ -55,7 +55,7 @@ def log(session: Session, seconds: float) -> str:
 
 def test_every_replica_comes_back_in_order_with_what_it_left(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
-        seen: list[Counter[Status]] = []
+        seen: list[kaleden.Tally] = []
         results = await session.run("fits", IMAGE, replicas=20, progress=seen.append)
         assert [f"fits-{n}" for n in range(1, 21)] == [outcome.key for outcome in results]
         assert ["fits-5", "fits-10", "fits-15", "fits-20"] == list(results.failures)

@@ -625,7 +625,7 @@ async def test_a_lost_connection_is_borne_too() -> None:
 
 @in_virtual_time
 async def test_progress_is_told_when_something_changed() -> None:
-    told: list[tuple[float, Counter[Status]]] = []
+    told: list[tuple[float, kaleden.Tally]] = []
     server = Server(
         {
             "a": [(0, "Pending"), (30, "Running"), (90, "Completed")],
@@ -638,14 +638,18 @@ async def test_progress_is_told_when_something_changed() -> None:
     )
     assert [
         {Status.PENDING: 2, Status.RUNNING: 1},
+        {Status.PENDING: 2, Status.RUNNING: 1},  # and one was never there
         {Status.PENDING: 1, Status.RUNNING: 2},
         {Status.FAILED: 1, Status.RUNNING: 2},
         {Status.FAILED: 1, Status.RUNNING: 1, Status.COMPLETED: 1},
         {Status.FAILED: 1, Status.COMPLETED: 1},
-    ] == [counts for _, counts in told]
+    ] == [tally for _, tally in told]
+    assert [0, 1, 1, 2, 3, 4] == [tally.done for _, tally in told]
+    assert [0, 1, 1, 1, 1, 2] == [tally.failed for _, tally in told]
+    assert {("wait", 4)} == {(tally.operation, tally.expected) for _, tally in told}
     assert all(
         0 <= at - due <= LONGEST + 1.5
-        for (at, _), due in zip(told, [0, 30, 60, 90, 120], strict=True)
+        for (at, _), due in zip(told, [0, 1, 30, 60, 90, 120], strict=True)
     )
 
 

@@ -46,13 +46,15 @@ from kaleden._gate import GateStatistics
 from kaleden._http import TransportStatistics
 from kaleden._ledger_file import LedgerError
 from kaleden._login import Login, Looked
+from kaleden._members import ScopeStatistics
 from kaleden._outcomes import BatchError, Failure, Finished, Outcome, Outcomes, Success
 from kaleden._policy import RetryPolicy
 from kaleden._retry import RetryStatistics
-from kaleden._scope import Scope, ScopeStatistics
+from kaleden._scope import Scope
 from kaleden._session import AsyncSession
 from kaleden._session_list import SessionList
 from kaleden._stream import Streams
+from kaleden._tally import Progress, Tally
 from kaleden._version import __version__ as __version__
 from kaleden._wire import (
     TERMINAL,
@@ -106,6 +108,7 @@ __all__ = (
     "OutcomeStream",
     "Outcomes",
     "PendingTimeout",
+    "Progress",
     "ProtocolError",
     "QuotaExceeded",
     "RequestError",
@@ -132,6 +135,7 @@ __all__ = (
     "SyncOutcomeStream",
     "SyncScope",
     "SyncStreams",
+    "Tally",
     "TimedOut",
     "TransportStatistics",
     "Unavailable",

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 
 from kaleden._launch import Flight, Launcher
 from kaleden._outcomes import Outcomes
+from kaleden._tally import Progress
 from kaleden._tasks import open_task_group
 from kaleden._ticket import Ticket, plain_tickets
 from kaleden._wire import SessionSpec
@@ -45,7 +46,10 @@ class _Plain:
 
 
 async def launch_plain(
-    launcher: Launcher, spec: SessionSpec, keys: Collection[str] | None = None
+    launcher: Launcher,
+    spec: SessionSpec,
+    keys: Collection[str] | None = None,
+    progress: Progress | None = None,
 ) -> Outcomes[str]:
     """Launch every replica of *spec*, or only those named by *keys*, under the user's own names."""
     tickets = [ticket for ticket in plain_tickets(spec) if keys is None or ticket.key in keys]
@@ -53,7 +57,7 @@ async def launch_plain(
     try:
         async with open_task_group() as group:
             account = _Plain(group)
-            outcomes = await launcher.launch(tickets, account)
+            outcomes = await launcher.launch(tickets, account, progress)
     except BaseException:
         if account is not None and (account.created or account.doubts):
             logger.warning("a launch was interrupted: %s", _left(account))

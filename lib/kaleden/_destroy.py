@@ -7,6 +7,7 @@ So the answers count for little, and one list that begins after the last of them
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeAlias, cast
@@ -19,14 +20,22 @@ from kaleden._errors import FailureKind, InvalidRequest, RequestError
 from kaleden._lister import Lister, Snapshot
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
+from kaleden._sinks import told
 from kaleden._source import Keys
+from kaleden._tally import OK, Progress
 from kaleden._wire import SessionInfo, Status
 
 Listed: TypeAlias = Snapshot | Failure
 
 
 async def destroy(
-    engine: Engine, lister: Lister, limits: Limits, keys: Keys, *, repeats: bool = True
+    engine: Engine,
+    lister: Lister,
+    limits: Limits,
+    keys: Keys,
+    progress: Progress | None = None,
+    *,
+    repeats: bool = True,
 ) -> Outcomes[bool]:
     """Delete sessions, then list once and report as destroyed what is absent or terminating.
 
@@ -35,15 +44,21 @@ async def destroy(
         lister: makes the list.
         limits: how long a delete may take.
         keys: the sessions.
+        progress: is told of each answer, and in the end of what the list proves.
         repeats: whether to try again after what may pass; not where the caller does.
     """
-    answers = await engine.collect(_operations.destroy(limits, repeats=repeats), keys)
+    operation = _operations.destroy(limits, repeats=repeats)
+    answers = await engine.collect(operation, keys, progress, "answered")
     again = partial(destroy, engine, lister, limits)
     if not any(_is_open(answer) for answer in answers):
         return Outcomes("destroy", answers, again=again)
 
     listed = await _list(lister.insist if repeats else lister.listed)
-    return Outcomes("destroy", [_verdict(answer, listed) for answer in answers], again=again)
+    outcomes = Outcomes("destroy", [_verdict(answer, listed) for answer in answers], again=again)
+    if progress is not None:
+        counts = Counter[str]({OK: len(outcomes.values)}) + outcomes.counts()
+        progress(told("destroy", counts, len(outcomes)))
+    return outcomes
 
 
 def _is_open(answer: Outcome[bool]) -> bool:

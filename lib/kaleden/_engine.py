@@ -13,11 +13,10 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Sized,
 )
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast, final
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, final
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
@@ -32,8 +31,9 @@ from kaleden._operation import Operation, judge, report, unread
 from kaleden._outcomes import Failure, Outcome, Outcomes
 from kaleden._policy import LONGEST_PAUSE, RetryPolicy, is_overload
 from kaleden._retry import Retries
-from kaleden._sinks import Collected, Handed, Sink, Unread
-from kaleden._source import Keys, as_target, open_source
+from kaleden._sinks import Collected, Handed, Sink, Unread, counted
+from kaleden._source import Keys, as_target, length_of, open_source
+from kaleden._tally import OK, Progress, check_progress
 from kaleden._tasks import open_task_group
 from kaleden._wire import InTurns, Request, Response, shown
 
@@ -43,8 +43,6 @@ _CLOSE_TIMEOUT: Final = 5.0
 """Seconds for what is given up to end, connections included."""
 
 Perform: TypeAlias = Callable[[Any, Courier], Awaitable[Outcome[T]]]
-
-_SIZED: Final = (list, tuple, set, frozenset, dict, range)
 
 
 @final
@@ -148,30 +146,40 @@ class Engine:
 
         return outcome.value
 
-    async def collect(self, operation: Operation[T], keys: Keys) -> Outcomes[T]:
+    async def collect(
+        self,
+        operation: Operation[T],
+        keys: Keys,
+        progress: Progress | None = None,
+        word: str = OK,
+    ) -> Outcomes[T]:
         """Run *operation* over *keys* and gather what became of them.
 
         Args:
             operation: what to do with each key.
             keys: the keys; one that comes twice is asked for once.
+            progress: is told after each outcome.
+            word: what it is told of a success.
 
         Returns:
             One outcome per distinct key, in the order in which the keys came.
 
         Raises:
-            Exception: only what the caller's own iterable raised.
+            Exception: only what the caller's own iterable or *progress* raised.
         """
         self.check()
+        check_progress(progress)
         await checkpoint()
         again = partial(self.collect, operation)
-        if isinstance(operation.parse, InTurns):
-            long = Collected[T]()
-            await self.fan_out(partial(self.attempt, operation), keys, long)
-            return Outcomes(operation.name, long.whole, again=again)
+        if isinstance(operation.parse, InTurns) or progress is not None:
+            into = Collected[T]()
+            sink = counted(into, progress, operation.name, length_of(keys), word)
+            await self.fan_out(partial(self.attempt, operation), keys, sink)
+            return Outcomes(operation.name, into.whole, again=again)
 
-        sink = Unread(operation)
-        await self.fan_out(partial(self.attempt, unread(operation)), keys, sink)
-        return Outcomes(operation.name, sink.whole, again=again)
+        unread_yet = Unread(operation)
+        await self.fan_out(partial(self.attempt, unread(operation)), keys, unread_yet)
+        return Outcomes(operation.name, unread_yet.whole, again=again)
 
     @asynccontextmanager
     async def stream(self, operation: Operation[T], keys: Keys) -> AsyncGenerator[OutcomeStream[T]]:
@@ -219,9 +227,8 @@ class Engine:
 
     def _workers(self, keys: Keys, most: int | None) -> int:
         limit = self.gate.ceiling
-        # Of anything else the length may be that of now: a queue's, say.
-        length = len(cast("Sized", keys)) if isinstance(keys, _SIZED) else limit
-        return min(limit, most or limit, length)
+        length = length_of(keys)
+        return min(limit, most or limit, limit if length is None else length)
 
     async def _work_watched(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 import attrs
@@ -20,8 +21,8 @@ def publish(package: str, names: Iterable[str], namespace: Mapping[str, Any]) ->
     rooms = (f"{package}._", "kaleden._")
     for name in names:
         public = namespace[name]
-        if isinstance(public, type) and public.__module__.startswith(rooms):
-            if attrs.has(public):
+        if isinstance(public, type | FunctionType) and public.__module__.startswith(rooms):
+            if isinstance(public, type) and attrs.has(public):
                 # The types of attributes are looked up in the class's module: now, while that is
                 # true.
                 attrs.resolve_types(public)

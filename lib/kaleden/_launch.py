@@ -29,7 +29,8 @@ from kaleden._gate import Gate, Paused
 from kaleden._lister import Lister
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
-from kaleden._sinks import Collected
+from kaleden._sinks import Collected, counted
+from kaleden._tally import Progress, check_progress
 from kaleden._ticket import Ticket
 from kaleden._wire import Headers, SessionInfo
 
@@ -94,9 +95,12 @@ class Launcher:
         self._headers = headers
         self._gate = Gate(limits.create_concurrency)
 
-    async def launch(self, tickets: Sequence[Ticket], account: Account) -> Outcomes[str]:
+    async def launch(
+        self, tickets: Sequence[Ticket], account: Account, progress: Progress | None = None
+    ) -> Outcomes[str]:
         """Launch each of *tickets* once; the values are the ids of the new sessions."""
         self._engine.check()
+        check_progress(progress)
         before = await self._names_before(tickets)
         known = {ticket.key: ticket for ticket in tickets}
         into = Collected[str]()
@@ -104,7 +108,8 @@ class Launcher:
         async def perform(key: str, _: Courier) -> Outcome[str]:
             return await self._perform(known[key], account, before)
 
-        await self._engine.fan_out(perform, known, into, self._limits.create_concurrency)
+        sink = counted(into, progress, "create", len(known))
+        await self._engine.fan_out(perform, known, sink, self._limits.create_concurrency)
         return Outcomes("create", into.done)
 
     async def _names_before(self, tickets: Sequence[Ticket]) -> Collection[str] | None:

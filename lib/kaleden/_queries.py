@@ -15,7 +15,8 @@ from kaleden._operations import Ids, as_keys
 from kaleden._outcomes import Outcomes, Success
 from kaleden._session_list import SessionList
 from kaleden._stream import Streams
-from kaleden._watch import Progress, Until
+from kaleden._tally import Progress
+from kaleden._watch import Until
 from kaleden._wire import (
     TERMINAL,
     Availability,
@@ -190,17 +191,23 @@ class Queries(Client):
         return await self._ask("availability", request, _wire.parse_availability)
 
     @overload
-    async def info(self, ids: Ids, *, raw: Literal[False] = False) -> Outcomes[SessionInfo]: ...
-
-    @overload
-    async def info(self, ids: Ids, *, raw: Literal[True]) -> Outcomes[dict[str, Any]]: ...
+    async def info(
+        self, ids: Ids, *, raw: Literal[False] = False, progress: Progress | None = None
+    ) -> Outcomes[SessionInfo]: ...
 
     @overload
     async def info(
-        self, ids: Ids, *, raw: bool
+        self, ids: Ids, *, raw: Literal[True], progress: Progress | None = None
+    ) -> Outcomes[dict[str, Any]]: ...
+
+    @overload
+    async def info(
+        self, ids: Ids, *, raw: bool, progress: Progress | None = None
     ) -> Outcomes[SessionInfo] | Outcomes[dict[str, Any]]: ...
 
-    async def info(self, ids: Ids, *, raw: bool = False) -> Outcomes[Any]:
+    async def info(
+        self, ids: Ids, *, raw: bool = False, progress: Progress | None = None
+    ) -> Outcomes[Any]:
         """Read what the server tells of each session.
 
         On the server each of these costs as much as a whole `fetch`.
@@ -208,6 +215,7 @@ class Queries(Client):
         Args:
             ids: the sessions.
             raw: whether to return the server's own objects, as dicts; that takes half the time.
+            progress: is called with a `Tally` after each answer.
 
         Returns:
             A `SessionInfo` for each session; a failure of kind ``not_found`` where the server knows
@@ -218,9 +226,11 @@ class Queries(Client):
             changes on the server.
         """
         operation = _operations.raw_info if raw else _operations.info
-        return await self._engine.collect(operation(self._limits), as_keys(ids))
+        return await self._engine.collect(operation(self._limits), as_keys(ids), progress)
 
-    async def logs(self, ids: Ids, verbose: bool = False) -> Outcomes[str]:
+    async def logs(
+        self, ids: Ids, verbose: bool = False, *, progress: Progress | None = None
+    ) -> Outcomes[str]:
         """Read the output of each session so far.
 
         The server answers with an empty text, not with an error, for a session that is unknown,
@@ -229,6 +239,7 @@ class Queries(Client):
         Args:
             ids: the sessions.
             verbose: also log each output, at level INFO of the logger ``kaleden``.
+            progress: is called with a `Tally` after each answer.
 
         Returns:
             The whole output of each session, standard output and error together.
@@ -237,10 +248,14 @@ class Queries(Client):
             Requests on their way are given up, and the outcomes known by then are lost; nothing
             changes on the server.
         """
-        outcomes = await self._engine.collect(_operations.logs(self._limits), as_keys(ids))
+        outcomes = await self._engine.collect(
+            _operations.logs(self._limits), as_keys(ids), progress
+        )
         return _told("logs", outcomes) if verbose else outcomes
 
-    async def events(self, ids: Ids, verbose: bool = False) -> Outcomes[tuple[Event, ...]]:
+    async def events(
+        self, ids: Ids, verbose: bool = False, *, progress: Progress | None = None
+    ) -> Outcomes[tuple[Event, ...]]:
         """Read what the platform reports of each session: scheduling, image pulls, failed starts.
 
         A failure of kind ``not_found`` may only mean that the session waits in a queue: as long as
@@ -249,6 +264,7 @@ class Queries(Client):
         Args:
             ids: the sessions.
             verbose: also log the events, at level INFO of the logger ``kaleden``.
+            progress: is called with a `Tally` after each answer.
 
         Returns:
             The events of each session, oldest first as the server lists them; kept for about an
@@ -258,7 +274,9 @@ class Queries(Client):
             Requests on their way are given up, and the outcomes known by then are lost; nothing
             changes on the server.
         """
-        outcomes = await self._engine.collect(_operations.events(self._limits), as_keys(ids))
+        outcomes = await self._engine.collect(
+            _operations.events(self._limits), as_keys(ids), progress
+        )
         return _told("events", outcomes) if verbose else outcomes
 
     async def wait(
@@ -281,7 +299,7 @@ class Queries(Client):
                 have ended", and not how: to wait for success, say ``until="Completed"``.
             pending_timeout: seconds after which a session that is still Pending has failed to
                 start.
-            progress: is called with the number of sessions by status, when that changed.
+            progress: is called with a `Tally` of the sessions by status, when something changed.
 
         Returns:
             Each session as it was listed when it was there. A failure of kind ``wrong_state`` for

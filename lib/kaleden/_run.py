@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Final, final
 
@@ -16,8 +15,8 @@ from kaleden._outcomes import Failure, Finished, Outcome, Outcomes, Success
 from kaleden._rooms import Rooms
 from kaleden._scope import Scope
 from kaleden._sinks import Collected
+from kaleden._tally import Progress, Tally
 from kaleden._tasks import open_task_group
-from kaleden._watch import Progress
 from kaleden._wire import TERMINAL, SessionInfo, SessionSpec, Status
 
 _TAIL: Final = 500
@@ -68,7 +67,7 @@ async def run(
 ) -> Outcomes[Finished]:
     """Launch *spec* in *scope*, and collect the end of every replica."""
     batch = _Batch(rooms, anyio.current_time(), progress)
-    created = await scope.create(spec)
+    created = await scope.create(spec, progress=progress)
     batch.names = {key: name for name, key in created.successes.items()}
     await batch.collect(start)
     outcomes = [
@@ -88,7 +87,7 @@ class _Batch:
         self._progress = progress
         self._ended: dict[str, Outcome[SessionInfo]] = {}
         self._results = Collected[Finished]()
-        self._statuses: Counter[Status] = Counter()
+        self._statuses = Tally()
         self._gave_up: str | None = None
 
     async def collect(self, start: StartRule | None) -> None:
@@ -119,7 +118,7 @@ class _Batch:
                 self._ended[outcome.key] = outcome
                 yield outcome.key
 
-    def _note(self, statuses: Counter[Status]) -> None:
+    def _note(self, statuses: Tally) -> None:
         self._statuses = statuses
         if self._progress is not None:
             self._progress(statuses)

@@ -5,28 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, Self, TypeAlias, final
+from typing import Final, Literal, Self, TypeAlias, final
 
 import anyio
 import anyio.lowlevel
 from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
-from attrs import frozen
 
 from kaleden._destroy import destroy
 from kaleden._errors import ConfigurationError, RequestError, ScopeClosed, ScopeError
 from kaleden._launch import Flight
+from kaleden._members import Members, ScopeStatistics, read_members
 from kaleden._outcomes import Outcomes
 from kaleden._rooms import Rooms
+from kaleden._tally import Progress
 from kaleden._tasks import open_task_group, run_shielded
 from kaleden._ticket import Ticket, read_spec, token_tickets
-from kaleden._watch import Progress, Until
+from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec, check_id
 
 logger = logging.getLogger("kaleden")
 
 OnSuccess: TypeAlias = Literal["destroy", "release"]
-Members: TypeAlias = str | SessionInfo | Outcomes[Any] | Iterable[str | SessionInfo]
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
@@ -34,22 +34,6 @@ _LONGEST_PAUSE: Final = 4.0
 
 _SILENCE: Final = 1.0
 """Seconds of a clean-up after which it says what it does, lest somebody interrupts it."""
-
-
-@final
-@frozen
-class ScopeStatistics:
-    """The state of a `Scope`.
-
-    Attributes:
-        owned: sessions that it will end.
-        launching: creates that are on their way.
-        doubtful: creates whose answer told nothing, and whose session was not found yet.
-    """
-
-    owned: int
-    launching: int
-    doubtful: int
 
 
 @final
@@ -139,6 +123,8 @@ class Scope(AsyncContextManagerMixin):
         args: str | Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
+        *,
+        progress: Progress | None = None,
     ) -> Outcomes[str]:
         """Launch sessions that end with the scope.
 
@@ -169,7 +155,7 @@ class Scope(AsyncContextManagerMixin):
             "env": env or {},
             "replicas": replicas,
         }
-        return await self._launch(read_spec(name, image, **parts))
+        return await self._launch(read_spec(name, image, **parts), progress=progress)
 
     async def wait(
         self,
@@ -185,7 +171,7 @@ class Scope(AsyncContextManagerMixin):
         `AsyncSession.wait`: by default ``ok`` means "all have ended", Failed ones included; to wait
         for success, say ``until="Completed"``.
         """
-        keys = self.ids if ids is None else _ids(ids)
+        keys = self.ids if ids is None else read_members(ids)
         return await self._rooms.watcher.wait(keys, until, pending_timeout, progress)
 
     async def adopt(self, ids: Members) -> None:
@@ -199,7 +185,7 @@ class Scope(AsyncContextManagerMixin):
             The sessions are adopted all the same.
         """
         self._check_open()
-        for key in [check_id(key) for key in _ids(ids)]:
+        for key in [check_id(key) for key in read_members(ids)]:
             self._owned.setdefault(key, key)
         await anyio.lowlevel.checkpoint()
 
@@ -213,7 +199,7 @@ class Scope(AsyncContextManagerMixin):
             The sessions are released all the same.
         """
         self._check_open()
-        await self._disown(_ids(ids))
+        await self._disown(read_members(ids))
         await anyio.lowlevel.checkpoint()
 
     # --- what a launch tells (`Account`) ---------------------------------------------------------
@@ -245,7 +231,10 @@ class Scope(AsyncContextManagerMixin):
     # --- inside ----------------------------------------------------------------------------------
 
     async def _launch(
-        self, spec: SessionSpec, keys: Collection[str] | None = None
+        self,
+        spec: SessionSpec,
+        keys: Collection[str] | None = None,
+        progress: Progress | None = None,
     ) -> Outcomes[str]:
         """Launch *spec*, or only the replicas named by *keys*."""
         self._check_open()
@@ -258,7 +247,7 @@ class Scope(AsyncContextManagerMixin):
         with anyio.CancelScope() as call:
             self._calls.add(call)
             try:
-                outcomes = await self._rooms.launcher.launch(tickets, self)
+                outcomes = await self._rooms.launcher.launch(tickets, self, progress)
                 return Outcomes("create", outcomes, again=again)
             finally:
                 self._calls.discard(call)
@@ -389,12 +378,3 @@ class Scope(AsyncContextManagerMixin):
 def _token(ticket: Ticket) -> str:
     assert ticket.token is not None  # noqa: S101  # scopes launch with tokens only
     return ticket.token
-
-
-def _ids(members: Members) -> list[str]:
-    if isinstance(members, str | SessionInfo):
-        members = [members]
-    elif isinstance(members, Outcomes):
-        return members.ids
-
-    return [member.id if isinstance(member, SessionInfo) else member for member in members]

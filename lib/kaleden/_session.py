@@ -16,8 +16,8 @@ from kaleden._queries import Queries
 from kaleden._reap import reap
 from kaleden._run import read_start_rule, run
 from kaleden._scope import OnSuccess, Scope
+from kaleden._tally import Progress
 from kaleden._ticket import read_spec
-from kaleden._watch import Progress
 from kaleden._wire import (
     Kind,
     SessionSpec,
@@ -106,6 +106,8 @@ class AsyncSession(Queries):
         args: str | Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
+        *,
+        progress: Progress | None = None,
     ) -> Outcomes[str]:
         """Launch sessions.
 
@@ -132,6 +134,7 @@ class AsyncSession(Queries):
             env: environment variables. Each replica also gets its number, from 1, as ``REPLICA_ID``
                 and their count as ``REPLICA_COUNT``; `kaleden.distributed` splits work by them.
             replicas: how many sessions to launch.
+            progress: is called with a `Tally` after each launch.
 
         Returns:
             The id of each new session, by its name, in the order of the replicas. A failure of kind
@@ -140,6 +143,7 @@ class AsyncSession(Queries):
 
         Raises:
             InvalidRequest: an argument cannot work; nothing was sent.
+            Exception: only what *progress* raised; what holds is what holds after a cancellation.
 
         Cancellation:
             Nothing more is sent. Creates on their way have *create_grace* seconds more for their
@@ -158,7 +162,7 @@ class AsyncSession(Queries):
             env=env or {},
             replicas=replicas,
         )
-        return await launch_plain(self._rooms.launcher, spec)
+        return await launch_plain(self._rooms.launcher, spec, progress=progress)
 
     def scope(self, *, grace: float = 30.0, on_success: OnSuccess = "destroy") -> Scope:
         """Make a block that owns what is launched in it: ``async with session.scope() as scope``.
@@ -215,7 +219,7 @@ class AsyncSession(Queries):
             min_started: give up unless so many have started by *start_timeout*.
             start_timeout: seconds from the launch, for *min_started*.
             grace: seconds that the clean-up may take.
-            progress: is called with the number of sessions by status, when that changed.
+            progress: is called with a `Tally` of the launches, and then of the sessions by status.
 
         Returns:
             For each replica, in order and by its name, its `Finished`: how it ended, its log and
@@ -284,13 +288,14 @@ class AsyncSession(Queries):
             settle=settle,
         )
 
-    async def renew(self, ids: Ids) -> Outcomes[bool]:
+    async def renew(self, ids: Ids, *, progress: Progress | None = None) -> Outcomes[bool]:
         """Put off the expiry of each session, as far as the server's own rules allow.
 
         The server answers without the new time; read ``expiry_time`` again with `info`.
 
         Args:
             ids: the sessions.
+            progress: is called with a `Tally` after each answer.
 
         Returns:
             True for each session that was renewed; a failure for one that is not active.
@@ -299,9 +304,9 @@ class AsyncSession(Queries):
             Requests on their way are given up; the server may have renewed their sessions all the
             same.
         """
-        return await self._engine.collect(_operations.renew(self._limits), as_keys(ids))
+        return await self._engine.collect(_operations.renew(self._limits), as_keys(ids), progress)
 
-    async def destroy(self, ids: Ids) -> Outcomes[bool]:
+    async def destroy(self, ids: Ids, *, progress: Progress | None = None) -> Outcomes[bool]:
         """End sessions, and make sure that they ended.
 
         The server answers every delete with success, also when it failed. So after the deletes one
@@ -310,6 +315,7 @@ class AsyncSession(Queries):
 
         Args:
             ids: the sessions.
+            progress: is called with a `Tally` after each answer, and once the list has told.
 
         Returns:
             True for each session that is gone, or was never there; a failure of kind
@@ -319,7 +325,7 @@ class AsyncSession(Queries):
             Requests on their way are given up; any of the sessions may be destroyed or not. Calling
             it again with the same ids is safe.
         """
-        return await destroy(self._engine, self._rooms.lister, self._limits, as_keys(ids))
+        return await destroy(self._engine, self._rooms.lister, self._limits, as_keys(ids), progress)
 
     async def retry_failed(self, outcomes: Outcomes[T]) -> Outcomes[T]:
         """Ask once more for what failed, where that is safe; see `Outcomes.retry_failed`.
@@ -344,6 +350,8 @@ class AsyncSession(Queries):
         prefix: str | re.Pattern[str],
         kind: str | None = Kind.HEADLESS,
         status: str | None = Status.COMPLETED,
+        *,
+        progress: Progress | None = None,
     ) -> Outcomes[bool]:
         """End all sessions whose names begin with *prefix*.
 
@@ -353,6 +361,7 @@ class AsyncSession(Queries):
             kind: only sessions of this kind; None for all.
             status: only sessions in this status; None for all. ``"Completed"`` takes in the
                 ``Succeeded`` of older servers.
+            progress: as of `destroy`.
 
         Returns:
             As of `destroy`, for the sessions that were chosen; empty if there were none.
@@ -371,4 +380,4 @@ class AsyncSession(Queries):
             for session in await self.fetch(kind)
             if begins(session.name) and (wanted is None or session.status.matches(wanted))
         ]
-        return await self.destroy(chosen)
+        return await self.destroy(chosen, progress=progress)

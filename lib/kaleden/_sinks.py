@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, Generic, Protocol, TypeVar, cast, final
 
 from kaleden._handoff import Deliver
 from kaleden._operation import Operation, read
 from kaleden._outcomes import Failure, Outcome, Success
+from kaleden._tally import OK, Progress, Tally
 from kaleden._wire import Response
 
 T = TypeVar("T")
@@ -109,6 +111,65 @@ class Unread(Generic[T]):
             self._collected.known[reply.key] = read(self._operation, reply)
         self._unread.clear()
         self._size = 0
+
+
+@final
+class Counted(Generic[T]):
+    """A sink that tells how many outcomes another one has got.
+
+    Args:
+        sink: where the outcomes go.
+        progress: is told.
+        operation: what the outcomes are of.
+        total: how many keys there will be; None if that is not known.
+        word: what a success is counted as.
+    """
+
+    def __init__(
+        self,
+        sink: Sink[T],
+        progress: Progress,
+        operation: str,
+        total: int | None,
+        word: str = OK,
+    ) -> None:
+        self._sink = sink
+        self._progress = progress
+        self._operation = operation
+        self._total = total
+        self._word = word
+        self._counts = Counter[str]()
+
+    def claim(self, key: str) -> bool:
+        """Claim *key*; one that came before makes no outcome."""
+        is_new = self._sink.claim(key)
+        if not is_new and self._total is not None:
+            self._total -= 1
+        return is_new
+
+    async def deliver(self, outcome: Outcome[T]) -> None:
+        """Hand *outcome* on, then tell of it: what the caller's function raises loses nothing."""
+        await self._sink.deliver(outcome)
+        self._counts[outcome.kind if isinstance(outcome, Failure) else self._word] += 1
+        self._progress(told(self._operation, self._counts, self._total, self._word))
+
+
+def counted(
+    sink: Sink[T],
+    progress: Progress | None,
+    operation: str,
+    total: int | None,
+    word: str = OK,
+) -> Sink[T]:
+    """Have *progress* told of what goes to *sink*, if anybody wants to know; see `Counted`."""
+    return sink if progress is None else Counted(sink, progress, operation, total, word)
+
+
+def told(operation: str, counts: Counter[str], total: int | None, word: str = OK) -> Tally:
+    """Make the tally of outcomes, of which *word* counts those that did not fail."""
+    done = counts.total()
+    failed = done - counts[word]
+    return Tally(counts, operation=operation, done=done, failed=failed, expected=total)
 
 
 @final

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Self, TypeAlias, final
+from typing import Any, Final, Self, TypeAlias, cast, final
 
 from kaleden._handoff import Deliver, open_handoff
 from kaleden._wire import SessionInfo
 
 Keys: TypeAlias = Iterable[Any] | AsyncIterable[Any]
+
+_SIZED: Final = (list, tuple, set, frozenset, dict, range)
+
+
+def length_of(keys: Keys) -> int | None:
+    """Tell how many keys there are; None if that is not known before they are drawn."""
+    # Of anything else the length may be that of now: a queue's, say.
+    return len(cast("Sized", keys)) if isinstance(keys, _SIZED) else None
 
 
 def as_target(item: Any) -> Any:

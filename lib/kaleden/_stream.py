@@ -9,7 +9,8 @@ from kaleden import _operations
 from kaleden._engine import OutcomeStream
 from kaleden._operations import Ids, as_keys
 from kaleden._rooms import Rooms
-from kaleden._watch import Progress, Until
+from kaleden._tally import Progress
+from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Event, SessionInfo
 
 T = TypeVar("T")

@@ -24,15 +24,13 @@ from kaleden._policy import Limits
 from kaleden._poller import Lists, Poller, Sight
 from kaleden._sinks import Collected
 from kaleden._source import Keys
+from kaleden._tally import Progress, Tally, check_progress
 from kaleden._tasks import open_task_group
 from kaleden._turns import map_in_turns
 from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status, shown
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
 """What to wait for: a status, one of several, or whatever a function of the session says."""
-
-Progress: TypeAlias = Callable[[Counter[Status]], object]
-"""Is told how many sessions stand where."""
 
 Item: TypeAlias = str | SessionInfo | Failure
 """A session that was asked for, or why it cannot be one."""
@@ -50,7 +48,7 @@ class Terms:
         reached: tells whether a session is where it was waited for.
         goal: the same in words.
         pending_timeout: seconds after which a session that is still Pending has failed to start.
-        progress: is told the counts by status, after each look that changed them.
+        progress: is told how many sessions stand where, after each look that changed something.
     """
 
     reached: Callable[[SessionInfo], bool]
@@ -162,12 +160,14 @@ class _Wait:
         self._limits = limits
         self._terms = terms
         self._started = anyio.current_time()
-        self._told = Counter[Status]()
+        self._told = Tally()
+        self._done = self._failed = 0
         self.targets: list[_Target] = []
         self.refused: list[Failure] = []
 
     async def run(self, deliver: Deliver[Outcome[SessionInfo]]) -> None:
         """Deliver the outcome of every session, each as soon as it is known."""
+        self._done = self._failed = len(self.refused)
         for failure in self.refused:
             await deliver(failure)
 
@@ -187,6 +187,8 @@ class _Wait:
             verdicts = await self._verdicts(await looks.next(), waiting)
             for verdict in verdicts:
                 del waiting[verdict.key]
+                self._done += 1
+                self._failed += not verdict.ok
 
             self._report()
             late = [verdict for verdict in verdicts if _is_late(verdict)]
@@ -237,10 +239,16 @@ class _Wait:
             return
 
         seen = (target.sight for target in self.targets if not target.sight.is_gone)
-        counts = Counter(sight.status for sight in seen if sight.status is not None)
-        if counts != self._told:
-            self._told = counts
-            self._terms.progress(counts.copy())
+        tally = Tally(
+            Counter(str(sight.status) for sight in seen if sight.status is not None),
+            operation="wait",
+            done=self._done,
+            failed=self._failed,
+            expected=len(self.targets) + len(self.refused),
+        )
+        if (tally, tally.done) != (self._told, self._told.done):
+            self._told = tally
+            self._terms.progress(tally)
 
     async def _explained(self, late: list[Failure]) -> list[Failure]:
         """Add to failures to start what the platform reports of them."""
@@ -265,11 +273,12 @@ def read_terms(
             `SessionInfo` whether this is what is waited for.
         pending_timeout: seconds from the beginning of the wait within which a session is to leave
             Pending; None for no such limit.
-        progress: is called with the counts by status, after each look that changed them.
+        progress: is told how many sessions stand where, after each look that changed something.
 
     Raises:
         InvalidRequest: an argument cannot be used.
     """
+    check_progress(progress)
     limit = _limit(pending_timeout)
     if callable(until):
         return Terms(until, "what the given function tells", limit, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -11,24 +11,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kaleden import Failure, Outcome, Outcomes, Status
+from kaleden import Failure, Outcome, Outcomes, Tally
 from kaleden._demo._share import LIMIT, Share
-
-COLOURS = {
-    Status.PENDING: "yellow",
-    Status.RUNNING: "cyan",
-    Status.COMPLETED: "green",
-    Status.SUCCEEDED: "green",
-    Status.FAILED: "bold red",
-    Status.ERROR: "bold red",
-}
+from kaleden._show import COLOURS, status_tone
 
 
 class Board(Protocol):
     """Shows how the sessions stand."""
 
-    def show(self, counts: Mapping[Status, int]) -> None:
-        """Show how many sessions have each status."""
+    def show(self, tally: Tally) -> None:
+        """Show how many sessions have each status; of their launch, nothing."""
         ...
 
 
@@ -69,10 +61,13 @@ class _Bars:
     def __init__(self, live: Live) -> None:
         self._live = live
 
-    def show(self, counts: Mapping[Status, int]) -> None:
+    def show(self, tally: Tally) -> None:
+        if tally.operation != "wait":
+            return
+
         table = Table("status", "sessions", "")
-        for status, count in sorted(counts.items()):
-            colour = COLOURS.get(status, "")
+        for status, count in sorted(tally.items()):
+            colour = COLOURS[status_tone(status)]
             table.add_row(Text(status, colour), str(count), Text("█" * count, colour))
         self._live.update(table, refresh=True)
 
@@ -81,6 +76,9 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def show(self, counts: Mapping[Status, int]) -> None:
-        line = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    def show(self, tally: Tally) -> None:
+        if tally.operation != "wait":
+            return
+
+        line = ", ".join(f"{count} {status}" for status, count in sorted(tally.items()))
         self._console.print(f"  {line}", highlight=False)

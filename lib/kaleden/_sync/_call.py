@@ -16,6 +16,7 @@ import anyio
 from kaleden._errors import CallTimedOut, InvalidRequest, SessionNotOpen
 from kaleden._outcomes import Finished, Outcomes
 from kaleden._sync._bridge import POLL, Bridge
+from kaleden._tally import Progress, Tally, check_progress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,12 +97,26 @@ class Call:
 
         return cast("T", self.result())
 
-    def here(self, function: Callable[[T], object] | None) -> Callable[[T], object] | None:
-        """Have *function* run in the waiting thread; its errors are that thread's."""
-        if function is None:
+    def here(self, progress: Progress | None) -> Progress | None:
+        """Have *progress* called in the waiting thread; its errors are that thread's.
+
+        If it is slower than the work, it gets only the newest tally of each operation.
+        """
+        if progress is None:
             return None
 
-        return lambda argument: self.inbox.put(partial(function, argument))
+        check_progress(progress)
+        news: dict[str, Tally] = {}
+
+        def tell() -> None:
+            for operation in tuple(news):
+                progress(news.pop(operation))
+
+        def note(tally: Tally) -> None:
+            news[tally.operation] = tally
+            self.inbox.put(tell)
+
+        return note
 
     def guarded(self, function: T) -> T:
         """Let no ``sys.exit()`` in *function* end the event loop, which other threads use too."""

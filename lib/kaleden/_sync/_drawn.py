@@ -9,9 +9,9 @@ from typing import Any, Final, Self, final
 
 import anyio
 
+from kaleden._members import Members
 from kaleden._operations import Ids, as_keys
 from kaleden._outcomes import Outcomes
-from kaleden._scope import Members
 from kaleden._watch import Until
 from kaleden._wire import SessionInfo
 

@@ -12,6 +12,7 @@ from kaleden._session_list import SessionList
 from kaleden._sync._client import SyncClient
 from kaleden._sync._drawn import drawn
 from kaleden._sync._mirror import mirrors
+from kaleden._tally import Progress
 from kaleden._wire import Availability, Context, Event, Image, SessionInfo, Stats
 
 
@@ -90,35 +91,67 @@ class SyncQueries(SyncClient):
 
     @overload
     def info(
-        self, ids: Ids, *, raw: Literal[False] = False, timeout: float | None = None
+        self,
+        ids: Ids,
+        *,
+        raw: Literal[False] = False,
+        progress: Progress | None = None,
+        timeout: float | None = None,
     ) -> Outcomes[SessionInfo]: ...
 
     @overload
     def info(
-        self, ids: Ids, *, raw: Literal[True], timeout: float | None = None
+        self,
+        ids: Ids,
+        *,
+        raw: Literal[True],
+        progress: Progress | None = None,
+        timeout: float | None = None,
     ) -> Outcomes[dict[str, Any]]: ...
 
     @overload
     def info(
-        self, ids: Ids, *, raw: bool, timeout: float | None = None
+        self, ids: Ids, *, raw: bool, progress: Progress | None = None, timeout: float | None = None
     ) -> Outcomes[SessionInfo] | Outcomes[dict[str, Any]]: ...
 
     @mirrors(AsyncSession.info)
-    def info(self, ids: Ids, *, raw: bool = False, timeout: float | None = None) -> Outcomes[Any]:
+    def info(
+        self,
+        ids: Ids,
+        *,
+        raw: bool = False,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> Outcomes[Any]:
         info = cast("Callable[..., Awaitable[Outcomes[Any]]]", self._client.info)
-        return self._begin(timeout).run(info, drawn(ids), raw=raw)
+        call = self._begin(timeout)
+        return call.run(info, drawn(ids), raw=raw, progress=call.here(progress))
 
     @mirrors(AsyncSession.logs)
     def logs(
-        self, ids: Ids, verbose: bool = False, *, timeout: float | None = None
+        self,
+        ids: Ids,
+        verbose: bool = False,
+        *,
+        progress: Progress | None = None,
+        timeout: float | None = None,
     ) -> Outcomes[str]:
-        return self._begin(timeout).run(self._client.logs, drawn(ids), verbose)
+        call = self._begin(timeout)
+        told = call.here(progress)
+        return call.run(self._client.logs, drawn(ids), verbose, progress=told)
 
     @mirrors(AsyncSession.events)
     def events(
-        self, ids: Ids, verbose: bool = False, *, timeout: float | None = None
+        self,
+        ids: Ids,
+        verbose: bool = False,
+        *,
+        progress: Progress | None = None,
+        timeout: float | None = None,
     ) -> Outcomes[tuple[Event, ...]]:
-        return self._begin(timeout).run(self._client.events, drawn(ids), verbose)
+        call = self._begin(timeout)
+        told = call.here(progress)
+        return call.run(self._client.events, drawn(ids), verbose, progress=told)
 
     @mirrors(AsyncSession.connect)
     def connect(self, ids: Ids, *, timeout: float | None = None) -> Outcomes[str]:

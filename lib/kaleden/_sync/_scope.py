@@ -7,14 +7,16 @@ from types import TracebackType
 from typing import Self, final
 
 from kaleden._errors import ScopeError
+from kaleden._members import Members, ScopeStatistics
 from kaleden._outcomes import Outcomes
-from kaleden._scope import Members, Scope, ScopeStatistics
+from kaleden._scope import Scope
 from kaleden._sync._block import Block
 from kaleden._sync._bridge import Bridge
 from kaleden._sync._call import Call
 from kaleden._sync._drawn import drawn_goal, drawn_members
 from kaleden._sync._mirror import mirrors
-from kaleden._watch import Progress, Until
+from kaleden._tally import Progress
+from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec
 
 
@@ -79,9 +81,11 @@ class SyncScope:
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
         *,
+        progress: Progress | None = None,
         timeout: float | None = None,
     ) -> Outcomes[str]:
-        return self._begin(timeout).run(
+        call = self._begin(timeout)
+        return call.run(
             self._scope.create,
             name,
             image,
@@ -93,6 +97,7 @@ class SyncScope:
             args=args,
             env=env,
             replicas=replicas,
+            progress=call.here(progress),
         )
 
     @mirrors(Scope.wait)

@@ -16,7 +16,8 @@ from kaleden._sync._mirror import mirrors, mirrors_arguments
 from kaleden._sync._queries import SyncQueries
 from kaleden._sync._scope import SyncScope
 from kaleden._sync._streams import SyncLogStream
-from kaleden._watch import Progress, Until
+from kaleden._tally import Progress
+from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec, Status
 
 T = TypeVar("T")
@@ -69,9 +70,11 @@ class Session(SyncQueries):
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
         *,
+        progress: Progress | None = None,
         timeout: float | None = None,
     ) -> Outcomes[str]:
-        return self._begin(timeout, self._create_grace, makes=True).run(
+        call = self._begin(timeout, self._create_grace, makes=True)
+        return call.run(
             self._client.create,
             name,
             image,
@@ -83,6 +86,7 @@ class Session(SyncQueries):
             args=args,
             env=env,
             replicas=replicas,
+            progress=call.here(progress),
         )
 
     @mirrors(AsyncSession.scope)
@@ -169,12 +173,26 @@ class Session(SyncQueries):
         return self._begin(timeout).run(self._client.reap, path, elsewhere=elsewhere, settle=settle)
 
     @mirrors(AsyncSession.renew)
-    def renew(self, ids: Ids, *, timeout: float | None = None) -> Outcomes[bool]:
-        return self._begin(timeout).run(self._client.renew, drawn(ids))
+    def renew(
+        self,
+        ids: Ids,
+        *,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> Outcomes[bool]:
+        call = self._begin(timeout)
+        return call.run(self._client.renew, drawn(ids), progress=call.here(progress))
 
     @mirrors(AsyncSession.destroy)
-    def destroy(self, ids: Ids, *, timeout: float | None = None) -> Outcomes[bool]:
-        return self._begin(timeout).run(self._client.destroy, drawn(ids))
+    def destroy(
+        self,
+        ids: Ids,
+        *,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> Outcomes[bool]:
+        call = self._begin(timeout)
+        return call.run(self._client.destroy, drawn(ids), progress=call.here(progress))
 
     @mirrors(AsyncSession.destroy_with)
     def destroy_with(
@@ -183,9 +201,12 @@ class Session(SyncQueries):
         kind: str | None = Kind.HEADLESS,
         status: str | None = Status.COMPLETED,
         *,
+        progress: Progress | None = None,
         timeout: float | None = None,
     ) -> Outcomes[bool]:
-        return self._begin(timeout).run(self._client.destroy_with, prefix, kind, status)
+        call = self._begin(timeout)
+        told = call.here(progress)
+        return call.run(self._client.destroy_with, prefix, kind, status, progress=told)
 
     @mirrors(AsyncSession.retry_failed)
     def retry_failed(self, outcomes: Outcomes[T], *, timeout: float | None = None) -> Outcomes[T]:

@@ -35,7 +35,8 @@ from kaleden._sync._bridge import Bridge
 from kaleden._sync._call import Call
 from kaleden._sync._drawn import Feed, Source, drawn, drawn_goal
 from kaleden._sync._mirror import mirrors
-from kaleden._watch import Progress, Until
+from kaleden._tally import Progress
+from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Event, SessionInfo
 
 T = TypeVar("T")

@@ -1,0 +1,309 @@
+"""How far an operation is: who is told, what, and what an error of theirs costs."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import pickle
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from support import PLAIN_BACKENDS, FakeTransport, described, session_id, session_on
+
+pytest.importorskip("anycorn")
+
+import kaleden
+from kaleden import AsyncSession, FailureKind, InvalidRequest, Tally
+from kaleden.progress import rich_bars, tqdm_bars
+from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+
+IMAGE = "skaha/astroml:latest"
+QUICK: dict[str, Any] = {"start_delay": 0, "duration": 0.05, "latency": 0.001}
+KEYS = [f"id{number}" for number in range(5)]
+
+
+class MineError(Exception):
+    pass
+
+
+def numbers(tallies: list[Tally]) -> list[int]:
+    return [tally.done for tally in tallies]
+
+
+@pytest.mark.parametrize("name", ["info", "logs", "events", "renew"])
+async def test_each_outcome_is_told(name: str) -> None:
+    async with (
+        MemoryTransport(**QUICK | {"duration": 1000}) as transport,
+        AsyncSession(transport=transport) as session,
+    ):
+        created = await session.create("fits", IMAGE, replicas=3)
+        seen: list[Tally] = []
+        keys = [*created.ids, "a/b", created.ids[0]]
+        outcomes = await getattr(session, name)(keys, progress=seen.append)
+        assert {1, 2, 3, 4} == {*numbers(seen)}
+        last = seen[-1]
+        assert Counter(ok=3, invalid=1) == last
+        assert (name, 4, 1, 4) == (last.operation, last.done, last.failed, last.expected)
+        assert len(outcomes) == last.done
+        assert f"<Tally {name}: 4 of 4 done; {last}>" == repr(last)
+
+
+async def test_nobody_knows_how_many_a_generator_gives() -> None:
+    async def later() -> AsyncIterator[str]:
+        for key in KEYS:
+            yield key
+
+    session, _ = session_on(described)
+    async with session:
+        seen: list[Tally] = []
+        await session.info((key for key in KEYS), progress=seen.append)
+        await session.info(later(), raw=True, progress=seen.append)
+    assert [None] * 10 == [tally.expected for tally in seen]
+    assert [1, 2, 3, 4, 5] * 2 == numbers(seen)
+    assert repr(seen[-1]).startswith("<Tally raw info: 5 done")
+
+
+async def test_launches_and_deletes_are_told_and_the_deletes_once_more_when_they_are_proved() -> (
+    None
+):
+    faults = FaultPlan([Fault(Trouble.LIE, "destroy", nth=2)])
+    async with (
+        MemoryTransport(faults=faults, **QUICK | {"duration": 1000}) as transport,
+        AsyncSession(transport=transport, retry=None) as session,
+    ):
+        seen: list[Tally] = []
+        created = await session.create("fits", IMAGE, replicas=3, progress=seen.append)
+        assert [1, 2, 3] == numbers(seen)
+        assert Counter(ok=3) == seen[-1]
+        assert ("create", 3) == (seen[-1].operation, seen[-1].expected)
+        seen.clear()
+        outcomes = await session.destroy(created, progress=seen.append)
+        assert 1 == len(outcomes.failures)
+        assert [1, 2, 3, 3] == numbers(seen)
+        assert [Counter(answered=3), Counter(ok=2, not_destroyed=1)] == seen[2:]
+        assert [0, 0, 0, 1] == [tally.failed for tally in seen]
+        seen.clear()
+        await session.destroy_with("fits", None, None, progress=seen.append)
+        assert Counter(ok=1) == seen[-1]
+
+
+async def test_a_run_tells_of_its_launches_and_then_of_its_sessions() -> None:
+    async with (
+        MemoryTransport(**QUICK) as transport,
+        AsyncSession(transport=transport) as session,
+    ):
+        seen: list[Tally] = []
+        await session.run("fits", IMAGE, replicas=3, progress=seen.append)
+        stages = list(dict.fromkeys(tally.operation for tally in seen))
+        assert ["create", "wait"] == stages
+        assert 3 == seen[-1].done == seen[-1].expected
+        assert Counter(Completed=3) == seen[-1]
+
+
+async def test_what_is_waited_for_and_no_session_is_counted_at_once() -> None:
+    async with (
+        MemoryTransport(**QUICK) as transport,
+        AsyncSession(transport=transport) as session,
+    ):
+        created = await session.create("fits", IMAGE)
+        seen: list[Tally] = []
+        await session.wait([*created.ids, "a/b"], progress=seen.append)
+        assert (2, 1, 2) == (seen[-1].done, seen[-1].failed, seen[-1].expected)
+
+
+def test_a_tally_is_kept_and_copied_as_it_is() -> None:
+    tally = Tally({"ok": 2}, operation="info", done=2, expected=3)
+    for other in (copy.copy(tally), copy.deepcopy(tally), pickle.loads(pickle.dumps(tally))):
+        assert (tally, vars(tally)) == (other, vars(other))
+    assert "2 ok" == str(tally)
+    assert "<Tally : 0 done; >" == repr(Tally())
+
+
+# --- what does not work --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session, no: session.info(KEYS, progress=no),
+        lambda session, no: session.destroy(KEYS, progress=no),
+        lambda session, no: session.create("fits", IMAGE, progress=no),
+        lambda session, no: session.run("fits", IMAGE, progress=no),
+        lambda session, no: session.wait(KEYS, progress=no),
+    ],
+)
+async def test_what_cannot_be_called_is_refused_before_anything_is_sent(
+    call: Callable[..., Any],
+) -> None:
+    session, transport = session_on(described)
+    async with session:
+        with pytest.raises(InvalidRequest, match="bars are opened first"):
+            await call(session, tqdm_bars())
+        with pytest.raises(InvalidRequest, match="not int"):
+            await call(session, 3)
+    assert not transport.requests
+
+
+def test_plain_code_is_told_so_too() -> None:
+    with kaleden.Session(transport=MemoryTransport(**QUICK)) as session:
+        with pytest.raises(InvalidRequest, match="bars are opened first"):
+            session.create("fits", IMAGE, progress=rich_bars())  # type: ignore[arg-type]
+        assert [] == session.fetch()
+
+
+async def test_an_error_of_a_launchs_progress_loses_no_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(tally: Tally) -> None:
+        if tally.done == 2:
+            raise MineError
+
+    async with (
+        MemoryTransport(**QUICK | {"duration": 1000}) as transport,
+        AsyncSession(transport=transport) as session,
+    ):
+        with caplog.at_level(logging.WARNING, "kaleden"), pytest.raises(MineError):
+            await session.create("fits", IMAGE, replicas=20, progress=fail)
+        await transport.settled()
+        made = {each.id for each in transport.sessions()}
+        assert 2 <= len(made) < 20
+        assert all(key in caplog.text for key in made)
+        caplog.clear()
+        with pytest.raises(MineError):
+            async with session.scope() as scope:
+                await scope.create("more", IMAGE, replicas=20, progress=fail)
+        with pytest.raises(MineError):
+            await session.run("more", IMAGE, replicas=20, progress=fail)
+        await transport.settled()
+        assert made == {each.id for each in transport.sessions()}
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_plain_code_is_told_in_its_own_thread_and_loses_nothing_either(
+    backend: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    threads: set[threading.Thread] = set()
+    seen: list[Tally] = []
+
+    def note(tally: Tally) -> None:
+        threads.add(threading.current_thread())
+        seen.append(tally)
+
+    def fail(_: Tally) -> None:
+        raise MineError
+
+    transport = MemoryTransport(**QUICK | {"duration": 1000})
+    with kaleden.Session(transport=transport, backend=backend) as session:
+        created = session.create("fits", IMAGE, replicas=3, progress=note)
+        for method in (session.info, session.logs, session.events, session.renew, session.destroy):
+            method(created, progress=note)
+            assert 3 == seen[-1].done
+        with session.scope() as scope:
+            scope.create("more", IMAGE, replicas=2, progress=note)
+            assert Counter(ok=2) == seen[-1]
+        session.destroy_with("fits", None, None, progress=note)
+        assert {threading.current_thread()} == threads
+        with caplog.at_level(logging.WARNING, "kaleden"), pytest.raises(MineError):
+            session.create("fits", IMAGE, replicas=20, progress=fail)
+        made = {info.id for info in session.fetch()}
+        assert all(key in caplog.text for key in made)
+        with pytest.raises(MineError), session.scope() as scope:
+            scope.create("more", IMAGE, replicas=20, progress=fail)
+        assert made == {info.id for info in session.fetch()}
+
+
+def test_a_slow_listener_in_plain_code_gets_the_newest() -> None:
+    is_first = True
+    seen: list[Tally] = []
+    ended = threading.Event()
+
+    def slow(tally: Tally) -> None:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            assert ended.wait(60)
+        seen.append(tally)
+
+    async def reply(request: Any) -> Any:
+        if session_id(request) == "last":
+            ended.set()
+        return await described(request)
+
+    keys = [*(f"id{number}" for number in range(200)), "last"]
+    with kaleden.Session(transport=FakeTransport(reply), retry=None) as session:
+        assert session.info(keys, progress=slow).ok
+    assert 201 == seen[-1].done
+    # While the first was being told, all but those behind "last" became one.
+    assert len(seen) < 100
+
+
+# --- bars ----------------------------------------------------------------------------------------
+
+
+def on_rich(file: io.StringIO) -> AbstractContextManager[Any]:
+    console = pytest.importorskip("rich.console")
+    return rich_bars(console.Console(file=file, width=120))
+
+
+def on_tqdm(file: io.StringIO) -> AbstractContextManager[Any]:
+    pytest.importorskip("tqdm")
+    return tqdm_bars(file=file, ncols=120)
+
+
+@pytest.fixture(params=[on_rich, on_tqdm])
+def bars(request: pytest.FixtureRequest) -> Callable[[io.StringIO], AbstractContextManager[Any]]:
+    return request.param  # type: ignore[no-any-return]
+
+
+async def test_bars_show_each_operation_of_their_block(bars: Callable[..., Any]) -> None:
+    file = io.StringIO()
+    async with (
+        MemoryTransport(**QUICK) as transport,
+        AsyncSession(transport=transport) as session,
+    ):
+        with bars(file) as progress:
+            await session.run("fits", IMAGE, replicas=7, progress=progress)
+            await session.info(["a/b"], progress=progress)
+            await session.info(["a/b"], progress=progress)
+    lines = file.getvalue().replace("\r", "\n").splitlines()
+    whole = [line for line in lines if "7/7" in line]
+    assert any("create" in line and "7 ok" in line for line in whole)
+    assert any("wait" in line and "7 Completed" in line for line in whole)
+    assert any("info" in line and "1/1" in line and "1 invalid" in line for line in lines)
+
+
+def test_bars_show_what_is_not_counted_in_advance(bars: Callable[..., Any]) -> None:
+    file = io.StringIO()
+    with bars(file) as progress:
+        for done in (1, 2, 2, 3):
+            progress(Tally({"ok": done, "[red]\x1b": 1}, operation="logs", done=done))
+    assert "3 ok, 1 [red]" in file.getvalue()
+    assert "\x1b" not in file.getvalue().replace("\x1b[A", "")
+
+
+def test_bars_are_closed_by_an_error_too(bars: Callable[..., Any]) -> None:
+    file = io.StringIO()
+    with pytest.raises(MineError):
+        with bars(file) as progress:
+            progress(Tally({"quota": 1}, operation="create", done=1, failed=1, expected=2))
+            raise MineError
+    assert "1/2" in file.getvalue()
+    assert FailureKind.QUOTA in file.getvalue()
+
+
+@pytest.mark.parametrize(("opened", "library"), [(rich_bars, "rich"), (tqdm_bars, "tqdm")])
+def test_bars_say_what_to_install(
+    opened: Callable[[], Any], library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (library, f"{library}.progress"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"pip install 'kaleden\[progress\]'"):
+        with opened():
+            pass
