@@ -19,6 +19,7 @@ OF_A_MODULE = {
     "kaleden.distributed": "distributed",
     "kaleden.http": "http",
     "kaleden.local": "local",
+    "kaleden.progress": "progress",
     "kaleden.testing": "testing",
 }
 
