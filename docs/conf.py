@@ -34,6 +34,7 @@ highlight_language = "python"
 # Reference: what the docstrings say, in the order of the pages, with types as they are written.
 default_role = "py:obj"
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
 ALIASES = ("Backend", "Cause", "Check", "HttpAuth", "HttpClient", "Ids", "Members")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pkgutil
 import re
 import sys
+from functools import partial
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from docutils import nodes
@@ -16,17 +19,14 @@ from sphinx.pycode import ModuleAnalyzer
 
 import kaleden
 
-# Objects that other calls return: what their classes are called with is nobody's business.
+PACKAGES = ("kaleden", "kaleden.http", "kaleden.local", "kaleden.testing")
+# What calls return and users never make: how it is made is nobody's business.
 HANDED_OUT = {
-    "kaleden.LogStream",
-    "kaleden.OutcomeStream",
-    "kaleden.Scope",
-    "kaleden.Streams",
-    "kaleden.SyncLogStream",
-    "kaleden.SyncOutcomeStream",
-    "kaleden.SyncScope",
-    "kaleden.SyncStreams",
-    "kaleden.testing.Faults",
+    *("Availability", "Choices", "Context", "CoreStats", "Event", "GateStatistics", "GpuStats"),
+    *("Image", "InstanceStats", "LogLine", "LogReset", "LogStream", "Login", "Looked"),
+    *("OutcomeStream", "RamStats", "RetryStatistics", "Scope", "ScopeStatistics", "SessionInfo"),
+    *("SessionStatistics", "Stats", "Streams", "SyncLogStream", "SyncOutcomeStream", "SyncScope"),
+    *("SyncStreams", "TransportStatistics"),
 }
 # Where a name is looked for first that stands in a docstring of another class or module.
 ELSEWHERE = ("kaleden", "kaleden.AsyncSession", "kaleden.testing", "kaleden.local")
@@ -38,6 +38,8 @@ BARE = {
     "datetime": "datetime.datetime",
 }
 TYPE_VARIABLES = {"R", "T", "Ts"}
+# Defaults that cannot be read, or are the business of the code.
+DEFAULT = re.compile(r"<function \w+>|NOTHING|mappingproxy\(\{\}\)")
 ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
 
 
@@ -46,34 +48,34 @@ def read_private_modules(_app: Sphinx) -> None:
 
     Public classes say that they are of the package they are exported from.
     """
-    names = [module.name for module in pkgutil.walk_packages(kaleden.__path__, "kaleden.")]
-    for package in ("kaleden", "kaleden.http", "kaleden.local", "kaleden.testing"):
+    found = pkgutil.walk_packages(kaleden.__path__, "kaleden.")
+    names = [module.name for module in found if not module.name.endswith("__main__")]
+    for package in PACKAGES:
         public = ModuleAnalyzer.for_module(package)
         public.analyze()
         for name in names:
-            if name.rpartition(".")[2].startswith("__") or not belongs(name, package):
-                continue
             private = ModuleAnalyzer.for_module(name)
             private.analyze()
-            public.attr_docs = {**private.attr_docs, **public.attr_docs}
-            public.tagorder = {**private.tagorder, **public.tagorder}
+            shown = partial(exports, import_module(package), import_module(name))
+            docs, order = private.attr_docs, private.tagorder
+            public.attr_docs |= {key: docs[key] for key in docs if shown(key[0])}
+            public.tagorder |= {tag: order[tag] for tag in order if shown(tag.partition(".")[0])}
 
 
-def belongs(module: str, package: str) -> bool:
-    """Whether what a private module defines may be exported from a package."""
-    if package in {"kaleden", "kaleden.http"}:
-        return not module.startswith(("kaleden.local", "kaleden.testing"))
-    return module.startswith(package)
+def exports(package: ModuleType, module: ModuleType, name: str) -> bool:
+    """Tell whether what a module defines under a name is what a package shows under it."""
+    return name in package.__all__ and getattr(package, name) is getattr(module, name, None)
 
 
 def mend_signature(
     _app: Sphinx, what: str, name: str, _object: Any, _options: Any, *parts: str | None
 ) -> tuple[str | None, str | None]:
     """Show no signature of a class that nobody calls, and aliases by their names."""
-    if what == "class" and name in HANDED_OUT:
+    package, _, class_name = name.rpartition(".")
+    if what == "class" and package in {"kaleden", "kaleden._wire"} and class_name in HANDED_OUT:
         return "", ""
     signature, returns = (part and ALIAS.sub(r"\1", part) for part in parts)
-    return signature, returns
+    return signature and DEFAULT.sub("...", signature), returns
 
 
 def keep_colons(
@@ -85,6 +87,21 @@ def keep_colons(
     for number, line in enumerate(lines[:-1], start=1):
         if line == "Returns:":
             lines[number] = f"    : {lines[number].strip()}"
+
+
+def put_types_inline(
+    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Show the type of an attribute beside its name: napoleon makes it a paragraph."""
+    attribute = None
+    for number, line in enumerate(tuple(lines)):
+        if line.startswith(".. attribute::"):
+            attribute = number
+        elif attribute is not None and line.startswith("   :type:"):
+            lines[number] = ""
+            lines[attribute] += f"\n{line}"
+            attribute = None
+    lines[:] = "\n".join(lines).split("\n")
 
 
 def resolve(
@@ -131,5 +148,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", read_private_modules)
     app.connect("autodoc-process-signature", mend_signature)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", put_types_inline, priority=600)  # after it
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

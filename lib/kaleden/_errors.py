@@ -5,6 +5,7 @@
     KaledenError
     ├── ConfigurationError (ValueError)        the client cannot be built from this
     ├── InvalidRequest (ValueError)            refused here, before anything was sent
+    ├── LedgerError (OSError)                  the ledger cannot be read or written
     ├── SessionNotOpen (RuntimeError)          used outside ``async with``
     ├── SessionForked (RuntimeError)           used in a child of the process whose it is
     ├── WrongEventLoop (RuntimeError)          used in another event loop than it was entered in

@@ -48,3 +48,22 @@ def test_every_name_of_the_package_is_told_once() -> None:
 def test_every_fixture_is_told() -> None:
     fixtures = {name for name in vars(pytest_kaleden) if name.startswith("kaleden_")}
     assert fixtures == set(told(PAGES["pytest"]))
+
+
+def test_the_tree_of_errors_has_all_of_them_and_their_parents() -> None:
+    kaleden = importlib.import_module("kaleden")
+    parents: dict[int, str] = {}
+    drawn = {}
+    tree = importlib.import_module("kaleden._errors").__doc__
+    for line in re.findall(r"^    [│├└ ─]*\w+.*$", tree, re.MULTILINE):
+        name = re.search(r"\w+", line)
+        assert name is not None
+        depth = name.start() // 4
+        parents[depth] = name[0]
+        drawn[name[0]] = parents.get(depth - 1)
+    errors = {name: getattr(kaleden, name) for name in told(PAGES["errors"])}
+    bases = {
+        name: next((base.__name__ for base in error.__bases__ if base.__name__ in errors), None)
+        for name, error in errors.items()
+    }
+    assert bases == drawn
