@@ -84,9 +84,12 @@ async def test_many_take_what_many_give() -> None:
     takers = 5
 
     async def produce(deliver: Deliver[int]) -> None:
+        async def give(number: int) -> None:
+            await deliver(number)
+
         async with anyio.create_task_group() as group:
             for number in range(50):
-                group.start_soon(deliver, number)
+                group.start_soon(give, number)
 
     async def take(handoff: AsyncIterator[int]) -> None:
         async for number in handoff:
