@@ -188,7 +188,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types with two checkers that see different things."""
-    session.install("-e", EXTRAS, *group("test", "fuzz", "examples", "types"), "nox")
+    session.install("-e", EXTRAS, *group("test", "fuzz", "examples", "engines", "types"), "nox")
     session.run("mypy")
     session.run("pyright")
     # What strangers see: the package as installed, where a public name without a type fails this.
@@ -247,6 +247,14 @@ def peers(session: nox.Session) -> None:
     for name, package in PEERS.items():
         pythons[f"KALEDEN_PEER_{name.upper()}"] = apart(session, name, package)
     session.run("pytest", "tests/peers", "-p", "no:cacheprovider", *session.posargs, env=pythons)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Run the workers of Parsl and of Dask in sessions of the embedded platform."""
+    session.install("-e", EXTRAS, *group("test", "examples", "engines"))
+    session.run("pytest", "tests/engines", *session.posargs)
+    session.run("pytest", "tests/docs/test_examples.py", "-k", "use-with", *session.posargs)
 
 
 @nox.session

@@ -19,6 +19,7 @@ PUBLIC = (
     "kaleden.distributed",
     "kaleden.http",
     "kaleden.local",
+    "kaleden.parsl",
     "kaleden.progress",
     "kaleden.testing",
 )
@@ -29,6 +30,8 @@ def module(request: pytest.FixtureRequest) -> ModuleType:
     if request.param in {"kaleden.local", "kaleden.testing"}:
         pytest.importorskip("anycorn")
         pytest.importorskip("starlette")
+    if request.param == "kaleden.parsl":
+        pytest.importorskip("parsl")
     return importlib.import_module(request.param)
 
 

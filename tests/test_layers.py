@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_ledger_file",
         "_ticket",
         "_growing_log",
+        "_blocks",
     ),
     ("_courier", "_gate", "_http", "_handoff", "_ledger", "_operation", "progress"),
     ("_login", "_retry", "_sinks", "_source", "http"),
@@ -44,7 +45,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_session",),
     ("_sync",),
     ("__init__",),
-    ("local",),
+    ("_parsl", "local"),
+    ("parsl",),
     ("testing",),
     ("_demo", "_reap_command"),
     ("__main__",),
@@ -60,6 +62,7 @@ CONFINED = {
     "anycorn": {"local"},
     "cryptography": {"local"},
     "trustme": {"local"},
+    "parsl": {"_parsl"},
     "rich": {"_demo", "_bars", "_show", "__main__"},
     "asyncio": {"testing"},
     "trio": {"testing"},
@@ -74,6 +77,7 @@ OF_A_BACKEND = {"_http/_asyncio.py": "asyncio"}
 # What is decided or described without waiting for anything.
 PURE = {
     "_adaptive",
+    "_blocks",
     "_budget",
     "_errors",
     "_exports",

@@ -31,10 +31,12 @@ HANDED_OUT = {
 # Where a name is looked for first that stands in a docstring of another class or module.
 ELSEWHERE = ("kaleden", "kaleden.AsyncSession", "kaleden.testing", "kaleden.local")
 # Libraries whose names stand in signatures. Their inventories would take a network to build.
-LIBRARIES = {"anyio", "httpx", "httpx2", "pytest", "rich"}
-# Types of attributes, as they are written in their modules.
+LIBRARIES = {"anyio", "httpx", "httpx2", "parsl", "pytest", "rich"}
+# Types of attributes, and exceptions of others, as they are written in their modules.
 BARE = {
     "AbstractAsyncContextManager": "contextlib.AbstractAsyncContextManager",
+    "ExecutionProviderException": "parsl.providers.errors.ExecutionProviderException",
+    "SubmitException": "parsl.providers.errors.SubmitException",
     "datetime": "datetime.datetime",
 }
 TYPE_VARIABLES = {"R", "T", "Ts"}

@@ -1,0 +1,1 @@
+"""kaleden under the engines of others; run by ``nox -s engines``, which installs them."""
