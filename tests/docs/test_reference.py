@@ -57,7 +57,7 @@ def test_the_tree_of_errors_has_all_of_them_and_their_parents() -> None:
     kaleden = importlib.import_module("kaleden")
     parents: dict[int, str] = {}
     drawn = {}
-    tree = importlib.import_module("kaleden._errors").__doc__
+    tree = importlib.import_module("kaleden._errors").__doc__ or ""
     for line in re.findall(r"^    [│├└ ─]*\w+.*$", tree, re.MULTILINE):
         name = re.search(r"\w+", line)
         assert name is not None
