@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,8 @@ from platforms import Server, local_platform
 for module in ("ipykernel", "nbclient"):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed", allow_module_level=True)
+
+GUIDE = Path(__file__).parents[1] / "docs" / "how-to" / "use-in-a-notebook.md"
 
 EXECUTE = """if True:
     import json, sys
@@ -76,9 +80,8 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("cells", [PLAIN, ASYNCHRONOUS], ids=["Session", "AsyncSession"])
-def test_a_notebook_runs_to_its_end(cells: str, server: Server) -> None:
-    notebook = cells.format(url=server.url, token=server.token).split("\n\n")
+def execute(notebook: list[str]) -> list[str]:
+    """Run the cells, and return the lines that they print."""
     done = subprocess.run(
         [sys.executable, "-c", EXECUTE],
         input=json.dumps(notebook),
@@ -87,6 +90,23 @@ def test_a_notebook_runs_to_its_end(cells: str, server: Server) -> None:
         check=False,
     )
     assert 0 == done.returncode, done.stderr
-    told = json.loads(done.stdout).splitlines()
+    told: list[str] = json.loads(done.stdout).splitlines()
+    return told
+
+
+@pytest.mark.parametrize("cells", [PLAIN, ASYNCHRONOUS], ids=["Session", "AsyncSession"])
+def test_a_notebook_runs_to_its_end(cells: str, server: Server) -> None:
+    told = execute(cells.format(url=server.url, token=server.token).split("\n\n"))
     assert "Completed" in told
     assert ["['hello', 'hello', 'hello']", "<Outcomes wait: 3 ok>", "[]", "not_found"] == told[-4:]
+
+
+@pytest.mark.skipif(not GUIDE.exists(), reason="the suite runs away from its checkout")
+def test_the_cells_of_the_guide_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.setenv("CANFAR_URL", server.url)
+    monkeypatch.setenv("CANFAR_TOKEN", server.token)
+    cells = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    told = execute(cells)
+    assert "<Outcomes run: 3 ok>" in told
+    assert told[-1].endswith("'hello\\n'")
