@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operations", "_lister"),
     ("_poller",),
     ("_connect", "_destroy", "_launch", "_watch"),
-    ("_create", "_reap", "_follow", "_members"),
+    ("_create", "_reap", "_follow", "_members", "_onlook"),
     ("_rooms",),
     ("_scope", "_stream"),
     ("_run",),

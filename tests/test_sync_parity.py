@@ -34,7 +34,7 @@ ONLY_PLAIN = {
     "error",  # an attribute of the other
 }
 # What does not wait, or waits for a whole block, takes no time.
-UNTIMED = {"describe", "scope", "statistics"}
+UNTIMED = {"describe", "scope", "statistics", "watch"}
 
 TIMEOUT = inspect.Parameter(
     "timeout", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None"
@@ -43,6 +43,7 @@ TIMEOUT = inspect.Parameter(
 RESULTS = [
     (r"^Results\[(.*)\]$", r"SyncOutcomeStream[\1]"),
     (r"^AbstractAsyncContextManager\[LogStream\]$", "SyncLogStream"),
+    (r"^AbstractAsyncContextManager\[None\]$", "AbstractContextManager[None]"),
     (r"^Scope$", "SyncScope"),
     (r"^Streams$", "SyncStreams"),
 ]

@@ -218,8 +218,8 @@ class Outcomes(Tabular, Generic[T]):
     def _grid(self) -> Grid:
         return outcome_grid(self.operation, self)
 
-    def _view(self) -> View:
-        chosen = choose(self, len(self), _has_failed)
+    def _view(self, most: int) -> View:
+        chosen = choose(self, len(self), _has_failed, most)
         caption = f"{self.operation}: {self._summary()}"
         return view(outcome_grid(self.operation, chosen), caption, len(self))
 

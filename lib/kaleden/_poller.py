@@ -48,6 +48,11 @@ class Poller:
         self._last: Snapshot | None = None
         self._news = anyio.Event()
 
+    @property
+    def last(self) -> Snapshot | None:
+        """The look that was shared last; None before there was one."""
+        return self._last
+
     def join(self) -> Looks:
         """Take part from now on; a newcomer makes a look due at once."""
         now = anyio.current_time()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Literal, Self, TypeAlias, final
 
 import anyio
@@ -16,6 +16,7 @@ from kaleden._destroy import destroy
 from kaleden._errors import ConfigurationError, RequestError, ScopeClosed, ScopeError
 from kaleden._launch import Flight
 from kaleden._members import Members, ScopeStatistics, read_members
+from kaleden._onlook import Show, check_show, look_on
 from kaleden._outcomes import Outcomes
 from kaleden._rooms import Rooms
 from kaleden._tally import Progress
@@ -173,6 +174,25 @@ class Scope(AsyncContextManagerMixin):
         """
         keys = self.ids if ids is None else read_members(ids)
         return await self._rooms.watcher.wait(keys, until, pending_timeout, progress)
+
+    def watch(self, show: Show | None = None) -> AbstractAsyncContextManager[None]:
+        """Show how the sessions of the scope stand: ``async with scope.watch(): ...``.
+
+        The table changes in its place, in a notebook or on the terminal (with the extra
+        ``progress``); elsewhere lines on standard error tell what changed. Its lists are those of
+        all who wait, one every 1 to 15 seconds. What goes wrong with it is only logged.
+
+        Args:
+            show: is called with a `SessionList` instead, in the event loop; it has to be quick.
+
+        Raises:
+            ScopeClosed: the scope's block was left, or not entered.
+
+        Cancellation:
+            The table stays as it is.
+        """
+        self._check_open()
+        return look_on(self._rooms.watcher.sessions, lambda: self._owned, check_show(show))
 
     async def adopt(self, ids: Members) -> None:
         """Take over sessions that were launched elsewhere: they will end with the scope.

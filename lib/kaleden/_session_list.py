@@ -22,8 +22,8 @@ class SessionList(list[SessionInfo], Tabular):
     def _grid(self) -> Grid:
         return session_grid(self)
 
-    def _view(self) -> View:
-        chosen = choose(self, len(self), _has_failed)
+    def _view(self, most: int) -> View:
+        chosen = choose(self, len(self), _has_failed, most)
         return view(session_grid(chosen), self.summary(), len(self))
 
     def summary(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kaleden._show._columns import Grid, outcome_grid, session_grid
+from kaleden._show._display import open_display
 from kaleden._show._html import to_html
 from kaleden._show._optional import needs
 from kaleden._show._rich import COLOURS
@@ -17,6 +18,7 @@ __all__ = (
     "View",
     "choose",
     "needs",
+    "open_display",
     "outcome_grid",
     "session_grid",
     "status_tone",

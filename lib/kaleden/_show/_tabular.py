@@ -9,7 +9,7 @@ from kaleden._show._columns import Grid
 from kaleden._show._html import to_html
 from kaleden._show._pandas import to_pandas
 from kaleden._show._rich import to_rich
-from kaleden._show._view import View
+from kaleden._show._view import ROWS, View
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -28,8 +28,8 @@ class Tabular:
         """Make the whole table."""
         raise NotImplementedError
 
-    def _view(self) -> View:
-        """Make what is shown of it."""
+    def _view(self, most: int) -> View:
+        """Make what is shown of it, with *most* rows at most."""
         raise NotImplementedError
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -68,7 +68,12 @@ class Tabular:
         return to_table(self._grid())
 
     def _repr_html_(self) -> str:
-        return to_html(self._view())
+        return to_html(self._view(ROWS))
 
     def __rich__(self) -> Group:
-        return to_rich(self._view())
+        return to_rich(self._view(ROWS))
+
+
+def bounded(table: Tabular, most: int) -> View:
+    """Make what is shown of *table* in *most* rows."""
+    return table._view(most)  # pyright: ignore[reportPrivateUsage]

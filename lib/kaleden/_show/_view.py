@@ -123,9 +123,7 @@ def status_tone(status: str) -> Tone:
     return _TONES.get(Status(status), Tone.OTHER)
 
 
-def choose(
-    items: Iterable[T], count: int, is_bad: Callable[[T], bool], most: int = ROWS
-) -> list[T]:
+def choose(items: Iterable[T], count: int, is_bad: Callable[[T], bool], most: int) -> list[T]:
     """Choose which items to show, in their order: all if they fit, else what went wrong first."""
     if count <= most:
         return list(items)

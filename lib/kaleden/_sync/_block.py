@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from queue import SimpleQueue
 from typing import Generic, ParamSpec, TypeVar, final
 
@@ -62,6 +62,17 @@ class Block(Generic[T]):
         if self.host.is_over:
             self.host.result()
         return self._value
+
+    @contextmanager
+    def around(self, manager: AbstractAsyncContextManager[T]) -> Generator[T]:
+        """Enter *manager* for the length of a ``with`` block."""
+        value = self.enter(manager)
+        try:
+            yield value
+        except BaseException as error:
+            self.leave(error)
+            raise
+        self.leave(None)
 
     def run(self, method: Callable[P, Awaitable[A]], *args: P.args, **kwargs: P.kwargs) -> A:
         """Run work on what was entered, and give what it returns.

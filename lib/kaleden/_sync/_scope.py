@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self, final
 
 from kaleden._errors import ScopeError
 from kaleden._members import Members, ScopeStatistics
+from kaleden._onlook import Show
 from kaleden._outcomes import Outcomes
 from kaleden._scope import Scope
 from kaleden._sync._block import Block
@@ -118,6 +120,11 @@ class SyncScope:
             pending_timeout=pending_timeout,
             progress=call.here(progress),
         )
+
+    @mirrors(Scope.watch)
+    def watch(self, show: Show | None = None) -> AbstractContextManager[None]:
+        block = Block[None](self._bridge)
+        return block.around(self._scope.watch(block.host.guarded(show)))
 
     @mirrors(Scope.adopt)
     def adopt(self, ids: Members, *, timeout: float | None = None) -> None:
