@@ -14,7 +14,16 @@ PACKAGE = Path(kaleden.__file__).parent
 # Each layer may import from the ones before it. A layer of several names is one room each, side by
 # side.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_adaptive", "_budget", "_errors", "_exports", "_owner", "_version", "distributed"),
+    (
+        "_adaptive",
+        "_budget",
+        "_errors",
+        "_exports",
+        "_owner",
+        "_serve_options",
+        "_version",
+        "distributed",
+    ),
     ("_policy", "_wire"),
     ("_results", "_tally"),
     ("_show",),
@@ -45,10 +54,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_session",),
     ("_sync",),
     ("__init__",),
-    ("_parsl", "local"),
+    ("_interrupt", "_parsl", "local"),
     ("parsl",),
     ("testing",),
-    ("_demo", "_reap_command"),
+    ("_demo",),
+    ("_commands",),
     ("__main__",),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
@@ -63,7 +73,8 @@ CONFINED = {
     "cryptography": {"local"},
     "trustme": {"local"},
     "parsl": {"_parsl"},
-    "rich": {"_demo", "_bars", "_show", "__main__"},
+    "rich": {"_bars", "_commands", "_demo", "_show"},
+    "shtab": {"_commands"},
     "asyncio": {"testing"},
     "trio": {"testing"},
     "yaml": {"_login"},

@@ -72,7 +72,7 @@ def record() -> list[tuple[float, RenderableType]]:
     """Run the demo, and return what it showed, each with its time."""
     recorder = Recorder()
     _run.open_board = recorder.board
-    assert anyio.run(_run.run, _run.DemoOptions(), recorder.console) == 0
+    assert anyio.run(_run.run, _run.DemoOptions(), recorder.console).status == 0
     recorder.take()
     return recorder.frames
 

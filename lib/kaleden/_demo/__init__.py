@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kaleden._demo._run import DemoOptions, run
+from kaleden._demo._run import DemoOptions, DemoResult, run
 
-__all__ = ("DemoOptions", "run")
+__all__ = ("DemoOptions", "DemoResult", "run")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import signal
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TypeVar, final
+from typing import final
 
-import anyio
-from anyio.abc import TaskStatus
 from attrs import frozen
 from rich.console import Console
 
@@ -27,9 +23,8 @@ from kaleden import (
 from kaleden._demo import _share
 from kaleden._demo._board import open_board, report
 from kaleden._demo._share import Share
+from kaleden._interrupt import Interrupted, until_interrupted
 from kaleden.local import LocalPlatform
-
-_T = TypeVar("_T")
 
 CLEANUP = 60.0
 """Seconds that ending the sessions may take, whatever ended the demo."""
@@ -43,14 +38,12 @@ class DemoOptions:
     Attributes:
         replicas: how many sessions to launch.
         image: the image they run.
-        url: the server; None for a platform of its own.
-        token: the token for *url*.
+        session: a client of the server, not entered yet; None for a platform of its own.
     """
 
     replicas: int = 12
     image: str = "skaha/astroml:latest"
-    url: str | None = None
-    token: str | None = None
+    session: AsyncSession | None = None
 
     @property
     def fails(self) -> int | None:
@@ -58,58 +51,43 @@ class DemoOptions:
         return (self.replicas + 1) // 2 if self.replicas > 1 else None
 
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+@final
+@frozen
+class DemoResult:
+    """What it came to.
+
+    Attributes:
+        status: the exit status: 0 if all went as it should and nothing is left, 1 if not, 130 after
+            Ctrl-C.
+        outcomes: what each replica found; None if it was interrupted.
+        left: the sessions that are left; None if nobody can tell.
+    """
+
+    status: int
+    outcomes: Outcomes[Share] | None
+    left: list[str] | None
 
 
-async def run(options: DemoOptions, console: Console) -> int:
+async def run(options: DemoOptions, console: Console) -> DemoResult:
     """Run the demo until its end, or until Ctrl-C, which cancels it.
-
-    Returns:
-        The exit status: 0 if all went as it should and nothing is left, 1 if not, 130 after Ctrl-C.
 
     Cancellation:
         The sessions are destroyed all the same, within `CLEANUP` seconds.
     """
     name = f"demo-{secrets.token_hex(3)}"
     async with _server(options, console) as session:
-        outcomes = await _until_interrupted(
+        outcomes = await until_interrupted(
             lambda: _launch_and_watch(session, name, options, console)
         )
         left = await _look_for(name, session, console)
 
-    if outcomes is None:
+    if isinstance(outcomes, Interrupted):
         console.print("interrupted")
-        return INTERRUPTED
+        return DemoResult(1 if left != [] else outcomes.status, None, left)
 
     report(outcomes, console)
-    return 0 if _is_as_meant(outcomes, options) and left == [] else 1
-
-
-async def _until_interrupted(work: Callable[[], Awaitable[_T]]) -> _T | None:
-    """Do *work*, which the first Ctrl-C cancels, and nothing else with it: None if it did.
-
-    Left to itself it is an exception in whichever task runs, on trio also in those of the embedded
-    platform, which then could not answer the clean-up any more.
-    """
-    if sys.platform == "win32":
-        return await work()
-
-    async with anyio.create_task_group() as group:
-        await group.start(_cancel_on_interrupt, group.cancel_scope)
-        result = await work()
-        group.cancel_scope.cancel()
-        return result
-
-    return None
-
-
-async def _cancel_on_interrupt(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT) as signals:
-        task_status.started()
-        async for _ in signals:
-            scope.cancel()
-            return
+    good = _is_as_meant(outcomes, options) and left == []
+    return DemoResult(0 if good else 1, outcomes, left)
 
 
 async def _look_for(name: str, session: AsyncSession, console: Console) -> list[str] | None:
@@ -126,8 +104,8 @@ async def _look_for(name: str, session: AsyncSession, console: Console) -> list[
 
 @asynccontextmanager
 async def _server(options: DemoOptions, console: Console) -> AsyncGenerator[AsyncSession]:
-    if options.url is not None:
-        async with AsyncSession(options.url, options.token) as session:
+    if options.session is not None:
+        async with options.session as session:
             yield session
         return
 

@@ -6,13 +6,14 @@ Ctrl-C and SIGTERM are the ways to end it: it ends every process it started, and
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import signal
 import sys
 from collections.abc import Sequence
 
 import anyio
 
+from kaleden._serve_options import add_serve_options
 from kaleden.local import LocalPlatform
 
 _HOW_TO_USE = """\
@@ -33,39 +34,12 @@ _HOW_TO_END_IT = "Ctrl-C ends it, and every session's processes."
 _DAY = 86400.0
 
 
-def _capacity(text: str) -> float:
-    value = float(text)
-    if not 1 <= value < math.inf:
-        raise ValueError(text)
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if value not in range(65536):
-        raise ValueError(text)
-    return value
-
-
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m kaleden.local", description="Run a Skaha server on this machine."
     )
-    add = parser.add_argument
-    add("--port", type=_port, default=0, help="on 127.0.0.1 (default: a free one)")
-    add("--token", help="the bearer token to accept (default: a random one)")
-    add("--tls", action="store_true", help="serve https, and take certificates too")
-    add("--state", metavar="FILE", help="keep the sessions in this SQLite file")
-    add(
-        "--cores",
-        type=_capacity,
-        help="capacity in cores, at least 1 (default: 16 times what there is)",
-    )
-    add("--ram", type=_capacity, help="capacity in GiB, at least 1 (default: 4 for each core)")
-    add("--user", default="local", help="the name of the user (default: %(default)s)")
-    add("--max-interactive-sessions", type=int, default=5, metavar="N", help="default: %(default)s")
-    add("--backend", choices=("asyncio", "trio"), default="asyncio", help="default: %(default)s")
+    add_serve_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -82,7 +56,8 @@ async def run(options: argparse.Namespace) -> None:
             max_interactive_sessions=options.max_interactive_sessions,
             tls=options.tls,
         ) as platform:
-            print(_how_to_use(platform, tls=options.tls), flush=True)  # noqa: T201 - its output
+            told = _facts if options.json else _how_to_use
+            print(told(platform, tls=options.tls), flush=True)  # noqa: T201 - its output
             async for _ in signals:
                 break
 
@@ -90,10 +65,18 @@ async def run(options: argparse.Namespace) -> None:
 def _how_to_use(platform: LocalPlatform, *, tls: bool) -> str:
     parts = [_HOW_TO_USE.format(url=platform.url, token=platform.token)]
     if tls:
-        certificate = platform.issue_certificate(expires_in=30 * _DAY)
-        trust = {"ca": platform.ca_pem, "user": platform.user, "certificate": certificate}
-        parts.append(_HOW_TO_TRUST_IT.format(url=platform.url, **trust))
+        parts.append(_HOW_TO_TRUST_IT.format(url=platform.url, **_trust(platform)))
     return "\n".join([*parts, _HOW_TO_END_IT])
+
+
+def _facts(platform: LocalPlatform, *, tls: bool) -> str:
+    trust = _trust(platform) if tls else {}
+    return json.dumps({"url": platform.url, "token": platform.token, **trust})
+
+
+def _trust(platform: LocalPlatform) -> dict[str, str]:
+    certificate = platform.issue_certificate(expires_in=30 * _DAY)
+    return {"ca": str(platform.ca_pem), "user": platform.user, "certificate": str(certificate)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,57 @@
+"""Tables: with colours where a person looks at a terminal, plain columns for all others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Final
+
+from kaleden._commands._output import printable
+
+_COLOURS: Final = {
+    "pending": "yellow",
+    "running": "cyan",
+    "completed": "green",
+    "succeeded": "green",
+    "failed": "bold red",
+    "error": "bold red",
+}
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Draw a table; an empty cell is shown as a hyphen."""
+    cells = [[printable(cell) or "-" for cell in row] for row in rows]
+    if _wants_colours():
+        return _coloured(heads, cells)
+
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in [heads, *cells])
+    return "\n".join(lines)
+
+
+def _wants_colours() -> bool:
+    """Tell a terminal of somebody who has not said no (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+
+    return sys.stdout.isatty() and find_spec("rich") is not None
+
+
+def _coloured(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # of an extra
+    from rich.console import Console  # noqa: PLC0415  # of an extra
+    from rich.table import Table  # noqa: PLC0415  # of an extra
+    from rich.text import Text  # noqa: PLC0415  # of an extra
+
+    drawn = Table(box=SIMPLE_HEAD)
+    for head in heads:
+        # An id is of no use if it is cut.
+        drawn.add_column(head, no_wrap=head == "ID", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell, _COLOURS.get(cell.casefold(), "")) for cell in row))
+    console = Console()
+    with console.capture() as captured:
+        console.print(drawn)
+    return captured.get().rstrip("\n")

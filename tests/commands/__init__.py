@@ -1,0 +1,1 @@
+"""The command line does what it says, and its exit statuses are true."""
