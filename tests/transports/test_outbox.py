@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from kaleden._http import DirectTransport
 from kaleden._http._connection import Connection
-from kaleden._http._outbox import Outbox
+from kaleden._http._outbox import MOST, Outbox
 from kaleden._wire import Request, build_info
 from support import raw_server, read_request
 from transports.servers import asked_for, reply
@@ -108,6 +108,32 @@ async def test_whoever_is_given_up_as_the_first_sends_nothing_of_its_own() -> No
         assert b"" == came(its)
         await outbox.send(second, b"next")
         assert b"next" == came(others)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_good_deal_leaves_at_once(cancelled: bool) -> None:
+    """Whoever was the first has nothing left to send then, but what came after that."""
+    outbox = Outbox()
+    early: list[int] = []
+    scopes: list[anyio.CancelScope] = []
+    async with pairs(MOST + 1) as made:
+
+        async def send(connection: Connection) -> None:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                await outbox.send(connection, b"it")
+                if len(scopes) == MOST and not early:
+                    early.append(sum(came(theirs) == b"it" for _, theirs in made))
+                    if cancelled:
+                        scopes[0].cancel()
+
+        async with anyio.create_task_group() as group:
+            for connection, _ in made:
+                group.start_soon(send, connection)
+        late = [came(theirs) for _, theirs in made]
+
+    assert [MOST] == early
+    assert 1 == late.count(b"it")
 
 
 async def full(connection: Connection, theirs: socket.socket) -> None:

@@ -2,17 +2,21 @@
 
 Behind each `send` the kernel carries the bytes on, wakes who waits for them, and leaves caches that
 know nothing of the program. With many requests at once that costs more than all the rest of an
-exchange. So what comes to be sent in one turn of the event loop leaves at its end, one right behind
-the other.
+exchange. So what comes to be sent in one turn of the event loop leaves at its end, or as soon as it
+is a good deal, one right behind the other.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, final
 
 from anyio.lowlevel import checkpoint
 
 from kaleden._http._connection import Connection
+
+MOST: Final = 32
+"""Requests that leave together: with more, a server would wait while this side is at work."""
 
 SMALL: Final = 2**14
 """Bytes that a socket without anything in it takes at once, as a rule."""
@@ -41,16 +45,24 @@ class Outbox:
         Cancellation:
             *data* is not sent if it was to be sent here; what others have put in is.
         """
-        self._mail.append((connection, data))
-        if len(self._mail) > 1:
+        letter = (connection, data)
+        self._mail.append(letter)
+        if len(self._mail) == MOST:
+            self._send_all()
+        if len(self._mail) != 1:
             return
 
         try:
             await checkpoint()
         except BaseException:
-            del self._mail[0]
+            # Unless it has left with many others.
+            with suppress(ValueError):
+                self._mail.remove(letter)
             raise
         finally:
-            mail, self._mail = self._mail, []
-            for each, request in mail:
-                each.write_or_end(request)
+            self._send_all()
+
+    def _send_all(self) -> None:
+        mail, self._mail = self._mail, []
+        for connection, data in mail:
+            connection.write_or_end(data)
