@@ -61,6 +61,7 @@ async def peak(count: int) -> int:
         gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
 async def test_what_went_by_waits_for_no_garbage_collector(anyio_backend: Any) -> None:
     await peak(200)

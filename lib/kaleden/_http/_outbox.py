@@ -1,9 +1,9 @@
 """Sending together what several tasks have to send.
 
-Behind each `send` the kernel carries the bytes on, wakes who waits for them, and leaves caches that
-know nothing of the program. With many requests at once that costs more than all the rest of an
-exchange. So what comes to be sent in one turn of the event loop leaves at its end, or as soon as it
-is a good deal, one right behind the other.
+A `send` goes all the way through the kernel, as far as waking the server if that is on the same
+machine, and that can cost more than all the rest of an exchange. So what comes to be sent in one
+turn of the event loop leaves at its end, or as soon as it is a good deal, one right behind the
+other: who was woken by the first is awake for the rest.
 """
 
 from __future__ import annotations
