@@ -109,17 +109,24 @@ def apart(session: nox.Session, name: str, *packages: str) -> str:
 
 
 def go_to_installed(session: nox.Session, *options: str) -> None:
-    """Build the wheel, install it, and go where the tests are and the project is not."""
+    """Build what is published, install the wheel, and go where the source's tests are."""
     away = Path(session.create_tmp()).resolve() / "away"
     shutil.rmtree(away, ignore_errors=True)
-    session.install("build")
-    session.run("python", "-m", "build", "--quiet", "--outdir", str(away / "dist"))
-    [wheel] = (away / "dist").glob("*.whl")
+    dist = away / "dist"
+    session.install("build", *group("publish"))
+    session.run("python", "-m", "build", "--quiet", "--outdir", str(dist))
+    [wheel], [source] = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(source))
+    session.run("validate-pyproject", "pyproject.toml")
     extras = EXTRAS.removeprefix(".")
     session.install("--force-reinstall", *options, f"{wheel}{extras}", *group("test"))
-    shutil.copytree("tests", away / "tests")
-    shutil.copytree("docs/how-to", away / "docs/how-to")
-    shutil.copy("pyproject.toml", away)
+    session.env["KALEDEN_DIST"] = str(dist)
+    shutil.unpack_archive(source, dist)
+    unpacked = dist / source.name.removesuffix(".tar.gz")
+    # Not the rest: only what is installed is to be imported.
+    for needed in ("docs/how-to", "pyproject.toml", "tests"):
+        (away / needed).parent.mkdir(exist_ok=True)
+        shutil.move(unpacked / needed, away / needed)
     session.chdir(away)
 
 

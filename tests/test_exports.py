@@ -58,11 +58,26 @@ def test_public_classes_say_where_they_are_public(module: ModuleType) -> None:
             assert module.__name__ == value.__module__, name
 
 
+def members(kind: type) -> list[tuple[str, object]]:
+    """The public methods and properties that a class has of us."""
+    rooms = [room for room in kind.__mro__ if room.__module__.startswith("kaleden")]
+    found = [(name, value) for room in rooms for name, value in vars(room).items()]
+    return [
+        (name, getattr(value, "__func__", value))
+        for name, value in found
+        if not name.startswith("_") and (callable(value) or hasattr(value, "__get__"))
+    ]
+
+
 def test_public_things_have_docstrings(module: ModuleType) -> None:
     for name in module.__all__:
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isfunction(value):
-            assert inspect.getdoc(value), name
+            assert value.__doc__, name
+        if inspect.isclass(value):
+            for each, member in members(value):
+                if inspect.isfunction(member) or isinstance(member, property):
+                    assert member.__doc__, f"{name}.{each}"
 
 
 def test_async_methods_tell_of_cancellation() -> None:

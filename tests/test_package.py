@@ -1,0 +1,102 @@
+"""What is in the files that are published; ``nox -s package`` builds them and says where."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+DIST = os.environ.get("KALEDEN_DIST")
+if DIST is None:
+    pytest.skip("nothing was built: nox -s package", allow_module_level=True)
+
+CODE = {".py", ".typed"}
+ABOUT = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+KIBIBYTE = 1024
+
+
+def built(pattern: str) -> Path:
+    [file] = Path(DIST or "").glob(pattern)
+    return file
+
+
+@pytest.fixture
+def wheel() -> list[str]:
+    with zipfile.ZipFile(built("*.whl")) as archive:
+        return archive.namelist()
+
+
+@pytest.fixture
+def source() -> set[str]:
+    with tarfile.open(built("*.tar.gz")) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+@pytest.fixture
+def metadata() -> Message:
+    with zipfile.ZipFile(built("*.whl")) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith("dist-info/METADATA")]
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def test_the_wheel_has_the_package_the_plugin_and_nothing_else(wheel: list[str]) -> None:
+    about = [name for name in wheel if ".dist-info/" in name]
+    assert {name.partition(".dist-info/")[2] for name in about} == ABOUT
+    code = [PurePosixPath(name) for name in wheel if name not in about]
+    assert {path.parts[0] for path in code} == {"kaleden", "pytest_kaleden.py"}
+    assert {path.suffix for path in code} == CODE
+    assert "kaleden/py.typed" in wheel
+
+
+def test_the_wheel_has_every_module(wheel: list[str], source: set[str]) -> None:
+    modules = {name.removeprefix("lib/") for name in source if re.fullmatch("lib/.+[.]py", name)}
+    assert modules == {name for name in wheel if name.endswith(".py")}
+
+
+def test_the_source_has_what_it_takes_to_build_test_and_read_it(source: set[str]) -> None:
+    expected = {
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "README.md",
+        "SECURITY.md",
+        "benchmarks/__main__.py",
+        "docs/conf.py",
+        "docs/index.md",
+        "lib/kaleden/py.typed",
+        "noxfile.py",
+        "pyproject.toml",
+        "tests/conftest.py",
+        "tests/typing/results.py",
+    }
+    assert expected <= source
+    assert not [name for name in source if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_a_download_is_small() -> None:
+    assert built("*.whl").stat().st_size < 512 * KIBIBYTE
+
+
+def test_the_metadata_tell_what_it_is(metadata: Message) -> None:
+    assert metadata["Name"] == "kaleden"
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Summary"]
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+    assert str(metadata.get_payload()).startswith("# kaleden")
+    # pip takes a name in a URL for the whole; what would be installed from elsewhere is refused.
+    assert not [line for line in metadata.get_all("Requires-Dist", []) if "@" in line]
+
+
+def test_no_page_of_the_source_speaks_of_the_machine_it_was_made_on() -> None:
+    with tarfile.open(built("*.tar.gz")) as archive:
+        for member in archive.getmembers():
+            assert member.uid == member.gid == 0, member.name
+            assert not member.name.startswith(("/", ".."))
