@@ -80,6 +80,7 @@ async def of_a_scope(scope: Scope) -> None:
     assert_type(scope.is_open, bool)
     assert_type(scope.error, ScopeError | None)
     assert_type(scope.statistics(), ScopeStatistics)
+    assert_type(scope.watch(), AbstractAsyncContextManager[None])
     await scope.adopt("abc")
     await scope.release(["abc", SessionInfo()])
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, assert_type
 
 from kaleden import (
@@ -74,6 +75,7 @@ def of_a_scope(scope: SyncScope) -> None:
     assert_type(scope.is_open, bool)
     assert_type(scope.error, ScopeError | None)
     assert_type(scope.statistics(), ScopeStatistics)
+    assert_type(scope.watch(), AbstractContextManager[None])
     scope.adopt("abc")
     scope.release(["abc", SessionInfo()])
 
