@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from collections.abc import Iterable
@@ -12,13 +13,12 @@ from soak.sockets import soak_over_sockets
 from support import PLAIN_BACKENDS
 
 OPERATIONS = 100_000
-# Sockets and processes take a hundred times as long as memory does.
-SHARE_OVER_SOCKETS = 0.2
+SOAKS = {"in virtual time": soak_in_memory, "over sockets": soak_over_sockets}
 
 
 def show(title: str, measures: Iterable[Measure]) -> None:
     """Print one table."""
-    print(f"\n{title}", flush=True)
+    print(f"\n{title}")
     rows = [Measure.HEADINGS, *(measure.cells() for measure in measures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -31,17 +31,19 @@ def main(operations: int) -> bool:
     logging.getLogger("kaleden").setLevel(logging.CRITICAL)
     calm = True
     for backend in PLAIN_BACKENDS:
-        for name, soak, count in (
-            ("in virtual time", soak_in_memory, operations),
-            ("over sockets", soak_over_sockets, int(operations * SHARE_OVER_SOCKETS)),
-        ):
-            report = soak(backend, count)
-            show(f"{backend}, {name}: {count} operations, {report.requests} requests", report.table)
+        for name, soak in SOAKS.items():
+            report = soak(backend, operations)
+            show(
+                f"{backend}, {name}: {operations} operations, {report.requests} requests",
+                report.table,
+            )
             print(f"memory after the first third: {report.slope()}")
-            print(f"at rest: {report.rest}")
+            print(f"at rest: {report.rest}", flush=True)
             calm = calm and report.at_rest
     return calm
 
 
 if __name__ == "__main__":
-    sys.exit(not main(int(sys.argv[1]) if len(sys.argv) > 1 else OPERATIONS))
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__)
+    parser.add_argument("operations", nargs="?", type=int, default=OPERATIONS)
+    sys.exit(not main(parser.parse_args().operations))
