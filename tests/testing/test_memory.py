@@ -418,3 +418,13 @@ def test_two_runs_are_the_same(backend: Backend) -> None:
 def test_requests_have_kinds(request_: Request, kind: str) -> None:
     assert kind == request_kind(request_)
     assert kind in REQUEST_KINDS
+
+
+def test_nothing_is_piled_up_for_somebody_who_writes_it_down(run: Run) -> None:
+    async def main() -> None:
+        async with client() as (session, transport):
+            created = await session.create("fits", IMAGE, cmd="true", replicas=3)
+            assert (await session.destroy(created)).ok
+            assert [] == transport.platform.take_changes()
+
+    run(main)

@@ -73,6 +73,8 @@ class Machine:
             self.changed(due)
         self.platform.advance(now)
         self.settle(now)
+        # Nobody writes down here what has changed, and a long test would pile it up.
+        self.platform.take_changes()
 
     def settle(self, now: float) -> None:
         """Carry out what the platform has ordered."""
