@@ -61,6 +61,7 @@ MUTATION_TESTS = [
         "policy",
         "retry",
         "sinks",
+        "tables",
     )
 ]
 

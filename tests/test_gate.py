@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from kaleden import Failure, FailureKind, GateStatistics
 from kaleden._gate import Gate, Paused
+from support import PLAIN_BACKENDS
 from virtual_time import in_virtual_time
 
 BUSY = Failure("any", FailureKind.UNAVAILABLE, "busy", 503, 60.0, sent=True)
@@ -44,6 +45,17 @@ async def test_the_gate_shows_its_state() -> None:
         assert GateStatistics(1, 1, 1) == gate.statistics()
         assert "<Gate 1/1 in flight, 1 waiting>" == repr(gate)
     assert GateStatistics(1, 0, 0) == gate.statistics()
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_where_no_event_loop_runs_no_pause_is_told(backend: str) -> None:
+    async def pause() -> Gate:
+        gate = Gate(2)
+        gate.pause(anyio.current_time() + 1000, BUSY)
+        return gate
+
+    gate = anyio.run(pause, backend=backend)
+    assert GateStatistics(2, 0, 0, 0.0, 1) == gate.statistics()
 
 
 async def test_turns_are_given_in_the_order_of_asking() -> None:

@@ -7,7 +7,7 @@ import tracemalloc
 import kaleden
 from kaleden import Failure, FailureKind, Success
 from kaleden._operation import Operation
-from kaleden._sinks import BYTES, REPLIES, Unread
+from kaleden._sinks import BYTES, REPLIES, Collected, Unread
 from kaleden._wire import Request, Response, build_info
 from support import FakeTransport, data, session_id, session_object, text
 
@@ -107,3 +107,10 @@ async def test_long_replies_are_not_piled_up() -> None:
 
     # Each log is there once as text, when it was read, and only the last ones as bytes too.
     assert await peak(64) < 64 * 2**20 * 1.25
+
+
+async def test_what_was_claimed_is_done_when_its_outcome_comes() -> None:
+    sink = Collected[int]()
+    assert [True, True, False] == [sink.claim(key) for key in "aba"]
+    await sink.deliver(Success("a", 1))
+    assert [Success("a", 1)] == sink.done

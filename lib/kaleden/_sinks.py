@@ -62,11 +62,6 @@ class Collected(Generic[T]):
         """The outcome of each key, once none is on its way any more."""
         return cast("dict[str, Outcome[T]]", self.known)
 
-    @property
-    def pending(self) -> list[str]:
-        """The keys that were claimed and have no outcome yet."""
-        return [key for key, outcome in self.known.items() if outcome is None]
-
 
 @final
 class Unread(Generic[T]):
