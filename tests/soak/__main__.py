@@ -38,7 +38,8 @@ def main(operations: int) -> bool:
                 report.table,
             )
             print(f"memory after the first third: {report.slope()}")
-            print(f"at rest: {report.rest}", flush=True)
+            print(f"at rest: {report.rest}")
+            print(f"before it: {report.before}, after it: {report.after}", flush=True)
             calm = calm and report.at_rest
     return calm
 

@@ -91,12 +91,16 @@ class Report:
 
     Attributes:
         table: the measures.
+        before: what there was before the client was entered.
+        after: what there was when it had been left.
         requests: how many were sent.
         rest: the state of the client at the end.
         sessions: how many there are that nobody owns.
     """
 
     table: list[Measure] = field(factory=list[Measure])
+    before: Measure | None = None
+    after: Measure | None = None
     requests: int = 0
     rest: kaleden.SessionStatistics | None = None
     sessions: int = 0
@@ -104,15 +108,16 @@ class Report:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is in flight, stuck, or left."""
-        if self.rest is None:
+        if self.rest is None or self.before is None or self.after is None:
             return False
-        first, last = self.table[0], self.table[-1]
         transport = self.rest.transport
         return (
             (0, 0, 0) == (self.rest.gate.in_flight, self.rest.gate.waiting, self.sessions)
             and (transport is None or (0, 0) == (transport.in_flight, transport.stuck))
-            and last.tasks <= first.tasks
-            and last.threads <= first.threads
+            and self.after.tasks <= self.before.tasks
+            and self.after.descriptors <= self.before.descriptors
+            # A loop's worker threads come with the first look-up of an address, and stay.
+            and self.after.threads <= self.table[0].threads
         )
 
     def slope(self) -> str:

@@ -34,16 +34,19 @@ def soak_in_memory(backend: Any, operations: int) -> Report:
 async def _soak(operations: int, native: bool) -> Report:
     report = Report()
     world = MemoryTransport(faults=FaultPlan(FAULTS, seed=6), duration=20.0)
-    async with world, kaleden.AsyncSession(transport=world, concurrency=16) as session:
-        work = Work(session, 6, 3.0, native)
-        tracemalloc.start()
-        for part in range(PARTS + 1):
-            await work.run(operations // PARTS if part else 50)
-            await world.settled()
-            # The platform in memory counts names for ever; that is no memory of the client's.
-            world.created.clear()
-            report.table.append(measure(part * (operations // PARTS)))
-        tracemalloc.stop()
-        report.requests = world.requests.total()
-        report.rest = session.statistics()
+    tracemalloc.start()
+    async with world:
+        report.before = measure(0)
+        async with kaleden.AsyncSession(transport=world, concurrency=16) as session:
+            work = Work(session, 6, 3.0, native)
+            for part in range(PARTS + 1):
+                await work.run(operations // PARTS if part else 50)
+                await world.settled()
+                # The platform in memory counts names for ever; that is no memory of the client's.
+                world.created.clear()
+                report.table.append(measure(part * (operations // PARTS)))
+            report.requests = world.requests.total()
+            report.rest = session.statistics()
+        report.after = measure(operations)
+    tracemalloc.stop()
     return report

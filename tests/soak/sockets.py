@@ -16,6 +16,9 @@ from soak.measures import PARTS, Report, measure
 from soak.work import Work
 from support import raw_server, read_request, session_object
 
+PATIENCE = 60
+"""Seconds for a server to notice that its client has gone."""
+
 
 def reply(body: str, status: str = "200 OK", kind: str = "text/plain") -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -80,17 +83,23 @@ def soak_over_sockets(backend: Any, operations: int) -> Report:
 async def _soak(operations: int, native: bool) -> Report:
     report = Report()
     server = Server()
-    async with (
-        raw_server(server.handle) as url,
-        kaleden.AsyncSession(url, "token", concurrency=16, settle=0.2) as session,
-    ):
-        work = Work(session, 8, 0.02, native)
-        tracemalloc.start()
-        for part in range(PARTS + 1):
-            await work.run(operations // PARTS if part else 50)
-            report.table.append(measure(part * (operations // PARTS)))
-        tracemalloc.stop()
-        report.requests = server.requests
-        report.rest = session.statistics()
+    tracemalloc.start()
+    async with raw_server(server.handle) as url:
+        await anyio.wait_all_tasks_blocked()
+        report.before = measure(0)
+        async with kaleden.AsyncSession(url, "token", concurrency=16, settle=0.2) as session:
+            work = Work(session, 8, 0.02, native)
+            for part in range(PARTS + 1):
+                await work.run(operations // PARTS if part else 50)
+                report.table.append(measure(part * (operations // PARTS)))
+            report.requests = server.requests
+            report.rest = session.statistics()
+        # The server's ends of the connections are in this process too.
+        with anyio.move_on_after(PATIENCE):
+            # They tell nobody.
+            while len(anyio.get_running_tasks()) > report.before.tasks:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        report.after = measure(operations)
+    tracemalloc.stop()
     report.sessions = len(server.launched)
     return report
