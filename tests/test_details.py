@@ -143,8 +143,8 @@ async def test_a_refused_login_is_named_and_no_other_refusal(status: int, told: 
     async def reply(_: Request) -> Response:
         return text("denied", status)
 
-    for login, words in (("it was a saved one", told), ("", "denied")):
-        engine = Engine(Gate(1), FakeTransport(reply), None, login)
+    for login, words in ((["it was a saved one"], told), ([], "denied")):
+        engine = Engine(Gate(1), FakeTransport(reply), None, *login)
         [outcome] = await engine.collect(info(Limits()), ["a"])
         assert isinstance(outcome, Failure)
         assert ("a", words, status) == (outcome.key, outcome.message, outcome.status)
@@ -165,8 +165,9 @@ async def test_long_replies_are_outcomes_like_others() -> None:
     assert 1 == len(transport.requests)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
 @in_virtual_time
-async def test_a_client_is_left_when_all_that_it_gave_up_has_ended() -> None:
+async def test_a_client_is_left_when_all_that_it_gave_up_has_ended(cancelled: bool) -> None:
     begun: list[Request] = []
 
     async def reply(request: Request) -> Response:
@@ -180,11 +181,14 @@ async def test_a_client_is_left_when_all_that_it_gave_up_has_ended() -> None:
 
     session, transport = session_on(reply)
     async with anyio.create_task_group() as group:
-        async with session:
-            group.start_soon(session.info, ["1", "3", "2"])
-            while len(begun) < 3:
-                await anyio.lowlevel.checkpoint()
-            began = anyio.current_time()
+        with anyio.CancelScope() as scope:
+            async with session:
+                group.start_soon(session.info, ["1", "3", "2"])
+                while len(begun) < 3:
+                    await anyio.lowlevel.checkpoint()
+                began = anyio.current_time()
+                if cancelled:
+                    scope.cancel()
         assert 0 == transport.in_flight
         assert 3 == anyio.current_time() - began
 
