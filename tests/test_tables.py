@@ -173,7 +173,16 @@ def test_a_run_shows_the_last_line_of_each_log() -> None:
     heads, well, _ = cells(outcomes._repr_html_())
     assert "name" not in heads  # it begins with the key
     assert "|abc|" in well
-    assert well.endswith("last line|Failed: no memory")
+    assert well.endswith("last line")
+    assert "kind" not in heads  # there is no room for it beside a log
+    assert "Failed: no memory" in made("events")._repr_html_()
+
+
+def test_an_image_is_shown_without_its_registry() -> None:
+    for image in ("images.canfar.net/skaha/astroml:latest", "skaha/astroml:latest"):
+        table = SessionList([SessionInfo(id="a", image=image, requested_gpus=0)])._repr_html_()
+        assert '<td style="text-align:left">skaha/astroml:latest</td>' in table
+        assert "GPUs" not in table
 
 
 def test_each_state_can_be_read_on_its_own_ground() -> None:

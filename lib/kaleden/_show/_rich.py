@@ -21,13 +21,15 @@ COLOURS: Final = {
 def to_rich(view: View) -> Group:
     """Draw *view*; nothing in it is read as markup."""
     from rich.console import Group  # noqa: PLC0415  # it takes its time, and is an extra's
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(*view.heads[:1], "state", *view.heads[1:])
+    width = max((len(line.state) for line in view.lines), default=0)
+    state = Column("state", no_wrap=True, min_width=width)
+    table = Table(*view.heads[:1], state, *view.heads[1:])
     for line in view.lines:
-        state = Text(line.state, COLOURS[line.tone])
-        table.add_row(*map(Text, line.cells[:1]), state, *map(Text, line.cells[1:]))
+        badge = Text(line.state, COLOURS[line.tone])
+        table.add_row(*map(Text, line.cells[:1]), badge, *map(Text, line.cells[1:]))
     body = [table] if view.lines else []
     more = [Text(view.more)] if view.more else []
     return Group(Text(view.caption, "bold"), *body, *more)

@@ -93,6 +93,12 @@ def _time(value: Any) -> str:
     return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
 
 
+def _image(value: Any) -> str:
+    """Name an image without its registry, which is the same for nearly all."""
+    host, _, rest = str(value).partition("/")
+    return rest if "." in host and rest else str(value)
+
+
 def _last_line(value: Any) -> str:
     lines = str(value).strip().splitlines()
     return lines[-1] if lines else ""
@@ -105,7 +111,7 @@ _COLUMNS: Final[tuple[_Shown, ...]] = (
     ("id", "id", _text),
     ("name", "name", _text),
     ("kind", "kind", _text),
-    ("image", "image", _text),
+    ("image", "image", _image),
     ("requested_cores", "cores", _number),
     ("requested_ram", "memory", _gibibytes),
     ("requested_gpus", "GPUs", _number),
@@ -116,6 +122,11 @@ _COLUMNS: Final[tuple[_Shown, ...]] = (
     ("last_event", "last event", _text),
     ("message", "message", _text),
 )
+
+
+# No GPUs are nothing to tell of, and beside logs there is no room for everything.
+_NOTHING: Final = (None, "", 0)
+_BESIDE_LOGS: Final = frozenset({"kind", "expiry_time", "last_event"})
 
 
 def status_tone(status: str) -> Tone:
@@ -147,7 +158,10 @@ def view(grid: Grid, caption: str, total: int) -> View:
 def _says_something(name: str, rows: list[Row]) -> bool:
     """Whether a column has more to tell than the key does."""
     cells = [(row.get(name), row.get("key", "")) for row in rows]
-    told = [(cell, key) for cell, key in cells if cell is not None and cell != ""]
+    told = [(cell, key) for cell, key in cells if cell not in _NOTHING]
+    if name in _BESIDE_LOGS and any(row.get("log") for row in rows):
+        return False
+
     if name in {"id", "name"}:
         return any(not key or not str(cell).startswith(key) for cell, key in told)
 

@@ -1,0 +1,91 @@
+"""Take the pictures of results: ``python docs/_tools/show_results.py``.
+
+A notebook runs on an embedded platform, and headless Chromium takes a picture of it; what a
+terminal shows of the same is drawn by rich. Needs ``kaleden[demo]``, ipykernel, nbclient,
+nbconvert, and a program ``chromium``.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from io import StringIO
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import nbclient
+import nbformat.v4 as notebooks
+from nbconvert import HTMLExporter
+from rich.console import Console
+
+from kaleden import Outcomes
+from kaleden.local import LocalPlatform
+
+STATIC = Path(__file__).parents[1] / "_static"
+BEGIN = """
+import kaleden
+from kaleden._demo import _share
+session = kaleden.Session({url!r}, {token!r})
+batch = dict(image="skaha/astroml:latest", cmd=_share.COMMAND, args=_share.ARGUMENTS, replicas=4)
+batch["env"] = _share.environment(3)
+"""
+RUN = "results = session.run('primes', **batch)\nresults"
+WATCH = """
+with session.scope() as scope, scope.watch():
+    scope.create("more", **batch)
+    scope.wait()
+"""
+KEEP = "print(results.to_json())"
+BROWSER = (
+    "chromium",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--hide-scrollbars",
+    "--window-size=1100,580",
+)
+
+
+def run_notebook(url: str, token: str) -> tuple[str, str]:
+    """Run the notebook; give the page of its cells that show something, and the results as JSON."""
+    cells = [BEGIN.format(url=url, token=token), RUN, WATCH, KEEP]
+    notebook = notebooks.new_notebook(cells=[notebooks.new_code_cell(c.strip()) for c in cells])
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    saved = notebook.cells.pop().outputs[0]["text"]
+    del notebook.cells[0]
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(notebook)
+    return page, saved
+
+
+def photograph(page: str, picture: Path) -> None:
+    """Have a browser draw *page*."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "page.html"
+        path.write_text(page, encoding="utf-8")
+        options = (f"--user-data-dir={folder}/profile", f"--screenshot={picture}")
+        subprocess.run([*BROWSER, *options, path.as_uri()], check=True, timeout=120)  # noqa: S603
+
+
+def draw(saved: str, picture: Path) -> None:
+    """Draw what ``rich.print`` shows of the results."""
+    console = Console(record=True, width=120, file=StringIO(), force_terminal=True)
+    console.print(Outcomes.from_json(saved))
+    drawn = console.export_svg(title="rich.print(results)")
+    # A page of ours fetches nothing from elsewhere, fonts neither.
+    picture.write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL), encoding="utf-8")
+
+
+async def main() -> None:
+    """Take both pictures."""
+    async with LocalPlatform() as platform:
+        page, saved = await anyio.to_thread.run_sync(run_notebook, platform.url, platform.token)
+    photograph(page, STATIC / "notebook-table.png")
+    draw(saved, STATIC / "terminal-table.svg")
+
+
+if __name__ == "__main__":
+    anyio.run(main)
