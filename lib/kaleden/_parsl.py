@@ -143,9 +143,9 @@ class SkahaProvider(ExecutionProvider):
         self.parallelism = parallelism
         self.launcher = launcher
         self.worker_init = worker_init
-        self.cores_per_node = None if cores is None else int(cores)
-        self.mem_per_node = ram
-        self.script_dir = None
+        self.cores_per_node: int | None = None if cores is None else int(cores)
+        self.mem_per_node: int | None = ram
+        self.script_dir: str | None = None
         self.resources: dict[object, Any] = {}
         self._interval = status_polling_interval
         self._grace = grace
