@@ -49,7 +49,7 @@ import kaleden
 LANGUAGES = ("python", "output", "console", "ini", "toml", "json", "yaml", "text")
 FENCE = re.compile(r"^(?P<colons>:{3,})(?P<title>.*)$", re.MULTILINE)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)", re.MULTILINE)
-PATIENCE = 120  # seconds for a command
+PATIENCE = 220  # seconds for a command; some start a dozen processes, and machines are slow
 
 
 @frozen
