@@ -259,10 +259,11 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """Run the workers of Parsl and of Dask in sessions of the embedded platform."""
+    """Run Parsl's and Dask's workers in sessions; ``-- -m slow`` interrupts and kills some."""
     session.install("-e", EXTRAS, *group("test", "examples", "engines"))
-    session.run("pytest", "tests/engines", *session.posargs)
-    session.run("pytest", "tests/docs/test_examples.py", "-k", "use-with", *session.posargs)
+    session.run("pytest", "tests/engines", *(session.posargs or NOT_TWICE))
+    if not session.posargs:
+        session.run("pytest", "tests/docs/test_examples.py", "-k", "use-with")
 
 
 @nox.session
