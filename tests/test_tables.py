@@ -379,3 +379,46 @@ async def test_outcomes_of_a_session_are_tables() -> None:
         outcomes = await session.info(["a", "b/c"])
     assert [True, False] == [row["ok"] for row in outcomes.to_dicts()]
     assert "invalid" == outcomes.to_dicts()[1]["failure"]
+
+
+# A server may tell of a time that is past the last one in UTC, and of sizes that are no sizes.
+ODD = Outcomes(
+    "info",
+    [
+        Success(
+            "abc",
+            SessionInfo(
+                id="abc",
+                name="odd",
+                kind=Kind.HEADLESS,
+                status=Status.RUNNING,
+                start_time=datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-8))),
+                requested_ram=2**63,
+                uid=2**63 - 1,
+            ),
+        )
+    ],
+)
+
+
+def test_what_no_column_can_hold_is_missing_and_the_rest_is_there() -> None:
+    [row] = ODD.to_dicts()
+    assert row["start_time"] is None
+    assert 2**63 == row["requested_ram"]
+    assert "odd" in ODD._repr_html_()
+
+
+def test_pandas_misses_numbers_that_are_too_large() -> None:
+    pytest.importorskip("pandas")
+    frame = ODD.to_pandas()
+    assert frame["requested_ram"].isna().all()
+    assert frame["start_time"].isna().all()
+    assert 2**63 - 1 == frame["uid"][0]
+
+
+def test_astropy_misses_numbers_that_are_too_large() -> None:
+    pytest.importorskip("astropy.table")
+    table = ODD.to_table()
+    assert table["requested_ram"].mask.all()
+    assert table["start_time"].mask.all()
+    assert 2**63 - 1 == table["uid"][0]

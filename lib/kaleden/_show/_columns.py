@@ -110,6 +110,7 @@ _VALUE_IN: Final = {
     "renew": None,
 }
 _RESERVED: Final = frozenset(column.name for column in (*BEFORE, *AFTER))
+_LARGEST: Final = 2**63 - 1  # a size of eight exbibytes is a server's mistake
 _SECRET: Final = "connectURL"  # noqa: S105  # the key, in the server's own objects
 
 
@@ -129,8 +130,12 @@ class Grid:
     rows: list[Row]
 
     def cells(self, column: Column) -> list[Any]:
-        """List what stands in one column; None where nothing does."""
-        return [row.get(column.name) for row in self.rows]
+        """List what stands in one column; None where nothing does, or no column could hold it."""
+        cells = [row.get(column.name) for row in self.rows]
+        if column.type is Type.WHOLE:
+            return [None if cell is None or abs(cell) > _LARGEST else cell for cell in cells]
+
+        return cells
 
 
 def outcome_grid(operation: str, outcomes: Iterable[Outcome[Any]]) -> Grid:
@@ -206,4 +211,12 @@ def _plain(value: object) -> object:
     if isinstance(value, StrEnum):
         return str(value)
 
-    return value.astimezone(UTC) if isinstance(value, datetime) else value
+    return _in_utc(value) if isinstance(value, datetime) else value
+
+
+def _in_utc(time: datetime) -> datetime | None:
+    """Turn a time into one of UTC; a server may have one that no calendar has there."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        return None
