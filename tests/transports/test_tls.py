@@ -19,6 +19,7 @@ from attrs import define
 
 from kaleden import FailureKind
 from kaleden._http import DirectTransport, TransportError
+from kaleden._http._connection import Connection
 from kaleden._http._httpx import HttpxTransport
 from kaleden._wire import build_info
 from support import raw_server
@@ -267,3 +268,41 @@ async def test_a_context_that_cannot_be_had_is_the_failure(authority: trustme.CA
         with pytest.raises(TransportError, match="expired"):
             await transport.send(GET)
         assert 0 == transport.statistics().in_flight
+
+
+def shaken(authority: trustme.CA) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
+    """Both ends of a connection, ours first, that do not block and have agreed on TLS."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    client = client_context(authority).wrap_socket(
+        ours,
+        server_hostname="127.0.0.1",
+        do_handshake_on_connect=False,
+        suppress_ragged_eofs=False,
+    )
+    server = server_context(authority).wrap_socket(
+        theirs, server_side=True, do_handshake_on_connect=False
+    )
+    for end in (client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    return client, server
+
+
+async def test_a_connection_that_does_not_take_all_at_once_is_never_read_without_tls(
+    authority: trustme.CA,
+) -> None:
+    """What came before was said under TLS, if by the server; else it is nobody's word."""
+    client, server = shaken(authority)
+    connection = Connection(client, client.context)
+    with server:
+        server.send(b"said by the server")
+        connection.write_or_end(bytes(2**22))
+        told: list[bytes] = []
+        with pytest.raises(ssl.SSLEOFError):
+            while not told or told[-1]:
+                told.append(await connection.read())
+    # Not every system gives what came before.
+    assert told in ([], [b"said by the server"])
+    connection.close()

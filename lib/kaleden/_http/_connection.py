@@ -73,9 +73,10 @@ class Connection:
             if count == len(data):
                 return
 
-        # It may be closed by now.
+        # It may be closed by now. The method of a socket with TLS would take that off, and what has
+        # come already would be read as it came, as nobody's word.
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     async def read(self) -> bytes:
         """Wait for bytes.
