@@ -9,16 +9,19 @@ import pickle
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import anyio
 import pytest
 
 pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import InvalidRequest, Session, SessionNotOpen
+from kaleden._sync._streams import _batch
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
 from support import PLAIN_BACKENDS, FakeTransport, described
@@ -288,3 +291,71 @@ def test_ids_that_ask_for_the_outcomes_of_their_own_stream_get_an_error(backend:
         with pytest.raises(ValueError, match="already executing"), results:
             list(results)
         assert session.info("abc").ok
+
+
+class Interrupted:
+    """Ids among which Ctrl-C comes, once; they go on after it."""
+
+    def __init__(self, ids: list[str], after: int) -> None:
+        self._ids = ids
+        self._after = after
+        self._given = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._given == self._after:
+            self._after = -1
+            raise KeyboardInterrupt
+
+        if self._given == len(self._ids):
+            raise StopIteration
+
+        self._given += 1
+        return self._ids[self._given - 1]
+
+
+@pytest.mark.parametrize("after", [0, 3, 20])
+def test_ids_that_were_drawn_before_ctrl_c_are_asked_for_by_whoever_goes_on(
+    after: int, backend: Any
+) -> None:
+    ids = [f"id{number}" for number in range(20)]
+    told: list[str] = []
+    interruptions = 0
+    with (
+        Session(transport=FakeTransport(described), backend=backend) as session,
+        session.stream.info(Interrupted(ids, after)) as results,
+    ):
+        while len(told) < len(ids) or not interruptions:
+            try:
+                told.append(next(results).key)
+            except KeyboardInterrupt:
+                interruptions += 1
+        with pytest.raises(StopIteration):
+            next(results)
+    assert ids == sorted(told, key=ids.index)
+
+
+@pytest.mark.parametrize("passes", [0, 1, 3])
+async def test_what_was_taken_before_ctrl_c_is_there_for_whoever_goes_on(passes: int) -> None:
+    class FakeStream:
+        """Gives one item, and others as long as nobody has pressed Ctrl-C."""
+
+        given = 0
+
+        async def __anext__(self) -> int:
+            return 0
+
+        def at_hand(self) -> list[int]:
+            self.given += 1
+            if self.given > passes:
+                scope.cancel()
+            return [self.given]
+
+    ready = deque[int]()
+    stream = FakeStream()
+    with anyio.CancelScope() as scope:
+        await _batch(stream, ready)
+    assert scope.cancelled_caught
+    assert [*range(stream.given + 1)] == [*ready]

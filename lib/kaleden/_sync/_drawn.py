@@ -94,14 +94,15 @@ class Source:
         self._iterator = iter(keys)
         self.is_empty: bool = False
 
-    def draw(self, most: int) -> list[Any]:
-        """Draw up to *most* ids; fewer if they come slowly, but at least one if there is one."""
-        ids: list[Any] = []
+    def draw(self, ids: deque[Any], most: int) -> None:
+        """Draw until *ids* has *most*; fewer if they come slowly, but at least one if there is one.
+
+        Each is in *ids* at once, so an error or Ctrl-C loses none.
+        """
         stop = time.monotonic() + _SPELL
         for item in self._iterator:
             ids.append(item)
             if len(ids) >= most or time.monotonic() > stop:
-                return ids
+                return
 
         self.is_empty = True
-        return ids

@@ -127,15 +127,13 @@ class SyncStream(Generic[T]):
 
     def _fill(self, stream: Batches[T]) -> None:
         """Wait for more items, or for the end."""
-        self._take(self._block.run(_batch, stream))
+        self._note(self._block.run(_batch, stream, self._ready))
 
-    def _take(self, batch: list[T] | None) -> None:
-        if batch is None:
+    def _note(self, goes_on: bool) -> None:
+        if not goes_on:
             # What ended it may be an error.
             self._block.check()
             self._has_ended = True
-        else:
-            self._ready.extend(batch)
 
 
 @final
@@ -163,8 +161,8 @@ class SyncOutcomeStream(SyncStream[Outcome[T]]):
         if supply is None or supply.is_over:
             super()._fill(stream)
         else:
-            ids = supply.draw()
-            self._take(self._block.run(_exchange, stream, supply, ids))
+            supply.draw()
+            self._note(self._block.run(_exchange, stream, supply, self._ready))
 
 
 @final
@@ -283,6 +281,7 @@ class Supply:
         self.feed: Feed = Feed()
         self._source = source
         self._limit = limit
+        self._drawn = deque[Any]()
         self._room = 0
 
     @property
@@ -290,13 +289,15 @@ class Supply:
         """Whether all ids have arrived."""
         return self.feed.is_whole
 
-    def draw(self) -> list[Any]:
+    def draw(self) -> None:
         """Draw what there is room for, in the thread."""
-        return self._source.draw(self._room) if self._room > 0 else []
+        if self._room > len(self._drawn):
+            self._source.draw(self._drawn, self._room)
 
-    def put(self, ids: list[Any]) -> bool:
-        """Bring *ids* to the event loop, which this is; tell whether there is room for more."""
-        self.feed.put(ids, is_whole=self._source.is_empty)
+    def put(self) -> bool:
+        """Bring what was drawn to the event loop, which this is; tell whether more may come."""
+        self.feed.put(self._drawn, is_whole=self._source.is_empty)
+        self._drawn.clear()
         self.measure()
         return self._room > 0 and not self.is_over
 
@@ -305,28 +306,33 @@ class Supply:
         self._room = self._limit() - len(self.feed)
 
 
-async def _batch(stream: Batches[T]) -> list[T] | None:
-    """Wait for an item, and take those that come right after it; None at the end."""
+async def _batch(stream: Batches[T], ready: deque[T]) -> bool:
+    """Wait for an item, and take those that come right after it; tell whether there was one.
+
+    Cancellation:
+        What was taken is in *ready*.
+    """
     try:
-        batch = [await anext(stream)]
+        ready.append(await anext(stream))
     except StopAsyncIteration:
-        return None
+        return False
 
     empty = 0
-    while empty < _PASSES and len(batch) < _BATCH:
+    while empty < _PASSES and len(ready) < _BATCH:
         await checkpoint()
         more = stream.at_hand()
         empty = 0 if more else empty + 1
-        batch += more
+        ready.extend(more)
 
-    return batch
+    return True
 
 
-async def _exchange(stream: Batches[T], supply: Supply, ids: list[Any]) -> list[T] | None:
-    """Bring *ids*, and take items; none only if more ids are wanted first."""
-    if supply.put(ids):
-        return stream.at_hand()
+async def _exchange(stream: Batches[T], supply: Supply, ready: deque[T]) -> bool:
+    """Bring ids, and take items; none if more ids are wanted first."""
+    if supply.put():
+        ready.extend(stream.at_hand())
+        return True
 
-    batch = await _batch(stream)
+    goes_on = await _batch(stream, ready)
     supply.measure()
-    return batch
+    return goes_on
