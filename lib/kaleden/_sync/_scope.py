@@ -123,6 +123,7 @@ class SyncScope:
 
     @mirrors(Scope.watch)
     def watch(self, show: Show | None = None) -> AbstractContextManager[None]:
+        self._bridge.check()
         block = Block[None](self._bridge)
         return block.around(self._scope.watch(block.host.guarded(show)))
 
