@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -100,6 +101,18 @@ def test_colours_are_for_terminals_of_who_wants_them(
     told = on_terminal(["ps", *where(server)], {"TERM": "xterm-256color", **variables})
     assert coloured == ("\x1b[" in told)
     assert all(key in told for key in crowd)
+
+
+@pytest.mark.parametrize("columns", ["80", "48"])
+def test_a_narrow_terminal_cuts_no_id_and_80_columns_no_time(
+    columns: str, server: Server, crowd: list[str]
+) -> None:
+    pytest.importorskip("rich")
+    variables = {"TERM": "xterm-256color", "COLUMNS": columns}
+    told = on_terminal(["ps", *where(server)], variables)
+    assert all(key in told for key in crowd)
+    times = re.findall(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", told)
+    assert columns != "80" or len(crowd) == len(times)
 
 
 def on_terminal(words: list[str], variables: dict[str, str]) -> str:

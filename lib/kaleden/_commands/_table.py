@@ -18,6 +18,10 @@ _COLOURS: Final = {
     "failed": "bold red",
     "error": "bold red",
 }
+# An id is of no use if it is cut; where there is room, only names and images are folded.
+_NEEDED: Final = frozenset({"ID"})
+_SHORT: Final = _NEEDED | {"KIND", "STATUS", "STARTED"}
+_WIDE: Final = 80
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -40,18 +44,17 @@ def _wants_colours() -> bool:
 
 
 def _coloured(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # of an extra
     from rich.console import Console  # noqa: PLC0415  # of an extra
     from rich.table import Table  # noqa: PLC0415  # of an extra
     from rich.text import Text  # noqa: PLC0415  # of an extra
 
-    drawn = Table(box=SIMPLE_HEAD)
+    console = Console()
+    whole = _SHORT if console.width >= _WIDE else _NEEDED
+    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for head in heads:
-        # An id is of no use if it is cut.
-        drawn.add_column(head, no_wrap=head == "ID", overflow="fold")
+        drawn.add_column(head, no_wrap=head in whole, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(cell, _COLOURS.get(cell.casefold(), "")) for cell in row))
-    console = Console()
     with console.capture() as captured:
         console.print(drawn)
     return captured.get().rstrip("\n")
