@@ -1,4 +1,4 @@
-"""Parsl's blocks as headless sessions: a provider for `parsl`_, such as it has for Slurm.
+"""Parsl's blocks as headless sessions: a provider for Parsl, such as it has for Slurm.
 
 ::
 
@@ -8,8 +8,6 @@
             ...
 
 It needs the extra ``parsl``. ``docs/how-to/use-with-parsl.md`` has a whole program.
-
-.. _parsl: https://parsl-project.org
 """
 
 from __future__ import annotations

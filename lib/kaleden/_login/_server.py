@@ -15,7 +15,7 @@ from kaleden._login._saved import LOG_IN, Saved, SavedServer
 NO_SERVER: Final = (
     "which server, and as whom? Log in to CANFAR with `canfar login`; or give url= and token=, "
     f"such as url={CANFAR_URL!r}; or set CANFAR_URL and CANFAR_TOKEN; "
-    "or use kaleden.local.LocalPlatform, a platform on this machine"
+    "or use a platform on this machine: `kaleden serve`, or kaleden.local.LocalPlatform"
 )
 
 

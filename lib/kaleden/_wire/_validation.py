@@ -129,7 +129,7 @@ def check_replicas(value: object, kind: Kind) -> None:
     if not _is_whole(value, MAX_REPLICAS):
         raise InvalidRequest(
             f"replicas must be a whole number from 1 to {MAX_REPLICAS}, not {shown(value)}: "
-            "launch more in several calls"
+            "for more than that, use several calls"
         )
     if value != 1 and kind in {Kind.DESKTOP, Kind.FIREFLY}:
         raise InvalidRequest(f"replicas must be 1 for {kind} sessions, not {shown(value)}")
