@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,15 @@ if sys.version_info >= (3, 12):
     BACKENDS.append(pytest.param(("asyncio", {"loop_factory": eager_loop}), id="asyncio-eager"))
 if HAS_TRIO:
     BACKENDS.append(pytest.param(("trio", {}), id="trio"))
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start heed signals, though this one may not, as under ``nohup``."""
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            # What is ignored is inherited; what has a handler is not.
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

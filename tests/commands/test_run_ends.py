@@ -59,7 +59,7 @@ def test_a_signal_while_it_launches_ends_what_has_been_launched(server: Server) 
     words = ["run", "early", IMAGE, *where(server), "--replicas", "30"]
     with process(*words, *FOREVER) as running:
         while not left(server, "early"):
-            pass
+            assert running.poll() is None
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)
     assert 130 == running.returncode

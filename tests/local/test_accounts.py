@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from attrs import define, field
@@ -47,6 +48,11 @@ def test_a_token_is_its_users_until_it_is_revoked(door: Door) -> None:
     assert ["ada", "ada"] == [door.knock(f"Bearer {token}") for token in (old, new)]
     door.accounts.revoke(old)
     assert [401, "ada"] == [door.knock(f"Bearer {token}") for token in (old, new)]
+
+
+def test_a_token_is_one_word_of_a_command_line(door: Door) -> None:
+    """`--token` would take none that begins with a hyphen."""
+    assert re.fullmatch("[0-9a-f]{48}", door.accounts.issue("ada"))
 
 
 def test_a_token_expires_by_the_clock(door: Door) -> None:

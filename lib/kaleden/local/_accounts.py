@@ -19,6 +19,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _COMMON_NAME = re.compile(r"(?:^|,)CN=([^,]+)")
 
 
+def new_token() -> str:
+    """Make a bearer token, which may follow ``--token``: none begins with a hyphen."""
+    return secrets.token_hex(24)
+
+
 @frozen
 class _Account:
     name: str
@@ -80,7 +85,7 @@ class Accounts:
 
     def issue(self, user: str, expires_in: float = math.inf) -> str:
         """Make a token for this user."""
-        return self.accept(secrets.token_urlsafe(24), user, expires_in)
+        return self.accept(new_token(), user, expires_in)
 
     def revoke(self, token: str) -> None:
         """Take a token no longer.

@@ -18,7 +18,7 @@ from anyio import AsyncContextManagerMixin, CancelScope, to_thread
 from starlette.types import ASGIApp
 
 from kaleden._tasks import open_task_group
-from kaleden.local._accounts import Accounts
+from kaleden.local._accounts import Accounts, new_token
 from kaleden.local._app import Statistics, Traffic, make_app
 from kaleden.local._listener import HOST, hang_up, listen, make_config, serve
 from kaleden.local._model import GIB, Session, Settings
@@ -105,7 +105,7 @@ class LocalPlatform(AsyncContextManagerMixin):
         if token == "":
             raise ValueError("an empty token would let everybody in: give one, or leave it out")
         self.user = user
-        self.token: str = secrets.token_urlsafe(24) if token is None else token
+        self.token: str = new_token() if token is None else token
         self._port = port
         self._platform = Platform(settings)
         self._clock = clock
