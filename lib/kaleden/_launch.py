@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from contextlib import AsyncExitStack
+from contextlib import ExitStack, suppress
 from typing import Final, Protocol, TypeGuard, final
 
 import anyio
@@ -148,7 +148,7 @@ class Launcher:
         """Send the request in the account's group, where it goes on if this is cancelled."""
         flight = Flight(self._engine, self._limits, ticket, account, self._headers)
         # The places belong to the request, which may outlive this task, and are given back by it.
-        async with AsyncExitStack() as places:
+        with ExitStack() as places:
             for gate in (self._gate, self._engine.gate):
                 try:
                     await gate.take(flight)
@@ -161,7 +161,8 @@ class Launcher:
                 return _too_late(ticket)
 
             account.flights.add(flight)
-            account.group.start_soon(flight.run, places.pop_all())
+            flight.places = places.pop_all()
+            account.group.start_soon(flight.run)
         try:
             await flight.landed.wait()
         except anyio.get_cancelled_exc_class():
@@ -249,6 +250,7 @@ class Flight:
         headers: what else goes with the request; a secret may be in there.
         landed: set when its account knows what came of it.
         outcome: what came of it; None if it never left, or was abandoned and got no answer.
+        places: its places at the gates.
     """
 
     engine: Engine
@@ -258,30 +260,42 @@ class Flight:
     headers: Headers = field(default=(), repr=False)
     landed: anyio.Event = field(factory=anyio.Event)
     outcome: Outcome[str] | None = None
+    places: ExitStack = field(factory=ExitStack)
     _shield: anyio.CancelScope = field(factory=lambda: anyio.CancelScope(shield=True))
     _abandoned: bool = False
+    _has_begun: bool = False
 
     def abandon(self, grace: float) -> None:
         """Give the answer *grace* seconds more; a request that has not left yet never does."""
         self._abandoned = True
+        if not self._has_begun:
+            # asyncio never begins a task that is cancelled natively before its first step.
+            self._land()
         self._shield.deadline = min(self._shield.deadline, anyio.current_time() + grace)
 
     @property
     def _is_stopped(self) -> bool:
         return self._abandoned or not self.account.is_open
 
-    async def run(self, places: AsyncExitStack) -> None:
+    async def run(self) -> None:
         """Send, and tell the account before anybody else."""
+        self._has_begun = True
         try:
-            async with places:
-                with self._shield:
+            with self.places:
+                # Only native cancellation gets through a shield: of all tasks there are, say, as at
+                # the end of asyncio.run. The session may be made all the same.
+                with suppress(anyio.get_cancelled_exc_class()), self._shield:
                     await self._send()
             # The account takes its own time to write down what is known.
             with anyio.CancelScope(shield=True):
                 await self._tell()
         finally:
-            self.account.flights.discard(self)
-            self.landed.set()
+            self._land()
+
+    def _land(self) -> None:
+        self.places.close()
+        self.account.flights.discard(self)
+        self.landed.set()
 
     async def _send(self) -> None:
         key = self.ticket.key

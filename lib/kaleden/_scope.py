@@ -283,7 +283,7 @@ class Scope(AsyncContextManagerMixin):
         self._open, self._has_ended = False, True
         for call in self._calls:
             call.cancel()
-        for flight in self.flights:
+        for flight in tuple(self.flights):
             # A third, so that time is left to end what the answers tell of.
             flight.abandon(min(self._rooms.limits.create_grace, self._grace / 3))
 
