@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from kaleden import AsyncSession, Scope
 from kaleden._wire import Request, Response
-from support import data, session_id, session_object, text
+from support import FakeTransport, data, described, session_id, session_object, text
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 
@@ -72,3 +72,30 @@ def test_no_session_survives_its_scope_when_all_tasks_are_cancelled(
     asyncio.run(main())
     assert {} == server.names
     assert all(scope.error is None for scope in scopes)
+
+
+async def given_up(request: Request) -> Response:
+    """Answer as a transport of which one request awaits what somebody cancels."""
+    if session_id(request) == "id3":
+        raise asyncio.CancelledError
+
+    return await described(request)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_call_never_ends_well_if_what_it_awaits_was_cancelled(concurrency: int) -> None:
+    """Neither with outcomes missing, nor by leaving a block as if that had ended."""
+    ids = [f"id{number}" for number in range(8)]
+
+    async def main() -> None:
+        async with AsyncSession(
+            transport=FakeTransport(given_up), concurrency=concurrency, retry=None
+        ) as session:
+            with pytest.raises(asyncio.CancelledError):
+                await session.info(ids)
+            with pytest.raises(asyncio.CancelledError):
+                async with session.stream.info(ids) as results:
+                    assert len(ids) > len([outcome async for outcome in results])
+            assert 0 == session.statistics().gate.in_flight
+
+    asyncio.run(main())

@@ -211,34 +211,37 @@ class Engine:
             sink: where outcomes go.
             workers: how many work at once, at most; None leaves it to the gate.
         """
+        strays: list[BaseException] = []
+
+        async def work(source: AsyncIterator[Any], courier: Courier) -> None:
+            try:
+                await self._work(perform, source, sink, courier)
+            except anyio.get_cancelled_exc_class() as stray:
+                strays.append(stray)
+                raise
+
         async with open_source(keys) as source, open_task_group() as group:
             count = self._workers(keys, workers)
             if count == 1:
-                group.start_soon(self._work, perform, source, sink, LoneCourier())
+                group.start_soon(work, source, LoneCourier())
             else:
                 watchdog = Watchdog()
                 for _ in range(count):
-                    group.start_soon(self._work_watched, perform, source, sink, watchdog.hire())
+                    group.start_soon(_watched, work, source, watchdog.hire())
                 await watchdog.watch()
 
         # On asyncio a task that is just about to wake is cancelled later than its children; without
         # any left to wait for, it would go on as if they had done all.
         await checkpoint_if_cancelled()
+        if strays:
+            # Nobody cancelled this: what the transport or the caller's function awaits was
+            # cancelled, and a worker ended by that as if it had done its part.
+            raise strays[0]
 
     def _workers(self, keys: Keys, most: int | None) -> int:
         limit = self.gate.ceiling
         length = length_of(keys)
         return min(limit, most or limit, limit if length is None else length)
-
-    async def _work_watched(
-        self,
-        perform: Perform[T],
-        source: AsyncIterator[Any],
-        sink: Sink[T],
-        courier: WatchedCourier,
-    ) -> None:
-        with courier:
-            await self._work(perform, source, sink, courier)
 
     async def _work(
         self, perform: Perform[T], source: AsyncIterator[Any], sink: Sink[T], courier: Courier
@@ -359,6 +362,15 @@ class Engine:
         raise TransportError(
             FailureKind.TIMED_OUT, f"no whole reply within {seconds:g} seconds", sent=True
         )
+
+
+async def _watched(
+    work: Callable[[AsyncIterator[Any], Courier], Awaitable[None]],
+    source: AsyncIterator[Any],
+    courier: WatchedCourier,
+) -> None:
+    with courier:
+        await work(source, courier)
 
 
 def _key(target: Any) -> str:

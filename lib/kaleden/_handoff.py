@@ -143,9 +143,15 @@ async def open_handoff(
     comes out as itself.
     """
     handoff = Handoff[T]()
+    strays: list[BaseException] = []
 
     async def run() -> None:
-        await produce(handoff.deliver)
+        try:
+            await produce(handoff.deliver)
+        except anyio.get_cancelled_exc_class() as stray:
+            if not group.cancel_scope.cancel_called:
+                strays.append(stray)
+            raise
         # Not if it failed: the block is cancelled then, and must not take this for the end.
         handoff.end()
 
@@ -156,3 +162,7 @@ async def open_handoff(
             group.cancel_scope.cancel()
     finally:
         handoff.close()
+
+    if strays:
+        # Nobody cancelled the block: what *produce* awaits was cancelled.
+        raise strays[0]

@@ -281,11 +281,10 @@ class Flight:
         """Send, and tell the account before anybody else."""
         self._has_begun = True
         try:
-            with self.places:
-                # Only native cancellation gets through a shield: of all tasks there are, say, as at
-                # the end of asyncio.run. The session may be made all the same.
-                with suppress(anyio.get_cancelled_exc_class()), self._shield:
-                    await self._send()
+            # Only native cancellation gets through a shield: of all tasks there are, say, as at the
+            # end of asyncio.run. The session may be made all the same.
+            with self.places, suppress(anyio.get_cancelled_exc_class()), self._shield:
+                await self._send()
             # The account takes its own time to write down what is known.
             with anyio.CancelScope(shield=True):
                 await self._tell()
