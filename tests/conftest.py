@@ -39,12 +39,17 @@ if HAS_TRIO:
 
 
 def pytest_configure() -> None:
-    """Let programs that tests start heed signals, though this one may not, as under ``nohup``."""
-    for name in ("SIGHUP", "SIGINT", "SIGQUIT"):
+    """Heed Ctrl-C, and let programs that tests start heed signals, as under ``nohup`` none do."""
+    # What is ignored is inherited; what has a handler is not.
+    handlers = {
+        "SIGHUP": lambda *_: None,
+        "SIGINT": signal.default_int_handler,
+        "SIGQUIT": lambda *_: None,
+    }
+    for name, handler in handlers.items():
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
-            # What is ignored is inherited; what has a handler is not.
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
