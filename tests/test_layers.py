@@ -67,6 +67,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # What only some rooms may know.
 CONFINED = {
     "httptools": {"_http"},
+    "httpcore": {"_http"},
     "httpx": {"_http"},
     "starlette": {"local"},
     "anycorn": {"local"},

@@ -21,6 +21,7 @@ from anyio import AsyncContextManagerMixin
 from attrs import define
 
 from kaleden._errors import ConfigurationError
+from kaleden._http._backend import HeedfulBackend
 from kaleden._http._caller import HttpAuth
 from kaleden._http._exchange import exchange
 from kaleden._http._transport import MAX_BODY, Bearer, Tls, TransportStatistics, send_as
@@ -97,7 +98,7 @@ class HttpxTransport(AsyncContextManagerMixin):
             raise ConfigurationError(msg) from error
 
     def _new_client(self, context: ssl.SSLContext | None) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
+        client = httpx.AsyncClient(
             headers={"User-Agent": f"kaleden/{__version__}"},
             auth=cast("httpx.Auth | None", self._auth),
             proxy=self._proxy,
@@ -111,6 +112,10 @@ class HttpxTransport(AsyncContextManagerMixin):
             # Whoever makes a transport has looked at the environment.
             trust_env=False,
         )
+        for pool in _pools(client):
+            if backend := getattr(pool, "_network_backend", None):
+                pool._network_backend = HeedfulBackend(backend)
+        return client
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -174,11 +179,16 @@ class HttpxTransport(AsyncContextManagerMixin):
         return f"<HttpxTransport {self._base}, {self.statistics().in_flight} in flight>"
 
 
-def _connections(client: httpx.AsyncClient) -> list[Any]:
-    """List the connections of httpx's own pool. Only httpx's private names lead there."""
+def _pools(client: httpx.AsyncClient) -> list[Any]:
+    """List httpx's own pools. Only httpx's private names lead there."""
     transports = [getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()]
-    pools = [getattr(transport, "_pool", None) for transport in transports]
-    return [connection for pool in pools for connection in getattr(pool, "connections", ())]
+    return [getattr(transport, "_pool", None) for transport in transports]
+
+
+def _connections(client: httpx.AsyncClient) -> list[Any]:
+    return [
+        connection for pool in _pools(client) for connection in getattr(pool, "connections", ())
+    ]
 
 
 async def _drop_what_has_more(client: httpx.AsyncClient) -> None:
