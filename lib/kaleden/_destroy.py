@@ -23,7 +23,7 @@ from kaleden._policy import Limits
 from kaleden._sinks import told
 from kaleden._source import Keys
 from kaleden._tally import OK, Progress
-from kaleden._wire import SessionInfo, Status
+from kaleden._wire import SessionInfo, Status, check_status
 
 Listed: TypeAlias = Snapshot | Failure
 
@@ -124,7 +124,22 @@ def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Fai
     )
 
 
-def name_matcher(prefix: object) -> Callable[[str], object]:
+def chooser(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:
+    """Make the test of whether a session is one that is to end, by its name and status.
+
+    Raises:
+        InvalidRequest: there can be none of that name or status.
+    """
+    begins = _name_matcher(prefix)
+    wanted = None if status is None else check_status(status)
+
+    def is_chosen(info: SessionInfo) -> bool:
+        return bool(begins(info.name)) and (wanted is None or info.status.matches(wanted))
+
+    return is_chosen
+
+
+def _name_matcher(prefix: object) -> Callable[[str], object]:
     """Make the test of a name; the server writes all names in lower case."""
     if isinstance(prefix, re.Pattern):
         return cast("re.Pattern[str]", prefix).match

@@ -9,7 +9,7 @@ from typing import TypeVar, final
 
 from kaleden import _operations
 from kaleden._create import launch_plain
-from kaleden._destroy import destroy, name_matcher
+from kaleden._destroy import chooser, destroy
 from kaleden._operations import Ids, as_keys
 from kaleden._outcomes import Finished, Outcomes
 from kaleden._queries import Queries
@@ -22,7 +22,6 @@ from kaleden._wire import (
     Kind,
     SessionSpec,
     Status,
-    check_status,
 )
 
 T = TypeVar("T")
@@ -373,11 +372,6 @@ class AsyncSession(Queries):
         Cancellation:
             As of `destroy`.
         """
-        begins = name_matcher(prefix)
-        wanted = None if status is None else check_status(status)
-        chosen = [
-            session
-            for session in await self.fetch(kind)
-            if begins(session.name) and (wanted is None or session.status.matches(wanted))
-        ]
+        is_chosen = chooser(prefix, status)
+        chosen = [info for info in await self.fetch(kind) if is_chosen(info)]
         return await self.destroy(chosen, progress=progress)

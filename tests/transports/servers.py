@@ -42,47 +42,31 @@ def alone(transport: Transport, concurrency: int, **options: Any) -> kaleden.Asy
     return kaleden.AsyncSession(transport=transport, concurrency=concurrency, **options)
 
 
-@asynccontextmanager
-async def direct(
-    url: str,
-    token: str | None = TOKEN,
-    *,
-    concurrency: int = 32,
-    max_body: int = MAX_BODY,
-    **options: Any,
-) -> AsyncGenerator[kaleden.AsyncSession]:
-    """A session over connections of its own."""
-    bearer = None if token is None else FakeBearer([token])
-    async with (
-        DirectTransport(
-            url, f"{url}/v1", bearer=bearer, connections=concurrency, max_body=max_body
-        ) as transport,
-        alone(transport, concurrency, **options) as session,
-    ):
-        yield session
+def over(make: type[DirectTransport | HttpxTransport]) -> Lane:
+    """Make what opens a session over a transport of this kind."""
+
+    @asynccontextmanager
+    async def lane(
+        url: str,
+        token: str | None = TOKEN,
+        *,
+        concurrency: int = 32,
+        max_body: int = MAX_BODY,
+        **options: Any,
+    ) -> AsyncGenerator[kaleden.AsyncSession]:
+        bearer = None if token is None else FakeBearer([token])
+        async with (
+            make(
+                url, f"{url}/v1", bearer=bearer, connections=concurrency, max_body=max_body
+            ) as transport,
+            alone(transport, concurrency, **options) as session,
+        ):
+            yield session
+
+    return lane
 
 
-@asynccontextmanager
-async def over_httpx(
-    url: str,
-    token: str | None = TOKEN,
-    *,
-    concurrency: int = 32,
-    max_body: int = MAX_BODY,
-    **options: Any,
-) -> AsyncGenerator[kaleden.AsyncSession]:
-    """A session over httpx."""
-    bearer = None if token is None else FakeBearer([token])
-    async with (
-        HttpxTransport(
-            url, f"{url}/v1", bearer=bearer, connections=concurrency, max_body=max_body
-        ) as transport,
-        alone(transport, concurrency, **options) as session,
-    ):
-        yield session
-
-
-LANES: dict[str, Lane] = {"direct": direct, "httpx": over_httpx}
+LANES: dict[str, Lane] = {"direct": over(DirectTransport), "httpx": over(HttpxTransport)}
 
 
 def reply(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from kaleden._errors import FailureKind, RequestError
-from kaleden._login import Login
+from kaleden._login import EXPLAINED_BY, Login
 from kaleden._outcomes import Failure
 from kaleden._session import AsyncSession
 from kaleden._wire import Response, SessionInfo, build_availability
@@ -166,7 +166,7 @@ class Examination:
         )
 
     def _explained(self, what: str, failure: Failure) -> Finding:
-        message = failure.message.removesuffix(": see describe()")
+        message = failure.message.removesuffix(f": see {EXPLAINED_BY}")
         return Finding(what, Verdict.FAILED, message, self._advice(failure))
 
     def _advice(self, failure: Failure) -> str:

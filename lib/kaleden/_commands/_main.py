@@ -13,6 +13,7 @@ from kaleden._commands._parser import parse
 from kaleden._commands._status import NOT_ALL, REFUSED, UNREAD
 from kaleden._errors import KaledenError, RequestError, ScopeError
 from kaleden._interrupt import INTERRUPTED
+from kaleden._login import EXPLAINED_BY
 
 logger = logging.getLogger("kaleden")
 
@@ -67,7 +68,7 @@ def _status(error: BaseException, output: Output) -> int | None:
 
     for each in errors:
         # What a program looks up there, people ask the doctor for.
-        output.note(f"kaleden: {str(each).replace('describe()', '`kaleden doctor`')}")
+        output.note(f"kaleden: {str(each).replace(EXPLAINED_BY, '`kaleden doctor`')}")
     begun = any(isinstance(each, RequestError | ScopeError | CannotWrite) for each in errors)
     return NOT_ALL if begun else REFUSED
 

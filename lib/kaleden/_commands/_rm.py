@@ -10,11 +10,11 @@ from kaleden._commands._client import open_session, perform
 from kaleden._commands._named import by_id, names_apart
 from kaleden._commands._output import Output
 from kaleden._commands._status import DONE, NOT_ALL
-from kaleden._destroy import name_matcher
+from kaleden._destroy import chooser
 from kaleden._errors import InvalidRequest
 from kaleden._outcomes import Failure, Outcomes
 from kaleden._session import AsyncSession
-from kaleden._wire import SessionInfo, check_id, check_kind, check_status
+from kaleden._wire import SessionInfo, check_id, check_kind
 
 
 def main(options: argparse.Namespace, output: Output) -> int:
@@ -36,11 +36,9 @@ def _check(options: argparse.Namespace) -> None:
             check_id(key)
         return
 
-    name_matcher(options.prefix)
+    chooser(options.prefix, options.status)
     if options.kind is not None:
         check_kind(options.kind)
-    if options.status is not None:
-        check_status(options.status)
 
 
 async def _remove_named(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
@@ -53,12 +51,8 @@ async def _remove_named(options: argparse.Namespace, output: Output, session: As
 
 
 async def _remove_alike(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
-    begins = name_matcher(options.prefix)
-    chosen = by_id(
-        info
-        for info in await session.fetch(options.kind)
-        if begins(info.name) and (options.status is None or info.status.matches(options.status))
-    )
+    is_chosen = chooser(options.prefix, options.status)
+    chosen = by_id(info for info in await session.fetch(options.kind) if is_chosen(info))
     if options.dry_run:
         return await _tell_plan(chosen, output)
 

@@ -9,15 +9,8 @@ from importlib.util import find_spec
 from typing import Final
 
 from kaleden._commands._output import printable
+from kaleden._show import COLOURS, Tone, status_tone
 
-_COLOURS: Final = {
-    "pending": "yellow",
-    "running": "cyan",
-    "completed": "green",
-    "succeeded": "green",
-    "failed": "bold red",
-    "error": "bold red",
-}
 # An id is of no use if it is cut; where there is room, only names and images are folded.
 _NEEDED: Final = frozenset({"ID"})
 _SHORT: Final = _NEEDED | {"KIND", "STATUS", "STARTED"}
@@ -54,7 +47,13 @@ def _coloured(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for head in heads:
         drawn.add_column(head, no_wrap=head in whole, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell, _COLOURS.get(cell.casefold(), "")) for cell in row))
+        drawn.add_row(*(Text(cell, _style(cell)) for cell in row))
     with console.capture() as captured:
         console.print(drawn)
     return captured.get().rstrip("\n")
+
+
+def _style(cell: str) -> str:
+    """Give a status its colour; all else has none."""
+    tone = status_tone(cell)
+    return "" if tone is Tone.OTHER else COLOURS[tone]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from attrs import field, frozen
 
@@ -22,6 +22,10 @@ from kaleden._wire import registry_header
 
 if TYPE_CHECKING:
     from kaleden._http._httpx import HttpxTransport
+
+
+EXPLAINED_BY: Final = "describe()"
+"""What messages refer to: the method that tells where a login was found."""
 
 
 @final
@@ -67,9 +71,9 @@ class Access:
         if self._endpoint is None:
             return ""
         if login.credential == NOBODY.kind:
-            return f"no login was sent ({login.credential_from}): see describe()"
+            return f"no login was sent ({login.credential_from}): see {EXPLAINED_BY}"
 
-        return f"the {login.credential} of {login.credential_from} was refused: see describe()"
+        return f"the {login.credential} of {login.credential_from} was refused: see {EXPLAINED_BY}"
 
     @asynccontextmanager
     async def open(self, limits: Limits) -> AsyncGenerator[Transport]:
