@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import anyio
 import pytest
 
 from support import PLAIN_BACKENDS, FakeTransport, described, session_id, session_on
@@ -148,6 +149,8 @@ async def test_what_cannot_be_called_is_refused_before_anything_is_sent(
             await call(session, tqdm_bars())
         with pytest.raises(InvalidRequest, match="not int"):
             await call(session, 3)
+        with pytest.raises(InvalidRequest, match="nobody would await it"):
+            await call(session, anyio.sleep)
     assert not transport.requests
 
 
@@ -155,6 +158,10 @@ def test_plain_code_is_told_so_too() -> None:
     with kaleden.Session(transport=MemoryTransport(**QUICK)) as session:
         with pytest.raises(InvalidRequest, match="bars are opened first"):
             session.create("fits", IMAGE, progress=rich_bars())  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="nobody would await it"):
+            session.create("fits", IMAGE, progress=anyio.sleep)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="nobody would await it"):
+            session.wait("a", until=anyio.sleep)  # type: ignore[arg-type]
         assert [] == session.fetch()
 
 

@@ -131,7 +131,7 @@ async def test_old_and_new_names_of_a_status_are_one() -> None:
         assert (await server.wait("old", "new", until=until)).ok
 
 
-@pytest.mark.parametrize("until", ["Runing", [], set(), ["Running", 5], 5, None])
+@pytest.mark.parametrize("until", ["Runing", [], set(), ["Running", 5], 5, None, anyio.sleep])
 @in_virtual_time
 async def test_what_cannot_be_waited_for_is_refused(until: Any) -> None:
     server = Server({})

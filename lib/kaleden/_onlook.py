@@ -14,6 +14,7 @@ from kaleden._lister import Snapshot
 from kaleden._poller import Poller, Sight
 from kaleden._session_list import SessionList
 from kaleden._show import open_display
+from kaleden._tally import check_plain
 from kaleden._tasks import open_task_group
 from kaleden._turns import map_in_turns
 from kaleden._wire import SessionInfo, Status
@@ -31,11 +32,12 @@ def check_show(show: Show | None) -> Show | None:
     """Make sure that it can be called, if it is given.
 
     Raises:
-        InvalidRequest: it cannot.
+        InvalidRequest: it cannot, or it is asynchronous.
     """
     if show is not None and not callable(show):
         raise InvalidRequest(f"show is a function of a SessionList, not {show!r}")
 
+    check_plain(show)
     return show
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ContextDecorator
+from inspect import iscoroutinefunction
 from typing import Any, Protocol, final
 
 from kaleden._errors import InvalidRequest
@@ -70,13 +71,27 @@ def check_progress(progress: object) -> None:
     """Make sure that it can be called.
 
     Raises:
-        InvalidRequest: it cannot.
+        InvalidRequest: it cannot, or it is asynchronous.
     """
     # A block that was not entered can be called, as a decorator.
     if isinstance(progress, ContextDecorator) or not (progress is None or callable(progress)):
         raise InvalidRequest(
             f"progress is a function of a Tally, not {type(progress).__name__}; bars are opened "
             "first: `with rich_bars() as progress:`"
+        )
+
+    check_plain(progress)
+
+
+def check_plain(function: object) -> None:
+    """Make sure that a function which is called here, and not awaited, is not asynchronous.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    if iscoroutinefunction(function):
+        raise InvalidRequest(
+            f"{function!r} is asynchronous, and nobody would await it: give a plain function"
         )
 
 

@@ -24,7 +24,7 @@ from kaleden._policy import Limits
 from kaleden._poller import Lists, Poller, Sight
 from kaleden._sinks import Collected
 from kaleden._source import Keys
-from kaleden._tally import Progress, Tally, check_progress
+from kaleden._tally import Progress, Tally, check_plain, check_progress
 from kaleden._tasks import open_task_group
 from kaleden._turns import map_in_turns
 from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status, shown
@@ -281,6 +281,7 @@ def read_terms(
     check_progress(progress)
     limit = _limit(pending_timeout)
     if callable(until):
+        check_plain(until)
         return Terms(until, "what the given function tells", limit, progress)
 
     wanted = _statuses(until)

@@ -16,7 +16,7 @@ import anyio
 from kaleden._errors import CallTimedOut, InvalidRequest, SessionNotOpen
 from kaleden._outcomes import Finished, Outcomes
 from kaleden._sync._bridge import POLL, Bridge
-from kaleden._tally import Progress, Tally, check_progress
+from kaleden._tally import Progress, Tally, check_plain, check_progress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,6 +122,8 @@ class Call:
         """Let no ``sys.exit()`` in *function* end the event loop, which other threads use too."""
         if not callable(function):
             return function
+
+        check_plain(function)
 
         def safe(*args: Any) -> Any:
             try:
