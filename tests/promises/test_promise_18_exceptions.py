@@ -49,7 +49,8 @@ async def test_what_a_server_says_comes_out_as_errors_of_kaleden(
             if not SAID[said].endswith(b"}"):
                 return
 
-    async with raw_server(say) as url, kaleden.AsyncSession(url, "token") as session:
+    soon = kaleden.RetryPolicy(base=0.01)
+    async with raw_server(say) as url, kaleden.AsyncSession(url, "token", retry=soon) as session:
         for name in ONE:
             # Some calls take any text for an answer; whatever is raised must be ours.
             with suppress(kaleden.RequestError):
