@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import anyio
 import pytest
@@ -16,9 +16,17 @@ from kaleden import SessionSpec, Status, _wire
 from kaleden._http import Transport
 from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session, Settings
-from kaleden.testing import POINTS, REQUEST_KINDS, MemoryTransport, run_virtual
+from kaleden.testing import (
+    POINTS,
+    REQUEST_KINDS,
+    Fault,
+    FaultPlan,
+    MemoryTransport,
+    run_virtual,
+)
 from kaleden.testing._clock import Backend
 from kaleden.testing._requests import request_kind
+from support import PLAIN_BACKENDS
 
 IMAGE = "skaha/astroml:latest"
 GIB = 2**30
@@ -374,6 +382,20 @@ def test_what_is_on_it_can_be_asked_when_all_is_over(backend: Backend) -> None:
     run_virtual(main, backend=backend)
 
     assert ["Pending"] == [session.status for session in transport.sessions()]
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_plain_code_can_ask_what_is_on_it_at_any_time(
+    backend: Literal["asyncio", "trio"],
+) -> None:
+    transport = MemoryTransport(duration=10**6)
+    assert [] == transport.sessions()
+    with kaleden.Session(transport=transport, backend=backend) as session:
+        created = session.create("fits", IMAGE, cmd="true", replicas=2)
+        assert set(created.ids) == {each.id for each in transport.sessions()}
+        transport.faults = FaultPlan([Fault("lag", "list", seconds=10)])
+        assert 2 == len(session.fetch())
+    assert set(created.ids) == {each.id for each in transport.sessions()}
 
 
 def test_an_error_in_the_block_comes_out_as_itself(run: Run) -> None:

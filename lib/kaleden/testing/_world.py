@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio
+import anyio.from_thread
+from anyio.lowlevel import EventLoopToken, current_token
 from attrs import define, field
 
 from kaleden._wire import Request, Response
@@ -18,6 +22,8 @@ from kaleden.local._manifest import Parameters
 from kaleden.local._service import Call, Reply, Service
 from kaleden.testing._machine import Machine, Script
 from kaleden.testing._requests import request_kind
+
+T = TypeVar("T")
 
 GIB = 2**30
 
@@ -74,7 +80,8 @@ class World:
     created: Counter[str] = field(init=False, factory=Counter[str])
     _machine: Machine = field(init=False)
     _past: Past = field(init=False)
-    _open: bool = field(init=False, default=False)
+    _home: EventLoopToken | None = field(init=False, default=None)
+    _thread: int = field(init=False, default=0)
     _closed: float | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -82,24 +89,36 @@ class World:
         self._past = Past(self.reach)
 
     def open(self) -> None:
-        """Begin."""
-        self._open = True
+        """Begin, in this event loop."""
+        self._home, self._thread = current_token(), threading.get_ident()
         self._remember(self._now())
 
     def close(self) -> None:
         """Let no more time pass."""
         self._closed = self._now()
-        self._open = False
+        self._home = None
 
     def look_back(self, seconds: float) -> None:
         """Let somebody look so far back, from now on."""
         self._past.reach = seconds
-        if self._open:
-            self._remember(self._now())
+        if self._home is not None:
+            self._at_home(lambda: self._remember(self._now()))
 
     def sessions(self) -> list[Session]:
         """List the sessions that are there now, oldest first."""
-        self._machine.advance(self._now())
+        return self._at_home(self._listed)
+
+    def _at_home(self, function: Callable[[], T]) -> T:
+        """Call *function* where time passes, and nobody changes anything meanwhile."""
+        home = self._home
+        if home is None or self._thread == threading.get_ident():
+            return function()
+
+        return anyio.from_thread.run_sync(function, token=home)
+
+    def _listed(self) -> list[Session]:
+        if self._home is not None or self._closed is not None:
+            self._machine.advance(self._now())
         return list(self.platform.of_user(USER))
 
     def handle(self, request: Request, lag: float = 0.0) -> Response:
