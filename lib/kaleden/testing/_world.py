@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio
-import anyio.from_thread
-from anyio.lowlevel import EventLoopToken, current_token
 from attrs import define, field
 
+from kaleden._sync import Home
 from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session, Settings
 from kaleden.local._manifest import Parameters
@@ -80,8 +78,7 @@ class World:
     created: Counter[str] = field(init=False, factory=Counter[str])
     _machine: Machine = field(init=False)
     _past: Past = field(init=False)
-    _home: EventLoopToken | None = field(init=False, default=None)
-    _thread: int = field(init=False, default=0)
+    _home: Home | None = field(init=False, default=None)
     _closed: float | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -90,7 +87,7 @@ class World:
 
     def open(self) -> None:
         """Begin, in this event loop."""
-        self._home, self._thread = current_token(), threading.get_ident()
+        self._home = Home()
         self._remember(self._now())
 
     def close(self) -> None:
@@ -111,10 +108,7 @@ class World:
     def _at_home(self, function: Callable[[], T]) -> T:
         """Call *function* where time passes, and nobody changes anything meanwhile."""
         home = self._home
-        if home is None or self._thread == threading.get_ident():
-            return function()
-
-        return anyio.from_thread.run_sync(function, token=home)
+        return function() if home is None else home.call(function)
 
     def _listed(self) -> list[Session]:
         if self._home is not None or self._closed is not None:
