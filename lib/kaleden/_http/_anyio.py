@@ -14,6 +14,7 @@ from typing import Final, Self, cast, final
 import anyio
 import anyio.to_thread
 import httpx
+from anyio.lowlevel import checkpoint_if_cancelled
 from attrs import frozen
 
 from kaleden._errors import ConfigurationError
@@ -294,6 +295,8 @@ async def _read(asked: _Asked, connection: Connection, reply: Reply) -> None:
     received = b""
     try:
         with _within(asked.timeouts.read, httpx.ReadTimeout):
+            # On uvloop a server that always has more to say keeps a read from being cancelled.
+            await checkpoint_if_cancelled()
             received = await connection.read()
         if received:
             reply.feed(received)

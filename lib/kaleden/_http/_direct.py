@@ -10,6 +10,7 @@ from typing import Final, Self, TypeAlias, final
 
 import anyio
 from anyio import AsyncContextManagerMixin
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from kaleden._http._connection import Connection
 from kaleden._http._dial import Dialler
@@ -174,6 +175,9 @@ class DirectTransport(AsyncContextManagerMixin):
                 reply.feed(received)
             else:
                 reply.end()
+            if not reply.complete:
+                # On uvloop a server that always has more to say keeps a read from being cancelled.
+                await checkpoint_if_cancelled()
         reply.keep = reply.keep and whole
 
     async def _dial(self, context: ssl.SSLContext | None) -> Connection:
