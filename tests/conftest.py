@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from login.certificates import Authority
 from support import HAS_TRIO
+
+# How busy the machine is must not decide whether a test passes.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def debug_loop() -> asyncio.AbstractEventLoop:

@@ -57,13 +57,13 @@ SCOPE = (
 INFO = (
     START
     + """
-    session.info(f"id{n}" for n in range(10_000))
+    session.info(f"id{n}" for n in range(1_000_000))
 """
 )
 STREAM = (
     START
     + """
-    with session.stream.info(f"id{n}" for n in range(10_000)) as results:
+    with session.stream.info(f"id{n}" for n in range(1_000_000)) as results:
         for number, outcome in enumerate(results):
             if number == 100:
                 print("Running", flush=True)

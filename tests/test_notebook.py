@@ -29,9 +29,12 @@ EXECUTE = """if True:
 
     cells = [nbformat.v4.new_code_cell(cell) for cell in json.load(sys.stdin)]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(notebook, timeout=100, kernel_name="python3").execute()
+    nbclient.NotebookClient(
+        notebook, timeout=100, iopub_timeout=100, kernel_name="python3"
+    ).execute()
     texts = [output.get("text") or output.get("data", {}).get("text/plain", "")
-             for cell in notebook.cells for output in cell.outputs]
+             for cell in notebook.cells for output in cell.outputs
+             if output.get("name") != "stderr"]
     print(json.dumps("".join(texts)))
 """
 

@@ -143,9 +143,10 @@ def test_a_closed_session_stays_closed(session: Session) -> None:
 
 
 def test_it_closes_when_nobody_has_it_any_more(backend: Any) -> None:
+    before = {*threading.enumerate()}
     session, _ = session_on(described, backend)
     assert session.info("abc").ok
-    [thread] = [each for each in threading.enumerate() if each.name == "kaleden"]
+    [thread] = [each for each in {*threading.enumerate()} - before if each.name == "kaleden"]
     gone = weakref.ref(session)
     del session
     gc.collect()

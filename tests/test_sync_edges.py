@@ -260,7 +260,8 @@ def test_an_exit_in_the_event_loop_is_told_and_not_waited_for(backend: Any) -> N
     with pytest.raises(SystemExit):
         session.info("exit")
     if backend == "asyncio":
-        # asyncio lets no task catch the exit of another: its loop has ended.
+        # asyncio lets no task catch the exit of another: its loop ends.
+        assert vars(session)["_bridge"]._over.wait(60)
         with pytest.raises(SessionNotOpen, match="make another session") as caught:
             session.info("abc")
         assert isinstance(caught.value.__cause__, SystemExit | RuntimeError)

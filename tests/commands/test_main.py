@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -155,9 +156,11 @@ def test_without_trio_it_says_what_to_install(call: Caller) -> None:
 
 
 def test_who_stops_reading_ends_it_quietly(server: Server) -> None:
-    with process("ps", "--url", server.url, "--token", server.token, "--json") as running:
-        assert running.stdout is not None
-        running.stdout.close()
+    ours, theirs = os.pipe()
+    os.close(ours)
+    words = ["ps", "--url", server.url, "--token", server.token, "--json"]
+    with process(*words, stdout=theirs) as running:
+        os.close(theirs)
         assert 141 == running.wait(60)
         assert running.stderr is not None
         assert "" == running.stderr.read()

@@ -7,6 +7,7 @@ import pytest
 from commands.called import IMAGE, NOWHERE, Caller, Done, names
 from kaleden import Outcomes
 from platforms import Server
+from programs import unasked
 from support import PLAIN_BACKENDS
 
 
@@ -53,7 +54,7 @@ def test_a_replica_that_fails_is_status_1(server: Server, call: Caller) -> None:
 
 def test_json_tells_each_thing_that_happens(call: Caller) -> None:
     done = call("run", "data", IMAGE, "--replicas", "2", "--json", "--", "echo", "hello")
-    assert (0, "") == (done.status, done.err)
+    assert (0, "") == (done.status, unasked(done.err))
     both = ["data-1", "data-2"]
     assert both == told(done, "launched")
     assert both == sorted(map(str, told(done, "log")))

@@ -150,7 +150,7 @@ async def test_use_of_memory_and_cores_is_measured(world: World) -> None:
 
 
 async def test_deleting_ends_the_whole_tree_runaways_too(isolate: bool) -> None:
-    async with serve(isolate=isolate, grace=0.2) as world:
+    async with serve(isolate=isolate, grace=3) as world:
         id_ = await world.create("sh", "-c", f"{RUNAWAY} & echo up; sleep 1234")
         await world.until_log(id_, 2)
         assert any("sleep 1234" in command for command in carrying(id_))
@@ -266,7 +266,7 @@ async def test_who_is_deleted_at_once_never_runs(world: World) -> None:
 
 
 async def test_leaving_the_block_ends_every_process(isolate: bool) -> None:
-    async with serve(isolate=isolate, grace=0.2) as world:
+    async with serve(isolate=isolate, grace=3) as world:
         id_ = await world.create("sh", "-c", f"{RUNAWAY} & echo up; sleep 1234")
         await world.until_log(id_, 2)
         files = await directory_of(world)
@@ -292,7 +292,7 @@ async def test_cancelling_the_block_ends_every_process(isolate: bool) -> None:
     ids = []
 
     async def life() -> None:
-        async with serve(isolate=isolate, grace=0.2) as world:
+        async with serve(isolate=isolate, grace=3) as world:
             ids.extend([await world.create("sleep", "1234") for _ in range(3)])
             for id_ in ids:
                 await world.until(id_, "Running")

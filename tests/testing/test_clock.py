@@ -115,7 +115,7 @@ def test_time_stands_still_while_a_thread_works(backend: Backend) -> None:
 def test_a_thread_that_waits_for_the_loop_gets_its_time(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kaleden.testing._clock._THREAD_PATIENCE", 0.01)
+    monkeypatch.setattr("kaleden.testing._clock._THREAD_PATIENCE", 1.0)
 
     async def main() -> float:
         await to_thread.run_sync(partial(anyio.from_thread.run, anyio.sleep, 60))

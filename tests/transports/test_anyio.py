@@ -240,7 +240,7 @@ async def test_a_stalled_body_is_a_read_timeout(make: Make) -> None:
         await stream.send(OK[:-2])
         await anyio.sleep_forever()
 
-    async with client_of(handler, make(), timeout=httpx.Timeout(None, read=0.05)) as client:
+    async with client_of(handler, make(), timeout=httpx.Timeout(None, read=1.0)) as client:
         async with client.stream("GET", "/") as response:
             with pytest.raises(httpx.ReadTimeout):
                 await response.aread()
@@ -267,7 +267,7 @@ async def test_a_full_pool_is_a_pool_timeout(make: Make) -> None:
         await answering(OK)(stream)
 
     transport = make(limits=httpx.Limits(max_connections=1))
-    async with client_of(handler, transport, timeout=httpx.Timeout(None, pool=0.01)) as client:
+    async with client_of(handler, transport, timeout=httpx.Timeout(None, pool=1.0)) as client:
         async with client.stream("GET", "/") as response:
             with pytest.raises(httpx.PoolTimeout):
                 await client.get("/")
