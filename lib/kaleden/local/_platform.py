@@ -8,7 +8,6 @@ memory, and a test that lets four days pass in a line.
 
 from __future__ import annotations
 
-import heapq
 import random
 import string
 from collections import Counter, deque
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from attrs import define, field
 
+from kaleden.local._agenda import Agenda
 from kaleden.local._model import (
     Forget,
     Kind,
@@ -54,7 +54,7 @@ class Platform:
     # Deleted, so in no list any more, and still holding what they were given.
     _leaving: dict[str, Session] = field(init=False, factory=dict[str, Session])
     _queue: deque[str] = field(init=False, factory=deque[str])
-    _due: list[tuple[float, str]] = field(init=False, factory=list[tuple[float, str]])
+    _agenda: Agenda = field(init=False, factory=Agenda)
     _orders: list[Order] = field(init=False, factory=list[Order])
     _changed: set[str] = field(init=False, factory=set[str])
     _millicores: int = field(init=False, default=0)
@@ -173,11 +173,8 @@ class Platform:
 
     def advance(self, now: float) -> None:
         """Let time pass: end what is past its deadline, forget what finished long ago."""
-        while self._due and self._due[0][0] <= now:
-            _, key = heapq.heappop(self._due)
-            session = self._sessions.get(key)
-            if session is not None:
-                self._meet(session, now)
+        for key in self._agenda.take_due(now):
+            self._meet(self._sessions[key], now)
         self._admit(now)
 
     # What the runner does, and reports
@@ -359,7 +356,7 @@ class Platform:
     def _schedule(self, session: Session) -> None:
         due = self._due_time(session)
         if due is not None:
-            heapq.heappush(self._due, (due, session.key))
+            self._agenda.put(session.key, due)
 
     def _meet(self, session: Session, now: float) -> None:
         """Do what has become due for the session, or wait on if that was put off meanwhile."""
@@ -388,6 +385,7 @@ class Platform:
         key = session.key
         del self._sessions[key]
         del self._of_user[session.user][key]
+        self._agenda.strike_off(key)
         self._changed.add(key)
         if not session.phase.holding:
             self._orders.append(Forget(key))
