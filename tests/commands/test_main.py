@@ -111,6 +111,7 @@ def test_a_server_that_is_not_there_is_status_1(call_alone: Caller) -> None:
     done = call_alone("ps", *NOWHERE)
     assert (1, "") == (done.status, done.out)
     assert "no connection to 127.0.0.1 port 1" in done.err
+    assert done.err.endswith(": see `kaleden doctor`\n")
     assert "secret" not in done.err
 
 

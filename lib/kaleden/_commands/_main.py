@@ -7,13 +7,16 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from typing import Final
 
 from kaleden._commands._output import CannotWrite, LogNotes, Output, let_go, open_all
 from kaleden._commands._parser import parse
 from kaleden._commands._status import NOT_ALL, REFUSED, UNREAD
-from kaleden._errors import KaledenError, RequestError, ScopeError
+from kaleden._errors import ConnectFailed, KaledenError, RequestError, ScopeError
 from kaleden._interrupt import INTERRUPTED
 from kaleden._login import EXPLAINED_BY
+
+_DOCTOR: Final = "`kaleden doctor`"
 
 logger = logging.getLogger("kaleden")
 
@@ -67,10 +70,17 @@ def _status(error: BaseException, output: Output) -> int | None:
         return None
 
     for each in errors:
-        # What a program looks up there, people ask the doctor for.
-        output.note(f"kaleden: {str(each).replace(EXPLAINED_BY, '`kaleden doctor`')}")
+        output.note(f"kaleden: {_told(each)}")
     begun = any(isinstance(each, RequestError | ScopeError | CannotWrite) for each in errors)
     return NOT_ALL if begun else REFUSED
+
+
+def _told(error: BaseException) -> str:
+    """Say what went wrong, and send people to the doctor for what a program looks up elsewhere."""
+    if isinstance(error, ConnectFailed):
+        return f"{error}: see {_DOCTOR}"
+
+    return str(error).replace(EXPLAINED_BY, _DOCTOR)
 
 
 def _lone(error: BaseException) -> Iterator[BaseException]:
