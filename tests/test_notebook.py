@@ -32,7 +32,7 @@ EXECUTE = """if True:
     nbclient.NotebookClient(
         notebook, timeout=100, iopub_timeout=100, kernel_name="python3"
     ).execute()
-    texts = [output.get("text") or output.get("data", {}).get("text/plain", "")
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") + "\\n"
              for cell in notebook.cells for output in cell.outputs
              if output.get("name") != "stderr"]
     print(json.dumps("".join(texts)))
