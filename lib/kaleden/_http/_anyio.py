@@ -14,11 +14,10 @@ from typing import Final, Self, cast, final
 import anyio
 import anyio.to_thread
 import httpx
-from anyio.lowlevel import checkpoint_if_cancelled
 from attrs import frozen
 
 from kaleden._errors import ConfigurationError
-from kaleden._http._connection import Connection
+from kaleden._http._connection import Connection, read_more
 from kaleden._http._dial import Dialler
 from kaleden._http._open import open_connection
 from kaleden._http._outgoing import origin_of, write_body, write_head
@@ -292,16 +291,9 @@ async def _write_piece(asked: _Asked, connection: Connection, piece: bytes) -> b
 
 async def _read(asked: _Asked, connection: Connection, reply: Reply) -> None:
     """Read more of a reply."""
-    received = b""
     try:
         with _within(asked.timeouts.read, httpx.ReadTimeout):
-            # On uvloop a server that always has more to say keeps a read from being cancelled.
-            await checkpoint_if_cancelled()
-            received = await connection.read()
-        if received:
-            reply.feed(received)
-        else:
-            reply.end()
+            await read_more(connection, reply)
     except OSError as error:
         raise httpx.ReadError(str(error)) from error
     except TransportError as error:

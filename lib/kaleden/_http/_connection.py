@@ -14,8 +14,10 @@ from contextlib import suppress
 from typing import final
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from kaleden._http._reader import NOT_NOW, new_reader
+from kaleden._http._reply import Reply
 
 
 @final
@@ -111,6 +113,22 @@ class Connection:
         """Close it at once."""
         self._reader.close()
         self._socket.close()
+
+
+async def read_more(connection: Connection, reply: Reply) -> None:
+    """Wait for more of *reply*, and take it.
+
+    Raises:
+        OSError: the connection is broken.
+        TransportError: what came is no part of a reply that can be read.
+    """
+    if reply.started:
+        # On uvloop a server that always has more to say keeps a read from being cancelled.
+        await checkpoint_if_cancelled()
+    if received := await connection.read():
+        reply.feed(received)
+    else:
+        reply.end()
 
 
 def _new_poll(connected: socket.socket) -> select.poll | None:

@@ -10,9 +10,8 @@ from typing import Final, Self, TypeAlias, final
 
 import anyio
 from anyio import AsyncContextManagerMixin
-from anyio.lowlevel import checkpoint_if_cancelled
 
-from kaleden._http._connection import Connection
+from kaleden._http._connection import Connection, read_more
 from kaleden._http._dial import Dialler
 from kaleden._http._heads import Heads, origin_of
 from kaleden._http._open import connect_failed, is_certificate_refusal, open_connection, told
@@ -165,19 +164,11 @@ class DirectTransport(AsyncContextManagerMixin):
 
         while not reply.complete:
             try:
-                received = await connection.read()
+                await read_more(connection, reply)
             except OSError as error:
                 if is_certificate_refusal(error) and not connection.reused:
                     raise connect_failed(self._origin, told(error), final=True) from error
                 raise lost(f"the connection broke off: {error}") from error
-
-            if received:
-                reply.feed(received)
-            else:
-                reply.end()
-            if not reply.complete:
-                # On uvloop a server that always has more to say keeps a read from being cancelled.
-                await checkpoint_if_cancelled()
         reply.keep = reply.keep and whole
 
     async def _dial(self, context: ssl.SSLContext | None) -> Connection:
