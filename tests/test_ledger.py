@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -659,6 +658,7 @@ WRITER = """if True:
                     await ledger.launched(token, f"id{token}")
                 if number % 3 == 1:
                     await ledger.ended([token])
+                print(number, flush=True)
 
     anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))
 """
@@ -666,17 +666,21 @@ WRITER = """if True:
 
 def test_processes_that_write_while_others_compact_lose_nothing(path: Path) -> None:
     names, count = "abc", 60
+    reading, writing = os.pipe()
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name, str(count)])
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), name, str(count)], stdout=writing
+        )
         for name in names
     ]
+    os.close(writing)
     compactions = 0
-    while any(writer.poll() is None for writer in writers):
+    # Not all the time: a disk may be so slow that writers would hardly ever find the file free.
+    while os.read(reading, 16):
         compact(path)
         compactions += 1
-        # A disk may be so slow that writers would hardly ever find the file free.
-        time.sleep(0.01)
-    assert [0] * 3 == [writer.returncode for writer in writers]
+    os.close(reading)
+    assert [0] * 3 == [writer.wait() for writer in writers]
     expected = {
         f"{name}{number}": f"id{name}{number}" if number % 3 == 0 else None
         for name in names
