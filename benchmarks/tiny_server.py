@@ -117,7 +117,12 @@ class Server:
         self.most = max(self.most, len(self.due))
 
     def _count(self) -> str:
-        told = {"requests": self.requests, "connections": self.connections, "most": self.most}
+        told = {
+            "requests": self.requests,
+            "connections": self.connections,
+            "most": self.most,
+            "waiting": len(self.due),
+        }
         self.requests = self.connections = self.most = 0
         return json.dumps(told)
 

@@ -43,9 +43,9 @@ async def storm(order: Order, open_client: Opener) -> Figures:
         for _ in range(order.options["rounds"]):
             delays = [moments.uniform(0, order.options["seconds"]) for _ in range(40)]
             await (_native(client, delays) if native else _scoped(client, delays))
-        # What was given up has left the server by then.
-        await anyio.sleep(2 * order.options["seconds"])
-        count(order)
+        # Until what was given up has left the server.
+        while count(order)["waiting"]:  # noqa: ASYNC110 - the server tells only who asks
+            await anyio.sleep(order.options["seconds"])
         after = await burst(client, keys, order.concurrency)
     lost = order.concurrency - count(order)["most"]
     return after | {"before": before["wall"], "lost": lost}

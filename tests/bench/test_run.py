@@ -54,7 +54,7 @@ def test_what_was_asked_for_is_what_the_server_saw(servers: Servers) -> None:
         figures = child.ask({**order, "url": servers.get(server).url})
     assert 150 == figures["requests"]
     # And six to make connections, before the clock starts.
-    assert {"requests": 156, "connections": 3, "most": 0} == count(servers, server)
+    assert {"requests": 156, "connections": 3, "most": 0, "waiting": 0} == count(servers, server)
 
 
 def count(servers: Servers, kind: Kind) -> dict[str, int]:

@@ -67,9 +67,7 @@ def test_after_a_storm_the_slots_are_counted(child: Child, servers: Servers) -> 
         sample = ask(
             child, servers, point_of("storm", number), n=20, concurrency=2, options=options
         )
-        assert (20, 0) == (sample["requests"], sample["failed"])
-        # Below 0 on a machine so slow that requests of the storm still come in.
-        assert sample["lost"] <= 0
+        assert (20, 0, 0) == (sample["requests"], sample["failed"], sample["lost"])
 
 
 @pytest.mark.parametrize("scene", ["cancel", "beside"])
