@@ -330,7 +330,7 @@ async def test_native_cancellation_ends_every_process() -> None:
             ids.append(await world.create("sleep", "1234"))
             await world.until(ids[0], "Running")
             running.set()
-            await asyncio.sleep(1234)
+            await anyio.sleep_forever()
 
     task = asyncio.create_task(life())
     await running.wait()
