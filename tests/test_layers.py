@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operations", "_lister"),
     ("_poller",),
     ("_connect", "_destroy", "_launch", "_watch"),
-    ("_create", "_reap", "_follow", "_members", "_onlook"),
+    ("_create", "_reap", "_follow", "_holdings", "_members", "_onlook"),
     ("_rooms",),
     ("_scope", "_stream"),
     ("_run",),

@@ -40,6 +40,9 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
 """Seconds between two lists that look for an unanswered launch."""
 
+_ANSWERS: Final = 10_000
+"""How many ids of new sessions are remembered, to tell an answer that is told twice."""
+
 # No reply, or one of a proxy that got none: the server may still be at work.
 _NO_ANSWER: Final = (None, 502, 504)
 
@@ -94,6 +97,7 @@ class Launcher:
         self._limits = limits
         self._headers = headers
         self._gate = Gate(limits.create_concurrency)
+        self._answers = Answers()
 
     async def launch(
         self, tickets: Sequence[Ticket], account: Account, progress: Progress | None = None
@@ -146,7 +150,7 @@ class Launcher:
 
     async def _send(self, ticket: Ticket, account: Account) -> Outcome[str]:
         """Send the request in the account's group, where it goes on if this is cancelled."""
-        flight = Flight(self._engine, self._limits, ticket, account, self._headers)
+        flight = Flight(self._engine, self._limits, ticket, account, self._answers, self._headers)
         # The places belong to the request, which may outlive this task, and are given back by it.
         with ExitStack() as places:
             for gate in (self._gate, self._engine.gate):
@@ -188,6 +192,7 @@ class Launcher:
         """Look for the session of a launch whose answer told nothing."""
         found, certain = await self._search(ticket, before)
         if found is not None:
+            self._answers.add(found.id)
             await account.arrived(ticket, found.id)
             return Success(ticket.key, found.id)
 
@@ -238,6 +243,48 @@ class Launcher:
 
 
 @final
+class Answers:
+    """The ids that creates came to lately.
+
+    HTTP/1.1 has nothing by which a reply tells what it is the reply to. A server or a proxy that
+    sends one twice makes the second look like the answer to the connection's next request, and the
+    true one is lost. As no two sessions have one id, it shows.
+
+    Args:
+        most: how many are remembered.
+    """
+
+    def __init__(self, most: int = _ANSWERS) -> None:
+        self._most = most
+        self._ids: dict[str, None] = {}
+
+    def check(self, outcome: Outcome[str]) -> Outcome[str]:
+        """Turn what can only be the answer to another create into a failure."""
+        if not isinstance(outcome, Success):
+            return outcome
+
+        if outcome.value in self._ids:
+            message = f"session {outcome.value}, which was the answer, is another create's"
+            return Failure(
+                outcome.key,
+                FailureKind.PROTOCOL,
+                message,
+                sent=True,
+                attempts=outcome.attempts,
+                elapsed=outcome.elapsed,
+            )
+
+        self.add(outcome.value)
+        return outcome
+
+    def add(self, session: str) -> None:
+        """Take note of an id."""
+        self._ids[session] = None
+        if len(self._ids) > self._most:
+            del self._ids[next(iter(self._ids))]
+
+
+@final
 @define(eq=False)
 class Flight:
     """A create request that goes its way, whatever becomes of its caller.
@@ -247,6 +294,7 @@ class Flight:
         limits: how long it may take.
         ticket: what is launched.
         account: who answers for it.
+        answers: what other launches came to.
         headers: what else goes with the request; a secret may be in there.
         landed: set when its account knows what came of it.
         outcome: what came of it; None if it never left, or was abandoned and got no answer.
@@ -257,6 +305,7 @@ class Flight:
     limits: Limits
     ticket: Ticket
     account: Account
+    answers: Answers
     headers: Headers = field(default=(), repr=False)
     landed: anyio.Event = field(factory=anyio.Event)
     outcome: Outcome[str] | None = None
@@ -309,7 +358,7 @@ class Flight:
         if not self._is_stopped:
             self.ticket.sent = anyio.current_time()
             create = _operations.create(self.limits, self.ticket.launch, self.headers)
-            self.outcome = await self.engine.exchange(create, key)
+            self.outcome = self.answers.check(await self.engine.exchange(create, key))
 
     async def _tell(self) -> None:
         ticket, outcome = self.ticket, self.outcome

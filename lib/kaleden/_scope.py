@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, Literal, Self, TypeAlias, final
 
 import anyio
 import anyio.lowlevel
 from anyio import AsyncContextManagerMixin
-from anyio.abc import TaskGroup
 
 from kaleden._destroy import destroy
 from kaleden._errors import ConfigurationError, RequestError, ScopeClosed, ScopeError
-from kaleden._launch import Flight
+from kaleden._holdings import Holdings
 from kaleden._members import Members, ScopeStatistics, read_members
 from kaleden._onlook import Show, check_show, look_on
 from kaleden._outcomes import Outcomes
 from kaleden._rooms import Rooms
 from kaleden._tally import Progress
 from kaleden._tasks import open_task_group, run_shielded
-from kaleden._ticket import Ticket, read_spec, token_tickets
+from kaleden._ticket import read_spec, token_tickets
 from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec, check_id
 
@@ -66,23 +65,19 @@ class Scope(AsyncContextManagerMixin):
             raise ConfigurationError("on_success is 'destroy' or 'release'")
 
         self.error: ScopeError | None = None
-        self.flights: set[Flight] = set()
         self.names: set[str] = set()
-        self.group: TaskGroup
         self._rooms = rooms
         self._grace = grace
         self._on_success = on_success
+        self._holdings = Holdings(rooms.limits, rooms.ledger)
         self._calls: set[anyio.CancelScope] = set()
-        self._open = self._has_ended = False
-        # The owned sessions, each with the token that the ledger knows it by.
-        self._owned: dict[str, str] = {}
-        self._doubts: dict[str, Ticket] = {}
+        self._has_ended = False
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         self._rooms.engine.check()
-        async with open_task_group() as self.group:
-            self._open = True
+        async with open_task_group() as group:
+            self._holdings.group, self._holdings.is_open = group, True
             try:
                 yield self
             except BaseException as error:
@@ -95,21 +90,22 @@ class Scope(AsyncContextManagerMixin):
     @property
     def is_open(self) -> bool:
         """Whether the scope's block is being run."""
-        return self._open
+        return self._holdings.is_open
 
     @property
     def ids(self) -> list[str]:
         """The ids of the sessions that the scope owns now."""
-        return list(self._owned)
+        return list(self._holdings.owned)
 
     def statistics(self) -> ScopeStatistics:
         """Tell the scope's state now."""
-        return ScopeStatistics(len(self._owned), len(self.flights), len(self._doubts))
+        held = self._holdings
+        return ScopeStatistics(len(held.owned), len(held.flights), len(held.doubts))
 
     def __repr__(self) -> str:
         state = self.statistics()
         doubts = f", {state.doubtful} in doubt" if state.doubtful else ""
-        closed = "" if self._open else " (closed)"
+        closed = "" if self.is_open else " (closed)"
         return f"<Scope owns {state.owned}, {state.launching} launching{doubts}{closed}>"
 
     async def create(
@@ -192,7 +188,7 @@ class Scope(AsyncContextManagerMixin):
             The table stays as it is.
         """
         self._check_open()
-        return look_on(self._rooms.watcher.sessions, lambda: self._owned, check_show(show))
+        return look_on(self._rooms.watcher.sessions, lambda: self._holdings.owned, check_show(show))
 
     async def adopt(self, ids: Members) -> None:
         """Take over sessions that were launched elsewhere: they will end with the scope.
@@ -206,7 +202,7 @@ class Scope(AsyncContextManagerMixin):
         """
         self._check_open()
         for key in [check_id(key) for key in read_members(ids)]:
-            self._owned.setdefault(key, key)
+            self._holdings.owned.setdefault(key, key)
         await anyio.lowlevel.checkpoint()
 
     async def release(self, ids: Members) -> None:
@@ -219,34 +215,8 @@ class Scope(AsyncContextManagerMixin):
             The sessions are released all the same.
         """
         self._check_open()
-        await self._disown(read_members(ids))
+        await self._holdings.disown(read_members(ids))
         await anyio.lowlevel.checkpoint()
-
-    # --- what a launch tells (`Account`) ---------------------------------------------------------
-
-    async def departing(self, ticket: Ticket) -> None:
-        """Write down that a request is about to leave."""
-        if self._rooms.ledger is not None:
-            await self._rooms.ledger.launching({_token(ticket): ticket.name})
-
-    async def arrived(self, ticket: Ticket, session: str) -> None:
-        """Own a session, before its launcher hears of it."""
-        self._doubts.pop(ticket.name, None)
-        self._owned[session] = _token(ticket)
-        if self._rooms.ledger is not None:
-            try:
-                await self._rooms.ledger.launched(_token(ticket), session)
-            except OSError as error:
-                logger.error("session %s is missing in the ledger: %s", session, error)  # noqa: TRY400
-
-    async def doubtful(self, ticket: Ticket) -> None:
-        """Keep in mind a request whose answer told nothing."""
-        self._doubts[ticket.name] = ticket
-
-    async def settled(self, ticket: Ticket) -> None:
-        """Forget a launch that made no session."""
-        self._doubts.pop(ticket.name, None)
-        await self._write_ended([_token(ticket)])
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -267,7 +237,7 @@ class Scope(AsyncContextManagerMixin):
         with anyio.CancelScope() as call:
             self._calls.add(call)
             try:
-                outcomes = await self._rooms.launcher.launch(tickets, self, progress)
+                outcomes = await self._rooms.launcher.launch(tickets, self._holdings, progress)
                 return Outcomes("create", outcomes, again=again)
             finally:
                 self._calls.discard(call)
@@ -275,15 +245,15 @@ class Scope(AsyncContextManagerMixin):
         raise ScopeClosed("the scope was left while it launched")
 
     def _check_open(self) -> None:
-        if not self._open:
+        if not self.is_open:
             ended, unused = "has ended", "was not entered: use it inside its `with` block"
             raise ScopeClosed(f"this scope {ended if self._has_ended else unused}")
 
     async def _leave(self, error: BaseException | None) -> None:
-        self._open, self._has_ended = False, True
+        self._holdings.is_open, self._has_ended = False, True
         for call in self._calls:
             call.cancel()
-        for flight in tuple(self.flights):
+        for flight in tuple(self._holdings.flights):
             # A third, so that time is left to end what the answers tell of.
             flight.abandon(min(self._rooms.limits.create_grace, self._grace / 3))
 
@@ -301,12 +271,11 @@ class Scope(AsyncContextManagerMixin):
 
     def _reckon(self, error: BaseException | None, trouble: Exception | None) -> None:
         """Name what may be left; never in the place of what was in flight."""
-        flying = [flight.ticket for flight in self.flights if flight.ticket.sent is not None]
-        launches = dict.fromkeys([*self._doubts, *(ticket.name for ticket in flying)])
-        if not self._owned and not launches:
+        survivors, launches = tuple(self._holdings.owned), self._holdings.unknown()
+        if not survivors and not launches:
             return
 
-        self.error = ScopeError(tuple(self._owned), tuple(launches))
+        self.error = ScopeError(survivors, launches)
         logger.error("%s", self.error)
         if error is None:
             raise self.error from trouble
@@ -315,14 +284,10 @@ class Scope(AsyncContextManagerMixin):
 
     async def _release_all(self) -> None:
         """Let everything live; of what is in doubt, its launcher was told so."""
-        await self._disown(self.ids)
-        await self._land()
-        await self._disown(self.ids)
-        await self._write_ended([_token(ticket) for ticket in self._doubts.values()])
-        self._doubts.clear()
-
-    async def _disown(self, ids: Iterable[str]) -> None:
-        await self._write_ended([self._owned.pop(key) for key in ids if key in self._owned])
+        await self._holdings.disown(self.ids)
+        await self._holdings.land()
+        await self._holdings.disown(self.ids)
+        await self._holdings.release_doubts()
 
     async def _end(self) -> None:
         """End everything, again and again until a list shows that it is gone."""
@@ -336,65 +301,26 @@ class Scope(AsyncContextManagerMixin):
 
     async def _say_what_takes_long(self) -> None:
         await anyio.sleep(_SILENCE)
-        count = len(self._owned) + len(self._doubts) + len(self.flights)
+        state = self.statistics()
+        count = state.owned + state.doubtful + state.launching
         logger.warning("ending %d sessions, up to %g seconds", count, self._grace)
-
-    async def _land(self) -> None:
-        while self.flights:
-            await next(iter(self.flights)).landed.wait()
 
     async def _end_once(self) -> bool:
         """Destroy what is there; tell whether that is all."""
-        await self._land()
-        await self._resolve()
-        if self._owned:
-            rooms = self._rooms
+        rooms, held = self._rooms, self._holdings
+        await held.land()
+        if held.doubts:
+            await self._resolve()
+        if held.owned:
             outcomes = await destroy(
                 rooms.engine, rooms.lister, rooms.limits, self.ids, repeats=False
             )
-            await self._disown(outcomes.successes)
-        return not (self._owned or self._doubts or self.flights)
+            await held.disown(outcomes.successes)
+        return held.is_empty
 
     async def _resolve(self) -> None:
-        """Look for the sessions of launches in doubt, and forget doubts that time has answered."""
-        if not self._doubts:
-            return
-
+        """Look for the sessions of launches in doubt."""
         now = anyio.current_time()
-        try:
-            sessions = (await self._rooms.lister.listed(now)).sessions
-        except RequestError:
-            return
-
-        for info in sessions.values():
-            ticket = self._doubts.get(info.name)
-            if ticket is not None:
-                await self.arrived(ticket, info.id)
-                # A repeated name would be two sessions of one launch: both are to end.
-                self._doubts[info.name] = ticket
-        listed = {info.name for info in sessions.values()}
-        for name, ticket in tuple(self._doubts.items()):
-            if name in listed:
-                del self._doubts[name]
-            elif self._is_over(ticket, now):
-                await self.settled(ticket)
-
-    def _is_over(self, ticket: Ticket, now: float) -> bool:
-        """Whether a launch that is not listed by *now* will not be any more."""
-        assert ticket.ended is not None  # noqa: S101  # it landed
-        limits = self._rooms.limits
-        # Without an answer the server may still be at work, for as long as a create takes at most.
-        wait = limits.settle if ticket.answered else limits.create_timeout
-        return now >= ticket.ended + wait
-
-    async def _write_ended(self, tokens: Collection[str]) -> None:
-        if self._rooms.ledger is not None and tokens:
-            try:
-                await self._rooms.ledger.ended(tokens)
-            except OSError as error:
-                logger.error("the end of %s is missing in the ledger: %s", tokens, error)  # noqa: TRY400
-
-
-def _token(ticket: Ticket) -> str:
-    assert ticket.token is not None  # noqa: S101  # scopes launch with tokens only
-    return ticket.token
+        with suppress(RequestError):
+            snapshot = await self._rooms.lister.listed(now)
+            await self._holdings.resolve(snapshot.sessions, now)

@@ -83,6 +83,11 @@ def token_tickets(spec: SessionSpec) -> list[Ticket]:
     return [_with_token(launch) for launch in spec.launches()]
 
 
+def token_of(name: str) -> str:
+    """Tell the token at the end of a session's name."""
+    return name.rpartition("-")[2]
+
+
 def _with_token(launch: Launch) -> Ticket:
     token = "".join(secrets.choice(_ALPHABET) for _ in range(_TOKEN_LENGTH))
     return Ticket(launch.name, evolve(launch, name=check_name(f"{launch.name}-{token}")), token)

@@ -11,13 +11,11 @@ import pytest
 from kaleden import AsyncSession, Scope, Session, Streams, SyncScope, SyncStreams
 
 PAIRS = [(AsyncSession, Session), (Scope, SyncScope), (Streams, SyncStreams)]
-# What a scope tells its launches.
-INSIDE = {"arrived", "departing", "doubtful", "settled"}
 
 
 def methods(cls: type) -> dict[str, Callable[..., Any]]:
     found = inspect.getmembers(cls, inspect.isfunction)
-    return {name: each for name, each in found if name[0] != "_" and name not in INSIDE}
+    return {name: each for name, each in found if name[0] != "_"}
 
 
 @pytest.mark.parametrize(("original", "mirror"), PAIRS)

@@ -1,0 +1,165 @@
+"""Answers that belong to other creates: no session is lost to them, and none counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import anyio
+import pytest
+from anyio.abc import SocketStream
+
+import kaleden
+from kaleden import Failure, FailureKind, Outcomes, Success
+from kaleden._launch import Answers
+from kaleden._ledger_file import read_ledger
+from kaleden._wire import Request, Response
+from support import data, raw_server, read_request, session_id, session_object, session_on, text
+from transports.servers import LANES, reply
+
+IMAGE = "images.canfar.net/skaha/astroml:latest"
+
+
+class Mixed:
+    """A server that tells a create the id of another one's session.
+
+    Args:
+        given: whose id is told, by the name (without a token) of the one who asks.
+    """
+
+    def __init__(self, **given: str) -> None:
+        self.given = given
+        self.names: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
+        self.lists = anyio.Event()
+        self.lists.set()
+        self.listing = anyio.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        if request.method == "POST":
+            name = parse_qs(request.form.decode())["name"][0]
+            return text(self.create(name))
+        if request.method == "DELETE":
+            self.names.pop(session_id(request), None)
+            return text("")
+        self.listing.set()
+        await self.lists.wait()
+        return data([session_object(key, name=name) for key, name in self.names.items()])
+
+    def create(self, name: str) -> str:
+        """Make a session, and tell an id."""
+        short = name.partition("-")[0]
+        self.ids[short] = f"id-{short}"
+        self.names[self.ids[short]] = name
+        return self.ids[self.given.get(short, short)]
+
+
+@asynccontextmanager
+async def scope_on(server: Mixed, ledger: Path | None = None) -> AsyncIterator[kaleden.Scope]:
+    session, _ = session_on(server, settle=1.0, ledger=ledger)
+    async with session, session.scope(grace=5) as scope:
+        yield scope
+    assert {} == server.names
+    assert scope.error is None
+
+
+async def test_an_id_that_comes_twice_is_the_answer_to_the_first_alone() -> None:
+    server = Mixed(b="a")
+    async with scope_on(server) as scope:
+        first = await scope.create("a", IMAGE)
+        second = await scope.create("b", IMAGE)
+        assert (["id-a"], ["id-b"]) == (first.ids, second.ids)
+        assert ["id-a", "id-b"] == scope.ids
+
+
+async def test_without_a_scope_too() -> None:
+    server = Mixed(b="a")
+    session, _ = session_on(server, settle=1.0)
+    async with session:
+        assert ["id-a"] == (await session.create("a", IMAGE)).ids
+        assert ["id-b"] == (await session.create("b", IMAGE)).ids
+
+
+async def test_what_is_not_listed_either_is_told_as_unknown() -> None:
+    async def answer(request: Request) -> Response:
+        return text("same") if request.method == "POST" else data([])
+
+    session, transport = session_on(answer, settle=0.01)
+    async with session:
+        await session.create("a", IMAGE)
+        [outcome] = await session.create("b", IMAGE)
+    assert isinstance(outcome, Failure)
+    assert FailureKind.UNKNOWN_EFFECT is outcome.kind
+    assert "same" in outcome.message
+    assert 2 == sum(request.method == "POST" for request in transport.requests)
+
+
+async def test_one_answer_behind_for_ever() -> None:
+    server = Mixed(b="a", c="b", d="c")
+    found: list[Outcomes[str]] = []
+    async with scope_on(server) as scope, anyio.create_task_group() as group:
+        await scope.create("a", IMAGE)
+
+        async def second() -> None:
+            found.append(await scope.create("b", IMAGE))
+
+        # While the second one looks for itself, the others are told ids that are new.
+        server.lists, server.listing = anyio.Event(), anyio.Event()
+        group.start_soon(second)
+        with anyio.fail_after(30):
+            await server.listing.wait()
+        assert ["id-b"] == (await scope.create("c", IMAGE)).ids
+        assert ["id-c"] == (await scope.create("d", IMAGE)).ids
+        server.lists.set()
+    assert ["id-b"] == found[0].ids
+
+
+async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    async with scope_on(Mixed(b="a"), ledger) as scope:
+        await scope.create("a", IMAGE)
+        await scope.create("b", IMAGE)
+        assert {"id-a", "id-b"} == {launch.session_id for launch in read_ledger(ledger)}
+    assert [] == list(read_ledger(ledger))
+
+
+def test_old_answers_are_forgotten() -> None:
+    answers = Answers(most=2)
+    for name in "abca":
+        assert isinstance(answers.check(Success(name, name)), Success)
+    assert isinstance(answers.check(Success("a", "c")), Failure)
+
+
+async def test_an_adopted_session_may_be_launched_here_as_well() -> None:
+    server = Mixed()
+    async with scope_on(server) as scope:
+        await scope.adopt("id-a")
+        await scope.create("a", IMAGE)
+        assert ["id-a"] == scope.ids
+        assert 0 == scope.statistics().doubtful
+
+
+@pytest.mark.parametrize("lane", LANES)
+async def test_a_reply_that_comes_late_and_twice(lane: str) -> None:
+    server = Mixed()
+
+    async def answer(stream: SocketStream) -> None:
+        told = b""
+        while True:
+            head, _, form = (await read_request(stream)).partition(b"\r\n\r\n")
+            method, target, _ = head.decode().split(" ", 2)
+            made = await server(Request(method, target.partition("/v1/")[2], form))
+            content = reply(made.body, b"content-type: " + made.headers["content-type"].encode())
+            await stream.send(told + content)
+            told = content if method == "POST" else b""
+
+    async with (
+        raw_server(answer) as url,
+        LANES[lane](url, settle=1.0) as session,
+        session.scope(grace=5) as scope,
+    ):
+        for name in "abc":
+            assert [f"id-{name}"] == (await scope.create(name, IMAGE)).ids
+    assert {} == server.names
