@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -226,9 +227,11 @@ async def test_a_request_that_a_pause_kept_back_tells_how_long_it_waited() -> No
 
 @in_virtual_time
 async def test_creates_at_once_are_as_many_as_may_be() -> None:
+    numbers = itertools.count()
+
     async def reply(request: Request) -> Response:
         await anyio.sleep(1)
-        return data([]) if request.method == "GET" else text(f"id{len(transport.requests)}")
+        return data([]) if request.method == "GET" else text(f"id{next(numbers)}")
 
     session, transport = session_on(reply, concurrency=8, create_concurrency=2)
     began = anyio.current_time()
