@@ -54,6 +54,7 @@ MUTATED = (
 MUTATION_TESTS = [
     f"tests/test_{name}.py"
     for name in (
+        "all_tasks",
         "courier",
         "details",
         "engine",
@@ -61,6 +62,7 @@ MUTATION_TESTS = [
         "gate_schedules",
         "outcomes",
         "policy",
+        "progress",
         "retry",
         "sinks",
         "tables",

@@ -166,6 +166,22 @@ async def test_long_replies_are_outcomes_like_others() -> None:
     assert 1 == len(transport.requests)
 
 
+@in_virtual_time
+async def test_a_transport_that_cannot_be_stopped_keeps_nobody_for_long() -> None:
+    async def reply(_: Request) -> Response:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(60)
+        return text("late")
+
+    engine = Engine(Gate(1), FakeTransport(reply))
+    async with anyio.create_task_group() as group:
+        group.start_soon(engine.collect, info(Limits()), ["a"])
+        await anyio.sleep(1)
+        began = anyio.current_time()
+        await engine.aclose()
+        assert 5 == anyio.current_time() - began
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 @in_virtual_time
 async def test_a_client_is_left_when_all_that_it_gave_up_has_ended(cancelled: bool) -> None:

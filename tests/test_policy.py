@@ -112,6 +112,13 @@ def test_a_policy_that_makes_no_sense_is_refused(argument: str, value: Any) -> N
         RetryPolicy(**{argument: value})
 
 
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "long"])
+def test_a_reply_is_bounded_by_a_number_of_bytes(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_body is a whole number of bytes"):
+        Limits(max_body=value)
+    assert (1, None) == (Limits(max_body=1).max_body, Limits(max_body=None).max_body)
+
+
 def test_defaults_suit_the_server() -> None:
     assert (32, 8, 30.0, 180.0) == (
         Limits().concurrency,
