@@ -167,6 +167,23 @@ async def test_long_replies_are_outcomes_like_others() -> None:
 
 
 @in_virtual_time
+async def test_what_waits_for_another_attempt_has_no_time_that_could_run_out() -> None:
+    async def reply(request: Request) -> Response:
+        if session_id(request) == "b":
+            await anyio.sleep_forever()
+        if len(transport.requests) <= 2:
+            raise TransportError(FailureKind.CONNECTION_LOST, "broken", sent=True)
+        return data(session_object("a"))
+
+    policy = RetryPolicy(attempts=2, base=1e4, cap=1e4, total=1e6, seed=1)
+    session, transport = session_on(reply, retry=policy, timeout=1)
+    async with session:
+        outcomes = await session.info(["a", "b"])
+    assert ["a"] == list(outcomes.successes)
+    assert FailureKind.TIMED_OUT is outcomes.failures["b"].kind
+
+
+@in_virtual_time
 async def test_a_transport_that_cannot_be_stopped_keeps_nobody_for_long() -> None:
     async def reply(_: Request) -> Response:
         with anyio.CancelScope(shield=True):

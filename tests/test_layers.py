@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_growing_log",
         "_blocks",
     ),
-    ("_courier", "_gate", "_http", "_handoff", "_ledger", "_operation", "progress"),
+    ("_answers", "_courier", "_gate", "_http", "_handoff", "_ledger", "_operation", "progress"),
     ("_login", "_retry", "_sinks", "_source", "http"),
     ("_engine",),
     ("_operations", "_lister"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +14,12 @@ from anyio.abc import SocketStream
 
 import kaleden
 from kaleden import Failure, FailureKind, Outcomes, Success
-from kaleden._launch import Answers
+from kaleden._answers import Answers
 from kaleden._ledger_file import read_ledger
 from kaleden._wire import Request, Response
 from support import data, raw_server, read_request, session_id, session_object, session_on, text
 from transports.servers import LANES, reply
+from virtual_time import in_virtual_time
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 
@@ -27,10 +29,15 @@ class Mixed:
 
     Args:
         given: whose id is told, by the name (without a token) of the one who asks.
+
+    Attributes:
+        names: of the sessions there are, by id.
+        failing: how many lists fail.
     """
 
     def __init__(self, **given: str) -> None:
         self.given = given
+        self.failing = 0
         self.names: dict[str, str] = {}
         self.ids: dict[str, str] = {}
         self.lists = anyio.Event()
@@ -38,6 +45,8 @@ class Mixed:
         self.listing = anyio.Event()
 
     async def __call__(self, request: Request) -> Response:
+        # In virtual time, what takes none cannot be told to have come after something else.
+        await anyio.sleep(0.001)
         if request.method == "POST":
             name = parse_qs(request.form.decode())["name"][0]
             return text(self.create(name))
@@ -46,6 +55,9 @@ class Mixed:
             return text("")
         self.listing.set()
         await self.lists.wait()
+        if self.failing:
+            self.failing -= 1
+            return text("no list now", 500)
         return data([session_object(key, name=name) for key, name in self.names.items()])
 
     def create(self, name: str) -> str:
@@ -116,6 +128,120 @@ async def test_one_answer_behind_for_ever() -> None:
     assert ["id-b"] == found[0].ids
 
 
+@asynccontextmanager
+async def one_looks_for_itself(server: Mixed, scope: kaleden.Scope) -> AsyncIterator[None]:
+    """Launch "a", and while the block runs, "b", which was told the id of "a"."""
+    await scope.create("a", IMAGE)
+    server.lists, server.listing = anyio.Event(), anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(scope.create, "b", IMAGE)
+        with anyio.fail_after(30):
+            await server.listing.wait()
+        yield
+        server.lists.set()
+
+
+async def test_a_scope_within_a_scope_finds_its_own() -> None:
+    server = Mixed(b="a", c="b")
+    session, _ = session_on(server, settle=1.0)
+    async with session, session.scope(grace=5) as outer:
+        async with one_looks_for_itself(server, outer), session.scope(grace=5) as inner:
+            assert ["id-b"] == (await inner.create("c", IMAGE)).ids
+            server.lists.set()
+        assert "id-c" not in server.names
+    assert {} == server.names
+
+
+async def test_a_list_that_fails_hides_nothing() -> None:
+    server = Mixed(b="a", c="b")
+    async with scope_on(server) as scope:
+        async with one_looks_for_itself(server, scope):
+            await scope.create("c", IMAGE)
+            # The look for "b", and the first one of the scope's end.
+            server.failing = 2
+
+
+async def test_an_id_that_this_client_never_made_hides_nothing() -> None:
+    server = Mixed(a="elsewhere")
+    server.ids["elsewhere"] = "id-elsewhere"
+    async with scope_on(server) as scope:
+        assert ["id-elsewhere"] == (await scope.create("a", IMAGE)).ids
+
+
+@in_virtual_time
+async def test_who_was_told_a_wrong_id_may_still_be_on_the_way(tmp_path: Path) -> None:
+    server, ledger = Mixed(b="a", c="b"), tmp_path / "ledger"
+    async with anyio.create_task_group() as group, scope_on(server, ledger) as scope:
+        async with one_looks_for_itself(server, scope):
+            await scope.create("c", IMAGE)
+            # The server is at work on it, for longer than what it has made takes to show.
+            name = server.names.pop("id-c")
+
+        async def finish() -> None:
+            await anyio.sleep(3)
+            server.names["id-c"] = name
+
+        group.start_soon(finish)
+        assert (2, 1) == (scope.statistics().owned, scope.statistics().doubtful)
+        # Were this process killed now, `reap` would look for the name.
+        known = {launch.name: launch.session_id for launch in read_ledger(ledger)}
+        assert known[name] is None
+    assert [] == list(read_ledger(ledger))
+    assert {} == server.names
+
+
+async def test_of_two_creates_of_one_name_each_has_its_own() -> None:
+    both, numbers = anyio.Event(), itertools.count()
+
+    async def reply(request: Request) -> Response:
+        if request.method == "POST":
+            number = next(numbers)
+            if number == 1:
+                both.set()
+            # Neither knows of the other's session from before.
+            await both.wait()
+            server.names[f"id{number}"] = "a"
+            return text("id0")
+        return await server(request)
+
+    server = Mixed()
+    session, _ = session_on(reply, settle=1.0)
+    made: list[str] = []
+
+    async def launch() -> None:
+        made.extend((await session.create("a", IMAGE)).ids)
+
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(launch)
+        group.start_soon(launch)
+    assert ["id0", "id1"] == sorted(made)
+
+
+async def test_two_sessions_of_one_launch_stay_in_the_ledger_until_both_are_gone(
+    tmp_path: Path,
+) -> None:
+    server, ledger = Mixed(), tmp_path / "ledger"
+    left: list[int] = []
+
+    async def reply(request: Request) -> Response:
+        if request.method == "POST":
+            await server(request)
+            server.names["id-a2"] = server.names["id-a"]
+            return text("no answer from there", 502)
+        if request.target.endswith("id-a2"):
+            left.append(len(list(read_ledger(ledger))))
+            if len(left) == 1:
+                return text("")
+        return await server(request)
+
+    session, _ = session_on(reply, settle=0.01, ledger=ledger)
+    async with session, session.scope(grace=5) as scope:
+        await scope.create("a", IMAGE)
+    assert [1, 1] == left
+    assert {} == server.names
+    assert [] == list(read_ledger(ledger))
+
+
 async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     async with scope_on(Mixed(b="a"), ledger) as scope:
@@ -128,8 +254,8 @@ async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
 def test_old_answers_are_forgotten() -> None:
     answers = Answers(most=2)
     for name in "abca":
-        assert isinstance(answers.check(Success(name, name)), Success)
-    assert isinstance(answers.check(Success("a", "c")), Failure)
+        assert isinstance(answers.check(Success(name, name), "fits"), Success)
+    assert isinstance(answers.check(Success("a", "c"), "fits"), Failure)
 
 
 async def test_an_adopted_session_may_be_launched_here_as_well() -> None:

@@ -1,13 +1,13 @@
 """What a scope answers for: its sessions, and its launches whose end nobody knows yet.
 
 Every launch that has left is in one of three places: among the flights, the owned sessions, or the
-doubts. It leaves them when its session is known to be gone, or was released.
+doubts; until its session is known to be gone, was released, or cannot appear any more.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import final
 
 import anyio
@@ -89,19 +89,23 @@ class Holdings:
 
     async def disown(self, ids: Iterable[str]) -> None:
         """Answer no more for sessions that are gone, or that are to live on."""
-        await self._write_ended([self.owned.pop(key) for key in ids if key in self.owned])
+        names = {self.owned.pop(key) for key in ids if key in self.owned}
+        await self._write_ended(names - {*self.owned.values(), *self.doubts})
 
     async def resolve(self, sessions: Mapping[str, SessionInfo], now: float) -> None:
-        """Own what is listed of the doubtful launches, and forget those that time has answered.
+        """Own what is listed under this scope's names, and forget doubts that time has answered.
+
+        Names tell more than answers: they show what was told the id of another session, and should
+        a name come twice, both are to end.
 
         Args:
-            sessions: all there are, in a list that began at *now*.
+            sessions: all there are, in a list that began at *now* or later.
             now: on the clock of the event loop.
         """
         doubts = dict(self.doubts)
-        # A repeated name would be two sessions of one launch: both are to end.
+        ours = {name for session, name in self.owned.items() if name != session} | doubts.keys()
         for info in sessions.values():
-            if info.name in doubts:
+            if info.name in ours and self.owned.get(info.id) != info.name:
                 await self._own(info.name, info.id)
         listed = {info.name for info in sessions.values()}
         await self._forget(
@@ -119,13 +123,12 @@ class Holdings:
         before = self.owned.get(session, name)
         self.owned[session] = name
         if before not in {name, session}:
-            # That launch was given another's answer: what became of itself?
-            self.doubts[before] = anyio.current_time() + self._limits.settle
-        if self._ledger is not None:
-            try:
-                await self._ledger.launched(token_of(name), session)
-            except OSError as error:
-                logger.error("session %s is missing in the ledger: %s", session, error)  # noqa: TRY400
+            # That launch was told another's id: what became of itself? It had no answer yet.
+            self.doubts[before] = anyio.current_time() + self._limits.create_timeout
+            doubt = {token_of(before): before}
+            await self._note(lambda ledger: ledger.launching(doubt), f"the doubt about {before}")
+        token = token_of(name)
+        await self._note(lambda ledger: ledger.launched(token, session), f"session {session}")
 
     async def _forget(self, names: Collection[str]) -> None:
         for name in names:
@@ -133,9 +136,14 @@ class Holdings:
         await self._write_ended(names)
 
     async def _write_ended(self, names: Collection[str]) -> None:
-        if self._ledger is not None and names:
+        if names:
             tokens = [token_of(name) for name in names]
+            await self._note(lambda ledger: ledger.ended(tokens), f"the end of {tokens}")
+
+    async def _note(self, write: Callable[[Ledger], Awaitable[None]], what: str) -> None:
+        """Write something down that is so whether it is written or not."""
+        if self._ledger is not None:
             try:
-                await self._ledger.ended(tokens)
+                await write(self._ledger)
             except OSError as error:
-                logger.error("the end of %s is missing in the ledger: %s", tokens, error)  # noqa: TRY400
+                logger.error("%s is missing in the ledger: %s", what, error)  # noqa: TRY400

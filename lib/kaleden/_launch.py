@@ -11,7 +11,6 @@ Whoever launches gives an `Account`, which hears of every session before anybody
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Protocol, TypeGuard, final
@@ -22,6 +21,7 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from kaleden import _operations
+from kaleden._answers import Answers
 from kaleden._courier import Courier
 from kaleden._engine import Engine
 from kaleden._errors import FailureKind, RequestError
@@ -34,14 +34,9 @@ from kaleden._tally import Progress, check_progress
 from kaleden._ticket import Ticket
 from kaleden._wire import Headers, SessionInfo
 
-logger = logging.getLogger("kaleden")
-
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
 """Seconds between two lists that look for an unanswered launch."""
-
-_ANSWERS: Final = 10_000
-"""How many ids of new sessions are remembered, to tell an answer that is told twice."""
 
 # No reply, or one of a proxy that got none: the server may still be at work.
 _NO_ANSWER: Final = (None, 502, 504)
@@ -192,7 +187,7 @@ class Launcher:
         """Look for the session of a launch whose answer told nothing."""
         found, certain = await self._search(ticket, before)
         if found is not None:
-            self._answers.add(found.id)
+            self._answers.add(found.id, ticket.name)
             await account.arrived(ticket, found.id)
             return Success(ticket.key, found.id)
 
@@ -234,54 +229,16 @@ class Launcher:
             return None, False
 
         named = [info for info in snapshot.sessions.values() if info.name == ticket.name]
-        new = [info for info in named if info.id not in before]
+        new = [info for info in named if info.id not in before and not self._is_known(info)]
         if len(new) == 1:
             return new[0], True
 
         # Two new ones of one name: somebody else launches it too, and nobody can tell them apart.
         return None, not new and not snapshot.unreadable
 
-
-@final
-class Answers:
-    """The ids that creates came to lately.
-
-    HTTP/1.1 has nothing by which a reply tells what it is the reply to. A server or a proxy that
-    sends one twice makes the second look like the answer to the connection's next request, and the
-    true one is lost. As no two sessions have one id, it shows.
-
-    Args:
-        most: how many are remembered.
-    """
-
-    def __init__(self, most: int = _ANSWERS) -> None:
-        self._most = most
-        self._ids: dict[str, None] = {}
-
-    def check(self, outcome: Outcome[str]) -> Outcome[str]:
-        """Turn what can only be the answer to another create into a failure."""
-        if not isinstance(outcome, Success):
-            return outcome
-
-        if outcome.value in self._ids:
-            message = f"session {outcome.value}, which was the answer, is another create's"
-            return Failure(
-                outcome.key,
-                FailureKind.PROTOCOL,
-                message,
-                sent=True,
-                attempts=outcome.attempts,
-                elapsed=outcome.elapsed,
-            )
-
-        self.add(outcome.value)
-        return outcome
-
-    def add(self, session: str) -> None:
-        """Take note of an id."""
-        self._ids[session] = None
-        if len(self._ids) > self._most:
-            del self._ids[next(iter(self._ids))]
+    def _is_known(self, info: SessionInfo) -> bool:
+        """Whether another create of the same name was told of this session."""
+        return self._answers.names.get(info.id) == info.name
 
 
 @final
@@ -358,7 +315,8 @@ class Flight:
         if not self._is_stopped:
             self.ticket.sent = anyio.current_time()
             create = _operations.create(self.limits, self.ticket.launch, self.headers)
-            self.outcome = self.answers.check(await self.engine.exchange(create, key))
+            told = await self.engine.exchange(create, key)
+            self.outcome = self.answers.check(told, self.ticket.name)
 
     async def _tell(self) -> None:
         ticket, outcome = self.ticket, self.outcome

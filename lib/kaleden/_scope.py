@@ -310,17 +310,19 @@ class Scope(AsyncContextManagerMixin):
         rooms, held = self._rooms, self._holdings
         await held.land()
         if held.doubts:
-            await self._resolve()
+            await self._resolve(anyio.current_time())
         if held.owned:
+            began = anyio.current_time()
             outcomes = await destroy(
                 rooms.engine, rooms.lister, rooms.limits, self.ids, repeats=False
             )
+            # The list that proves the deletes shows by names what no answer told of.
+            await self._resolve(began)
             await held.disown(outcomes.successes)
         return held.is_empty
 
-    async def _resolve(self) -> None:
-        """Look for the sessions of launches in doubt."""
-        now = anyio.current_time()
+    async def _resolve(self, now: float) -> None:
+        """Look for what nobody knows the ids of, in a list that began at *now* or later."""
         with suppress(RequestError):
             snapshot = await self._rooms.lister.listed(now)
             await self._holdings.resolve(snapshot.sessions, now)
