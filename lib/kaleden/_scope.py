@@ -316,9 +316,10 @@ class Scope(AsyncContextManagerMixin):
             outcomes = await destroy(
                 rooms.engine, rooms.lister, rooms.limits, self.ids, repeats=False
             )
-            # The list that proves the deletes shows by names what no answer told of.
-            await self._resolve(began)
-            await held.disown(outcomes.successes)
+            if gone := outcomes.successes:
+                # The list that proves it shows by names what no answer told of.
+                await self._resolve(began)
+                await held.disown(gone)
         return held.is_empty
 
     async def _resolve(self, now: float) -> None:
