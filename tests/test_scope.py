@@ -423,6 +423,17 @@ def test_releasing_waits_for_nobody_and_leaves_no_line(play: Play, tmp_path: Pat
     play(scenario, lost, stuck, duration=10**6, session={"ledger": path, "settle": 1})
 
 
+def test_leaving_costs_one_list_however_much_there_is_to_end(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        for count in (1, 20):
+            before = transport.requests.copy()
+            async with session.scope() as scope:
+                await scope.create("fits", IMAGE, replicas=count)
+            assert {"create": count, "destroy": count, "list": 1} == transport.requests - before
+
+    play(scenario)
+
+
 @pytest.mark.parametrize("bad", [["../x"], [None, 5], "a b"])
 def test_only_ids_can_be_adopted(play: Play, bad: Any) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
