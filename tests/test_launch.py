@@ -1,0 +1,216 @@
+"""The launch protocol, step by step, in virtual time: what is looked for, how often, how long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+import anyio
+import pytest
+
+from kaleden import Failure, FailureKind, RetryPolicy, SessionNotOpen, Success
+from kaleden._answers import Answers
+from kaleden._engine import Engine
+from kaleden._gate import Gate
+from kaleden._http import TransportError
+from kaleden._launch import Flight
+from kaleden._policy import Limits
+from kaleden._ticket import Ticket, plain_tickets
+from kaleden._wire import Request, Response, SessionSpec
+from support import FakeTransport, data, session_object, session_on, text
+from virtual_time import in_virtual_time
+
+IMAGE = "images.canfar.net/skaha/astroml:latest"
+BROKEN = text("something broke", 500)
+REFUSED = TransportError(FailureKind.CONNECT_FAILED, "nobody is there", sent=False)
+
+
+class Vague:
+    """A server that takes a second to make a session, and does not say that it did.
+
+    Args:
+        shows: seconds after its create at which a session is listed.
+        lists: answers in the place of the true list, by the time since then.
+        answer: the answer to a create.
+    """
+
+    def __init__(
+        self,
+        shows: float = 0.0,
+        lists: Callable[[float], Response | None] = lambda _: None,
+        answer: Response = BROKEN,
+    ) -> None:
+        self.shows = shows
+        self.lists = lists
+        self.answer = answer
+        self.has_made = False
+        self.listed_at: list[float] = []
+
+    async def __call__(self, request: Request) -> Response:
+        if request.method == "POST":
+            await anyio.sleep(1)
+            self.has_made = True
+            return self.answer
+        now = anyio.current_time() - 1
+        self.listed_at.append(now)
+        shows = self.has_made and now >= self.shows
+        return self.lists(now) or data([session_object("new", name="fits")] if shows else [])
+
+
+async def launched(server: Vague, **options: float) -> Success[str] | Failure:
+    session, transport = session_on(server, **options)
+    async with session:
+        [outcome] = await session.create("fits", IMAGE)
+    assert 1 == sum(request.method == "POST" for request in transport.requests)
+    return outcome
+
+
+@pytest.mark.parametrize(("shows", "found"), [(0, 0), (0.2, 0.25), (3, 3.75), (9, 10)])
+@in_virtual_time
+async def test_a_session_that_shows_late_is_found(shows: float, found: float) -> None:
+    outcome = await launched(Vague(shows), settle=10)
+    assert Success("fits", "new", 1, 1 + found) == outcome
+
+
+@in_virtual_time
+async def test_it_is_looked_for_more_and_more_seldom_until_it_would_have_settled() -> None:
+    server = Vague(shows=100)
+    outcome = await launched(server, settle=30)
+    # The first one is of what was there before.
+    assert [-1, 0, 0.25, 0.75, 1.75, 3.75, 7.75, 11.75, 15.75, 19.75, 23.75, 27.75, 30] == (
+        server.listed_at
+    )
+    assert isinstance(outcome, Failure)
+    assert (FailureKind.SERVER_ERROR, 500, 31) == (outcome.kind, outcome.status, outcome.elapsed)
+    assert outcome.message.endswith("something broke (and no session came of it)")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [BROKEN, data([{"type": "headless"}]), data([session_object(k, name="fits") for k in "ab"])],
+    ids=["none", "unreadable", "two"],
+)
+@in_virtual_time
+async def test_only_a_list_that_can_be_read_says_that_there_is_none(last: Response) -> None:
+    server = Vague(shows=100, lists=lambda now: last if now == 10 else None)
+    outcome = await launched(server, settle=10)
+    assert isinstance(outcome, Failure)
+    assert (FailureKind.UNKNOWN_EFFECT, True) == (outcome.kind, outcome.sent)
+    assert outcome.message.startswith("a session named fits may have been made: ")
+    assert "something broke" in outcome.message
+
+
+@in_virtual_time
+async def test_lists_that_fail_meanwhile_are_looks_that_showed_nothing() -> None:
+    server = Vague(shows=1, lists=lambda now: BROKEN if 0 < now < 5 else None)
+    assert Success("fits", "new", 1, 8.75) == await launched(server, settle=10)
+
+
+@in_virtual_time
+async def test_without_a_list_from_before_nobody_can_tell_a_session_from_an_older_one() -> None:
+    server = Vague(lists=lambda now: BROKEN if now < 0 else None)
+    outcome = await launched(server)
+    assert isinstance(outcome, Failure)
+    assert FailureKind.UNKNOWN_EFFECT is outcome.kind
+    assert [-1] == server.listed_at
+
+
+@in_virtual_time
+async def test_an_older_session_of_the_name_is_not_taken_for_it() -> None:
+    older = data([session_object("old", name="fits")])
+    server = Vague(shows=100, lists=lambda _: older)
+    outcome = await launched(server, settle=1)
+    assert isinstance(outcome, Failure)
+    assert FailureKind.SERVER_ERROR is outcome.kind
+
+
+@pytest.mark.parametrize("status", [300, 404, 499])
+@in_virtual_time
+async def test_after_a_whole_refusal_nothing_is_looked_for(status: int) -> None:
+    server = Vague(answer=text("no", status))
+    outcome = await launched(server)
+    assert isinstance(outcome, Failure)
+    assert status == outcome.status
+    assert [-1] == server.listed_at
+
+
+@in_virtual_time
+async def test_what_never_left_is_tried_again_and_told_as_one_create() -> None:
+    async def reply(request: Request) -> Response:
+        if request.method == "GET":
+            return data([])
+        if len(transport.requests) < 4:
+            raise REFUSED
+        return text("abc")
+
+    policy = RetryPolicy(attempts=4, base=1, seed=2)
+    session, transport = session_on(reply, retry=policy)
+    async with session:
+        [outcome] = await session.create("fits", IMAGE)
+        retries = session.statistics().retries
+    assert isinstance(outcome, Success)
+    assert ("abc", 3) == (outcome.value, outcome.attempts)
+    assert 0 < outcome.elapsed < 3
+    # The list before it is the other one.
+    assert (2, 2) == (retries.first, retries.repeated)
+
+
+@in_virtual_time
+async def test_only_the_replicas_that_failed_are_launched_again() -> None:
+    names: Counter[str] = Counter()
+
+    async def reply(request: Request) -> Response:
+        if request.method == "GET":
+            return data([])
+        [name] = parse_qs(request.form.decode())["name"]
+        names[name] += 1
+        return text("no", 400) if name == "fits-2" and names[name] == 1 else text(f"id-{name}")
+
+    session, _ = session_on(reply)
+    async with session:
+        created = await session.create("fits", IMAGE, replicas=3)
+        assert ["fits-2"] == list(created.failures)
+        again = await created.retry_failed()
+    assert (["id-fits-1", "id-fits-2", "id-fits-3"], "create") == (again.ids, again.operation)
+    assert {"fits-1": 1, "fits-2": 2, "fits-3": 1} == names
+    with pytest.raises(SessionNotOpen):
+        await created.retry_failed()
+
+
+@in_virtual_time
+async def test_a_request_that_is_abandoned_while_it_is_written_down_never_leaves() -> None:
+    class Slow:
+        is_open = True
+        settled_at = 0.0
+
+        def __init__(self, group: anyio.abc.TaskGroup) -> None:
+            self.group = group
+            self.flights: set[Flight] = set()
+
+        async def departing(self, _: Ticket) -> None:
+            await anyio.sleep(5)
+
+        async def settled(self, _: Ticket) -> None:
+            self.settled_at = anyio.current_time()
+
+        async def arrived(self, _ticket: Ticket, _session: str) -> None:
+            raise AssertionError
+
+        async def doubtful(self, _: Ticket) -> None:
+            raise AssertionError
+
+    async def reply(_: Request) -> Response:
+        raise AssertionError
+
+    engine = Engine(Gate(1), transport := FakeTransport(reply))
+    [ticket] = plain_tickets(SessionSpec("fits", IMAGE))
+    async with anyio.create_task_group() as group:
+        account = Slow(group)
+        flight = Flight(engine, Limits(), ticket, account, Answers())
+        group.start_soon(flight.run)
+        await anyio.sleep(1)
+        flight.abandon(10)
+        await flight.landed.wait()
+    assert (5, None, []) == (account.settled_at, flight.outcome, transport.requests)
+    await engine.aclose()
