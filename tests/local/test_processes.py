@@ -402,10 +402,15 @@ async def test_what_a_killed_platform_left_is_ended_by_the_next(tmp_path: Path) 
         pass
     mark = await anyio.to_thread.run_sync(mark_in, state)
     environment = {**os.environ, "KALEDEN_LOCAL": f"{mark}/leftover"}
-    async with await anyio.open_process(["sleep", "1234"], env=environment) as left:
+    async with await anyio.open_process(["cat"], env=environment) as left:
+        assert left.stdin is not None
+        assert left.stdout is not None
+        # Linux shows the environment of a process that has just been started as empty.
+        await left.stdin.send(b"started")
+        assert b"started" == await left.stdout.receive()
         try:
             async with serve(state=state):
-                with anyio.fail_after(10):
+                with anyio.fail_after(60):
                     assert -signal.SIGKILL == await left.wait()
         finally:
             if left.returncode is None:
