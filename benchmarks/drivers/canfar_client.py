@@ -47,7 +47,7 @@ async def opened(order: Order) -> AsyncGenerator[Client]:
         "url": f"{order.url}/v1",
         "token": payload.TOKEN,
         "concurrency": order.concurrency,
-        # The longest there is: with the default of 30 seconds connections of the largest batch fail.
+        # The longest there is: with the default of 30 connections of the largest batch fail.
         "timeout": 300,
     }
     if "blocking" in sys.argv:
