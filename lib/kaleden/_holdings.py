@@ -102,15 +102,14 @@ class Holdings:
             sessions: all there are, in a list that began at *now* or later.
             now: on the clock of the event loop.
         """
-        doubts = dict(self.doubts)
-        ours = {name for session, name in self.owned.items() if name != session} | doubts.keys()
+        ours = {
+            name for session, name in self.owned.items() if name != session
+        } | self.doubts.keys()
         for info in sessions.values():
             if info.name in ours and self.owned.get(info.id) != info.name:
                 await self._own(info.name, info.id)
-        listed = {info.name for info in sessions.values()}
-        await self._forget(
-            [name for name, until in doubts.items() if name not in listed and now >= until]
-        )
+        # What was listed is owned now, and in doubt no more.
+        await self._forget([name for name, until in self.doubts.items() if now >= until])
 
     async def release_doubts(self) -> None:
         """Forget what is in doubt; its launcher was told so."""
@@ -122,7 +121,7 @@ class Holdings:
         self.doubts.pop(name, None)
         before = self.owned.get(session, name)
         self.owned[session] = name
-        if before not in {name, session}:
+        if before not in {name, session} and before not in self.owned.values():
             # That launch was told another's id: what became of itself? It had no answer yet.
             self.doubts[before] = anyio.current_time() + self._limits.create_timeout
             doubt = {token_of(before): before}
