@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final, final
 
 from kaleden._errors import FailureKind
-from kaleden._outcomes import Failure, Outcome, Success
+from kaleden._outcomes import Outcome, Success
+from kaleden._results import belied
 
 _MOST: Final = 1000
 """How many sessions are remembered: what a proxy says twice, it says soon."""
@@ -38,14 +39,7 @@ class Answers:
 
         if outcome.value in self.names:
             message = f"session {outcome.value}, which was the answer, is another create's"
-            return Failure(
-                outcome.key,
-                FailureKind.PROTOCOL,
-                message,
-                sent=True,
-                attempts=outcome.attempts,
-                elapsed=outcome.elapsed,
-            )
+            return belied(outcome, FailureKind.PROTOCOL, message)
 
         self.add(outcome.value, name)
         return outcome

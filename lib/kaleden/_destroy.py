@@ -20,6 +20,7 @@ from kaleden._errors import FailureKind, InvalidRequest, RequestError
 from kaleden._lister import Lister, Snapshot
 from kaleden._outcomes import Failure, Outcome, Outcomes, Success
 from kaleden._policy import Limits
+from kaleden._results import belied
 from kaleden._sinks import told
 from kaleden._source import Keys
 from kaleden._tally import OK, Progress
@@ -98,14 +99,7 @@ def _survivor(answer: Success[bool], session: SessionInfo) -> Failure:
         "the server answered the delete with success, and still lists the session as "
         f"{session.status}"
     )
-    return Failure(
-        answer.key,
-        FailureKind.NOT_DESTROYED,
-        message,
-        sent=True,
-        attempts=answer.attempts,
-        elapsed=answer.elapsed,
-    )
+    return belied(answer, FailureKind.NOT_DESTROYED, message)
 
 
 def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Failure:
@@ -113,15 +107,7 @@ def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Fai
         return answer
 
     message = f"the delete was answered, and the list that should prove it {why}"
-    return Failure(
-        answer.key,
-        FailureKind.NOT_DESTROYED,
-        message,
-        status,
-        sent=True,
-        attempts=answer.attempts,
-        elapsed=answer.elapsed,
-    )
+    return belied(answer, FailureKind.NOT_DESTROYED, message, status)
 
 
 def chooser(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:

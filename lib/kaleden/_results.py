@@ -6,7 +6,7 @@ thousand of them are cheap, they pickle, and they survive a round trip through J
 
 from __future__ import annotations
 
-from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, final
 
 from attrs import field, frozen
 
@@ -107,3 +107,18 @@ class Finished:
 
 
 Outcome: TypeAlias = Success[T] | Failure
+
+
+def belied(
+    answer: Success[Any], kind: FailureKind, message: str, status: int | None = None
+) -> Failure:
+    """Make the failure of what was answered with success, and was none."""
+    return Failure(
+        answer.key,
+        kind,
+        message,
+        status,
+        sent=True,
+        attempts=answer.attempts,
+        elapsed=answer.elapsed,
+    )
