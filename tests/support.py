@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import parse_qs
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
@@ -49,6 +50,12 @@ def ids(count: int) -> list[str]:
 def session_id(request: Request) -> str:
     """The id in a request's path."""
     return request.target.removeprefix("session/").partition("?")[0].partition("/")[0]
+
+
+def launch_name(request: Request) -> str:
+    """The name in a request to create a session."""
+    [name] = parse_qs(request.form.decode())["name"]
+    return name
 
 
 class FakeTransport:

@@ -6,14 +6,13 @@ That is native cancellation of kaleden's own tasks, which no shield holds off.
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import parse_qs
 
 import pytest
 from anyio.lowlevel import checkpoint
 
 from kaleden import AsyncSession, Scope
 from kaleden._wire import Request, Response
-from support import FakeTransport, data, described, session_id, session_object, text
+from support import FakeTransport, data, described, launch_name, session_id, session_object, text
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 
@@ -27,7 +26,7 @@ class FakeServer:
     async def send(self, request: Request) -> Response:
         if request.method == "POST":
             key = f"id{len(self.names)}"
-            self.names[key] = parse_qs(request.form.decode())["name"][0]
+            self.names[key] = launch_name(request)
             reply = text(key)
         elif request.method == "DELETE":
             self.names.pop(session_id(request), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from urllib.parse import parse_qs
 
 import anyio
 import pytest
@@ -18,7 +17,7 @@ from kaleden._launch import Flight
 from kaleden._policy import Limits
 from kaleden._ticket import Ticket, plain_tickets
 from kaleden._wire import Request, Response, SessionSpec
-from support import FakeTransport, data, session_object, session_on, text
+from support import FakeTransport, data, launch_name, session_object, session_on, text
 from virtual_time import in_virtual_time
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
@@ -163,7 +162,7 @@ async def test_only_the_replicas_that_failed_are_launched_again() -> None:
     async def reply(request: Request) -> Response:
         if request.method == "GET":
             return data([])
-        [name] = parse_qs(request.form.decode())["name"]
+        name = launch_name(request)
         names[name] += 1
         return text("no", 400) if name == "fits-2" and names[name] == 1 else text(f"id-{name}")
 

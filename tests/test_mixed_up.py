@@ -6,7 +6,6 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import anyio
 import pytest
@@ -17,7 +16,16 @@ from kaleden import Failure, FailureKind, Outcomes, Success
 from kaleden._answers import Answers
 from kaleden._ledger_file import read_ledger
 from kaleden._wire import Request, Response
-from support import data, raw_server, read_request, session_id, session_object, session_on, text
+from support import (
+    data,
+    launch_name,
+    raw_server,
+    read_request,
+    session_id,
+    session_object,
+    session_on,
+    text,
+)
 from transports.servers import LANES, reply
 from virtual_time import in_virtual_time
 
@@ -48,8 +56,7 @@ class Mixed:
         # In virtual time, what takes none cannot be told to have come after something else.
         await anyio.sleep(0.001)
         if request.method == "POST":
-            name = parse_qs(request.form.decode())["name"][0]
-            return text(self.create(name))
+            return text(self.create(launch_name(request)))
         if request.method == "DELETE":
             self.names.pop(session_id(request), None)
             return text("")
