@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from enum import Enum
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kaleden import Outcomes, Success
 from kaleden._wire import TERMINAL, Kind, Status
+from kaleden._wire._readers import session_info
 
 
 @pytest.mark.parametrize("text", ["Running", "running", "RUNNING"])
@@ -43,14 +46,70 @@ def test_unknown_values_do_not_grow_the_class() -> None:
     assert Kind.CARTA.is_known
 
 
-@given(st.text())
-def test_any_string_is_a_member_that_pickles_and_copies_and_becomes_json(text: str) -> None:
-    member = Kind(text)
+# Texts that are also attributes of an enumeration, and those that JSON can escape but UTF-8 not.
+ODD_VALUES = ["Paused", "", "__dict__", "mro", "name", "CARTA", "\ud800", "\x00", "a b"]
+ANY_TEXT = st.text() | st.sampled_from(ODD_VALUES)
 
-    assert member == pickle.loads(pickle.dumps(member)) == copy.deepcopy(member)
-    assert type(member) is type(pickle.loads(pickle.dumps(member)))
-    assert member == json.loads(json.dumps(member))
-    assert hash(member) == hash(member.value)
+
+def round_trips(value: Any) -> list[Any]:
+    """Return the copies of *value* that each protocol of pickle, and each way to copy, makes."""
+    protocols = range(pickle.HIGHEST_PROTOCOL + 1)
+    pickled = [pickle.loads(pickle.dumps(value, protocol)) for protocol in protocols]
+    # The pure Python pickler, which has code of its own for each protocol.
+    plainly = [pickle.loads(pickle._dumps(value, protocol)) for protocol in protocols]  # type: ignore[attr-defined]  # no stub has it
+    return [*pickled, *plainly, copy.copy(value), copy.deepcopy(value)]
+
+
+@given(ANY_TEXT)
+def test_any_string_is_a_member_that_pickles_and_copies_and_becomes_json(text: str) -> None:
+    for member in (Kind(text), Status(text)):
+        for other in round_trips(member):
+            assert type(member) is type(other)
+            assert (member, member.name, member.value) == (other, other.name, other.value)
+            assert member.is_known is other.is_known
+        assert member == json.loads(json.dumps(member))
+        assert hash(member) == hash(member.value)
+
+
+@pytest.mark.parametrize("member", [*Kind, *Status])
+def test_a_known_member_stays_the_same_object(member: Kind | Status) -> None:
+    assert all(member is other for other in round_trips(member))
+
+
+@pytest.mark.parametrize("text", ODD_VALUES)
+def test_members_pickle_and_copy_where_python_looks_them_up_by_name(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_name(self: Enum, _protocol: object) -> Any:
+        return getattr, (type(self), self._name_)
+
+    # As in Python 3.11.0 to 3.11.3.
+    monkeypatch.setattr(Enum, "__reduce_ex__", by_name)
+
+    for other in round_trips(Status(text)):
+        assert (Status, Status(text)) == (type(other), other)
+
+
+@pytest.mark.parametrize("text", ODD_VALUES)
+def test_what_holds_an_unknown_member_pickles_and_copies(text: str) -> None:
+    info = session_info({"id": "a", "type": text, "status": text})
+    outcomes = Outcomes("info", [Success("a", info)])
+
+    for other in round_trips(outcomes):
+        [same] = other.values
+        assert info == same
+        assert (info.kind, info.status) == (same.kind, same.status)
+
+
+def test_the_value_of_an_unknown_member_is_a_plain_string() -> None:
+    class Foreign(str):
+        def __str__(self) -> str:
+            return "something else"
+
+    member = Kind(Foreign("vscode"))
+
+    assert "vscode" == member == member.value == str(member)
+    assert str is type(member.value)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"Running"])

@@ -26,11 +26,20 @@ class OpenEnum(StrEnum):
 
     @classmethod
     def _unknown(cls, value: str) -> Self:
-        # Not remembered by the class: what servers send must not grow it.
-        member = str.__new__(cls, value)
-        member._name_ = value
-        member._value_ = value
+        # Not stored in the class: values that servers send must not grow it.
+        text = str.__str__(value)  # Of a subclass, whose own `__str__` may differ.
+        member = str.__new__(cls, text)
+        member._name_ = text
+        member._value_ = text
         return member
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[type[Self], tuple[str]]:
+        """Pickle and copy by value.
+
+        Python 3.11.0 to 3.11.3 look a member up by its name instead, as an attribute of the class,
+        which an unknown member is not.
+        """
+        return type(self), (self.value,)
 
     @property
     def is_known(self) -> bool:
