@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kaleden._http._caller import CallerTransport, HttpAuth, HttpClient, library_of
 from kaleden._http._direct import DirectTransport
+from kaleden._http._tls import detect_truncation
 from kaleden._http._transport import (
     MAX_BODY,
     Bearer,
@@ -28,5 +29,6 @@ __all__ = (
     "Transport",
     "TransportError",
     "TransportStatistics",
+    "detect_truncation",
     "library_of",
 )

@@ -23,6 +23,7 @@ from kaleden._http._open import open_connection
 from kaleden._http._outgoing import origin_of, write_body, write_head
 from kaleden._http._pool import Origin, Pool
 from kaleden._http._reply import Reply
+from kaleden._http._tls import detect_truncation
 from kaleden._http._transport import TransportError, TransportStatistics
 
 _IDEMPOTENT: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
@@ -47,7 +48,9 @@ class AnyioTransport(httpx.AsyncBaseTransport):
 
     Args:
         verify: what TLS is made with; True for the usual authorities, False to trust everybody, a
-            string for a file or a folder of authorities.
+            string for a file or a folder of authorities. A context is used as it is: where it has
+            `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python 3.10.0 to 3.11.2 make it, a truncated
+            reply can be taken as complete.
         cert: the client's certificate: a PEM file with key and chain, or two files: chain, key. A
             context that was given as *verify* gets it loaded, as by httpx.
         limits: as for httpx, with the same defaults.
@@ -334,10 +337,10 @@ def _new_context(
     elif isinstance(verify, str):
         # httpx takes it too, with a warning that it will not for ever.
         file, folder = (None, verify) if Path(verify).is_dir() else (verify, None)
-        context = ssl.create_default_context(cafile=file, capath=folder)
+        context = detect_truncation(ssl.create_default_context(cafile=file, capath=folder))
         context.set_alpn_protocols(["http/1.1"])
     else:
-        context = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
+        context = detect_truncation(httpx.create_ssl_context(verify=verify, trust_env=trust_env))
         context.set_alpn_protocols(["http/1.1"])
     if cert is not None:
         context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))

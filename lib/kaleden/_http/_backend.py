@@ -1,12 +1,17 @@
-"""What httpx connects with, made to heed cancellation whatever the server sends.
+"""The network backend of httpx, corrected in two respects.
 
 uvloop tells what has come before anyio delivers a cancellation, and anyio does not cancel a task
 that is about to wake. A server that always has more to say would so keep a task from ever being
 cancelled, and httpx reads interim replies (RFC 9110 §15.2) for as long as they come.
+
+httpcore's streams over TLS report the end of a connection without ``close_notify`` as an ordinary
+end, on both backends, whatever the TLS context says. A reply that ends with its connection could be
+truncated so (RFC 9112 §9.8).
 """
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, final
 
 import httpcore
@@ -44,7 +49,10 @@ class _HeedfulStream(httpcore.AsyncNetworkStream):
 
     async def read(self, *args: Any, **options: Any) -> bytes:
         await checkpoint_if_cancelled()
-        return await self._stream.read(*args, **options)
+        received = await self._stream.read(*args, **options)
+        if not received:
+            self._check_end()
+        return received
 
     async def write(self, *args: Any, **options: Any) -> None:
         await self._stream.write(*args, **options)
@@ -57,3 +65,12 @@ class _HeedfulStream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+    def _check_end(self) -> None:
+        """Raise `httpcore.ReadError` if TLS ended without ``close_notify``."""
+        tls = self.get_extra_info("ssl_object")
+        if tls is not None:
+            try:
+                tls.read(1)  # Returns nothing after ``close_notify``.
+            except ssl.SSLError as error:
+                raise httpcore.ReadError(str(error)) from error

@@ -24,6 +24,7 @@ from kaleden._errors import ConfigurationError
 from kaleden._http._backend import HeedfulBackend
 from kaleden._http._caller import HttpAuth
 from kaleden._http._exchange import exchange
+from kaleden._http._tls import detect_truncation
 from kaleden._http._transport import MAX_BODY, Bearer, Tls, TransportStatistics, send_as
 from kaleden._version import __version__
 from kaleden._wire import Request, Response
@@ -98,12 +99,14 @@ class HttpxTransport(AsyncContextManagerMixin):
             raise ConfigurationError(msg) from error
 
     def _new_client(self, context: ssl.SSLContext | None) -> httpx.AsyncClient:
+        if context is None:
+            # Not used, as the server is asked over plain http; httpx's own takes long to make.
+            context = detect_truncation(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         client = httpx.AsyncClient(
             headers={"User-Agent": f"kaleden/{__version__}"},
             auth=cast("httpx.Auth | None", self._auth),
-            proxy=self._proxy,
-            # Without https none is needed, and httpx's own takes long to make.
-            verify=context if context is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            proxy=None if self._proxy is None else _new_proxy(self._proxy),
+            verify=context,
             # A cookie that the server sets would outlive the token that it was given for.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             limits=httpx.Limits(
@@ -177,6 +180,13 @@ class HttpxTransport(AsyncContextManagerMixin):
 
     def __repr__(self) -> str:
         return f"<HttpxTransport {self._base}, {self.statistics().in_flight} in flight>"
+
+
+def _new_proxy(url: str) -> httpx.Proxy:
+    proxy = httpx.Proxy(url)
+    if proxy.url.scheme == "https":
+        proxy.ssl_context = detect_truncation(httpx.create_ssl_context())
+    return proxy
 
 
 def _pools(client: httpx.AsyncClient) -> list[Any]:

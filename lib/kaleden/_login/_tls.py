@@ -17,7 +17,7 @@ import anyio
 from anyio import to_thread
 
 from kaleden._errors import ConfigurationError, FailureKind
-from kaleden._http import TransportError
+from kaleden._http import TransportError, detect_truncation
 from kaleden._login._certificate import Certificate, read_certificate, stamp_of
 
 logger = logging.getLogger("kaleden")
@@ -127,7 +127,7 @@ def make_context(certificate: Path | None) -> ssl.SSLContext:
     Raises:
         ConfigurationError: a file cannot be used.
     """
-    context = _trusting()
+    context = detect_truncation(_trusting())
     context.set_alpn_protocols(["http/1.1"])
     if certificate is not None:
         try:

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from kaleden._http import detect_truncation
+
 # RFC 3820 §3.8: that it is a proxy certificate, and that it may do all that its user may.
 _PROXY = x509.UnrecognizedExtension(
     x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"),
@@ -163,7 +165,7 @@ class Authority:
 
     def server_context(self) -> ssl.SSLContext:
         """Make the server's context: who has a certificate of a user may show it."""
-        context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+        context = detect_truncation(_ServerContext(ssl.PROTOCOL_TLS_SERVER))
         context.set_alpn_protocols(["http/1.1"])
         context.load_cert_chain(self.server_pem)
         context.load_verify_locations(self.ca_pem)
@@ -173,7 +175,7 @@ class Authority:
 
     def client_context(self, certificate: Path | None) -> ssl.SSLContext:
         """Make a context for a client, which trusts nobody but this authority."""
-        context = ssl.create_default_context(cafile=self.ca_pem)
+        context = detect_truncation(ssl.create_default_context(cafile=self.ca_pem))
         if certificate is not None:
             context.load_cert_chain(certificate)
         return context
