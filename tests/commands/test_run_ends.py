@@ -106,7 +106,7 @@ def test_ctrl_c_is_heard_while_nobody_reads(backend: str, server: Server) -> Non
 
 
 def run_stuck(*words: str, signals: int) -> tuple[int, str, str]:
-    """Run a command where no delete is answered, and signal so many times."""
+    """Run a command where no delete is answered, and signal so many times, or stop reading."""
 
     async def run() -> tuple[int, str, str]:
         plan = FaultPlan([Fault("stall", on="destroy")])
@@ -119,6 +119,13 @@ def run_stuck(*words: str, signals: int) -> tuple[int, str, str]:
 
 def _strike(words: tuple[str, ...], place: Server, signals: int) -> tuple[int, str, str]:
     with process("run", "stuck", IMAGE, *where(place), *words, *FOREVER) as running:
+        if not signals:
+            assert running.stdout is not None
+            assert running.stdout.readline()
+            running.stdout.close()
+            _, err = running.communicate(timeout=60)
+            return running.returncode, "", err
+
         read_until("1 Running", running)
         running.send_signal(signal.SIGINT)
         if signals > 1:
@@ -133,6 +140,14 @@ def test_what_could_not_be_ended_is_named_and_the_status_is_1(backend: str) -> N
     status, out, err = run_stuck("--grace", "1", "--backend", backend, signals=1)
     assert (1, "") == (status, out)
     assert re.search(r"kaleden: these sessions may be left: [a-z0-9]{8}\n", err)
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_what_could_not_be_ended_is_named_when_the_reader_has_gone_too(backend: str) -> None:
+    status, _, err = run_stuck("--grace", "1", "--backend", backend, "--json", signals=0)
+    assert 1 == status
+    assert re.search(r"these sessions may be left: [a-z0-9]{8}\n", err)
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)

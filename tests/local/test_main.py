@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kaleden.local.__main__ import main, parse
+from kaleden.local.__main__ import main
 from local.worlds import IMAGE, carrying
 
 SLEEP = {"name": "n", "image": IMAGE, "cmd": "sleep", "args": "1234"}
@@ -94,21 +94,21 @@ def test_with_tls_it_says_whom_to_trust_and_what_to_show(backend: str) -> None:
     assert not Path(certificate).exists()
 
 
-def test_a_port_that_is_taken_is_one_line_and_status_1() -> None:
+def test_a_port_that_is_taken_is_one_line_and_status_2() -> None:
     with running() as (_, http):
         command = [sys.executable, "-m", "kaleden.local", "--port", str(http.base_url.port)]
         second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert 1 == second.returncode
-    assert re.fullmatch(r"kaleden\.local: .*in use\n", second.stderr)
+    assert 2 == second.returncode
+    assert re.fullmatch(r"kaleden: .*in use\n", second.stderr)
 
 
-def test_a_state_that_is_none_is_one_line_and_status_1(
+def test_a_state_that_is_none_is_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = tmp_path / "state"
     state.write_text("no database " * 100)
-    assert 1 == main(["--state", str(state)])
-    assert re.fullmatch(r"kaleden\.local: .* is not a state file .*\n", capsys.readouterr().err)
+    assert 2 == main(["--state", str(state)])
+    assert re.fullmatch(r"kaleden: .* is not a state file .*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_state_that_is_none_is_one_line_and_status_1(
 )
 def test_bad_options_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse(arguments)
+        main(arguments)
     assert 2 == caught.value.code
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Final
 
-from kaleden._commands._output import CannotWrite, LogNotes, Output, let_go, open_all
+from kaleden._commands._output import CannotWrite, LogNotes, Output, ReaderGone
 from kaleden._commands._parser import parse
 from kaleden._commands._status import NOT_ALL, REFUSED, UNREAD
 from kaleden._errors import ConnectFailed, KaledenError, RequestError, ScopeError
@@ -17,6 +17,7 @@ from kaleden._interrupt import INTERRUPTED
 from kaleden._login import EXPLAINED_BY
 
 _DOCTOR: Final = "`kaleden doctor`"
+_EXPECTED: Final = (KaledenError, CannotWrite, ImportError, OSError)
 
 logger = logging.getLogger("kaleden")
 
@@ -27,19 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; see `kaleden._commands._status`.
     """
-    open_all()
-    try:
-        options = parse(sys.argv[1:] if argv is None else argv)
-        return _run(options, Output(json=options.json))
-    finally:
-        _flush()
-
-
-def _run(options: argparse.Namespace, output: Output) -> int:
+    output = Output(json=False)
     notes = LogNotes(output)
     logger.addHandler(notes)
     try:
-        return _command(options.command)(options, output)
+        with output.redirected():
+            options = parse(sys.argv[1:] if argv is None else argv)
+            output.json = options.json
+            return _command(options.command)(options, output)
     except BaseException as error:
         status = _status(error, output)
         if status is None:
@@ -57,16 +53,16 @@ def _command(name: str) -> Callable[[argparse.Namespace, Output], int]:
 
 
 def _status(error: BaseException, output: Output) -> int | None:
-    """Tell people of an error; None for one that nobody expects."""
+    """Report an error, and return the exit status; None for an error that is a bug."""
     errors = list(_lone(error))
     for each in errors:
-        if isinstance(each, BrokenPipeError):
+        if isinstance(each, ReaderGone):
             return UNREAD
         if isinstance(each, KeyboardInterrupt):
             output.note("interrupted")
             return INTERRUPTED
 
-    if not all(isinstance(each, KaledenError | ImportError | OSError) for each in errors):
+    if not all(isinstance(each, _EXPECTED) for each in errors):
         return None
 
     for each in errors:
@@ -90,11 +86,3 @@ def _lone(error: BaseException) -> Iterator[BaseException]:
         yield from _lone(each)
     if not errors:
         yield error
-
-
-def _flush() -> None:
-    """Write what argparse has printed, or let go of who does not want it."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        let_go()

@@ -1,4 +1,4 @@
-"""What commands say: results on standard output, all else on standard error."""
+"""The standard streams of a command: results on standard output, messages on standard error."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ import os
 import re
 import select
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any, Final, TextIO, final
+from collections.abc import Callable, Generator, Mapping
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
+from functools import partial
+from typing import Any, Final, TextIO, cast, final
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -23,13 +30,21 @@ PIECE: Final = 4096
 """Bytes that a pipe takes at once if it takes any."""
 
 
-class CannotWrite(OSError):
-    """Standard output takes no more: its disk is full, say."""
+class CannotWrite(Exception):
+    """Standard output rejects a write, for example because the disk is full.
+
+    It is not an OSError, because argparse in recent releases of Python ignores those.
+    """
+
+
+@final
+class ReaderGone(CannotWrite):
+    """Standard output is a pipe or a socket whose other end is closed."""
 
 
 @final
 class Output:
-    """Writes at once, so that no text is lost or late, whatever ends the process.
+    """The results and messages of a command.
 
     Args:
         json: whether programs read the results.
@@ -37,30 +52,42 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
+        self._results = _Stream(sys.stdout, _raising)
+        self._notes = _Stream(sys.stderr, partial(suppress, OSError))
         self._turn = anyio.Lock()
 
+    @contextmanager
+    def redirected(self) -> Generator[None]:
+        """Send everything that argparse, rich and `print` write through this object."""
+        results, notes = cast("TextIO", self._results), cast("TextIO", self._notes)
+        with redirect_stdout(results), redirect_stderr(notes):
+            yield
+
     def line(self, text: str) -> None:
-        """Write a line of the results."""
-        with _told_apart():
-            _write(sys.stdout, f"{text}\n")
+        """Write a line of the results.
+
+        Raises:
+            ReaderGone: the reader has closed its end of the pipe.
+            CannotWrite: the write failed for another reason.
+        """
+        self._results.write(f"{text}\n")
 
     def document(self, value: Any) -> None:
-        """Write the results as one JSON text."""
+        """Write the results as one JSON text; see `line`."""
         self.line(json.dumps(value))
 
     async def send(self, text: str) -> None:
-        """Write results from the event loop, which goes on meanwhile: a pager may take its time.
+        """Write results without blocking the event loop: a pager can be slow to read.
 
         Raises:
-            BrokenPipeError: nobody reads them any more.
-            CannotWrite: they cannot be written.
+            ReaderGone: the reader has closed its end of the pipe.
+            CannotWrite: the write failed for another reason.
 
         Cancellation:
             Some of the text may have been written.
         """
         async with self._turn:
-            with _told_apart():
-                await _send(sys.stdout, text)
+            await self._results.send(text)
 
     async def send_line(self, text: str) -> None:
         """Write a line of the results; see `send`."""
@@ -75,33 +102,31 @@ class Output:
         await self.send_document({"event": event, **facts})
 
     def note(self, text: str) -> None:
-        """Tell people something that is no result."""
-        with suppress(OSError):
-            _write(sys.stderr, f"{printable(text)}\n")
+        """Write a message to standard error; a message that cannot be written is dropped."""
+        self._notes.write(f"{printable(text)}\n")
+
+    def note_at_once(self, text: str) -> None:
+        """Write a message, or drop it if standard error has no room for it; see `note`."""
+        number = self._notes.descriptor()
+        if number is None or select.select([], [number], [], 0)[1]:
+            self.note(text)
 
     async def send_note(self, text: str) -> None:
-        """Tell people something from the event loop; see `send`."""
+        """Write a message without blocking the event loop; see `note`."""
         async with self._turn:
-            with suppress(OSError):
-                await _send(sys.stderr, f"{printable(text)}\n")
+            await self._notes.send(f"{printable(text)}\n")
 
 
 def printable(text: str) -> str:
-    """Show control characters as what they are, instead of sending them to a terminal."""
+    """Escape control characters, so that none reaches a terminal."""
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def open_all() -> None:
-    """Give what was closed before this program began a place where nothing is kept."""
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-
-
 class LogNotes(logging.Handler):
-    """Shows what the library logs; what nobody reads is not waited for, least of all in a clean-up.
+    """Shows the warnings of the library, and never blocks: some are logged in a clean-up.
 
     Args:
-        output: shows it.
+        output: shows them.
     """
 
     def __init__(self, output: Output) -> None:
@@ -110,51 +135,93 @@ class LogNotes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record."""
-        number = _descriptor(sys.stderr)
-        if number is None or select.select([], [number], [], 0)[1]:
-            self._output.note(record.getMessage())
+        self._output.note_at_once(record.getMessage())
 
 
-def let_go() -> None:
-    """Let Python's own flush at the end of the process find nobody to complain to."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@final
+class _Stream:
+    """A standard stream without a buffer: a write is complete or has failed when it returns.
+
+    No text is late or lost, whatever ends the process, and none is left for the interpreter to
+    write at exit, where a failure would be printed and would replace the exit status.
+
+    Args:
+        stream: the stream; None, if it was closed when the process started, discards all text.
+        guard: handles an OSError of a write.
+    """
+
+    def __init__(
+        self, stream: TextIO | None, guard: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self._guard = guard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write all of *text*."""
+        with self._guard():
+            number = self.descriptor()
+            if number is None:
+                self._write_and_flush(text)
+                return len(text)
+
+            data = self._encoded(text)
+            while data:
+                data = data[os.write(number, data) :]
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: no text is buffered."""
+
+    async def send(self, text: str) -> None:
+        """Write all of *text*, waiting for room without blocking the event loop."""
+        number = self.descriptor()
+        if number is None:
+            self.write(text)
+            await checkpoint()
+            return
+
+        with self._guard():
+            data = self._encoded(text)
+            while data:
+                await _room(number)
+                data = data[os.write(number, data[:PIECE]) :]
+
+    def descriptor(self) -> int | None:
+        """Return the file descriptor to write to; None if only the stream itself can write."""
+        if sys.platform == "win32":
+            return None  # Consoles there have an encoding of their own.
+
+        try:
+            return self._stream.fileno()
+        except (io.UnsupportedOperation, ValueError):
+            return None
+
+    def _encoded(self, text: str) -> memoryview:
+        return memoryview(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+
+    def _write_and_flush(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            # The text is still in the buffer: let the interpreter write it to the null device.
+            with suppress(OSError, ValueError), open(os.devnull, "w", encoding="utf-8") as null:
+                os.dup2(null.fileno(), self._stream.fileno())
+            raise
 
 
 @contextmanager
-def _told_apart() -> Generator[None]:
-    """Tell a disk that is full from files that this program cannot read."""
+def _raising() -> Generator[None]:
+    """Raise an error of standard output as a type of its own, unlike those of files and sockets."""
     try:
         yield
-    except BrokenPipeError:
-        raise
+    except ConnectionError as error:
+        raise ReaderGone("standard output has no reader any more") from error
     except OSError as error:
         raise CannotWrite(f"the results cannot be written: {error}") from error
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Write at once, past the stream's buffer."""
-    number, data = _descriptor(stream), _encoded(stream, text)
-    if number is None:
-        stream.write(text)
-        stream.flush()
-        return
-
-    while data:
-        data = data[os.write(number, data) :]
-
-
-async def _send(stream: TextIO, text: str) -> None:
-    """Write when there is room, so that nobody has to wait for who reads."""
-    number, data = _descriptor(stream), _encoded(stream, text)
-    if number is None:
-        _write(stream, text)
-        await checkpoint()
-        return
-
-    while data:
-        await _room(number)
-        data = data[os.write(number, data[:PIECE]) :]
 
 
 async def _room(number: int) -> None:
@@ -163,18 +230,3 @@ async def _room(number: int) -> None:
     except PermissionError:
         # A file, which always has room.
         await checkpoint()
-
-
-def _encoded(stream: TextIO, text: str) -> memoryview:
-    return memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
-
-
-def _descriptor(stream: TextIO) -> int | None:
-    stream.flush()
-    if sys.platform == "win32":
-        return None  # Consoles there have an encoding of their own.
-
-    try:
-        return stream.fileno()
-    except (io.UnsupportedOperation, ValueError):
-        return None

@@ -11,7 +11,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from kaleden._commands._client import open_session, perform
 from kaleden._commands._lines import Lines
-from kaleden._commands._output import Output
+from kaleden._commands._output import Output, ReaderGone
 from kaleden._commands._status import DONE, NOT_ALL
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._outcomes import Failure, Outcome, Outcomes
@@ -38,12 +38,12 @@ def main(options: argparse.Namespace, output: Output) -> int:
         return perform(session, launch, options, output)
 
     run = _Run(spec, options, output)
+    status = NOT_ALL
     try:
         status = perform(session, run, options, output)
-    except BrokenPipeError:
-        if run.may_have_left:
-            return NOT_ALL
-        raise
+    except* ReaderGone:
+        if not run.may_have_left:
+            raise
     return run.checked(status)
 
 

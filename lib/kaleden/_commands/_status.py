@@ -16,5 +16,5 @@ exit status:
   1    not all: something failed, or sessions may be left
   2    it did not begin: what it was given, or the login, cannot be used; nothing was sent
   130  Ctrl-C; what `run` and `demo` had launched has ended (129 and 143: SIGHUP and SIGTERM)
-  141  nobody reads its output any more
+  141  the reader of its output has gone
 """
