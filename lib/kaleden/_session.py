@@ -68,7 +68,7 @@ class AsyncSession(Queries):
             or it is on this machine.
         ssl_context: what connections over https are made with, as it is; by default one that trusts
             the authorities of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else Mozilla's. Where a
-            context has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python 3.10.0 to 3.11.2 make it, a
+            context has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python up to 3.11.2 makes it, a
             truncated reply can be taken as complete: clear it in yours.
         version: the API version, where the URL names none.
         timeout: seconds for one attempt of a request, from its turn to the last byte of the reply;

@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 import trustme
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
 from anyio.streams.tls import TLSStream
 from attrs import define
 
@@ -283,7 +283,7 @@ async def test_a_connection_that_does_not_take_all_at_once_is_never_read_without
         server.send(b"said by the server")
         connection.write_or_end(bytes(2**22))
         told: list[bytes] = []
-        with pytest.raises(ssl.SSLError, match="(?i)eof"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
             while not told or told[-1]:
                 told.append(await connection.read())
     # Not every system gives what came before.

@@ -1,6 +1,6 @@
 """A reply over TLS that ends without ``close_notify`` is not complete (RFC 9112 §9.8).
 
-All tests here run as on Python 3.10.0 to 3.11.2, where a new context ignores the missing alert.
+All tests here run as on Python 3.11.2, where a new context ignores the missing alert.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ import trustme
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSStream
 
+pytest.importorskip("anycorn")
+
 import kaleden
+import kaleden.local._listener
 from kaleden._http import _anyio, detect_truncation
 from kaleden._login._tls import make_context
 from kaleden.http import AnyioTransport
@@ -102,9 +105,9 @@ async def test_a_truncated_reply_is_a_read_error_for_a_user_of_httpx(truncating_
 
 
 MAKERS: dict[str, Callable[[Path], ssl.SSLContext]] = {
-    "session": lambda folder: make_context(None),
-    "AnyioTransport": lambda folder: _anyio._new_context(True, None, True),
-    "AnyioTransport, verify=False": lambda folder: _anyio._new_context(False, None, False),
+    "session": lambda _folder: make_context(None),
+    "AnyioTransport": lambda _folder: _anyio._new_context(True, None, True),
+    "AnyioTransport, verify=False": lambda _folder: _anyio._new_context(False, None, False),
     "AnyioTransport, a file": lambda folder: _anyio._new_context(
         str(folder / "ca.pem"), None, False
     ),
@@ -121,18 +124,15 @@ def test_each_context_of_a_client_detects_truncation(maker: str, tmp_path: Path)
 async def test_both_ends_of_an_embedded_platform_detect_truncation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("anycorn")
-    from kaleden.local import LocalPlatform, _listener
-
     contexts: list[ssl.SSLContext] = []
-    make_config = _listener.make_config
+    make_config = kaleden.local._listener.make_config
 
     def noted(descriptor: int, tls: tuple[Path, ssl.SSLContext]) -> Any:
         contexts.append(tls[1])
         return make_config(descriptor, tls)
 
     monkeypatch.setattr("kaleden.local._server.make_config", noted)
-    async with LocalPlatform(tls=True) as platform:
+    async with kaleden.local.LocalPlatform(tls=True) as platform:
         contexts += [platform.ssl_context(), platform.ssl_context(platform.issue_certificate())]
     assert 3 == len(contexts)
     assert not any(context.options & IGNORE_TRUNCATION for context in contexts)

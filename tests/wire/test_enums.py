@@ -83,7 +83,7 @@ def test_members_pickle_and_copy_where_python_looks_them_up_by_name(
     def by_name(self: Enum, _protocol: object) -> Any:
         return getattr, (type(self), self._name_)
 
-    # As in Python 3.11.0 to 3.11.3.
+    # As in Python 3.11.2.
     monkeypatch.setattr(Enum, "__reduce_ex__", by_name)
 
     for other in round_trips(Status(text)):

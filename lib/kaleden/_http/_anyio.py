@@ -49,7 +49,7 @@ class AnyioTransport(httpx.AsyncBaseTransport):
     Args:
         verify: what TLS is made with; True for the usual authorities, False to trust everybody, a
             string for a file or a folder of authorities. A context is used as it is: where it has
-            `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python 3.10.0 to 3.11.2 make it, a truncated
+            `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python up to 3.11.2 makes it, a truncated
             reply can be taken as complete.
         cert: the client's certificate: a PEM file with key and chain, or two files: chain, key. A
             context that was given as *verify* gets it loaded, as by httpx.

@@ -36,8 +36,8 @@ class OpenEnum(StrEnum):
     def __reduce_ex__(self, _protocol: object) -> tuple[type[Self], tuple[str]]:
         """Pickle and copy by value.
 
-        Python 3.11.0 to 3.11.3 look a member up by its name instead, as an attribute of the class,
-        which an unknown member is not.
+        Python 3.11.2, for example, looks a member up by its name instead, as an attribute of the
+        class, which an unknown member is not.
         """
         return type(self), (self.value,)
 
