@@ -61,6 +61,9 @@ _ALL = (
     Contender("engine trio", "kaleden", "engine_client", backend="trio"),
     Contender("waiting asyncio", "kaleden", "waiting_load"),
     Contender("waiting trio", "kaleden", "waiting_load", backend="trio"),
+    Contender("turns asyncio", "kaleden", "turns_load"),
+    Contender("turns uvloop", "kaleden", "turns_load", backend="uvloop"),
+    Contender("turns trio", "kaleden", "turns_load", backend="trio"),
     # It takes no more than 128 at once; of more than 100 000 ids nobody has seen the end.
     Contender("canfar", "canfar", "canfar_client", most_concurrency=128, most_ids=100_000),
     Contender(

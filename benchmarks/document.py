@@ -98,6 +98,7 @@ def _others(results: Results) -> Iterator[str]:
     yield _matrix(results, "engine", note=", engine alone")
     yield _matrix(results, "calls", note=", calls")
     yield _matrix(results, "waiting")
+    yield _matrix(results, "turns", note=", turns")
     yield _matrix(results, "import", note=", import")
 
 

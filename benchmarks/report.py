@@ -93,6 +93,7 @@ _COLUMNS = {
     "streamed": (_MEGABYTES, Column("whole MB", _of("whole", 1e-6), _tenths)),
     "calls": (Column("wall µs/id", _each("wall", 1e6), _tenths, by_clock=True), _CPU, _WAITED),
     "waiting": (Column("requests/session", _each("requests", of="sessions"), "{:.3f}".format),),
+    "turns": (Column("longest CPU ms", _of("longest", 1e3), _tenths),),
     "import": (
         Column("CPU ms", _of("cpu", 1e3), _tenths),
         Column("wall ms", _of("wall", 1e3), _tenths, by_clock=True),

@@ -95,6 +95,10 @@ def _streamed(n: int, *, traced: bool) -> Point:
     return Point(label, "memory", n=n, options={"traced": traced, "keep": False})
 
 
+def _turns(call: str) -> Point:
+    return Point(call, "turns", n=10_000, concurrency=4, options={"call": call})
+
+
 def _storm(label: str, *, native: bool) -> Point:
     options = {"rounds": 15, "seconds": 0.04, "native": native}
     return Point(label, "storm", Kind(delay=0.01), 300, 10, options)
@@ -207,6 +211,13 @@ _ALL = (
         tuple(Point(f"N={n}", "", n=n) for n in (1, 10, 100, 1000)),
         ("waiting asyncio", "waiting trio"),
         quick=("N=100",),
+    ),
+    Scene(
+        "turns",
+        "CPU time for which other tasks wait at most, 10 000 sessions, canned replies, 4 at once",
+        tuple(map(_turns, ("fetch", "info", "wait", "stream.info", "stream.wait"))),
+        ("turns asyncio", "turns uvloop", "turns trio"),
+        quick=("fetch", "wait"),
     ),
     Scene(
         "import",

@@ -1,6 +1,6 @@
 """Programs that use `Session`, and Ctrl-C in them, as a terminal would send it.
 
-``python tests/interruptions.py 100`` tries it so many times, and tells how long it took.
+``python tests/interruptions.py 100`` tries it so many times.
 """
 
 from __future__ import annotations
@@ -85,12 +85,10 @@ class End:
     """How a program ended after a signal.
 
     Attributes:
-        seconds: how long that took.
         status: its exit status.
         said: its standard error.
     """
 
-    seconds: float
     status: int
     said: str
 
@@ -123,10 +121,10 @@ def read_until(words: str, lines: Iterable[str] | None) -> None:
 
 def interrupt(process: subprocess.Popen[str]) -> End:
     """Send SIGINT, and wait for the program's end."""
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    return End(time.monotonic() - began, process.returncode, said)
+    # The limit guards against hanging; the grace of the program is shorter.
+    said = process.communicate(timeout=100)[1]
+    return End(process.returncode, said)
 
 
 def left(server: Server) -> list[str]:
@@ -136,29 +134,25 @@ def left(server: Server) -> list[str]:
 
 
 def strike(text: str, server: Server, backend: str, ledger: Path, seconds: float) -> End:
-    """Interrupt a program so many seconds after it was ready."""
+    """Interrupt a program so many seconds after it was ready; it must not end before that."""
     with program(text, server, backend, ledger) as process:
         time.sleep(seconds)
         return interrupt(process)
 
 
 def main(trials: int) -> None:
-    """Interrupt programs so many times each, and tell of it."""
+    """Interrupt programs so many times each, and print how many sessions were left."""
     chance = random.Random(0)
     with local_platform() as server, tempfile.TemporaryDirectory() as folder:
         for name, text in {"run": RUN, "info": INFO}.items():
             for backend in ("asyncio", "trio"):
-                took: list[float] = []
                 for number in range(trials // 2):
                     ledger = Path(folder, f"{name}-{backend}-{number}")
                     end = strike(text, server, backend, ledger, chance.uniform(0, 1.5))
                     assert end.is_interruption, end
                     assert [] == left(server), end
-                    took.append(end.seconds)
                 print(  # noqa: T201  # this is a program too
-                    f"{name} on {backend}: {len(took)} times, sessions left 0, seconds to exit: "
-                    f"median {sorted(took)[len(took) // 2]:.2f}, longest {max(took):.2f}",
-                    flush=True,
+                    f"{name} on {backend}: {trials // 2} times, no session left", flush=True
                 )
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import itemgetter
 from pathlib import Path
 
 import anyio
 
 import kaleden
 from platforms import Server
+from support import poll_until
 
 LAUNCHER = """if True:
     import sys
@@ -57,15 +56,19 @@ def wait_for(word: str, process: subprocess.Popen[str]) -> None:
     assert f"{word}\n" == process.stdout.readline()
 
 
-def begin(*processes: subprocess.Popen[str]) -> float:
-    """Let them launch, all at the same time, and tell when."""
+def begin(*processes: subprocess.Popen[str]) -> None:
+    """Let them launch, all at the same time."""
     for process in processes:
         wait_for("ready", process)
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    return time.monotonic()
+        start(process)
+
+
+def start(process: subprocess.Popen[str]) -> None:
+    """Let a process launch that is ready."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def running(server: Server) -> set[str]:
@@ -82,8 +85,12 @@ def reap(server: Server, ledger: Path, *options: str) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def kill_at(moments: list[float], processes: list[subprocess.Popen[str]]) -> None:
-    for moment, process in sorted(zip(moments, processes, strict=True), key=itemgetter(0)):
-        time.sleep(max(0.0, moment - time.monotonic()))
-        process.send_signal(signal.SIGKILL)
-        assert -signal.SIGKILL == process.wait()
+def kill_at(lines: int, name: str, ledger: Path, process: subprocess.Popen[str]) -> None:
+    """Kill a process when the ledger has as many lines about its launches."""
+
+    def are_there() -> bool:
+        return ledger.read_bytes().count(f'"{name}-'.encode()) >= lines
+
+    poll_until(are_there)
+    process.send_signal(signal.SIGKILL)
+    assert -signal.SIGKILL == process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -97,6 +98,14 @@ def session_on(reply: Reply, **options: Any) -> tuple[kaleden.AsyncSession, Fake
     """A session, not yet open, on a fake transport; it tries nothing again unless it is told to."""
     transport = FakeTransport(reply)
     return kaleden.AsyncSession(transport=transport, **{"retry": None, **options}), transport
+
+
+def poll_until(condition: Callable[[], object], limit: float = 100) -> None:
+    """Poll in plain code until *condition* holds; the limit only guards against hanging."""
+    give_up = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < give_up, "the condition did not come true"
+        time.sleep(0.001)
 
 
 Handler = Callable[[SocketStream], Awaitable[None]]

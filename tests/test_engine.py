@@ -17,6 +17,7 @@ from kaleden import Failure, FailureKind, Success
 from kaleden._http import Transport, TransportError
 from kaleden._wire import Request, Response
 from support import FakeTransport, data, described, session_id, session_object, session_on, stalled
+from virtual_time import in_virtual_time
 
 
 def ids(count: int) -> list[str]:
@@ -170,6 +171,7 @@ async def test_a_reply_that_cannot_be_read_costs_one_outcome(body: bytes, kind: 
     assert 200 == outcomes.failures["id3"].status
 
 
+@in_virtual_time
 async def test_an_attempt_that_takes_too_long_is_given_up() -> None:
     session, transport = session_on(stalled, timeout=0.001)
     async with session:
@@ -320,7 +322,7 @@ class Queue:
 async def test_a_source_that_calls_itself_empty_is_asked_all_the_same() -> None:
     session, _ = session_on(described)
     async with session:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             assert 2 == len(await session.info(Queue()))
 
 

@@ -96,7 +96,7 @@ async def test_many_take_what_many_give() -> None:
             taken.append(number)
             await checkpoint()
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with open_handoff(produce) as handoff, anyio.create_task_group() as group:
             for _ in range(takers):
                 group.start_soon(take, handoff)
@@ -118,7 +118,7 @@ async def test_what_a_cancelled_taker_does_not_take_another_does(cancelled: int)
             scopes[cancelled].cancel()
         await handoff.deliver(item)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             for number in range(3):
                 group.start_soon(take, number)
@@ -140,7 +140,7 @@ async def test_a_taker_that_is_cancelled_as_it_wakes_wakes_another(anyio_backend
     giver = asyncio.ensure_future(handoff.deliver(1))
     await asyncio.sleep(0)
     first.cancel()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         assert 1 == await second
         await giver
     assert first.cancelled()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,55 +11,63 @@ import pytest
 
 pytest.importorskip("anycorn")
 
-from kaleden._ledger_file import OpenLaunch, read_ledger
-from killed import begin, kill_at, launcher, reap, running, wait_for
-from platforms import Server, local_platform
+from kaleden._ledger_file import read_ledger
+from killed import begin, kill_at, launcher, reap, running, start, wait_for
+from platforms import RunningServer, local_platform
 
 ROUNDS, AT_ONCE = 5, 10
-"""Five times ten processes, each killed at a moment of its own."""
+"""Five times ten processes, each killed when the ledger has a number of its lines."""
 
 REPLICAS = 20
 
 
-def time_of_a_launch(server: Server, ledger: Path) -> float:
-    """Seconds that as many launches take as will be under way at once."""
+def launch_and_kill(server: RunningServer, ledger: Path, prefix: str, moments: list[int]) -> None:
+    """Let processes launch, and kill each when the ledger has as many lines about its launches.
+
+    A launch has two lines: one before its request, and one after the reply. The last process is
+    killed while the server is stopped, so that its launches have no reply.
+    """
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(launcher(server, ledger, f"probe-{number}", REPLICAS))
-            for number in range(AT_ONCE)
+            stack.enter_context(launcher(server, ledger, f"{prefix}-{number}", REPLICAS))
+            for number in range(len(moments))
         ]
-        begun = begin(*processes)
-        for process in processes:
-            wait_for("launched", process)
-        return time.monotonic() - begun
+        *others, last = processes
+        begin(*others)
+        for number, process in enumerate(others):
+            kill_at(moments[number], f"{prefix}-{number}", ledger, process)
+        wait_for("ready", last)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            start(last)
+            kill_at(moments[-1], f"{prefix}-{len(others)}", ledger, last)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_whenever_a_process_is_killed_its_sessions_are_reaped_and_no_others(
     tmp_path: Path,
 ) -> None:
     ledger = tmp_path / "ledger"
     chance = random.Random(9)
-    left: list[OpenLaunch] = []
     with local_platform() as server, launcher(server, ledger, "bystander", 3) as bystander:
         begin(bystander)
         wait_for("launched", bystander)
         untouched = running(server)
         assert 3 == len(untouched)
-        within = time_of_a_launch(server, ledger)
-        assert 0 == reap(server, ledger).returncode
-        for _ in range(ROUNDS):
-            with ExitStack() as stack:
-                processes = [
-                    stack.enter_context(launcher(server, ledger, f"killed-{number}", REPLICAS))
-                    for number in range(AT_ONCE)
-                ]
-                begun = begin(*processes)
-                # Whatever the moments are, what is tested must hold.
-                kill_at([begun + within * chance.random() for _ in processes], processes)
+        for number in range(ROUNDS):
+            # The first process is killed after its last reply, so that some launches have ids.
+            moments = [chance.randint(1, 2 * REPLICAS) for _ in range(AT_ONCE - 2)]
+            launch_and_kill(server, ledger, f"killed-{number}", [2 * REPLICAS, *moments, 1])
+            # The server has read the requests of the dead before this one.
+            assert untouched <= running(server)
             assert server.token not in ledger.read_text()
-            left += [launch for launch in read_ledger(ledger) if launch.name not in untouched]
-            done = reap(server, ledger, "--settle", "2")
+            left = [launch for launch in read_ledger(ledger) if launch.name not in untouched]
+            # Some were launched, and others had no reply yet.
+            assert {True, False} == {launch.session_id is None for launch in left}
+            done = reap(server, ledger, "--settle", "5")
             assert (0, "") == (done.returncode, done.stderr), done.stdout
             assert untouched == running(server)
             assert untouched == {launch.name for launch in read_ledger(ledger)}
@@ -67,6 +75,3 @@ def test_whenever_a_process_is_killed_its_sessions_are_reaped_and_no_others(
         bystander.wait()
         assert 0 == reap(server, ledger).returncode
         assert set() == running(server)
-    # They were killed in the middle of launches, some of which had no answer yet.
-    assert 0 < len(left) < ROUNDS * AT_ONCE * REPLICAS
-    assert {True, False} == {launch.session_id is None for launch in left}

@@ -84,6 +84,7 @@ async def scope_on(server: Mixed, ledger: Path | None = None) -> AsyncIterator[k
     assert scope.error is None
 
 
+@in_virtual_time
 async def test_an_id_that_comes_twice_is_the_answer_to_the_first_alone() -> None:
     server = Mixed(b="a")
     async with scope_on(server) as scope:
@@ -93,6 +94,7 @@ async def test_an_id_that_comes_twice_is_the_answer_to_the_first_alone() -> None
         assert ["id-a", "id-b"] == scope.ids
 
 
+@in_virtual_time
 async def test_without_a_scope_too() -> None:
     server = Mixed(b="a")
     session, _ = session_on(server, settle=1.0)
@@ -101,6 +103,7 @@ async def test_without_a_scope_too() -> None:
         assert ["id-b"] == (await session.create("b", IMAGE)).ids
 
 
+@in_virtual_time
 async def test_what_is_not_listed_either_is_told_as_unknown() -> None:
     async def answer(request: Request) -> Response:
         return text("same") if request.method == "POST" else data([])
@@ -115,6 +118,7 @@ async def test_what_is_not_listed_either_is_told_as_unknown() -> None:
     assert 2 == sum(request.method == "POST" for request in transport.requests)
 
 
+@in_virtual_time
 async def test_one_answer_behind_for_ever() -> None:
     server = Mixed(b="a", c="b", d="c")
     found: list[Outcomes[str]] = []
@@ -150,6 +154,7 @@ async def one_looks_for_itself(
         server.lists.set()
 
 
+@in_virtual_time
 async def test_a_scope_within_a_scope_finds_its_own() -> None:
     server = Mixed(b="a", c="b")
     session, _ = session_on(server, settle=1.0)
@@ -161,6 +166,7 @@ async def test_a_scope_within_a_scope_finds_its_own() -> None:
     assert {} == server.names
 
 
+@in_virtual_time
 async def test_a_list_that_fails_hides_nothing() -> None:
     server = Mixed(b="a", c="b")
     async with scope_on(server) as scope:
@@ -170,6 +176,7 @@ async def test_a_list_that_fails_hides_nothing() -> None:
             server.failing = 2
 
 
+@in_virtual_time
 async def test_an_id_that_this_client_never_made_hides_nothing() -> None:
     server = Mixed(a="elsewhere")
     server.ids["elsewhere"] = "id-elsewhere"
@@ -215,6 +222,7 @@ async def test_who_was_told_a_wrong_id_may_still_be_on_the_way(tmp_path: Path) -
     assert {} == server.names
 
 
+@in_virtual_time
 async def test_of_two_creates_of_one_name_each_has_its_own() -> None:
     both, numbers = anyio.Event(), itertools.count()
 
@@ -242,6 +250,7 @@ async def test_of_two_creates_of_one_name_each_has_its_own() -> None:
     assert ["id0", "id1"] == sorted(made)
 
 
+@in_virtual_time
 async def test_two_sessions_of_one_launch_stay_in_the_ledger_until_both_are_gone(
     tmp_path: Path,
 ) -> None:
@@ -267,6 +276,7 @@ async def test_two_sessions_of_one_launch_stay_in_the_ledger_until_both_are_gone
     assert [] == list(read_ledger(ledger))
 
 
+@in_virtual_time
 async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     async with scope_on(Mixed(b="a"), ledger) as scope:
@@ -283,6 +293,7 @@ def test_old_answers_are_forgotten() -> None:
     assert isinstance(answers.check(Success("a", "c"), "fits"), Failure)
 
 
+@in_virtual_time
 async def test_an_adopted_session_may_be_launched_here_as_well() -> None:
     server = Mixed()
     async with scope_on(server) as scope:
@@ -309,7 +320,7 @@ async def test_a_reply_that_comes_late_and_twice(lane: str) -> None:
     async with (
         raw_server(answer) as url,
         LANES[lane](url, settle=1.0) as session,
-        session.scope(grace=5) as scope,
+        session.scope(grace=60) as scope,
     ):
         for name in "abc":
             assert [f"id-{name}"] == (await scope.create(name, IMAGE)).ids

@@ -24,6 +24,7 @@ import kaleden
 from kaleden import AsyncSession, FailureKind, InvalidRequest, Tally
 from kaleden.progress import rich_bars, tqdm_bars
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from virtual_time import in_virtual_time
 
 IMAGE = "skaha/astroml:latest"
 QUICK: dict[str, Any] = {"start_delay": 0, "duration": 0.05, "latency": 0.001}
@@ -39,6 +40,7 @@ def numbers(tallies: list[Tally]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["info", "logs", "events", "renew"])
+@in_virtual_time
 async def test_each_outcome_is_told(name: str) -> None:
     async with (
         MemoryTransport(**QUICK | {"duration": 1000}) as transport,
@@ -71,6 +73,7 @@ async def test_nobody_knows_how_many_a_generator_gives() -> None:
     assert repr(seen[-1]).startswith("<Tally raw info: 5 done")
 
 
+@in_virtual_time
 async def test_launches_and_deletes_are_told_and_the_deletes_once_more_when_they_are_proved() -> (
     None
 ):
@@ -95,6 +98,7 @@ async def test_launches_and_deletes_are_told_and_the_deletes_once_more_when_they
         assert Counter(ok=1) == seen[-1]
 
 
+@in_virtual_time
 async def test_a_run_tells_of_its_launches_and_then_of_its_sessions() -> None:
     async with (
         MemoryTransport(**QUICK) as transport,
@@ -108,6 +112,7 @@ async def test_a_run_tells_of_its_launches_and_then_of_its_sessions() -> None:
         assert Counter(Completed=3) == seen[-1]
 
 
+@in_virtual_time
 async def test_what_is_waited_for_and_no_session_is_counted_at_once() -> None:
     async with (
         MemoryTransport(**QUICK) as transport,
@@ -165,6 +170,7 @@ def test_plain_code_is_told_so_too() -> None:
         assert [] == session.fetch()
 
 
+@in_virtual_time
 async def test_an_error_of_a_launchs_progress_loses_no_session(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -269,6 +275,7 @@ def bars(request: pytest.FixtureRequest) -> Callable[[io.StringIO], AbstractCont
     return request.param  # type: ignore[no-any-return]
 
 
+@in_virtual_time
 async def test_bars_show_each_operation_of_their_block(bars: Callable[..., Any]) -> None:
     file = io.StringIO()
     async with (

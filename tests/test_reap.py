@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -30,6 +31,15 @@ NO_SUCH_PID = 2**22 + 1
 ALIVE = this_owner("alive")
 DEAD = evolve(this_owner("dead"), pid=NO_SUCH_PID)
 ELSEWHERE = evolve(DEAD, host="other", boot="another")
+
+
+NOW = time.time()
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the time of day, which virtual time leaves alone, from passing during a test."""
+    monkeypatch.setattr("kaleden._reap.time", SimpleNamespace(time=lambda: NOW))
 
 
 @pytest.fixture
@@ -188,7 +198,7 @@ async def test_a_launch_that_the_server_is_still_at_work_on_is_waited_for(path: 
             async with anyio.create_task_group() as group:
                 # Given up by its client, finished by the server.
                 group.start_soon(transport.send, build_create(launch))
-        write(path, "t1", at=time.time())
+        write(path, "t1", at=NOW)
         outcomes = await session.reap(path, settle=180)
         assert outcomes.ok
         assert 20 < anyio.current_time() < 120
@@ -200,7 +210,7 @@ async def test_a_launch_that_the_server_is_still_at_work_on_is_waited_for(path: 
 @in_virtual_time
 async def test_a_launch_that_never_appears_is_closed_when_it_cannot_any_more(path: Path) -> None:
     async with world() as (transport, session):
-        write(path, "t1", at=time.time() - 100)
+        write(path, "t1", at=NOW - 100)
         outcomes = await session.reap(path, settle=180)
         assert {"fits-t1": True} == outcomes.successes
         assert anyio.current_time() == pytest.approx(80, abs=5)
@@ -212,7 +222,7 @@ async def test_a_launch_that_never_appears_is_closed_when_it_cannot_any_more(pat
 async def test_the_wait_is_as_long_as_a_create_may_take_if_nothing_is_said(path: Path) -> None:
     async with MemoryTransport() as transport:
         async with kaleden.AsyncSession(transport=transport, create_timeout=50) as session:
-            write(path, "t1", at=time.time())
+            write(path, "t1", at=NOW)
             await session.reap(path)
     assert anyio.current_time() == pytest.approx(50, abs=5)
 
@@ -220,7 +230,7 @@ async def test_the_wait_is_as_long_as_a_create_may_take_if_nothing_is_said(path:
 @in_virtual_time
 async def test_a_clock_that_is_ahead_makes_nobody_wait_longer(path: Path) -> None:
     async with world() as (_, session):
-        write(path, "t1", at=time.time() + 10**9)
+        write(path, "t1", at=NOW + 10**9)
         await session.reap(path, settle=20)
     assert anyio.current_time() == pytest.approx(20, abs=1)
 
@@ -230,7 +240,7 @@ async def test_what_is_known_is_ended_before_anything_is_waited_for(path: Path) 
     async with world() as (transport, session):
         [known] = await start(session, "fits-t1")
         write(path, "t1", known)
-        write(path, "t2", at=time.time())
+        write(path, "t2", at=NOW)
         with anyio.move_on_after(30):
             await session.reap(path)
         assert [] == listed(transport)

@@ -64,7 +64,7 @@ def test_what_was_created_as_ctrl_c_came_is_named_in_the_log(
         result = await original(*args, **options)
         # The event loop stands still until the other thread has begun to give the call up.
         interrupt()
-        assert noticed.wait(10)
+        assert noticed.wait(60)
         return result
 
     class Notice(logging.Handler):
@@ -96,7 +96,7 @@ def test_what_is_created_after_a_second_ctrl_c_is_named_in_the_log(
     async def struck(*args: Any, **options: Any) -> Any:
         result = await original(*args, **options)
         interrupt()
-        assert done.wait(10)
+        assert done.wait(60)
         return result
 
     class Notice(logging.Handler):
@@ -115,7 +115,7 @@ def test_what_is_created_after_a_second_ctrl_c_is_named_in_the_log(
         with pytest.raises(KeyboardInterrupt):
             create(session)
         done.set()
-        assert told.wait(10)
+        assert told.wait(60)
     finally:
         logger.removeHandler(notice)
     session.close()

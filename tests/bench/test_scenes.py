@@ -96,7 +96,12 @@ def test_ids_that_wait_are_weighed(servers: Servers) -> None:
 
 @pytest.mark.parametrize(
     ("scene", "contender"),
-    [("engine", "engine asyncio"), ("waiting", "waiting asyncio"), ("import", "import kaleden")],
+    [
+        ("engine", "engine asyncio"),
+        ("waiting", "waiting asyncio"),
+        ("turns", "turns asyncio"),
+        ("import", "import kaleden"),
+    ],
 )
 def test_what_needs_no_server_is_played_without(scene: str, contender: str) -> None:
     point = evolve(point_of(scene), n=5)

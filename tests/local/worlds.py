@@ -94,7 +94,7 @@ class World:
 
     async def poll(self, question: Callable[[], Awaitable[bool]]) -> None:
         """Ask until the answer is yes."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(180):
             while not await question():  # noqa: ASYNC110 - the API tells nothing by itself
                 await anyio.sleep(0.01)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -17,6 +16,7 @@ from support import (
     PLAIN_BACKENDS,
     FakeTransport,
     data,
+    poll_until,
     session_id,
     session_object,
     session_on,
@@ -74,26 +74,67 @@ def test_who_has_less_time_is_told_when_the_pause_begins(virtual: Virtual) -> No
     virtual.run(program)
 
 
-@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_no_thread_asks_before_its_time(backend: Any) -> None:
-    asked = 0.4
-    sent: list[float] = []
-    busy_at: list[float] = []
+THREADS = 8
 
-    async def reply(request: Request) -> Response:
-        sent.append(time.monotonic())
-        await anyio.sleep(0.001)
-        if len(sent) > 40 and not busy_at:
-            # Taken before the client hears of it.
-            busy_at.append(time.monotonic())
-            return text("busy", 503, **{"retry-after": str(asked)})
+
+class Busy:
+    """A server that refuses one request, and after that counts those that come all the same."""
+
+    def __init__(self, retry_after: float) -> None:
+        self.retry_after = retry_after
+        self.before = 0
+        self.after = 0
+        self.refused = False
+
+    async def reply(self, request: Request) -> Response:
+        await checkpoint()
+        if self.refused:
+            self.after += 1
+        else:
+            self.before += 1
+            if self.before > 40:
+                self.refused = True
+                return text("busy", 503, **{"retry-after": str(self.retry_after)})
         return data(session_object(session_id(request)))
 
+
+def ask_for_a_hundred(
+    session: kaleden.Session, pool: ThreadPoolExecutor
+) -> list[Future[kaleden.Outcomes[kaleden.SessionInfo]]]:
+    return [pool.submit(session.info, f"id{number}") for number in range(100)]
+
+
+def all_wait(session: kaleden.Session) -> bool:
+    """Return whether the client is paused, and the request of each thread waits for its end."""
+    gate = session.statistics().gate
+    # The request that was refused waits for its next attempt outside the gate.
+    return gate.paused > 0 and gate.in_flight + gate.waiting == THREADS - 1
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_no_thread_asks_before_its_time(backend: Any) -> None:
+    busy = Busy(retry_after=3600)
+    retry = kaleden.RetryPolicy(total=10_000)
+    session = kaleden.Session(
+        transport=FakeTransport(busy.reply), backend=backend, concurrency=1, retry=retry
+    )
+    with ThreadPoolExecutor(THREADS) as pool:
+        calls = ask_for_a_hundred(session, pool)
+        try:
+            poll_until(lambda: all_wait(session))
+        finally:
+            session.close()
+    assert 40 == sum(call.exception() is None for call in calls)
+    assert 0 == busy.after
+
+
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+def test_threads_go_on_after_the_pause(backend: Any) -> None:
+    busy = Busy(retry_after=0.01)
+    transport = FakeTransport(busy.reply)
     with (
-        kaleden.Session(transport=FakeTransport(reply), backend=backend, concurrency=1) as session,
-        ThreadPoolExecutor(8) as pool,
+        kaleden.Session(transport=transport, backend=backend, concurrency=1) as session,
+        ThreadPoolExecutor(THREADS) as pool,
     ):
-        told = list(pool.map(session.info, [f"id{number}" for number in range(100)]))
-    assert all(outcomes.ok for outcomes in told)
-    [paused] = busy_at
-    assert [] == [moment for moment in sent if paused < moment < paused + asked]
+        assert all(call.result().ok for call in ask_for_a_hundred(session, pool))
+    assert (41, 60) == (busy.before, busy.after)
