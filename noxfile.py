@@ -1,31 +1,47 @@
-"""What can be done with a checkout: ``nox -l`` lists it, ``nox -s tests`` runs the suite."""
+"""Sessions to test, check and measure a checkout: ``nox -l`` lists them, ``nox -s tests`` tests.
+
+The sessions with the tag ``ci`` must pass before a change lands.
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nox
+import nox.registry
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-PEERS = {"canfar": "canfar==1.5.2", "skaha": "skaha==1.7.0"}
+PEERS = ("canfar", "skaha")
+LOWEST_PYTHON = PROJECT["project"]["requires-python"].removeprefix(">=")
+SYSTEM_PYTHON = "/usr/bin/python3"
+LOCKS = Path("tests/peers/requirements").resolve()
 RIVALS: dict[str, tuple[str, ...]] = {
-    "canfar": (PEERS["canfar"],),
+    "canfar": ("-r", str(LOCKS / "canfar.txt")),
     "httpx": ("httpx==0.28.1",),
     "httpx2": ("httpx2==2.16.2",),
     "aiohttp": ("aiohttp", "anyio"),
     "pyreqwest": ("pyreqwest", "anyio"),
 }
 EXTRAS = ".[local,progress,trio]"
-TABLES = ".[astropy,pandas]"
-NOT_TWICE = ("-m", "not slow")
-# The tests of what decides; the others run twice as fast untraced.
+EVERYTHING = ".[astropy,completion,local,pandas,progress,trio]"
+# The groups of dependencies that the suite runs on.
+SUITE = ("test", "notebook", "fuzz", "examples")
+QUICK = ("-m", "not slow")
+NO_UVLOOP = ("-k", "not uvloop")
+# tests/conftest.py chooses the number of workers.
+PARALLEL = ("-n", "auto", "--dist", "worksteal")
+# The tests of the modules below, and those modules: at least 95 % of their branches are tested.
 TRACED = ("tests/testing", "tests/wire", *sorted(map(str, Path("tests").glob("test_*.py"))))
-# Decisions live in these: hardly a branch of them may go untested.
 COVERED = (
     "*/kaleden/_wire/*",
     "*/kaleden/_outcomes.py",
@@ -69,24 +85,57 @@ MUTATION_TESTS = [
     )
 ]
 
+# Hundreds of tests start a Python, which would compile kaleden and more each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 nox.needs_version = ">=2025.2"
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
 nox.options.sessions = ["lint", "types", "tests"]
 
 
-def runs(python: str) -> bool:
-    """Tell whether an interpreter is here and starts; some on the PATH are only signposts."""
-    if shutil.which(python) is None:
-        return False
-    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0  # noqa: S603
+def version_of(python: str) -> str | None:
+    """Return the version of an interpreter; None if it does not start, or is not supported.
+
+    A command on the PATH may be a shim of a version manager that starts nothing.
+    """
+    code = "import sys; print('%d.%d.%d %s' % sys.version_info[:4])"
+    try:
+        run = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+    version, level = run.stdout.split()
+    return version if level == "final" and numbers(version) >= numbers(LOWEST_PYTHON) else None
 
 
-def found_pythons() -> list[str] | None:
-    """List our versions that are installed here; None for just the one that runs nox."""
-    versions = nox.project.python_versions(PROJECT)
-    return [version for version in versions if runs(f"python{version}")] or None
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the parts of a version, which compare as it does."""
+    return tuple(map(int, version.split(".")))
+
+
+@functools.cache
+def find_pythons() -> dict[str, str]:
+    """Find the system's interpreter and the newest of each minor version, by their versions."""
+    managed = sorted(map(str, Path.home().glob(".pyenv/versions/*/bin/python3")))
+    named = [f"python{minor}" for minor in nox.project.python_versions(PROJECT)]
+    found: dict[str, str] = {}
+    for python in (SYSTEM_PYTHON, sys.executable, *managed, *named):
+        if version := version_of(python):
+            found.setdefault(version, python)
+    newest = {numbers(version)[:2]: version for version in sorted(found, key=numbers)}
+    wanted = {version_of(SYSTEM_PYTHON), platform.python_version(), *newest.values()}
+    chosen = sorted(wanted & found.keys(), key=numbers)
+    return {version: found[version] for version in chosen}
+
+
+def other_pythons() -> list[Any]:
+    """List the interpreters found, without the one that runs nox, as parameters of a session."""
+    ours = platform.python_version()
+    return [
+        nox.param(path, id=version) for version, path in find_pythons().items() if version != ours
+    ]
 
 
 def group(*names: str) -> list[str]:
@@ -95,8 +144,8 @@ def group(*names: str) -> list[str]:
 
 
 def lowest() -> list[str]:
-    """Pin every package that we name to the lowest version that we say we work with."""
-    named = [*PROJECT["project"]["dependencies"], *group("test")]
+    """Pin every package that the suite runs on to the lowest version that we declare."""
+    named = [*PROJECT["project"]["dependencies"], *group(*SUITE)]
     for packages in PROJECT["project"]["optional-dependencies"].values():
         named += packages
     pins = (re.fullmatch(r"([\w-]+)>=([\d.]+)([,;].*)?", package) for package in named)
@@ -114,7 +163,7 @@ def apart(session: nox.Session, name: str, *packages: str) -> str:
 
 
 def go_to_installed(session: nox.Session, *options: str) -> None:
-    """Build what is published, install the wheel, and go where the source's tests are."""
+    """Build the files that are published, install the wheel, and go to the source's tests."""
     away = Path(session.create_tmp()).resolve() / "away"
     shutil.rmtree(away, ignore_errors=True)
     dist = away / "dist"
@@ -123,12 +172,12 @@ def go_to_installed(session: nox.Session, *options: str) -> None:
     [wheel], [source] = dist.glob("*.whl"), dist.glob("*.tar.gz")
     session.run("twine", "check", "--strict", str(wheel), str(source))
     session.run("validate-pyproject", "pyproject.toml")
-    extras = EXTRAS.removeprefix(".")
-    session.install("--force-reinstall", *options, f"{wheel}{extras}", *group("test"))
+    extras = EVERYTHING.removeprefix(".")
+    session.install("--force-reinstall", *options, f"{wheel}{extras}", *group(*SUITE))
     session.env["KALEDEN_DIST"] = str(dist)
     shutil.unpack_archive(source, dist)
     unpacked = dist / source.name.removesuffix(".tar.gz")
-    # Not the rest: only what is installed is to be imported.
+    # Not the rest: only the installed package is to be imported.
     for needed in ("docs/how-to", "pyproject.toml", "tests"):
         (away / needed).parent.mkdir(exist_ok=True)
         shutil.move(unpacked / needed, away / needed)
@@ -151,25 +200,54 @@ def demo(session: nox.Session) -> None:
     session.run("kaleden", "demo", *session.posargs)
 
 
-@nox.session(python=found_pythons())
+@nox.session(tags=["ci"])
 def tests(session: nox.Session) -> None:
-    """Run the suite on every backend, with every Python that is found."""
-    groups = group("test", "notebook", "fuzz", "examples")
-    session.install("-e", EXTRAS, "-e", TABLES, *groups)
+    """Run the quick suite on asyncio, trio and uvloop; options of pytest may follow ``--``."""
+    session.install("-e", EVERYTHING, *group(*SUITE))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
 
+    session.run("pytest", *PARALLEL, *QUICK)
+    others = sorted(set(nox.registry.get()) - {"demo", "lock", "tests"})
+    # At the exit of nox, so that this is the last line.
+    atexit.register(
+        print,
+        f"Run: the quick suite on Python {platform.python_version()}, with asyncio, trio and "
+        f"uvloop; it passed. Not run: `nox -s {' '.join(others)}`; `nox -l` describes them.",
+    )
+
+
+@nox.session(tags=["ci"])
+@nox.parametrize("python", other_pythons())
+def pythons(session: nox.Session) -> None:
+    """Run the quick suite on asyncio and trio with each other Python that starts here."""
+    session.install("-e", EVERYTHING, *group(*SUITE))
+    # Eager tasks of asyncio are tried on the newest Python only.
+    newest = session.python == list(find_pythons().values())[-1]
+    loops = NO_UVLOOP if newest else ("-k", "not uvloop and not eager")
+    session.run("pytest", *PARALLEL, *(session.posargs or (*QUICK, *loops)))
+
+
+@nox.session(tags=["ci"])
+def sweeps(session: nox.Session) -> None:
+    """Run the tests marked ``slow``: many trials of one promise each."""
+    session.install("-e", EVERYTHING, *group(*SUITE))
+    session.run("pytest", *PARALLEL, "-m", "slow", *session.posargs)
+
+
+@nox.session(tags=["ci"])
+def coverage(session: nox.Session) -> None:
+    """Run the quick suite traced, and report the branches of the deciding modules it leaves out."""
+    session.install("-e", EVERYTHING, *group(*SUITE))
     data, covered = f"--data-file={session.create_tmp()}/coverage", f"--include={','.join(COVERED)}"
-    session.run("coverage", "run", data, covered, "-m", "pytest", *NOT_TWICE, *TRACED)
+    session.run("coverage", "run", data, covered, "-m", "pytest", *QUICK, *TRACED)
     session.run("coverage", "report", data, covered, "--fail-under=95", "--precision=1")
-    session.run("pytest", *NOT_TWICE, *(f"--ignore={path}" for path in TRACED))
-    session.run("pytest", "-m", "slow")
 
 
-@nox.session
-def tests_asyncio_only(session: nox.Session) -> None:
-    """Run the suite where trio is not installed."""
+@nox.session(tags=["ci"])
+def asyncio_only(session: nox.Session) -> None:
+    """Run the quick suite where trio is not installed, with asyncio in debug mode."""
     session.install(".[local,progress]", *group("test"))
     session.run(
         "python",
@@ -177,19 +255,20 @@ def tests_asyncio_only(session: nox.Session) -> None:
         "import importlib.util as u; assert u.find_spec('trio') is None",
         silent=True,
     )
-    session.run("pytest", *NOT_TWICE, *session.posargs)
+    env = {"KALEDEN_ASYNCIO_DEBUG": "1"}
+    session.run("pytest", *PARALLEL, *(session.posargs or (*QUICK, *NO_UVLOOP)), env=env)
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def minimums(session: nox.Session) -> None:
-    """Run the suite against the wheel with the lowest versions that we say we work with."""
+    """Run the quick suite on the built wheel, with the lowest version of every package."""
     constraints = Path(session.create_tmp()).resolve() / "lowest.txt"
     constraints.write_text("\n".join(lowest()) + "\n", encoding="utf-8")
     go_to_installed(session, "-c", str(constraints))
-    session.run("pytest", *NOT_TWICE, *session.posargs)
+    session.run("pytest", *PARALLEL, *(session.posargs or (*QUICK, *NO_UVLOOP)))
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install(*group("lint"))
@@ -197,7 +276,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def types(session: nox.Session) -> None:
     """Check types with two checkers that see different things."""
     session.install("-e", EXTRAS, *group("test", "fuzz", "examples", "engines", "types"), "nox")
@@ -208,7 +287,7 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--verifytypes", "kaleden", "--ignoreexternal")
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def docs(session: nox.Session) -> None:
     """Build the documentation, to be read at build/docs/html/index.html; warnings are errors."""
     session.install("-e", EXTRAS, *group("docs"))
@@ -240,7 +319,7 @@ def mutation(session: nox.Session) -> None:
         "[tool.mutmut]",
         'source_paths = ["src"]',
         f"only_mutate = {modules}",
-        f"pytest_add_cli_args = {list(NOT_TWICE)}",
+        f"pytest_add_cli_args = {list(QUICK)}",
         f"pytest_add_cli_args_test_selection = {MUTATION_TESTS}",
         "use_git_change_detection = false",
     ]
@@ -251,21 +330,22 @@ def mutation(session: nox.Session) -> None:
     session.run("mutmut", "results")
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def peers(session: nox.Session) -> None:
     """Drive the embedded platform with the other clients, unmodified, each by itself."""
     session.install(EXTRAS, *group("test"))
     pythons = {}
-    for name, package in PEERS.items():
-        pythons[f"KALEDEN_PEER_{name.upper()}"] = apart(session, name, package)
+    for name in PEERS:
+        locked = ("-r", str(LOCKS / f"{name}.txt"))
+        pythons[f"KALEDEN_PEER_{name.upper()}"] = apart(session, name, *locked)
     session.run("pytest", "tests/peers", "-p", "no:cacheprovider", *session.posargs, env=pythons)
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def engines(session: nox.Session) -> None:
     """Run Parsl's and Dask's workers in sessions; ``-- -m slow`` interrupts and kills some."""
     session.install("-e", EXTRAS, *group("test", "examples", "engines"))
-    session.run("pytest", "tests/engines", *(session.posargs or NOT_TWICE))
+    session.run("pytest", "tests/engines", *(session.posargs or QUICK))
     if not session.posargs:
         session.run("pytest", "tests/docs/test_examples.py", "-k", "use-with")
 
@@ -280,7 +360,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def package(session: nox.Session) -> None:
-    """Build the wheel, install it elsewhere, and run the suite against that."""
-    go_to_installed(session)
-    session.run("pytest", *NOT_TWICE, *session.posargs)
+def lock(session: nox.Session) -> None:
+    """Resolve the packages that the other clients are tested with, and write their versions."""
+    session.install("uv")
+    session.chdir(LOCKS)
+    options = ("--universal", "--python-version=3.11", "--no-annotate", "--upgrade", "--quiet")
+    for name in PEERS:
+        command = (
+            "--custom-compile-command=nox -s lock",
+            f"{name}.in",
+            f"--output-file={name}.txt",
+        )
+        session.run("uv", "pip", "compile", *options, *command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -21,10 +22,11 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 
-def debug_loop() -> asyncio.AbstractEventLoop:
-    """An event loop that checks itself, and is not surprised by a slow machine."""
+def asyncio_loop() -> asyncio.AbstractEventLoop:
+    """Make an event loop; in debug mode, a fifth slower, if the environment says so."""
     loop = asyncio.new_event_loop()
-    loop.set_debug(True)
+    loop.set_debug("KALEDEN_ASYNCIO_DEBUG" in os.environ)
+    # A slow machine is not worth a warning.
     loop.slow_callback_duration = math.inf
     return loop
 
@@ -36,7 +38,7 @@ def eager_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-BACKENDS = [pytest.param(("asyncio", {"debug": True, "loop_factory": debug_loop}), id="asyncio")]
+BACKENDS = [pytest.param(("asyncio", {"loop_factory": asyncio_loop}), id="asyncio")]
 if sys.version_info >= (3, 12):
     BACKENDS.append(pytest.param(("asyncio", {"loop_factory": eager_loop}), id="asyncio-eager"))
 if HAS_TRIO:
@@ -55,6 +57,18 @@ def pytest_configure() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave thousands of tests, which live to the end, out of each garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Use one worker more than there are processors: many tests wait for another process."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

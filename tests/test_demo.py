@@ -29,7 +29,10 @@ def left_over(name: str) -> list[str]:
     return [line for line in listed.stdout.splitlines() if name in line]
 
 
-@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "trio")) for name in PLAIN_BACKENDS],
+)
 def test_the_demo_shows_successes_a_failure_and_leaves_nothing(backend: str) -> None:
     done = run([*COMMAND, "--backend", backend, "--replicas", "4"])
     assert (0, "") == (done.returncode, unasked(done.stderr))
@@ -43,6 +46,7 @@ def test_the_demo_shows_successes_a_failure_and_leaves_nothing(backend: str) -> 
     assert [] == left_over(name[0])
 
 
+@pytest.mark.slow
 def test_one_replica_counts_all_primes() -> None:
     done = run([*COMMAND, "--replicas", "1"])
     assert (0, "") == (done.returncode, unasked(done.stderr))

@@ -553,6 +553,7 @@ def growing(log: bytes) -> Server:
     return server
 
 
+@pytest.mark.slow
 @in_virtual_time
 async def test_a_hundred_thousand_lines_in_a_minute_come_once_each() -> None:
     log = long_log(100_000)

@@ -1,4 +1,4 @@
-"""What is in the files that are published; ``nox -s package`` builds them and says where."""
+"""The contents of the published files, which ``nox -s minimums`` builds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 DIST = os.environ.get("KALEDEN_DIST")
 if DIST is None:
-    pytest.skip("nothing was built: nox -s package", allow_module_level=True)
+    pytest.skip("nothing was built: nox -s minimums", allow_module_level=True)
 
 CODE = {".py", ".typed"}
 ABOUT = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}

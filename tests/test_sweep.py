@@ -71,6 +71,7 @@ def test_no_session_survives_its_scope_when_answers_are_lost(
     assert report.trials > 100
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @settings(max_examples=150, deadline=None)
 @given(faults=faults, slow=slow_lists, seed=st.integers(0, 2**16))

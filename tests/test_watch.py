@@ -389,6 +389,7 @@ async def test_reaching_the_goal_while_pending_is_no_failure_to_start() -> None:
 # --- the looks -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @in_virtual_time
 async def test_a_thousand_sessions_and_fifty_waiters_cost_one_list_a_look() -> None:
     ends = {f"s{n}": 10 + n % 97 for n in range(1000)}

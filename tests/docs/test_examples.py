@@ -22,8 +22,18 @@ ROOT = Path(__file__).parents[2]
 # Its programs are suites of their own, which tests/testing/test_plugin.py runs.
 ELSEWHERE = {ROOT / "docs" / "how-to" / "test-your-own-program.md"}
 PAGES = [path for path in examples.pages(ROOT) if path not in ELSEWHERE]
+# These pages start a hundred processes, or read a thousand files: one way each is quick enough.
+LARGE = {
+    ROOT / "docs" / "how-to" / "process-a-thousand-files.md": "asyncio",
+    ROOT / "docs" / "tutorial.md": "sync",
+}
 RUNS = [
-    pytest.param(path, way, id=f"{path.relative_to(ROOT / 'docs').with_suffix('')}-{way}")
+    pytest.param(
+        path,
+        way,
+        id=f"{path.relative_to(ROOT / 'docs').with_suffix('')}-{way}",
+        marks=[pytest.mark.slow] * (LARGE.get(path, way) != way),
+    )
     for path in PAGES
     for way in examples.ways(examples.read_page(path))
     if way != "trio" or HAS_TRIO

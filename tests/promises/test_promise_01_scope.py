@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -21,7 +21,15 @@ WORLDS: dict[str, dict[str, Any]] = {
 LOST = [Trouble.RESET_AFTER, Trouble.ERROR_AFTER, Trouble.STALL_AFTER, Trouble.HALF_BODY]
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=str)
+def first_is_quick(names: Iterable[str]) -> list[Any]:
+    """Leave all but the first to the session `sweeps`."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * (number > 0), id=str(name))
+        for number, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize("world", first_is_quick(WORLDS))
 def test_nothing_survives_however_the_scope_is_struck(
     virtual: Virtual, trials: Callable[[int], None], world: str
 ) -> None:
@@ -34,7 +42,7 @@ def test_nothing_survives_however_the_scope_is_struck(
     assert done > len(CAUSES)
 
 
-@pytest.mark.parametrize("trouble", LOST, ids=str)
+@pytest.mark.parametrize("trouble", first_is_quick(LOST))
 def test_nothing_survives_when_answers_are_lost(
     virtual: Virtual, trials: Callable[[int], None], trouble: Trouble
 ) -> None:

@@ -33,6 +33,7 @@ async def most_held(count: int) -> int:
     return most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
 async def test_ten_times_as_many_ids_take_no_more_memory(
     anyio_backend: Any,

@@ -32,7 +32,10 @@ async def wait_with(sessions: int, waiters: int) -> tuple[float, int]:
         return anyio.current_time() - began, asked
 
 
-@pytest.mark.parametrize(("sessions", "waiters"), [(1, 1), (200, 1), (1, 50), (200, 50)])
+MANY_OF_BOTH = pytest.param(200, 50, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("sessions", "waiters"), [(1, 1), (200, 1), (1, 50), MANY_OF_BOTH])
 def test_the_lists_are_no_more_however_many_wait(
     virtual: Virtual, sessions: int, waiters: int
 ) -> None:
