@@ -401,6 +401,7 @@ async def test_when_nobody_can_tell_how_a_session_stands_its_log_ends_as_a_failu
 # --- many logs -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @in_virtual_time
 async def test_a_hundred_logs_cost_one_list_a_look_and_few_readers() -> None:
     count = 100
@@ -565,6 +566,7 @@ async def test_a_hundred_thousand_lines_in_a_minute_come_once_each() -> None:
     assert [] == list(expected)
 
 
+@pytest.mark.slow
 @in_virtual_time
 async def test_following_holds_as_much_after_many_lines_as_after_few() -> None:
     lines = 20_000

@@ -119,10 +119,21 @@ def test_parts_of_a_batch_error_keep_the_outcomes() -> None:
 def test_a_batch_error_survives_pickle_and_copy() -> None:
     with pytest.raises(BatchError) as caught:
         MIXED.raise_on_failure()
+    caught.value.add_note("of the second night")
     for copied in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
         assert isinstance(copied, BatchError)
         assert (str(caught.value), MIXED) == (str(copied), copied.outcomes)
         assert LOST == copied.exceptions[0].failure  # type: ignore[union-attr]
+        assert ["of the second night"] == copied.__notes__
+
+
+def test_a_batch_error_makes_itself_anew_from_its_own_arguments() -> None:
+    """Libraries that pickle exceptions in ways of their own call the first item with the second."""
+    with pytest.raises(BatchError) as caught:
+        MIXED.raise_on_failure()
+    make, arguments, *_ = caught.value.__reduce__()
+    copied = make(*arguments)
+    assert (str(caught.value), MIXED) == (str(copied), copied.outcomes)
 
 
 @pytest.mark.parametrize("kind", FailureKind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tarfile
+import tomllib
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -87,7 +88,8 @@ def test_a_download_is_small() -> None:
 def test_the_metadata_tell_what_it_is(metadata: Message) -> None:
     assert metadata["Name"] == "kaleden"
     assert metadata["License-Expression"] == "MIT"
-    assert metadata["Requires-Python"] == ">=3.11"
+    settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    assert metadata["Requires-Python"] == settings["project"]["requires-python"]
     assert metadata["Summary"]
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
     assert str(metadata.get_payload()).startswith("# kaleden")

@@ -259,6 +259,10 @@ class BatchError(KaledenError, ExceptionGroup[KaledenError]):
     ) -> None:
         super().__init__(message, errors, outcomes)  # type: ignore[call-arg]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The base class's works by itself, and not where tblib replaces it, as in a Dask program.
+        return type(self), (self.message, self.exceptions, self.outcomes), vars(self)
+
     def derive(self, excs: Sequence[Any], /) -> BatchError:  # type: ignore[override]
         """Make the part of this group that ``except*`` hands on."""
         return BatchError(self.message, excs, self.outcomes)

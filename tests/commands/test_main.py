@@ -150,6 +150,15 @@ def test_a_file_without_a_token_is_refused(
     assert words in done.err
 
 
+def test_a_closed_standard_input_has_no_token(
+    monkeypatch: pytest.MonkeyPatch, call_alone: Caller
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    done = call_alone("ps", *NOWHERE[:2], "--token-file", "-")
+    assert 2 == done.status
+    assert "'-' is empty" in done.err
+
+
 @pytest.mark.skipif(HAS_TRIO, reason="trio is installed")
 def test_without_trio_it_says_what_to_install(call: Caller) -> None:
     done = call("ps", "--backend", "trio")

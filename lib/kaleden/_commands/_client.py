@@ -79,7 +79,11 @@ def run_on(backend: str, work: Callable[..., Awaitable[T]], *arguments: Any) -> 
 
 def _read_token(path: str) -> str:
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        if path != "-":
+            text = Path(path).read_text(encoding="utf-8")
+        else:
+            # None if it was closed when the process started.
+            text = sys.stdin.read() if sys.stdin else ""
     except UnicodeDecodeError:
         raise ConfigurationError(f"--token-file {path!r} is no text") from None
 
