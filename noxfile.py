@@ -41,7 +41,7 @@ QUICK = ("-m", "not slow")
 NO_UVLOOP = ("-k", "not uvloop")
 # tests/conftest.py chooses the number of workers.
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
-# At least 95 % of the branches of these modules are tested by the files of tests that follow them.
+# `coverage`: the tests TRACED reach at least 95 % of the branches of these modules.
 COVERED = (
     "*/kaleden/_wire/*",
     "*/kaleden/_outcomes.py",
@@ -54,7 +54,7 @@ COVERED = (
     "*/kaleden/_scope.py",
     "*/kaleden/_sinks.py",
 )
-# Modules that decide, and the tests that must notice a change in them.
+# `mutation`: modules that decide, and the tests that must notice a change in them.
 MUTATED = (
     "_adaptive",
     "_budget",
@@ -85,9 +85,6 @@ MUTATION_TESTS = [
     )
 ]
 
-# Hundreds of tests start a Python, which would compile kaleden and more each time.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 TRACED = (
     "tests/wire",
     *MUTATION_TESTS,
@@ -97,6 +94,9 @@ TRACED = (
     "tests/test_scope.py",
     "tests/test_watch.py",
 )
+
+# Hundreds of tests start a Python, which would compile kaleden and more each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
