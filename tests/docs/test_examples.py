@@ -22,15 +22,14 @@ ROOT = Path(__file__).parents[2]
 # Its programs are suites of their own, which tests/testing/test_plugin.py runs.
 ELSEWHERE = {ROOT / "docs" / "how-to" / "test-your-own-program.md"}
 PAGES = [path for path in examples.pages(ROOT) if path not in ELSEWHERE]
-# Pages that start many processes take ten seconds each; one of these runs is left to be quick.
+# These pages start many processes, and take ten seconds each way.
 LARGE = {ROOT / "docs" / "how-to" / "process-a-thousand-files.md", ROOT / "docs" / "tutorial.md"}
-QUICK = (ROOT / "docs" / "tutorial.md", "sync")
 RUNS = [
     pytest.param(
         path,
         way,
         id=f"{path.relative_to(ROOT / 'docs').with_suffix('')}-{way}",
-        marks=[pytest.mark.slow] * (path in LARGE and (path, way) != QUICK),
+        marks=[pytest.mark.slow] * (path in LARGE),
     )
     for path in PAGES
     for way in examples.ways(examples.read_page(path))

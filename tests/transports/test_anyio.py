@@ -553,6 +553,7 @@ async def in_two_pieces(stream: SocketStream) -> None:
         await stream.send(OK[-3:])
 
 
+@pytest.mark.slow
 async def test_cancelling_at_every_step_costs_no_place() -> None:
     transport = with_two_places()
     async with client_of(in_two_pieces, transport) as client:
