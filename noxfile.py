@@ -245,7 +245,7 @@ def sweeps(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, "-m", "slow", *session.posargs)
 
 
-@nox.session(tags=["ci"])
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Trace the tests of the modules that decide, and report the branches that they leave out."""
     session.install("-e", EVERYTHING, *group(*SUITE))

@@ -29,10 +29,8 @@ def left_over(name: str) -> list[str]:
     return [line for line in listed.stdout.splitlines() if name in line]
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name == "trio")) for name in PLAIN_BACKENDS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 def test_the_demo_shows_successes_a_failure_and_leaves_nothing(backend: str) -> None:
     done = run([*COMMAND, "--backend", backend, "--replicas", "4"])
     assert (0, "") == (done.returncode, unasked(done.stderr))

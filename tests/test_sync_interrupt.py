@@ -87,7 +87,10 @@ def interrupted_twice(text: str, server: RunningServer, backend: str, path: Path
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-@pytest.mark.parametrize("text", [RUN, SCOPE], ids=["run", "scope"])
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param(RUN, id="run"), pytest.param(SCOPE, id="scope", marks=pytest.mark.slow)],
+)
 def test_a_second_interruption_leaves_at_once_and_the_rest_is_reaped(
     text: str, backend: str, tmp_path: Path
 ) -> None:

@@ -138,12 +138,14 @@ def test_a_marker_chooses_the_platform_and_its_options(anyios: Run) -> None:
     assert ["XFAIL"] == anyios.of("test_marked.py::test_mistake"), anyios.output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not find_spec("pytest_asyncio"), reason="needs pytest-asyncio")
 def test_the_guides_suite_passes_under_pytest_asyncio(tmp_path: Path) -> None:
     run = run_suite(tmp_path, pytest__ini=ASYNCIO, reduction=PROGRAM, test_reduction=SUITE)
     assert (0, ["PASSED"]) == (run.status, run.of("test_reduction.py")), run.output
 
 
+@pytest.mark.slow
 def test_the_guides_suite_passes_on_real_processes(tmp_path: Path) -> None:
     run = run_suite(
         tmp_path,
