@@ -110,14 +110,17 @@ def version_of(python: str) -> str | None:
 
     A command on the PATH may be a shim of a version manager that starts nothing.
     """
-    code = "import sys; print('%d.%d.%d %s' % sys.version_info[:4])"
+    code = (
+        "import sys, sysconfig; threads = sysconfig.get_config_var('Py_GIL_DISABLED');"
+        "print(sys.implementation.name, '%d.%d.%d %s' % sys.version_info[:4], threads or 0)"
+    )
     try:
-        run = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
+        run = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60)  # noqa: PLW1510, S603
+    except (OSError, subprocess.TimeoutExpired):
         return None
 
-    version, level = run.stdout.split()
-    return version if level == "final" and numbers(version) >= numbers(LOWEST_PYTHON) else None
+    found = re.fullmatch(r"cpython (\d+\.\d+\.\d+) final 0\n", run.stdout)
+    return found[1] if found and numbers(found[1]) >= numbers(LOWEST_PYTHON) else None
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -199,6 +202,9 @@ OTHERS = {v: path for v, path in find_pythons().items() if v != platform.python_
 # `minimums` takes another Python of the lowest minor version, if there is one, and `pythons` the
 # rest, so that none runs the suite twice.
 SECOND = next((v for v in OTHERS if numbers(v)[:2] == numbers(LOWEST_PYTHON)[:2]), "")
+REST = {version: path for version, path in OTHERS.items() if version != SECOND}
+# Eager tasks of asyncio need Python 3.12, and are tried on the newest.
+EAGER = next((path for v, path in reversed(REST.items()) if numbers(v) >= (3, 12)), None)
 
 
 @nox.session
@@ -218,23 +224,23 @@ def tests(session: nox.Session) -> None:
 
     session.run("pytest", *PARALLEL, *QUICK)
     others = sorted(set(nox.registry.get()) - {"demo", "lock", "tests"})
+    loops = "asyncio and trio" if sys.platform == "win32" else "asyncio, trio and uvloop"
     # At the exit of nox, so that this is the last line.
     atexit.register(
         print,
-        f"Run: the quick suite on Python {platform.python_version()}, with asyncio, trio and "
-        f"uvloop; it passed. Not run: `nox -s {' '.join(others)}`; `nox -l` describes them.",
+        f"Run: the quick suite on Python {platform.python_version()}, with {loops}; it passed. "
+        f"Not part of it: `nox -s {' '.join(others)}`; `nox -l` describes them.",
     )
 
 
 @nox.session(tags=["ci"])
-@nox.parametrize("python", [nox.param(p, id=v) for v, p in OTHERS.items() if v != SECOND])
+@nox.parametrize("python", [nox.param(path, id=v) for v, path in REST.items()])
 def pythons(session: nox.Session) -> None:
     """Run the quick suite on asyncio and trio with the other Pythons that start here."""
     session.install("-e", EVERYTHING, *group(*SUITE))
     chosen = session.posargs or (*QUICK, "-k", "not uvloop and not eager")
     session.run("pytest", *PARALLEL, *chosen)
-    if not session.posargs and session.python == list(OTHERS.values())[-1]:
-        # The promises hold with eager tasks too, which need Python 3.12.
+    if not session.posargs and session.python == EAGER:
         session.run("pytest", *PARALLEL, *QUICK, "tests/promises", "-k", "eager")
 
 

@@ -60,7 +60,8 @@ class AsyncSession(Queries):
             then goes through httpx.
         client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, in place of all these; *url* is
             its ``base_url`` unless given. All requests go through it, with its own headers and
-            auth, but with the times given here. The caller closes it.
+            auth, but with the times given here. The caller closes it. It takes a truncated reply
+            over TLS as complete, unless its transport is a `kaleden.http.AnyioTransport`.
         registry: user and secret for images of a private registry; they are sent with creates only.
             By default those saved with the saved server, if it is that.
         proxy: the URL of a proxy: http, https or, with httpx's extra, socks5. By default that of

@@ -318,3 +318,32 @@ def test_help_that_cannot_be_shown(redirections: str, status: int, words: str) -
     assert done.stderr.startswith(words)
     assert bool(words) == bool(done.stderr)
     assert "Traceback" not in done.stderr
+
+
+# The text of a program that calls a command, and of what it runs, which is written in their order.
+EMBEDDING = """
+import sys
+
+print("before")
+from kaleden._commands import main, _main
+
+def command(options, output):
+    output.line("first")
+    sys.stdout.writelines(["second", chr(10)])
+    sys.stdout.buffer.write(b"third\\n")
+    print("fourth", flush=True)
+    sys.stdout.buffer.write(b"fifth\\n")
+    return 0
+
+_main._command = lambda name: command
+status = main(["doctor"])
+print("after")
+sys.exit(status)
+"""
+
+
+def test_text_is_written_in_its_order() -> None:
+    command = [sys.executable, "-c", EMBEDDING]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    written = ["before", "first", "second", "third", "fourth", "fifth", "after"]
+    assert (written, "") == (done.stdout.split(), done.stderr)

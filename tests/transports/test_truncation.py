@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 import trustme
@@ -22,7 +23,7 @@ pytest.importorskip("anycorn")
 
 import kaleden
 import kaleden.local._listener
-from kaleden._http import _anyio, detect_truncation
+from kaleden._http import _anyio, _httpx, detect_truncation
 from kaleden._login._tls import make_context
 from kaleden.http import AnyioTransport
 from transports.test_tls import server_context, tls_server
@@ -96,6 +97,19 @@ async def test_a_truncated_reply_is_a_lost_connection_over_httpx(truncating_url:
 async def test_a_reply_that_a_proxy_truncates_is_a_lost_connection(truncating_url: str) -> None:
     proxy = truncating_url.removesuffix("/skaha")
     check_lost(await read_log("http://127.0.0.1:1/skaha", token="secret", proxy=proxy))
+
+
+async def test_a_proxy_is_trusted_by_the_authorities_of_httpcore_and_needs_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
+    proxy = "https://127.0.0.1:1"
+    outcome = await read_log("http://127.0.0.1:1/skaha", token="secret", proxy=proxy)
+    assert isinstance(outcome, kaleden.Failure)
+    assert kaleden.FailureKind.CONNECT_FAILED is outcome.kind
+    context = _httpx._new_proxy(proxy).ssl_context
+    assert context is not None
+    assert httpcore.default_ssl_context().cert_store_stats() == context.cert_store_stats()
 
 
 async def test_a_truncated_reply_is_a_read_error_for_a_user_of_httpx(truncating_url: str) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import (
     AbstractContextManager,
     contextmanager,
@@ -162,9 +162,11 @@ class _Stream:
     def write(self, text: str) -> int:
         """Write all of *text*."""
         with self._guard():
+            self._flush()
             number = self.descriptor()
             if number is None:
-                self._write_and_flush(text)
+                self._stream.write(text)
+                self._flush()
                 return len(text)
 
             data = self._encoded(text)
@@ -172,8 +174,14 @@ class _Stream:
                 data = data[os.write(number, data) :]
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write all of *lines*."""
+        self.write("".join(lines))
+
     def flush(self) -> None:
-        """Do nothing: no text is buffered."""
+        """Write the text that was written past this object, if any."""
+        with self._guard():
+            self._flush()
 
     async def send(self, text: str) -> None:
         """Write all of *text*, waiting for room without blocking the event loop."""
@@ -184,6 +192,7 @@ class _Stream:
             return
 
         with self._guard():
+            self._flush()
             data = self._encoded(text)
             while data:
                 await _room(number)
@@ -202,9 +211,8 @@ class _Stream:
     def _encoded(self, text: str) -> memoryview:
         return memoryview(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
 
-    def _write_and_flush(self, text: str) -> None:
+    def _flush(self) -> None:
         try:
-            self._stream.write(text)
             self._stream.flush()
         except OSError:
             # The text is still in the buffer: let the interpreter write it to the null device.

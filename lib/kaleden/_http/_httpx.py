@@ -16,6 +16,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, cast, final
 
 import anyio
+import httpcore
 import httpx
 from anyio import AsyncContextManagerMixin
 from attrs import define
@@ -83,7 +84,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         self._bearer = bearer
         self._tls = tls
         self._auth = auth
-        self._proxy = proxy
+        self._proxy = None if proxy is None else _new_proxy(proxy)
         self._connections = connections
         self._max_body = max_body
         self._replaced = 0
@@ -95,8 +96,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         try:
             return _Pool(self._new_client(context), context)
         except (httpx.InvalidURL, TypeError, ValueError, ImportError) as error:
-            msg = f"httpx cannot use this proxy or auth: {type(error).__name__}"
-            raise ConfigurationError(msg) from error
+            raise _unusable(error) from error
 
     def _new_client(self, context: ssl.SSLContext | None) -> httpx.AsyncClient:
         if context is None:
@@ -105,7 +105,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         client = httpx.AsyncClient(
             headers={"User-Agent": f"kaleden/{__version__}"},
             auth=cast("httpx.Auth | None", self._auth),
-            proxy=None if self._proxy is None else _new_proxy(self._proxy),
+            proxy=self._proxy,
             verify=context,
             # A cookie that the server sets would outlive the token that it was given for.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -183,10 +183,18 @@ class HttpxTransport(AsyncContextManagerMixin):
 
 
 def _new_proxy(url: str) -> httpx.Proxy:
-    proxy = httpx.Proxy(url)
+    try:
+        proxy = httpx.Proxy(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise _unusable(error) from error
+
     if proxy.url.scheme == "https":
-        proxy.ssl_context = detect_truncation(httpx.create_ssl_context())
+        proxy.ssl_context = detect_truncation(httpcore.default_ssl_context())
     return proxy
+
+
+def _unusable(error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"httpx cannot use this proxy or auth: {type(error).__name__}")
 
 
 def _pools(client: httpx.AsyncClient) -> list[Any]:
