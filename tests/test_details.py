@@ -16,6 +16,7 @@ from kaleden._http import TransportError
 from kaleden._operation import Operation
 from kaleden._operations import info
 from kaleden._policy import Limits
+from kaleden._results import belied
 from kaleden._wire import Request, Response, build_list, parse_raw_list
 from support import (
     FakeTransport,
@@ -382,3 +383,19 @@ async def test_repetitions_at_once_stay_within_the_limit() -> None:
         assert 0 == session.statistics().gate.in_flight
     assert outcomes.ok
     assert 2 == transport.most_in_flight
+
+
+def test_the_failure_of_a_contradicted_success_keeps_what_is_known_of_it() -> None:
+    success = Success("a", "an id", attempts=3, elapsed=2.5)
+    failure = belied(success, FailureKind.NOT_DESTROYED, "it is still there", 409)
+    expected = Failure(
+        "a",
+        FailureKind.NOT_DESTROYED,
+        "it is still there",
+        409,
+        sent=True,
+        attempts=3,
+        elapsed=2.5,
+    )
+    assert expected == failure
+    assert None is belied(success, FailureKind.PROTOCOL, "").status

@@ -134,6 +134,8 @@ def test_a_batch_error_makes_itself_anew_from_its_own_arguments() -> None:
     make, arguments, *_ = caught.value.__reduce__()
     copied = make(*arguments)
     assert (str(caught.value), MIXED) == (str(copied), copied.outcomes)
+    assert [caught.value.message, MIXED] == [caught.value.args[0], caught.value.args[2]]
+    assert caught.value.exceptions == tuple(caught.value.args[1])
 
 
 @pytest.mark.parametrize("kind", FailureKind)
