@@ -105,6 +105,7 @@ nox.options.error_on_external_run = True
 nox.options.sessions = ["lint", "types", "tests"]
 
 
+@functools.cache
 def version_of(python: str) -> str | None:
     """Return the version of an interpreter; None if it does not start, or is not supported.
 
@@ -128,7 +129,6 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-@functools.cache
 def find_pythons() -> dict[str, str]:
     """Find the system's interpreter and the newest of each minor version, by their versions."""
     managed = sorted(map(str, Path.home().glob(".pyenv/versions/*/bin/python3")))
