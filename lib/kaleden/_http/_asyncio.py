@@ -8,7 +8,9 @@ everything works without it, as it does on trio and where an event loop cannot w
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+import sys
 from typing import final
 
 from kaleden._http._reader import NOT_NOW, PIECE
@@ -25,21 +27,29 @@ class AsyncioReader:
         NotImplementedError: this event loop cannot watch sockets.
     """
 
-    __slots__ = ("_loop", "_socket", "_turn", "_watched")
+    __slots__ = ("_loop", "_poll", "_socket", "_turn", "_watched")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._loop = asyncio.get_running_loop()
+        self._poll = None if sys.platform == "win32" else select.poll()
+        if self._poll is not None:
+            # Errors are reported without being asked for, and nothing else is of interest.
+            self._poll.register(connected, 0)
         self._turn: asyncio.Future[bytes] | None = None
         self._watched = False
         self._watch()
 
     async def read(self) -> bytes:
         """Wait for bytes, and take them."""
-        turn: asyncio.Future[bytes] = self._loop.create_future()
-        self._turn = turn
         if not self._watched:
             self._watch()
+        elif self._poll is not None and self._poll.poll(0):
+            # uvloop stops watching a socket that is reset, although bytes came in the same moment.
+            return self._socket.recv(PIECE)
+
+        turn: asyncio.Future[bytes] = self._loop.create_future()
+        self._turn = turn
         try:
             return await turn
         except asyncio.CancelledError:
