@@ -32,9 +32,10 @@ class AsyncioReader:
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._loop = asyncio.get_running_loop()
-        self._poll = None if sys.platform == "win32" else select.poll()
-        if self._poll is not None:
-            # Errors are reported without being asked for, and nothing else is of interest.
+        self._poll: select.poll | None = None
+        if sys.platform != "win32":
+            self._poll = select.poll()
+            # Only errors are of interest, which are reported unasked.
             self._poll.register(connected, 0)
         self._turn: asyncio.Future[bytes] | None = None
         self._watched = False
