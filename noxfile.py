@@ -34,7 +34,7 @@ RIVALS: dict[str, tuple[str, ...]] = {
 EXTRAS = ".[local,progress,trio]"
 EVERYTHING = ".[astropy,completion,local,pandas,progress,trio]"
 # The groups of dependencies that the suite runs on.
-SUITE = ("test", "notebook", "fuzz", "examples")
+SUITE = ("test", "notebook", "examples")
 # Without schemathesis, which takes no version of rich that is as low as ours.
 LOWEST_SUITE = ("test", "notebook", "examples", "engines")
 QUICK = ("-m", "not slow")
@@ -247,7 +247,7 @@ def pythons(session: nox.Session) -> None:
 @nox.session(tags=["ci"])
 def sweeps(session: nox.Session) -> None:
     """Run the tests marked ``slow``: many trials of one promise each."""
-    session.install("-e", EVERYTHING, *group(*SUITE))
+    session.install("-e", EVERYTHING, *group(*SUITE, "fuzz"))
     session.run("pytest", *PARALLEL, "-m", "slow", *session.posargs)
 
 

@@ -21,7 +21,7 @@ def unasked(errors: str) -> str:
 class Launched:
     """A program that launches sessions in a scope, and what its scope came to."""
 
-    def __init__(self, replicas: int = 8, **options: Any) -> None:
+    def __init__(self, replicas: int = 5, **options: Any) -> None:
         self.replicas = replicas
         self.options = options
         self.scope: kaleden.Scope | None = None

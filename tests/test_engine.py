@@ -6,7 +6,8 @@ import gc
 import itertools
 import tracemalloc
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -206,6 +207,59 @@ async def test_waiting_for_a_turn_does_not_count_as_the_attempt() -> None:
         assert 1 == len(transport.requests)
         release.set()
     assert all(outcome.ok for outcome in outcomes.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "count", "wanted"),
+    [
+        (ids, 1, 1),
+        (ids, 3, 3),
+        (ids, 100, 8),
+        (lambda n: map(str, range(n)), 99, 8),
+        (numbered, 99, 8),
+    ],
+    ids=["one", "few", "many", "iterator", "async"],
+)
+async def test_there_are_no_more_workers_than_places_or_ids(
+    make: Callable[[int], Any], count: int, wanted: int
+) -> None:
+    begun = anyio.Event()
+
+    async def reply(request: Request) -> Response:
+        begun.set()
+        return await stalled(request)
+
+    session, _ = session_on(reply, concurrency=8)
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(session.info, make(count))
+        await begun.wait()
+        tasks = [task.name for task in anyio.get_running_tasks() if task.name]
+        workers = [name for name in tasks if "_engine" in name]
+        assert wanted == len(workers), tasks
+        group.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_a_failure_has_the_seconds_since_it_was_asked_for() -> None:
+    async def reply(_: Request) -> Response:
+        await anyio.sleep(2)
+        raise TransportError(FailureKind.CONNECTION_LOST, "cut", sent=True)
+
+    session, _ = session_on(reply, concurrency=1)
+    async with session:
+        outcomes = await session.info(ids(3))
+        late: list[float] = []
+
+        async def ask() -> None:
+            late.append((await session.info("id0")).failures["id0"].elapsed)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(ask)
+    # A worker begins each request of its own when the one before has ended.
+    assert [2, 2, 2] == [failure.elapsed for failure in outcomes.failures.values()]
+    # Calls at once wait for the one place.
+    assert [2, 4, 6] == sorted(late)
 
 
 async def test_an_error_of_the_callers_iterable_comes_out_as_itself() -> None:

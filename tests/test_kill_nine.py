@@ -15,8 +15,8 @@ from kaleden._ledger_file import read_ledger
 from killed import begin, kill_at, launcher, reap, running, start, wait_for
 from platforms import RunningServer, local_platform
 
-ROUNDS, AT_ONCE = 5, 10
-"""Five times ten processes, each killed when the ledger has a number of its lines."""
+ROUNDS, AT_ONCE = 3, 10
+"""Three times ten processes, each killed when the ledger has a number of its lines."""
 
 REPLICAS = 20
 

@@ -43,6 +43,7 @@ def is_no_crash(_: Any, response: Any, __: Any) -> None:
     assert response.status_code != 500 or "unexpected exception: " in response.text
 
 
+@pytest.mark.slow
 @schema.parametrize()  # type: ignore[untyped-decorator,unused-ignore]
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_it_answers_as_its_document_says(case: Any) -> None:
