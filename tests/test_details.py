@@ -398,4 +398,6 @@ def test_the_failure_of_a_contradicted_success_keeps_what_is_known_of_it() -> No
         elapsed=2.5,
     )
     assert expected == failure
+    # Equality leaves the time out.
+    assert 2.5 == failure.elapsed
     assert None is belied(success, FailureKind.PROTOCOL, "").status
