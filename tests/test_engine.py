@@ -6,8 +6,7 @@ import gc
 import itertools
 import tracemalloc
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
@@ -17,7 +16,16 @@ import kaleden
 from kaleden import Failure, FailureKind, Success
 from kaleden._http import Transport, TransportError
 from kaleden._wire import Request, Response
-from support import FakeTransport, data, described, session_id, session_object, session_on, stalled
+from support import (
+    FakeTransport,
+    data,
+    described,
+    session_id,
+    session_object,
+    session_on,
+    stalled,
+    text,
+)
 from virtual_time import in_virtual_time
 
 
@@ -209,57 +217,67 @@ async def test_waiting_for_a_turn_does_not_count_as_the_attempt() -> None:
     assert all(outcome.ok for outcome in outcomes.values())
 
 
+class Ids(list[str]):
+    """Ids that note the tasks there are when the first of them is drawn."""
+
+    tasks: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        self.tasks = tuple(str(task.name) for task in anyio.get_running_tasks())
+        yield from super().__iter__()
+
+
 @pytest.mark.parametrize(
-    ("make", "count", "wanted"),
-    [
-        (ids, 1, 1),
-        (ids, 3, 3),
-        (ids, 100, 8),
-        (lambda n: map(str, range(n)), 99, 8),
-        (numbered, 99, 8),
-    ],
-    ids=["one", "few", "many", "iterator", "async"],
+    ("count", "sized", "wanted"), [(1, True, 1), (3, True, 3), (99, True, 8), (3, False, 8)]
 )
 async def test_there_are_no_more_workers_than_places_or_ids(
-    make: Callable[[int], Any], count: int, wanted: int
+    count: int, sized: bool, wanted: int
 ) -> None:
-    begun = anyio.Event()
+    keys = Ids(ids(count))
+    session, _ = session_on(described, concurrency=8)
+    async with session:
+        assert (await session.info(keys if sized else iter(keys))).ok
+    assert wanted == sum("_engine" in task for task in keys.tasks), keys.tasks
+
+
+async def test_there_are_no_more_workers_than_launches_at_once() -> None:
+    tasks: list[str] = []
+    numbers = itertools.count()
 
     async def reply(request: Request) -> Response:
-        begun.set()
-        return await stalled(request)
+        if request.method == "GET":
+            return data([])
+        if not tasks:
+            tasks.extend(str(task.name) for task in anyio.get_running_tasks())
+        return text(f"id{next(numbers)}")
 
-    session, _ = session_on(reply, concurrency=8)
-    async with session, anyio.create_task_group() as group:
-        group.start_soon(session.info, make(count))
-        await begun.wait()
-        tasks = [task.name for task in anyio.get_running_tasks() if task.name]
-        workers = [name for name in tasks if "_engine" in name]
-        assert wanted == len(workers), tasks
-        group.cancel_scope.cancel()
+    session, _ = session_on(reply, concurrency=8, create_concurrency=2)
+    async with session:
+        assert (await session.create("fits", "skaha/astroml:latest", replicas=5)).ok
+    assert 2 == sum("_engine" in task for task in tasks), tasks
 
 
 @in_virtual_time
 async def test_a_failure_has_the_seconds_since_it_was_asked_for() -> None:
-    async def reply(_: Request) -> Response:
+    async def reply(request: Request) -> Response:
         await anyio.sleep(2)
-        raise TransportError(FailureKind.CONNECTION_LOST, "cut", sent=True)
+        raise TransportError(FailureKind.CONNECTION_LOST, "cut", sent=request.method == "GET")
 
     session, _ = session_on(reply, concurrency=1)
+    elapsed: list[float] = []
+
+    async def ask() -> None:
+        elapsed.append((await session.info("id0")).failures["id0"].elapsed)
+
     async with session:
-        outcomes = await session.info(ids(3))
-        late: list[float] = []
-
-        async def ask() -> None:
-            late.append((await session.info("id0")).failures["id0"].elapsed)
-
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(ask)
-    # A worker begins each request of its own when the one before has ended.
-    assert [2, 2, 2] == [failure.elapsed for failure in outcomes.failures.values()]
-    # Calls at once wait for the one place.
-    assert [2, 4, 6] == sorted(late)
+        # Calls at once wait for the one place.
+        assert [2, 4, 6] == sorted(elapsed)
+        await anyio.sleep(1)
+        [failure] = await session.create("fits", "skaha/astroml:latest")
+        assert 2 == failure.elapsed
 
 
 async def test_an_error_of_the_callers_iterable_comes_out_as_itself() -> None:
