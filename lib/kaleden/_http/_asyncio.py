@@ -8,12 +8,10 @@ everything works without it, as it does on trio and where an event loop cannot w
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
-import sys
 from typing import final
 
-from kaleden._http._reader import NOT_NOW, PIECE
+from kaleden._http._reader import NOT_NOW, PIECE, new_poll
 
 
 @final
@@ -32,11 +30,7 @@ class AsyncioReader:
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._loop = asyncio.get_running_loop()
-        self._poll: select.poll | None = None
-        if sys.platform != "win32":
-            self._poll = select.poll()
-            # Only errors are of interest, which are reported unasked.
-            self._poll.register(connected, 0)
+        self._poll = new_poll(connected, readable=False)
         self._turn: asyncio.Future[bytes] | None = None
         self._watched = False
         self._watch()

@@ -6,17 +6,15 @@ is to be written is tried at once, and waited for only where the socket is full.
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
-import sys
 from contextlib import suppress
 from typing import final
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from kaleden._http._reader import NOT_NOW, new_reader
+from kaleden._http._reader import NOT_NOW, new_poll, new_reader
 from kaleden._http._reply import Reply
 
 
@@ -40,7 +38,7 @@ class Connection:
     def __init__(self, connected: socket.socket, context: ssl.SSLContext | None) -> None:
         self._socket = connected
         self._reader = new_reader(connected)
-        self._poll = _new_poll(connected)
+        self._poll = new_poll(connected, readable=True)
         self.context = context
         self.reused = False
         self.wrote = False
@@ -129,13 +127,3 @@ async def read_more(connection: Connection, reply: Reply) -> None:
         reply.feed(received)
     else:
         reply.end()
-
-
-def _new_poll(connected: socket.socket) -> select.poll | None:
-    """Prepare to ask whether there is anything to read, at a third of what it costs to try."""
-    if sys.platform == "win32":
-        return None
-
-    poll = select.poll()
-    poll.register(connected, select.POLLIN)
-    return poll

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
+import sys
 from typing import Final, Protocol, final
 
 import anyio
@@ -72,3 +74,21 @@ def new_reader(connected: socket.socket) -> Reader:
             # The event loop that Windows has by default.
             pass
     return AnyioReader(connected)
+
+
+def new_poll(connected: socket.socket, *, readable: bool) -> select.poll | None:
+    """Prepare to ask for the state of a socket, at a third of the time that a read in vain takes.
+
+    Args:
+        connected: the socket.
+        readable: whether bytes and the end are reported; errors always are.
+
+    Returns:
+        An object to poll; None on Windows, which has none.
+    """
+    if sys.platform == "win32":
+        return None
+
+    poll = select.poll()
+    poll.register(connected, select.POLLIN if readable else 0)
+    return poll
