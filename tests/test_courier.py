@@ -9,7 +9,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from kaleden import AsyncSession, Failure, FailureKind
-from kaleden._courier import Watchdog, WatchedCourier
+from kaleden._engine._timeouts import Watchdog, WatchedCourier
 from kaleden._wire import Request, Response
 from support import described, session_id, session_on, stalled
 from virtual_time import in_virtual_time

@@ -10,13 +10,13 @@ import anyio
 import pytest
 
 from kaleden import Failure, FailureKind, Outcomes, RetryPolicy, Success
-from kaleden._engine import Engine
-from kaleden._gate import Gate
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine
+from kaleden._engine._limiter import Gate
+from kaleden._engine._operation import Operation
+from kaleden._engine._operations import info
 from kaleden._http import TransportError
-from kaleden._operation import Operation
-from kaleden._operations import info
-from kaleden._policy import Limits
-from kaleden._results import belied
+from kaleden._results._outcome import belied
 from kaleden._wire import Request, Response, build_list, parse_raw_list
 from support import (
     FakeTransport,

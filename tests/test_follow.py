@@ -20,14 +20,22 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import Failure, FailureKind, SessionInfo
-from kaleden._engine import Engine
-from kaleden._follow import READERS, LogItem, LogLine, LogReset, _Followed, _hand_on, follow
-from kaleden._gate import Gate
-from kaleden._growing_log import CHUNK, WINDOW, GrowingLog, News
-from kaleden._lister import Lister
-from kaleden._pace import BORNE, JITTER, MOST, Pace
-from kaleden._policy import Limits
-from kaleden._poller import Poller, Sight
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine
+from kaleden._engine._limiter import Gate
+from kaleden._sessions._monitor._follow import (
+    READERS,
+    LogItem,
+    LogLine,
+    LogReset,
+    _Followed,
+    _hand_on,
+    follow,
+)
+from kaleden._sessions._monitor._growing_log import CHUNK, WINDOW, GrowingLog, News
+from kaleden._sessions._monitor._lister import Lister
+from kaleden._sessions._monitor._pace import BORNE, JITTER, MOST, Pace
+from kaleden._sessions._monitor._poller import Poller, Sight
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import MemoryTransport, run_virtual

@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from kaleden import Failure, FailureKind, GateStatistics
-from kaleden._gate import Gate, Paused
+from kaleden._engine._limiter import Gate, Paused
 from support import PLAIN_BACKENDS
 from virtual_time import in_virtual_time
 

@@ -15,7 +15,7 @@ from support import PLAIN_BACKENDS
 pytest.importorskip("anycorn")
 
 from kaleden import Failure, FailureKind
-from kaleden._gate import Gate, Paused
+from kaleden._engine._limiter import Gate, Paused
 from kaleden.testing import run_virtual
 
 REFUSAL = Failure("any", FailureKind.UNAVAILABLE, "not now", 503, 1.0, sent=True)

@@ -10,8 +10,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from kaleden import _handoff
-from kaleden._handoff import Deliver, Handoff, open_handoff
+from kaleden._engine import _channel
+from kaleden._engine._channel import Deliver, Handoff, open_handoff
 
 
 async def count(deliver: Deliver[int]) -> None:
@@ -184,7 +184,7 @@ async def test_others_have_their_turn_while_much_is_at_hand(
     turn: float, fewest: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If there is time for that all is taken in one go, but not by whoever is cancelled."""
-    monkeypatch.setattr(_handoff, "_TURN", turn)
+    monkeypatch.setattr(_channel, "_TURN", turn)
     handoff = Handoff[int]()
     turns = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import kaleden
-from kaleden._http._httpx import HttpxTransport
+from kaleden._http._httpx_adapter import HttpxTransport
 from support import raw_server
 from transports.servers import describe
 

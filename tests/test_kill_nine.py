@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("anycorn")
 
-from kaleden._ledger_file import read_ledger
+from kaleden._sessions._ledger._file import read_ledger
 from killed import begin, kill_at, launcher, reap, running, start, wait_for
 from platforms import RunningServer, local_platform
 

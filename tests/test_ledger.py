@@ -27,10 +27,9 @@ from hypothesis import strategies as st
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import _ledger_file
 from kaleden._errors import KaledenError
-from kaleden._ledger import Ledger
-from kaleden._ledger_file import (
+from kaleden._sessions._ledger import _file
+from kaleden._sessions._ledger._file import (
     Event,
     LedgerError,
     OpenLaunch,
@@ -40,7 +39,8 @@ from kaleden._ledger_file import (
     fold,
     read_ledger,
 )
-from kaleden._owner import Owner
+from kaleden._sessions._ledger._ledger import Ledger
+from kaleden._sessions._ledger._process import Owner
 from kaleden.testing import MemoryTransport
 
 SERVER = "https://ws-uv.canfar.net/skaha/v1"
@@ -598,7 +598,7 @@ def test_a_line_goes_to_the_file_that_has_the_name_when_the_lock_is_had(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(path, LINES[0])
-    lock = _ledger_file._lock
+    lock = _file._lock
     replaced: list[int] = []
 
     def beaten_to_it(file: int, where: Path) -> None:
@@ -607,7 +607,7 @@ def test_a_line_goes_to_the_file_that_has_the_name_when_the_lock_is_had(
             compact(path)
         lock(file, where)
 
-    monkeypatch.setattr(_ledger_file, "_lock", beaten_to_it)
+    monkeypatch.setattr(_file, "_lock", beaten_to_it)
     append(path, LINES[1])
     assert {"t1": None, "t2": None} == open_ids(path)
 
@@ -615,9 +615,9 @@ def test_a_line_goes_to_the_file_that_has_the_name_when_the_lock_is_had(
 def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ledger_file, "LOCK_SECONDS", 0.02)
+    monkeypatch.setattr(_file, "LOCK_SECONDS", 0.02)
     append(path, LINES[0])
-    with _ledger_file._locked(path), pytest.raises(LedgerError, match="held the lock"):
+    with _file._locked(path), pytest.raises(LedgerError, match="held the lock"):
         append(path, LINES[1])
     append(path, LINES[1])
     assert {"t1": None, "t2": None} == open_ids(path)
@@ -628,15 +628,15 @@ def test_a_forked_child_does_not_keep_the_lock(path: Path) -> None:
         import os, sys
         from pathlib import Path
         from kaleden import _ledger_file
-        _ledger_file.LOCK_SECONDS = 0.05
+        _file.LOCK_SECONDS = 0.05
         path = Path(sys.argv[1])
         asks, answers = os.pipe()
-        with _ledger_file._locked(path):
+        with _file._locked(path):
             child = os.fork()
             if child == 0:
                 os.read(asks, 1)
                 os._exit(0)
-        _ledger_file.append(path, b"{}")
+        _file.append(path, b"{}")
         os.write(answers, b".")
         os.waitpid(child, 0)
     """
@@ -648,10 +648,10 @@ WRITER = """if True:
     import sys
     import anyio
     from kaleden import _ledger_file
-    from kaleden._ledger import Ledger
+    from kaleden._sessions._ledger._ledger import Ledger
 
     # However slow the machine is, only a lock that is never released fails.
-    _ledger_file.LOCK_SECONDS = 200
+    _file.LOCK_SECONDS = 200
 
     async def main(path, name, count):
         async with Ledger(path, "https://example.org") as ledger:
@@ -671,7 +671,7 @@ WRITER = """if True:
 def test_processes_that_write_while_others_compact_lose_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ledger_file, "LOCK_SECONDS", 200)
+    monkeypatch.setattr(_file, "LOCK_SECONDS", 200)
     names, count = "abc", 60
     reading, writing = os.pipe()
     writers = [

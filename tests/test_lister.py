@@ -10,10 +10,10 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from kaleden import FailureKind, RequestError, RetryPolicy
-from kaleden._engine import Engine
-from kaleden._gate import Gate
-from kaleden._lister import Lister, Snapshot
-from kaleden._policy import Limits
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine
+from kaleden._engine._limiter import Gate
+from kaleden._sessions._monitor._lister import Lister, Snapshot
 from kaleden._wire import Request, Response
 from support import FakeTransport, data, session_object, text
 from virtual_time import in_virtual_time

@@ -13,8 +13,8 @@ from anyio.abc import SocketStream
 
 import kaleden
 from kaleden import Failure, FailureKind, Outcomes, Success
-from kaleden._answers import Answers
-from kaleden._ledger_file import read_ledger
+from kaleden._sessions._launch._answers import Answers
+from kaleden._sessions._ledger._file import read_ledger
 from kaleden._wire import Request, Response
 from support import (
     data,

@@ -18,7 +18,7 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import AsyncSession, InvalidRequest, ScopeClosed, SessionList
-from kaleden._show import open_display
+from kaleden._results._tables import open_display
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
 
 IMAGE = "skaha/astroml:latest"
@@ -255,7 +255,7 @@ def test_a_display_that_cannot_be_opened_is_none(
     def refuse() -> Any:
         raise MineError
 
-    monkeypatch.setattr("kaleden._onlook.open_display", refuse)
+    monkeypatch.setattr("kaleden._sessions._monitor._live_table.open_display", refuse)
 
     async def scenario(_: MemoryTransport, session: AsyncSession) -> None:
         with caplog.at_level(logging.WARNING, "kaleden"):

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from kaleden import _owner
-from kaleden._owner import (
+from kaleden._sessions._ledger import _process
+from kaleden._sessions._ledger._process import (
     Owner,
     Standing,
     ask_ps,
@@ -97,7 +97,7 @@ def test_after_a_fork_the_child_is_another_owner() -> None:
     script = """if True:
         import json, os
         from attrs import asdict
-        from kaleden._owner import this_owner
+        from kaleden._sessions._ledger._process import this_owner
         print(json.dumps(asdict(this_owner("a"))), flush=True)
         if os.fork() == 0:
             print(json.dumps(asdict(this_owner("a"))), flush=True)
@@ -158,7 +158,7 @@ def test_without_proc_a_process_is_known_by_its_host_and_start() -> None:
 def test_where_there_is_no_proc_the_command_ps_tells(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_owner, "_PROC", tmp_path)
+    monkeypatch.setattr(_process, "_PROC", tmp_path)
     with sleeping() as process:
         assert start_time(process.pid)
     assert start_time(process.pid) is None
@@ -180,7 +180,7 @@ def test_without_proc_and_ps_nothing_is_known(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     owner = this_owner("a")
-    monkeypatch.setattr(_owner, "_PROC", tmp_path)
+    monkeypatch.setattr(_process, "_PROC", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not ask_ps(os.getpid())
     assert ask_ps(os.getpid()) is not None

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden import ConfigurationError, FailureKind
-from kaleden._adaptive import START, AdaptiveLimit
-from kaleden._budget import RetryBudget
-from kaleden._policy import Limits, RetryPolicy, is_overload, may_pass
+from kaleden._engine._adaptive import START, AdaptiveLimit
+from kaleden._engine._budget import RetryBudget
+from kaleden._engine._config import Limits, RetryPolicy, is_overload, may_pass
 
 
 def always(share: float) -> random.Random:

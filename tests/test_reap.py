@@ -19,8 +19,15 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import Failure, FailureKind, Outcomes
-from kaleden._ledger_file import Event, LedgerError, OpenLaunch, append, encode, read_ledger
-from kaleden._owner import Owner, this_owner
+from kaleden._sessions._ledger._file import (
+    Event,
+    LedgerError,
+    OpenLaunch,
+    append,
+    encode,
+    read_ledger,
+)
+from kaleden._sessions._ledger._process import Owner, this_owner
 from kaleden._wire import build_create
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
 from virtual_time import in_virtual_time
@@ -39,7 +46,7 @@ NOW = time.time()
 @pytest.fixture(autouse=True)
 def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the time of day, which virtual time leaves alone, from passing during a test."""
-    monkeypatch.setattr("kaleden._reap.time", SimpleNamespace(time=lambda: NOW))
+    monkeypatch.setattr("kaleden._sessions._reap.time", SimpleNamespace(time=lambda: NOW))
 
 
 @pytest.fixture
@@ -345,7 +352,7 @@ async def test_a_ledger_that_cannot_be_written_keeps_nobody_from_ending_sessions
         ids = await start(session, "fits-t1")
         write(path, "t1", ids[0])
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "kaleden"):
-            patch.setattr("kaleden._ledger_file._write", read_only)
+            patch.setattr("kaleden._sessions._ledger._file._write", read_only)
             assert (await session.reap(path)).ok
         assert [] == listed(transport)
         assert "Read-only file system" in caplog.text

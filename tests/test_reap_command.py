@@ -14,8 +14,8 @@ from attrs import evolve
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden._ledger_file import Event, OpenLaunch, append, encode, read_ledger
-from kaleden._owner import Owner, this_owner
+from kaleden._sessions._ledger._file import Event, OpenLaunch, append, encode, read_ledger
+from kaleden._sessions._ledger._process import Owner, this_owner
 from platforms import Server, local_platform
 
 DEAD = evolve(this_owner("dead"), pid=2**22 + 1)

@@ -25,8 +25,8 @@ from kaleden import (
     Success,
     Unavailable,
 )
+from kaleden._engine._retry import LAST_WORD
 from kaleden._http import TransportError
-from kaleden._retry import LAST_WORD
 from kaleden._wire import Request, Response
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
 from virtual_time import in_virtual_time

@@ -19,8 +19,9 @@ from support import PLAIN_BACKENDS
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import FailureKind, LedgerError, ScopeError, _ledger_file
-from kaleden._ledger_file import read_ledger
+from kaleden import FailureKind, LedgerError, ScopeError
+from kaleden._sessions._ledger import _file
+from kaleden._sessions._ledger._file import read_ledger
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
 
 IMAGE = "skaha/astroml:latest"
@@ -484,7 +485,7 @@ def test_what_cannot_be_written_down_is_not_sent(
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
-            monkeypatch.setattr("kaleden._ledger_file.append", full)
+            monkeypatch.setattr("kaleden._sessions._ledger._file.append", full)
             created = await scope.create("fits", IMAGE, replicas=4)
         assert {FailureKind.INTERNAL: 4} == created.counts()
         assert "no space left" in created.failures["fits-1"].message
@@ -499,7 +500,7 @@ def test_a_ledger_that_fails_later_loses_no_session(
     play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "ledger"
-    append = _ledger_file.append
+    append = _file.append
 
     def fails_after_the_first(place: Path, lines: bytes) -> None:
         if b'"launching"' not in lines:
@@ -508,7 +509,7 @@ def test_a_ledger_that_fails_later_loses_no_session(
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
-            monkeypatch.setattr("kaleden._ledger_file.append", fails_after_the_first)
+            monkeypatch.setattr("kaleden._sessions._ledger._file.append", fails_after_the_first)
             assert (await scope.create("fits", IMAGE, replicas=2)).ok
             assert 2 == len(transport.sessions())
         assert [] == transport.sessions()

@@ -22,7 +22,7 @@ from kaleden import (
     SyncScope,
     SyncStreams,
 )
-from kaleden._launch import Account
+from kaleden._sessions._launch._launcher import Account
 
 # What a scope does for its launches, and is no business of its users.
 HIDDEN = {name for name, _ in inspect.getmembers(Account, inspect.isfunction)}

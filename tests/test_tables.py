@@ -29,9 +29,9 @@ from kaleden import (
     Status,
     Success,
 )
-from kaleden._show import Tone
-from kaleden._show._columns import SESSION
-from kaleden._show._html import GROUNDS, INK
+from kaleden._results._tables import Tone
+from kaleden._results._tables._columns import SESSION
+from kaleden._results._tables._html import GROUNDS, INK
 from support import data, described, session_object, session_on
 
 SECRET = "https://example.org/session/notebook/abc?token=secret"

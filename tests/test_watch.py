@@ -20,13 +20,13 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import Failure, FailureKind, Outcomes, SessionInfo, Status, Success
-from kaleden._engine import Engine
-from kaleden._gate import Gate
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine
+from kaleden._engine._limiter import Gate
 from kaleden._http import TransportError
-from kaleden._lister import Lister
-from kaleden._pace import BORNE, GROWTH, JITTER, MOST
-from kaleden._policy import Limits
-from kaleden._watch import Watcher
+from kaleden._sessions._monitor._lister import Lister
+from kaleden._sessions._monitor._pace import BORNE, GROWTH, JITTER, MOST
+from kaleden._sessions._monitor._wait import Watcher
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport, run_virtual
 from support import PLAIN_BACKENDS, FakeTransport, data, session_object, text

@@ -19,7 +19,7 @@ from rich.console import Console, Group, RenderableType
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from kaleden._demo import _board, _run
+from kaleden._cli._demo import _display, _run
 
 PICTURE = Path(__file__).parents[1] / "_static" / "demo.svg"
 WIDTH = 66
@@ -62,7 +62,7 @@ class Recorder:
     def board(self, _console: Console) -> Generator[Any]:
         """Open the demo's board on this recorder."""
         self.take()
-        yield _board._Bars(self)  # type: ignore[arg-type]
+        yield _display._Bars(self)  # type: ignore[arg-type]
         assert self.table is not None
         self.console.print(self.table)
         self.table = None

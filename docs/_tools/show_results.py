@@ -26,7 +26,7 @@ from kaleden.local import LocalPlatform
 STATIC = Path(__file__).parents[1] / "_static"
 BEGIN = """
 import kaleden
-from kaleden._demo import _share
+from kaleden._cli._demo import _share
 session = kaleden.Session({url!r}, {token!r})
 batch = dict(image="skaha/astroml:latest", cmd=_share.COMMAND, args=_share.ARGUMENTS, replicas=4)
 batch["env"] = _share.environment(3)

@@ -5,8 +5,15 @@ from __future__ import annotations
 import typing as _typing
 
 from kaleden import distributed
-from kaleden._client import SessionStatistics
-from kaleden._engine import OutcomeStream
+from kaleden._auth import Login, Looked
+from kaleden._client._runtime import SessionStatistics
+from kaleden._client._session import AsyncSession
+from kaleden._client._streams import Streams
+from kaleden._engine._config import RetryPolicy
+from kaleden._engine._engine import OutcomeStream
+from kaleden._engine._limiter import GateStatistics
+from kaleden._engine._members import ScopeStatistics
+from kaleden._engine._retry import RetryStatistics
 from kaleden._errors import (
     BadRequest,
     CallTimedOut,
@@ -39,22 +46,15 @@ from kaleden._errors import (
     WrongState,
     WrongThread,
 )
-from kaleden._exports import load_later as _load_later
-from kaleden._exports import publish as _publish
-from kaleden._follow import LogItem, LogLine, LogReset, LogStream
-from kaleden._gate import GateStatistics
 from kaleden._http import TransportStatistics
-from kaleden._ledger_file import LedgerError
-from kaleden._login import Login, Looked
-from kaleden._members import ScopeStatistics
-from kaleden._outcomes import BatchError, Failure, Finished, Outcome, Outcomes, Success
-from kaleden._policy import RetryPolicy
-from kaleden._retry import RetryStatistics
-from kaleden._scope import Scope
-from kaleden._session import AsyncSession
-from kaleden._session_list import SessionList
-from kaleden._stream import Streams
-from kaleden._tally import Progress, Tally
+from kaleden._public import load_later as _load_later
+from kaleden._public import publish as _publish
+from kaleden._results._batch import BatchError, Failure, Finished, Outcome, Outcomes, Success
+from kaleden._results._progress import Progress, Tally
+from kaleden._results._session_list import SessionList
+from kaleden._sessions._ledger._file import LedgerError
+from kaleden._sessions._monitor._follow import LogItem, LogLine, LogReset, LogStream
+from kaleden._sessions._scope import Scope
 from kaleden._version import __version__ as __version__
 from kaleden._wire import (
     TERMINAL,

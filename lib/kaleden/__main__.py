@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kaleden._commands import main
+from kaleden._cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

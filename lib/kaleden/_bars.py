@@ -6,8 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from kaleden._show import needs
-from kaleden._tally import Progress, Tally
+from kaleden._results._progress import Progress, Tally
+from kaleden._results._tables import needs
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -44,7 +44,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from kaleden._results import Failure
+    from kaleden._results._outcome import Failure
 
 
 class FailureKind(StrEnum):

@@ -18,7 +18,6 @@ from parsl.launchers.base import Launcher
 from parsl.providers.base import ExecutionProvider
 from parsl.providers.errors import ExecutionProviderException, SubmitException
 
-from kaleden._blocks import BEGIN, VARIABLE, block_name, check_blocks, packed
 from kaleden._errors import (
     ConfigurationError,
     InvalidRequest,
@@ -26,7 +25,8 @@ from kaleden._errors import (
     ScopeClosed,
     ScopeError,
 )
-from kaleden._outcomes import Failure
+from kaleden._results._batch import Failure
+from kaleden._sessions._launch._script_env import BEGIN, VARIABLE, block_name, check_blocks, packed
 from kaleden._sync import Session, SyncScope
 from kaleden._wire import Kind, SessionInfo, SessionSpec, Status
 

@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from kaleden._exports import publish as _publish
 from kaleden._http import Transport, TransportError
-from kaleden._http._anyio import AnyioTransport
+from kaleden._http._anyio_transport import AnyioTransport
+from kaleden._public import publish as _publish
 from kaleden._wire import FORM_TYPE, Request, Response
 
 __all__ = (

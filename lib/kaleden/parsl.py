@@ -17,8 +17,8 @@ from importlib.util import find_spec as _find_spec
 if _find_spec("parsl") is None:
     raise ImportError("kaleden.parsl needs Parsl: pip install 'kaleden[parsl]'")
 
-from kaleden._exports import publish as _publish
 from kaleden._parsl import SkahaProvider
+from kaleden._public import publish as _publish
 
 __all__ = ("SkahaProvider",)
 

@@ -12,7 +12,7 @@ each. The extra ``progress`` brings the libraries that draw them.
 from __future__ import annotations
 
 from kaleden._bars import rich_bars, tqdm_bars
-from kaleden._exports import publish as _publish
+from kaleden._public import publish as _publish
 
 __all__ = ("rich_bars", "tqdm_bars")
 

@@ -14,7 +14,7 @@ import pytest
 from attrs import frozen
 
 import kaleden
-from kaleden._commands import main
+from kaleden._cli import main
 from platforms import Server
 
 COMMAND = [sys.executable, "-m", "kaleden"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kaleden._commands import build_parser
-from kaleden._commands._status import EXPLAINED
+from kaleden._cli import build_parser
+from kaleden._cli._status import EXPLAINED
 
 
 def reference() -> str:

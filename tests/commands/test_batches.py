@@ -11,9 +11,9 @@ import pytest
 
 import kaleden
 from commands.called import IMAGE
-from kaleden._commands._output import Output
-from kaleden._commands._parser import parse
-from kaleden._commands._run import _read_spec, _Run
+from kaleden._cli._commands._run import _read_spec, _Run
+from kaleden._cli._io import Output
+from kaleden._cli._parser import parse
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, run_virtual
 from support import PLAIN_BACKENDS

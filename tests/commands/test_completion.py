@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from commands.called import Caller
-from kaleden._commands._parser import SHELLS
+from kaleden._cli._parser import SHELLS
 
 
 @pytest.mark.parametrize("shell", SHELLS)

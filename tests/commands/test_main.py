@@ -14,9 +14,9 @@ import pytest
 import kaleden
 from commands.called import COMMAND, IMAGE, NOWHERE, Caller, process
 from kaleden import FailureKind
-from kaleden._commands import _main, build_parser
-from kaleden._commands._output import CannotWrite, ReaderGone
-from kaleden._outcomes import Failure
+from kaleden._cli import _main, build_parser
+from kaleden._cli._io import CannotWrite, ReaderGone
+from kaleden._results._batch import Failure
 from platforms import Server
 from support import HAS_TRIO
 
@@ -198,7 +198,7 @@ def test_a_closed_standard_output_is_no_trouble(server: Server) -> None:
 
 def test_it_starts_without_what_only_some_commands_need() -> None:
     code = (
-        "import sys; from kaleden._commands import build_parser; build_parser();"
+        "import sys; from kaleden._cli import build_parser; build_parser();"
         "print([name for name in ('rich', 'shtab', 'kaleden.local', 'httpx') "
         "if name in sys.modules])"
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from commands.called import COMMAND, NOWHERE, Caller, start, where
-from kaleden._commands._table import table
+from kaleden._cli._table import table
 from platforms import Server, local_platform
 from support import PLAIN_BACKENDS
 

@@ -17,10 +17,10 @@ import pytest
 from attrs import evolve
 
 from commands.called import COMMAND, IMAGE, NOWHERE, Done, ended, names, start, where
-from kaleden._commands import build_parser, main
-from kaleden._commands._parser import SHELLS
-from kaleden._ledger_file import Event, OpenLaunch, append, encode
-from kaleden._owner import this_owner
+from kaleden._cli import build_parser, main
+from kaleden._cli._parser import SHELLS
+from kaleden._sessions._ledger._file import Event, OpenLaunch, append, encode
+from kaleden._sessions._ledger._process import this_owner
 from kaleden.local.__main__ import main as local_main
 from platforms import Server
 from support import PLAIN_BACKENDS
@@ -152,7 +152,7 @@ def cases(server: Server, said: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 def quick_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo whose replicas print a result at once."""
     pytest.importorskip("rich")
-    monkeypatch.setattr("kaleden._demo._share._PROGRAM", "print('primes: 78498')\n")
+    monkeypatch.setattr("kaleden._cli._demo._replica._PROGRAM", "print('primes: 78498')\n")
 
 
 def needs_its_extra(words: list[str]) -> None:
@@ -260,7 +260,7 @@ def test_without_standard_error_the_results_are_written_and_the_status_is_the_sa
 LOCAL = [sys.executable, "-m", "kaleden.local"]
 # As on Windows: the stream itself writes, and its buffer keeps the text that it could not write.
 BUFFERED = """
-from kaleden._commands import _output, main
+from kaleden._cli import _output, main
 
 _output._Stream.descriptor = lambda self: None
 raise SystemExit(main())
@@ -325,7 +325,7 @@ EMBEDDING = """
 import sys
 
 print("before")
-from kaleden._commands import main, _main
+from kaleden._cli import main, _main
 
 def command(options, output):
     output.line("first")

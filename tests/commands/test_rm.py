@@ -10,8 +10,8 @@ import pytest
 import kaleden
 from commands.called import IMAGE, NOWHERE, Caller, ended, names, start
 from kaleden import Outcomes
-from kaleden._commands._output import Output
-from kaleden._commands._rm import _remove_named
+from kaleden._cli._commands._rm import _remove_named
+from kaleden._cli._io import Output
 from kaleden.local import LocalPlatform
 from kaleden.testing import Fault, FaultPlan, FaultProxy
 from platforms import Server

@@ -14,7 +14,7 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from docs import examples
-from kaleden import _pace
+from kaleden._sessions._monitor import _pace
 from platforms import RunningServer, local_platform
 from support import HAS_TRIO
 

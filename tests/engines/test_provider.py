@@ -21,7 +21,7 @@ from parsl.providers.errors import ExecutionProviderException, SubmitException
 
 import kaleden
 from kaleden import Session
-from kaleden._blocks import VARIABLE, block_name, packed
+from kaleden._sessions._launch._script_env import VARIABLE, block_name, packed
 from kaleden._wire import Request, Response
 from kaleden.parsl import SkahaProvider
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble

@@ -14,9 +14,9 @@ from attrs import define
 
 from kaleden.local import Platform, Settings
 from kaleden.local._accounts import Accounts
-from kaleden.local._app import MAX_FORM, Traffic, make_app
-from kaleden.local._model import GIB
-from kaleden.local._service import Service
+from kaleden.local._api._app import MAX_FORM, Traffic, make_app
+from kaleden.local._api._service import Service
+from kaleden.local._platform._model import GIB
 from local.worlds import IMAGE
 
 BASE = "http://127.0.0.1:8080"

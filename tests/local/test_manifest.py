@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden.local import Kind, Settings
-from kaleden.local._catalogue import Resources
-from kaleden.local._manifest import (
+from kaleden.local._platform._catalogue import Resources
+from kaleden.local._platform._create_params import (
     NotCreated,
     Parameters,
     java_split,
@@ -22,7 +22,7 @@ from kaleden.local._manifest import (
     substitute,
     unquote_yaml,
 )
-from kaleden.local._model import GIB, Refused, Spec
+from kaleden.local._platform._model import GIB, Refused, Spec
 from local.worlds import IMAGE
 
 OFFER = Resources.of(Settings(millicores=16_000, ram=192 * GIB))

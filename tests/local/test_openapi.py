@@ -18,9 +18,9 @@ from schemathesis import checks
 
 from kaleden.local import Platform, Settings
 from kaleden.local._accounts import Accounts
-from kaleden.local._app import make_app
-from kaleden.local._model import GIB
-from kaleden.local._service import Service
+from kaleden.local._api._app import make_app
+from kaleden.local._api._service import Service
+from kaleden.local._platform._model import GIB
 
 NOW = 1_790_000_000.0
 HOST = {"Host": "127.0.0.1:8080"}

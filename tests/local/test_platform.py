@@ -25,7 +25,7 @@ from kaleden.local import (
     Status,
     Stop,
 )
-from kaleden.local._model import DAY, GIB, HOUR
+from kaleden.local._platform._model import DAY, GIB, HOUR
 
 NOW = 1_790_000_000.0
 JOB = Spec(Kind.HEADLESS, "job", "image", 1000, GIB, 1000, GIB)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from kaleden.local import LocalPlatform
-from kaleden.local._runner import find_namespace
+from kaleden.local._processes._runner import find_namespace
 from kaleden.local._store import Store
 from local.worlds import Clock, World, carrying, serve
 

@@ -12,10 +12,10 @@ import pytest
 from attrs import define, field
 
 from kaleden.local import Event, Platform, Refused, Settings
-from kaleden.local._manifest import Parameters
-from kaleden.local._model import DAY, GIB, HOUR
-from kaleden.local._render import cores, events_table, gigabytes, java_time
-from kaleden.local._service import Call, Reply, Service
+from kaleden.local._api._render import cores, events_table, gigabytes, java_time
+from kaleden.local._api._service import Call, Reply, Service
+from kaleden.local._platform._create_params import Parameters
+from kaleden.local._platform._model import DAY, GIB, HOUR
 from local.worlds import IMAGE
 
 NOW = 1_790_000_000.0

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden.local import Event, Kind, Phase, Platform, Session, Settings, Spec
-from kaleden.local._model import GIB
+from kaleden.local._platform._model import GIB
 from kaleden.local._store import Store, freeze, thaw
 
 TEXT = st.text(max_size=8)

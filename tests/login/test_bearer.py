@@ -20,8 +20,8 @@ from attrs import define, field
 
 import kaleden
 from kaleden import Failure, FailureKind
-from kaleden._http._httpx import HttpxTransport
-from kaleden._login._bearer import AskedBearer, Token, asks_function
+from kaleden._auth._tokens import AskedBearer, Token, asks_function
+from kaleden._http._httpx_adapter import HttpxTransport
 from login.saved import active, save
 from support import raw_server, read_request, session_object
 

@@ -10,7 +10,7 @@ import pytest
 
 import kaleden
 from kaleden import ConfigurationError
-from kaleden._login._certificate import read_certificate
+from kaleden._auth._certificates import read_certificate
 from login.certificates import Authority
 
 URL = "https://host.example/skaha"

@@ -8,7 +8,7 @@ import pytest
 
 import kaleden
 from kaleden import ConfigurationError
-from kaleden._login._endpoint import parse_endpoint
+from kaleden._auth._endpoint import parse_endpoint
 from support import described, session_on
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import kaleden
 from kaleden import ConfigurationError, Login
-from kaleden._login._saved import read_saved
+from kaleden._auth._canfar_config import read_saved
 from login.certificates import Authority
 from login.saved import CANFAR, OTHER, active, contexts, document, save
 

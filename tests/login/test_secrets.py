@@ -19,9 +19,9 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import ConfigurationError
-from kaleden._http._httpx import HttpxTransport
-from kaleden._login._bearer import FixedBearer, Token
-from kaleden._login._saved import read_saved
+from kaleden._auth._canfar_config import read_saved
+from kaleden._auth._tokens import FixedBearer, Token
+from kaleden._http._httpx_adapter import HttpxTransport
 from kaleden.local import LocalPlatform
 from login.certificates import Authority
 from login.saved import active, save

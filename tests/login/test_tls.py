@@ -15,8 +15,8 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import ConfigurationError, Failure, FailureKind, SessionInfo
-from kaleden._login._certificate import read_certificate
-from kaleden._login._tls import OwnTls
+from kaleden._auth._certificates import read_certificate
+from kaleden._auth._tls import OwnTls
 from kaleden.local import LocalPlatform
 from login.certificates import Authority
 from support import PLAIN_BACKENDS
@@ -147,7 +147,7 @@ async def test_a_certificate_that_expires_while_the_client_is_open(
     path = platform.issue_certificate("ada", path=tmp_path / "proxy.pem")
     async with kaleden.AsyncSession(platform.url, certificate=path) as session:
         assert "ada" == await whose(session)
-        monkeypatch.setattr("kaleden._login._certificate.datetime", InTwoHours)
+        monkeypatch.setattr("kaleden._auth._certificates.datetime", InTwoHours)
         failure = await only_failure(session)
         assert (FailureKind.NOT_AUTHENTICATED, False) == (failure.kind, failure.sent)
         assert "expired at" in failure.message
@@ -171,7 +171,7 @@ async def test_a_certificate_that_was_renewed_before_the_client_is_entered(
     path = platform.issue_certificate("ada", path=tmp_path / "proxy.pem", expires_in=3600)
     session = kaleden.AsyncSession(platform.url, certificate=path)
     platform.issue_certificate("bob", path=path, expires_in=4 * 3600)
-    monkeypatch.setattr("kaleden._login._certificate.datetime", InTwoHours)
+    monkeypatch.setattr("kaleden._auth._certificates.datetime", InTwoHours)
     async with session:
         assert "bob" == await whose(session)
 
@@ -238,7 +238,7 @@ async def test_the_context_is_made_once_and_off_the_event_loop(
         made.append(threading.current_thread() is threading.main_thread())
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    monkeypatch.setattr("kaleden._login._tls.make_context", make)
+    monkeypatch.setattr("kaleden._auth._tls.make_context", make)
     path = authority.issue().write(tmp_path / "proxy.pem")
     tls = OwnTls(read_certificate(path))
     contexts = [await tls.context() for _ in range(5)]

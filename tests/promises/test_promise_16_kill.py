@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("anycorn")
 
-from kaleden._ledger_file import read_ledger
+from kaleden._sessions._ledger._file import read_ledger
 from killed import begin, kill_at, launcher, reap, running, wait_for
 from platforms import local_platform
 

@@ -115,7 +115,7 @@ def test_time_stands_still_while_a_thread_works(backend: Backend) -> None:
 def test_a_thread_that_waits_for_the_loop_gets_its_time(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kaleden.testing._clock._THREAD_PATIENCE", 1.0)
+    monkeypatch.setattr("kaleden.testing._virtual_time._THREAD_PATIENCE", 1.0)
 
     async def main() -> float:
         await to_thread.run_sync(partial(anyio.from_thread.run, anyio.sleep, 60))
@@ -184,9 +184,9 @@ def test_a_shielded_deadlock_is_an_error_too(backend: Backend) -> None:
 STUCK = """
 import sys, threading
 from anyio import to_thread
-from kaleden.testing import Deadlock, _clock, run_virtual
+from kaleden.testing import Deadlock, _virtual_time, run_virtual
 
-_clock._THREAD_PATIENCE = 0.01
+_virtual_time._THREAD_PATIENCE = 0.01
 release = threading.Event()
 
 async def main():

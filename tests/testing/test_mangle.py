@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kaleden.testing import Fault, FaultPlan, Trouble
 from kaleden.testing._faults import Fate
-from kaleden.testing._mangle import Act, Exchange, Pause, Say, Step, wire_kind
+from kaleden.testing._proxy._faulty_exchange import Act, Exchange, Pause, Say, Step, wire_kind
 
 REQUEST = b"GET /skaha/v1/session HTTP/1.1\r\nhost: here\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"

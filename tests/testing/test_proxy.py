@@ -18,7 +18,7 @@ import kaleden
 from kaleden import FailureKind
 from kaleden.local import LocalPlatform
 from kaleden.testing import Fault, FaultPlan, FaultProxy, Trouble
-from kaleden.testing._link import hang_up
+from kaleden.testing._proxy._link import hang_up
 from support import raw_server, read_request
 
 ASK = b"GET /skaha/v1/session HTTP/1.1\r\nhost: here\r\n\r\n"

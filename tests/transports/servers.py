@@ -12,7 +12,7 @@ from attrs import define, field
 
 import kaleden
 from kaleden._http import DirectTransport, Transport
-from kaleden._http._httpx import HttpxTransport
+from kaleden._http._httpx_adapter import HttpxTransport
 from kaleden._http._transport import MAX_BODY
 from support import read_request, session_object
 

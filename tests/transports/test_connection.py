@@ -16,7 +16,7 @@ import anyio
 import pytest
 import trustme
 
-from kaleden._http._connection import Connection
+from kaleden._http._h1._connection import Connection
 from transports.test_tls import client_context, server_context
 
 

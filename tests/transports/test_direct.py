@@ -16,10 +16,11 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from kaleden import FailureKind, InvalidRequest
-from kaleden._http import DirectTransport, TransportError, _dial
-from kaleden._http._connection import Connection
-from kaleden._http._heads import Heads, origin_of
-from kaleden._http._pool import Origin, Pool, Slots
+from kaleden._http import DirectTransport, TransportError
+from kaleden._http._h1 import _dial
+from kaleden._http._h1._connection import Connection
+from kaleden._http._h1._pool import Origin, Pool, Slots
+from kaleden._http._h1._request_writer import Heads, origin_of
 from kaleden._wire import Request, build_info
 from support import Handler, raw_server, read_request, session_object
 from transports.servers import FakeBearer, asked_for, describe, reply

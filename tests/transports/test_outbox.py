@@ -13,8 +13,8 @@ from anyio.abc import SocketStream
 from anyio.lowlevel import checkpoint
 
 from kaleden._http import DirectTransport
-from kaleden._http._connection import Connection
-from kaleden._http._outbox import MOST, Outbox
+from kaleden._http._h1._connection import Connection
+from kaleden._http._h1._write_batch import MOST, Outbox
 from kaleden._wire import Request, build_info
 from support import raw_server, read_request
 from transports.servers import asked_for, reply

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kaleden import FailureKind
 from kaleden._http import TransportError
-from kaleden._http._reply import MAX_HEAD, MAX_HEADERS, MAX_INTERIM, Headers, Reply
+from kaleden._http._h1._response_parser import MAX_HEAD, MAX_HEADERS, MAX_INTERIM, Headers, Reply
 
 OK = b"HTTP/1.1 200 OK\r\n"
 PLAIN = OK + b"Content-Type: application/json\r\nContent-Length: 5\r\n\r\nhello"

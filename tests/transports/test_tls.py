@@ -19,8 +19,8 @@ from attrs import define
 
 from kaleden import FailureKind
 from kaleden._http import DirectTransport, TransportError, detect_truncation
-from kaleden._http._connection import Connection
-from kaleden._http._httpx import HttpxTransport
+from kaleden._http._h1._connection import Connection
+from kaleden._http._httpx_adapter import HttpxTransport
 from kaleden._wire import build_info
 from support import raw_server
 from transports.servers import reply

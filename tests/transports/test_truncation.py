@@ -23,8 +23,8 @@ pytest.importorskip("anycorn")
 
 import kaleden
 import kaleden.local._listener
-from kaleden._http import _anyio, _httpx, detect_truncation
-from kaleden._login._tls import make_context
+from kaleden._auth._tls import make_context
+from kaleden._http import _anyio_transport, _httpx_adapter, detect_truncation
 from kaleden.http import AnyioTransport
 from transports.test_tls import server_context, tls_server
 
@@ -107,7 +107,7 @@ async def test_a_proxy_is_trusted_by_the_authorities_of_httpcore_and_needs_no_fi
     outcome = await read_log("http://127.0.0.1:1/skaha", token="secret", proxy=proxy)
     assert isinstance(outcome, kaleden.Failure)
     assert kaleden.FailureKind.CONNECT_FAILED is outcome.kind
-    context = _httpx._new_proxy(proxy).ssl_context
+    context = _httpx_adapter._new_proxy(proxy).ssl_context
     assert context is not None
     assert httpcore.default_ssl_context().cert_store_stats() == context.cert_store_stats()
 
@@ -120,12 +120,16 @@ async def test_a_truncated_reply_is_a_read_error_for_a_user_of_httpx(truncating_
 
 MAKERS: dict[str, Callable[[Path], ssl.SSLContext]] = {
     "session": lambda _folder: make_context(None),
-    "AnyioTransport": lambda _folder: _anyio._new_context(True, None, True),
-    "AnyioTransport, verify=False": lambda _folder: _anyio._new_context(False, None, False),
-    "AnyioTransport, a file": lambda folder: _anyio._new_context(
+    "AnyioTransport": lambda _folder: _anyio_transport._new_context(True, None, True),
+    "AnyioTransport, verify=False": lambda _folder: _anyio_transport._new_context(
+        False, None, False
+    ),
+    "AnyioTransport, a file": lambda folder: _anyio_transport._new_context(
         str(folder / "ca.pem"), None, False
     ),
-    "AnyioTransport, a folder": lambda folder: _anyio._new_context(str(folder), None, False),
+    "AnyioTransport, a folder": lambda folder: _anyio_transport._new_context(
+        str(folder), None, False
+    ),
 }
 
 

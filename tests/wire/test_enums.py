@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kaleden import Outcomes, Success
 from kaleden._wire import TERMINAL, Kind, Status
-from kaleden._wire._readers import session_info
+from kaleden._wire._decoders import session_info
 
 
 @pytest.mark.parametrize("text", ["Running", "running", "RUNNING"])

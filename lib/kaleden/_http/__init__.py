@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kaleden._http._caller import CallerTransport, HttpAuth, HttpClient, library_of
 from kaleden._http._direct import DirectTransport
-from kaleden._http._tls import detect_truncation
+from kaleden._http._h1._tls import detect_truncation
 from kaleden._http._transport import (
     MAX_BODY,
     Bearer,

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Protocol, final
 
 from kaleden._errors import ConfigurationError
-from kaleden._http._exchange import exchange
+from kaleden._http._httpx_client import exchange
 from kaleden._http._transport import MAX_BODY
 from kaleden._wire import Request, Response
 

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 import httpx
 
-from kaleden._http._pool import Origin
+from kaleden._http._h1._pool import Origin
 
 # RFC 9110 §5.6.2 and §5.5: a token, and the value of a header without what would end its line.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

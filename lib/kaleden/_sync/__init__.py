@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from kaleden._sync._client import Backend
-from kaleden._sync._home import Home
 from kaleden._sync._scope import SyncScope
 from kaleden._sync._session import Session
 from kaleden._sync._streams import SyncLogStream, SyncOutcomeStream, SyncStreams
 
 __all__ = (
     "Backend",
-    "Home",
     "Session",
     "SyncLogStream",
     "SyncOutcomeStream",

@@ -12,14 +12,14 @@ from os import PathLike
 from types import TracebackType
 from typing import Literal, NoReturn, Self, TypeAlias, cast
 
-from kaleden._client import SessionStatistics
+from kaleden._auth import Login, TokenFunction
+from kaleden._client._runtime import SessionStatistics
+from kaleden._client._session import AsyncSession
+from kaleden._engine._config import RETRY, RetryPolicy
 from kaleden._errors import ConfigurationError
 from kaleden._http import HttpAuth, HttpClient, Transport
-from kaleden._login import Login, TokenFunction
-from kaleden._policy import RETRY, RetryPolicy
-from kaleden._session import AsyncSession
-from kaleden._sync._bridge import Bridge
-from kaleden._sync._call import Call
+from kaleden._sync._blocking_call import Call
+from kaleden._sync._loop_thread import Bridge
 from kaleden._sync._mirror import mirrors
 from kaleden._sync._streams import SyncStreams
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast, overload
 
-from kaleden._operations import Ids
-from kaleden._outcomes import Outcomes
-from kaleden._session import AsyncSession
-from kaleden._session_list import SessionList
+from kaleden._client._session import AsyncSession
+from kaleden._engine._operations import Ids
+from kaleden._results._batch import Outcomes
+from kaleden._results._progress import Progress
+from kaleden._results._session_list import SessionList
 from kaleden._sync._client import SyncClient
-from kaleden._sync._drawn import drawn
+from kaleden._sync._iterables import drawn
 from kaleden._sync._mirror import mirrors
-from kaleden._tally import Progress
 from kaleden._wire import Availability, Context, Event, Image, SessionInfo, Stats
 
 

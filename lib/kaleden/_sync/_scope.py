@@ -7,18 +7,18 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self, final
 
+from kaleden._engine._members import Members, ScopeStatistics
 from kaleden._errors import ScopeError
-from kaleden._members import Members, ScopeStatistics
-from kaleden._onlook import Show
-from kaleden._outcomes import Outcomes
-from kaleden._scope import Scope
-from kaleden._sync._block import Block
-from kaleden._sync._bridge import Bridge
-from kaleden._sync._call import Call
-from kaleden._sync._drawn import drawn_goal, drawn_members
+from kaleden._results._batch import Outcomes
+from kaleden._results._progress import Progress
+from kaleden._sessions._monitor._live_table import Show
+from kaleden._sessions._monitor._wait import Until
+from kaleden._sessions._scope import Scope
+from kaleden._sync._blocking_call import Call
+from kaleden._sync._blocking_context import Block
+from kaleden._sync._iterables import drawn_goal, drawn_members
+from kaleden._sync._loop_thread import Bridge
 from kaleden._sync._mirror import mirrors
-from kaleden._tally import Progress
-from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec
 
 

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TypeVar, final
 
-from kaleden._operations import Ids
-from kaleden._outcomes import Finished, Outcomes
-from kaleden._scope import OnSuccess
-from kaleden._session import AsyncSession
-from kaleden._sync._drawn import drawn, drawn_goal
+from kaleden._client._session import AsyncSession
+from kaleden._engine._operations import Ids
+from kaleden._results._batch import Finished, Outcomes
+from kaleden._results._progress import Progress
+from kaleden._sessions._monitor._wait import Until
+from kaleden._sessions._scope import OnSuccess
+from kaleden._sync._iterables import drawn, drawn_goal
 from kaleden._sync._mirror import mirrors, mirrors_arguments
 from kaleden._sync._queries import SyncQueries
 from kaleden._sync._scope import SyncScope
 from kaleden._sync._streams import SyncLogStream
-from kaleden._tally import Progress
-from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec, Status
 
 T = TypeVar("T")

@@ -24,19 +24,19 @@ from typing import (
 
 from anyio.lowlevel import checkpoint
 
+from kaleden._client._session import AsyncSession
+from kaleden._client._streams import Streams
+from kaleden._engine._operations import Ids, as_keys
 from kaleden._errors import SessionNotOpen
-from kaleden._follow import LogItem
-from kaleden._operations import Ids, as_keys
-from kaleden._outcomes import Outcome
-from kaleden._session import AsyncSession
-from kaleden._stream import Streams
-from kaleden._sync._block import Block
-from kaleden._sync._bridge import Bridge
-from kaleden._sync._call import Call
-from kaleden._sync._drawn import Feed, Source, drawn, drawn_goal
+from kaleden._results._batch import Outcome
+from kaleden._results._progress import Progress
+from kaleden._sessions._monitor._follow import LogItem
+from kaleden._sessions._monitor._wait import Until
+from kaleden._sync._blocking_call import Call
+from kaleden._sync._blocking_context import Block
+from kaleden._sync._iterables import Feed, Source, drawn, drawn_goal
+from kaleden._sync._loop_thread import Bridge
 from kaleden._sync._mirror import mirrors
-from kaleden._tally import Progress
-from kaleden._watch import Until
 from kaleden._wire import TERMINAL, Event, SessionInfo
 
 T = TypeVar("T")

@@ -75,7 +75,7 @@ from kaleden._wire._responses import (
     parse_repositories,
     parse_stats,
 )
-from kaleden._wire._saving import converter
+from kaleden._wire._converter import converter
 from kaleden._wire._spec import Launch, SessionSpec
 from kaleden._wire._validation import MAX_REPLICAS, check_kind, check_status
 

@@ -6,9 +6,10 @@ For what is kept: saved results, ledgers, caches. What the server sends is anoth
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from attrs import resolve_types
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from cattrs.preconf.json import JsonConverter, make_converter
 
 from kaleden._wire._enums import OpenEnum
 from kaleden._wire._models import (
@@ -28,6 +29,9 @@ from kaleden._wire._models import (
     Stats,
 )
 from kaleden._wire._spec import Launch, SessionSpec
+
+if TYPE_CHECKING:
+    from cattrs.preconf.json import JsonConverter
 
 MODELS: tuple[type, ...] = (
     Availability,
@@ -49,28 +53,37 @@ MODELS: tuple[type, ...] = (
 )
 """What the converter is for."""
 
-# Annotations are strings, which attrs looks up in the module that a class says it is from. The
-# package's façade renames that, so they are looked up here, while the class still tells the truth.
-for _model in MODELS:
-    resolve_types(_model)
+
+@cache
+def converter() -> JsonConverter:
+    """Return the shared converter. Its hooks are generated at first use and kept."""
+    return new_converter()
 
 
 def new_converter() -> JsonConverter:
-    """Make a converter to which a caller may add hooks of their own."""
+    """Make a converter to which a caller may add hooks of its own.
+
+    cattrs is imported here: that takes a tenth of the time of ``import kaleden``, and few programs
+    save anything.
+    """
+    from cattrs.preconf.json import make_converter  # noqa: PLC0415
+
+    # Annotations are strings, which attrs looks up in the module that a class names.
+    for model in MODELS:
+        resolve_types(model)
+
     made = make_converter(detailed_validation=False)
-    # Plain strings, not members that are strings: some writers of data look at the exact type.
+    # Plain strings, not members that are strings: some serializers check the exact type.
     made.register_unstructure_hook(OpenEnum, lambda member: member.value)
     _register_session_info(made)
     return made
 
 
 def _register_session_info(made: JsonConverter) -> None:
-    """Save `SessionInfo.raw` as the object that it shows, in whichever way that is kept."""
+    """Save `SessionInfo.raw` as a plain object, in whichever form it is kept."""
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override  # noqa: PLC0415
+
     raw = override(rename="raw", struct_hook=lambda value, _: dict(value))
     made.register_structure_hook(SessionInfo, make_dict_structure_fn(SessionInfo, made, _raw=raw))
     plain = make_dict_unstructure_fn(SessionInfo, made, _raw=override(omit=True))
     made.register_unstructure_hook(SessionInfo, lambda info: {**plain(info), "raw": info.raw})
-
-
-converter = new_converter()
-"""The shared converter. Hooks are generated at first use and kept."""

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast, final
 from attrs import field, frozen
 
 from kaleden._errors import InvalidRequest
-from kaleden._wire import _readers, _xml
+from kaleden._wire import _decoders
 from kaleden._wire._json import (
     JsonArray,
     JsonObject,
@@ -106,7 +106,7 @@ def parse_info(response: Response) -> SessionInfo:
     Raises:
         UnreadableReply: the reply is not a JSON object.
     """
-    return _readers.session_info(_json_object(response, "a session"), response.body)
+    return _decoders.session_info(_json_object(response, "a session"), response.body)
 
 
 def parse_raw_info(response: Response) -> JsonObject:
@@ -128,7 +128,7 @@ def parse_list(response: Response) -> Generator[None, None, Listing]:
     sessions: list[SessionInfo] = []
     malformed: list[Any] = []
     for some in _slices(response, "sessions"):
-        sessions += [_readers.session_info(each) for each in some if is_object(each)]
+        sessions += [_decoders.session_info(each) for each in some if is_object(each)]
         malformed += [each for each in some if not is_object(each)]
         yield
     return Listing(tuple(sessions), tuple(malformed))
@@ -195,7 +195,7 @@ def parse_stats(response: Response) -> Stats:
     Raises:
         UnreadableReply: the reply is not a JSON object.
     """
-    return _readers.stats(_json_object(response, "platform statistics"))
+    return _decoders.stats(_json_object(response, "platform statistics"))
 
 
 def parse_images(response: Response) -> tuple[Image, ...]:
@@ -205,7 +205,7 @@ def parse_images(response: Response) -> tuple[Image, ...]:
         UnreadableReply: the reply is not a JSON array.
     """
     objects = (each for each in _json_array(response, "images") if is_object(each))
-    return tuple(_readers.image(each) for each in objects if text(each.get("id")))
+    return tuple(_decoders.image(each) for each in objects if text(each.get("id")))
 
 
 def parse_context(response: Response) -> Context:
@@ -214,7 +214,7 @@ def parse_context(response: Response) -> Context:
     Raises:
         UnreadableReply: the reply is not a JSON object.
     """
-    return _readers.context(_json_object(response, "the context"))
+    return _decoders.context(_json_object(response, "the context"))
 
 
 def parse_repositories(response: Response) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def parse_availability(response: Response) -> Availability:
         UnreadableReply: the reply is not a VOSI availability document.
     """
     try:
-        return _xml.availability(decoded(response.body))
+        return _read_availability(decoded(response.body))
     except ValueError as problem:
         raise _unreadable(response, "VOSI availability XML", problem) from None
 
@@ -245,7 +245,7 @@ def parse_capabilities(response: Response) -> tuple[Capability, ...]:
         UnreadableReply: the reply is not a VOSI capabilities document.
     """
     try:
-        return _xml.capabilities(decoded(response.body))
+        return _read_capabilities(decoded(response.body))
     except ValueError as problem:
         raise _unreadable(response, "VOSI capabilities XML", problem) from None
 

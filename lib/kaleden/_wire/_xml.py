@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 from kaleden._wire._models import Availability, Capability, Interface
 
 
-def availability(document: str) -> Availability:
+def _read_availability(document: str) -> Availability:
     """Read an availability document.
 
     Raises:
@@ -22,7 +22,7 @@ def availability(document: str) -> Availability:
     return Availability(said == "true", notes)
 
 
-def capabilities(document: str) -> tuple[Capability, ...]:
+def _read_capabilities(document: str) -> tuple[Capability, ...]:
     """Read a capabilities document.
 
     Raises:

@@ -45,9 +45,9 @@ from importlib.util import find_spec as _find_spec
 if not all(map(_find_spec, ("anycorn", "starlette", "trustme"))):
     raise ImportError("kaleden.local needs more packages: pip install 'kaleden[local]'")
 
-from kaleden._exports import publish as _publish
-from kaleden.local._app import Statistics
-from kaleden.local._model import (
+from kaleden._public import publish as _publish
+from kaleden.local._api._app import Statistics
+from kaleden.local._platform._model import (
     Event,
     Forget,
     Kind,
@@ -60,7 +60,7 @@ from kaleden.local._model import (
     Status,
     Stop,
 )
-from kaleden.local._platform import Platform
+from kaleden.local._platform._state_machine import Platform
 from kaleden.local._server import LocalPlatform
 
 __all__ = (

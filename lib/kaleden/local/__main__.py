@@ -10,7 +10,7 @@ from importlib import import_module
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``kaleden serve``; return its exit status."""
     # Imported by name, because the commands are built on this package.
-    commands = import_module("kaleden._commands")
+    commands = import_module("kaleden._cli")
     status: int = commands.main(["serve", *(sys.argv[1:] if arguments is None else arguments)])
     return status
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from attrs import define, field, frozen
 
-from kaleden.local._model import Refused
+from kaleden.local._platform._model import Refused
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _COMMON_NAME = re.compile(r"(?:^|,)CN=([^,]+)")

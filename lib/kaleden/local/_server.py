@@ -17,25 +17,25 @@ import anyio.abc
 from anyio import AsyncContextManagerMixin, CancelScope, to_thread
 from starlette.types import ASGIApp
 
-from kaleden._tasks import open_task_group
+from kaleden._engine._tasks import open_task_group
 from kaleden.local._accounts import Accounts, new_token
-from kaleden.local._app import Statistics, Traffic, make_app
+from kaleden.local._api._app import Statistics, Traffic, make_app
+from kaleden.local._api._service import Service
 from kaleden.local._listener import HOST, hang_up, listen, make_config, serve
-from kaleden.local._model import GIB, Session, Settings
-from kaleden.local._platform import Platform
-from kaleden.local._procfs import kill_marked
-from kaleden.local._runner import (
+from kaleden.local._platform._model import GIB, Session, Settings
+from kaleden.local._platform._state_machine import Platform
+from kaleden.local._processes._procfs import kill_marked
+from kaleden.local._processes._runner import (
     MARK,
     Files,
     Runner,
     find_namespace,
     temporary_directory,
 )
-from kaleden.local._service import Service
 from kaleden.local._store import Store, freeze
 
 if TYPE_CHECKING:
-    from kaleden.local._authority import Authority
+    from kaleden.local._certificates import Authority
 
 TICK = 0.25
 
@@ -345,7 +345,7 @@ class LocalPlatform(AsyncContextManagerMixin):
             return
 
         # Half of the time that it takes to import the package, and rarely needed.
-        from kaleden.local._authority import Authority  # noqa: PLC0415
+        from kaleden.local._certificates import Authority  # noqa: PLC0415
 
         async with temporary_directory() as directory:
             hosts = (HOST, "localhost")

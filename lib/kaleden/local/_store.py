@@ -11,7 +11,7 @@ from pathlib import Path
 import cattrs
 from attrs import define, field
 
-from kaleden.local._model import Session
+from kaleden.local._platform._model import Session
 
 # The lock is taken by the first write and kept: two platforms on one file would take each other's
 # processes for leftovers, and kill them.

@@ -29,21 +29,22 @@ except ImportError as _error:
         "kaleden.testing needs more packages: pip install 'kaleden[testing]'"
     ) from _error
 
-from kaleden._exports import publish as _publish
-from kaleden.testing._clock import Deadlock, run_virtual
-from kaleden.testing._faults import Fault, FaultPlan, Trouble
-from kaleden.testing._memory import MemoryTransport
-from kaleden.testing._proxy import FaultProxy
-from kaleden.testing._requests import REQUEST_KINDS
-from kaleden.testing._sandbox import Faults, Sandbox
-from kaleden.testing._server import POINTS
-from kaleden.testing._sweep import (
+from kaleden._public import publish as _publish
+from kaleden.testing._cancellation import (
     CAUSES,
     Struck,
     SweepReport,
     cancel_at_every_checkpoint,
     hazard,
 )
+from kaleden.testing._clock import run_virtual
+from kaleden.testing._virtual_time import Deadlock
+from kaleden.testing._faults import Fault, FaultPlan, Trouble
+from kaleden.testing._memory._server import POINTS
+from kaleden.testing._memory._transport import MemoryTransport
+from kaleden.testing._proxy._proxy import FaultProxy
+from kaleden.testing._requests import REQUEST_KINDS
+from kaleden.testing._sandbox import Faults, Sandbox
 
 __all__ = (
     "CAUSES",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 import anyio
 import trio
 
-from kaleden.testing._clock import VirtualTime
+from kaleden.testing._virtual_time import VirtualTime
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -13,8 +13,8 @@ from attrs import evolve
 from kaleden import AsyncSession
 from kaleden.local import LocalPlatform, Session
 from kaleden.testing._faults import Fault, FaultPlan, Trouble
-from kaleden.testing._memory import MemoryTransport
-from kaleden.testing._proxy import FaultProxy
+from kaleden.testing._memory._transport import MemoryTransport
+from kaleden.testing._proxy._proxy import FaultProxy
 
 # In real time, so that a test that waits for sessions does not wait long.
 _QUICK: Final[dict[str, Any]] = {"latency": 0.0, "start_delay": 0.0, "duration": 0.2}

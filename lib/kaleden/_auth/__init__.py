@@ -1,0 +1,20 @@
+"""How a client reaches its server, and who it is there."""
+
+from __future__ import annotations
+
+from kaleden._auth._access import EXPLAINED_BY, Access, find_access
+from kaleden._auth._discovery import Wanted
+from kaleden._auth._environment import number
+from kaleden._auth._tokens import TokenFunction
+from kaleden._auth._told import Login, Looked
+
+__all__ = (
+    "EXPLAINED_BY",
+    "Access",
+    "Login",
+    "Looked",
+    "TokenFunction",
+    "Wanted",
+    "find_access",
+    "number",
+)

@@ -1,0 +1,262 @@
+"""All that it takes to reach a server, found before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, cast, final
+
+from attrs import field, frozen
+
+from kaleden._auth._discovery import Places, Wanted
+from kaleden._auth._endpoint import Endpoint
+from kaleden._auth._proxy import check_proxy, environment_proxy, shown_proxy
+from kaleden._auth._resolve import NOBODY, Credential, find_credential
+from kaleden._auth._server import Server, find_server
+from kaleden._auth._tls import GivenTls, OwnTls
+from kaleden._auth._told import Login
+from kaleden._engine._config import Limits
+from kaleden._errors import ConfigurationError, InvalidRequest
+from kaleden._http import MAX_BODY, CallerTransport, DirectTransport, Transport, library_of
+from kaleden._wire import registry_header
+
+if TYPE_CHECKING:
+    from kaleden._http._httpx_adapter import HttpxTransport
+
+
+EXPLAINED_BY: Final = "describe()"
+"""What messages refer to: the method that tells where a login was found."""
+
+
+@final
+@frozen
+class Registry:
+    """Credentials for private images.
+
+    Attributes:
+        user: the user there.
+        header: what goes with each create.
+    """
+
+    user: str
+    header: tuple[str, str] = field(repr=False)
+
+
+@final
+@frozen
+class Access:
+    """What was found.
+
+    Attributes:
+        registry: credentials for private images, if there are any.
+        login: all that can be told of it.
+    """
+
+    registry: Registry | None
+    login: Login
+    _wanted: Wanted
+    _endpoint: Endpoint | None = None
+    _credential: Credential = NOBODY
+    _proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """The server's URL, or what stands in its place."""
+        return self.login.url or "own transport"
+
+    @property
+    def refusal(self) -> str:
+        """What to add when the server answers that it wants another login; nothing secret."""
+        login = self.login
+        if self._endpoint is None:
+            return ""
+        if login.credential == NOBODY.kind:
+            return f"no login was sent ({login.credential_from}): see {EXPLAINED_BY}"
+
+        return f"the {login.credential} of {login.credential_from} was refused: see {EXPLAINED_BY}"
+
+    @asynccontextmanager
+    async def open(self, limits: Limits) -> AsyncGenerator[Transport]:
+        """Open what carries requests to the server.
+
+        Args:
+            limits: how many connections there may be, and how long a reply.
+
+        Raises:
+            ConfigurationError: the certificate can no longer be used.
+        """
+        wanted, endpoint = self._wanted, self._endpoint
+        max_body = limits.max_body or MAX_BODY
+        if endpoint is None or wanted.client is not None:
+            yield self._given_transport(max_body)
+            return
+
+        tls = self._tls(endpoint)
+        if tls is not None:
+            await tls.prepare()
+        bearer = None if self._credential.bearer is None else self._credential.bearer()
+        transport: DirectTransport | HttpxTransport
+        if wanted.auth is None and self._proxy is None:
+            transport = DirectTransport(
+                endpoint.root,
+                endpoint.base,
+                bearer=bearer,
+                tls=tls,
+                connections=limits.concurrency,
+                max_body=max_body,
+            )
+        else:
+            # Only who needs it waits for httpx to be imported.
+            from kaleden._http._httpx_adapter import HttpxTransport  # noqa: PLC0415
+
+            transport = HttpxTransport(
+                endpoint.root,
+                endpoint.base,
+                bearer=bearer,
+                tls=tls,
+                auth=wanted.auth,
+                proxy=self._proxy,
+                connections=limits.concurrency,
+                max_body=max_body,
+            )
+        async with transport:
+            yield transport
+
+    def _given_transport(self, max_body: int) -> Transport:
+        client, endpoint = self._wanted.client, self._endpoint
+        if client is not None and endpoint is not None:
+            return CallerTransport(client, endpoint.root, endpoint.base, max_body)
+
+        assert self._wanted.transport is not None  # noqa: S101  # else there is an endpoint
+        return self._wanted.transport
+
+    def _tls(self, endpoint: Endpoint) -> GivenTls | OwnTls | None:
+        if not endpoint.encrypted:
+            return None
+
+        given = self._wanted.ssl_context
+        return OwnTls(self._credential.certificate) if given is None else GivenTls(given)
+
+
+def find_access(wanted: Wanted, limits: Limits) -> Access:
+    """Find the server and who asks, in arguments, environment and files.
+
+    Args:
+        wanted: the arguments.
+        limits: what else the client tells of itself.
+
+    Raises:
+        ConfigurationError: something is missing, or cannot be used; the message says what to do.
+    """
+    if wanted.transport is not None:
+        return _through_transport(wanted, limits)
+
+    if wanted.client is not None:
+        library_of(wanted.client)  # Its server is asked for first.
+    places = Places(wanted)
+    server = find_server(places)
+    credential = find_credential(places, server)
+    registry = _find_registry(places, server)
+    proxy = _find_proxy(wanted, server.endpoint)
+    login = Login(
+        server.endpoint.base,
+        server.place,
+        credential.kind,
+        _told_place(wanted, credential),
+        credential.expires,
+        None if registry is None else registry.user,
+        None if proxy is None else shown_proxy(proxy),
+        limits.concurrency,
+        limits.timeout,
+        limits.create_concurrency,
+        limits.create_timeout,
+        tuple(places.looked),
+    )
+    return Access(registry, login, wanted, server.endpoint, credential, proxy)
+
+
+def _told_place(wanted: Wanted, credential: Credential) -> str:
+    if credential is NOBODY and wanted.ssl_context is not None:
+        return f"{credential.place}, unless ssl_context= shows a certificate"
+
+    return credential.place
+
+
+def _through_transport(wanted: Wanted, limits: Limits) -> Access:
+    """Leave everything but the registry to the caller's transport."""
+    names = ("url", "token", "server", "certificate", "auth", "client", "proxy", "ssl_context")
+    given = {name: getattr(wanted, name) for name in names} | {"max_body": limits.max_body}
+    for name, value in given.items():
+        if value is not None:
+            msg = f"a transport of your own takes no {name}=: give it to the transport"
+            raise ConfigurationError(msg)
+
+    registry = None
+    if wanted.registry is not None:
+        registry = read_registry(wanted.registry, "registry=")
+    place = "transport="
+    login = Login(
+        None,
+        place,
+        "own transport",
+        place,
+        None,
+        None if registry is None else registry.user,
+        None,
+        limits.concurrency,
+        limits.timeout,
+        limits.create_concurrency,
+        limits.create_timeout,
+    )
+    return Access(registry, login, wanted)
+
+
+def read_registry(pair: object, place: str) -> Registry:
+    """Read the user and secret for private images.
+
+    Raises:
+        ConfigurationError: they cannot be used; the message does not show the secret.
+    """
+    try:
+        user, secret = cast("tuple[str, str]", pair)
+        return Registry(user, registry_header(user, secret))
+    except InvalidRequest as error:
+        raise ConfigurationError(f"{place}: {error}") from None
+    except (TypeError, ValueError, AttributeError):
+        raise ConfigurationError(f"{place} takes a pair of strings: (user, secret)") from None
+
+
+def _find_registry(places: Places, server: Server) -> Registry | None:
+    if places.wanted.registry is not None:
+        return read_registry(places.wanted.registry, "registry=")
+
+    return _saved_registry(places) if server.saved is not None else None
+
+
+def _saved_registry(places: Places) -> Registry | None:
+    saved = places.saved
+    if saved is None:
+        return None
+
+    place = f"registry in {places.named(saved.path)}"
+
+    def read() -> Registry | None:
+        pair = saved.registry()
+        return None if pair is None else read_registry(pair, place)
+
+    registry = places.attempt(place, read, needed=False)
+    if registry is not None:
+        places.took(place, f"user {registry.user}")
+    return registry
+
+
+def _find_proxy(wanted: Wanted, endpoint: Endpoint) -> str | None:
+    if wanted.client is not None:
+        if wanted.proxy is not None or wanted.ssl_context is not None:
+            msg = "client= makes its own connections: give it without proxy= and ssl_context="
+            raise ConfigurationError(msg)
+        return None
+
+    return (
+        environment_proxy(endpoint) if wanted.proxy is None else check_proxy(wanted.proxy, "proxy=")
+    )

@@ -1,0 +1,119 @@
+"""Where servers and logins are looked for, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar, final
+
+from attrs import field, frozen
+
+from kaleden._auth._canfar_config import (
+    PLACES,
+    PROXY_CERTIFICATE,
+    Saved,
+    find_saved,
+    read_saved,
+)
+from kaleden._auth._home import is_there
+from kaleden._auth._tokens import TokenFunction
+from kaleden._auth._told import Looked
+from kaleden._errors import ConfigurationError
+from kaleden._http import HttpAuth, HttpClient, Transport
+
+T = TypeVar("T")
+
+
+@final
+@frozen
+class Wanted:
+    """The arguments of a client that say where its server is and who asks; told of there."""
+
+    url: str | None = None
+    token: str | TokenFunction | None = field(default=None, repr=False)
+    version: str = "v1"
+    server: str | None = None
+    certificate: str | os.PathLike[str] | None = None
+    auth: HttpAuth | None = field(default=None, repr=False)
+    client: HttpClient | None = field(default=None, repr=False)
+    registry: tuple[str, str] | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    ssl_context: ssl.SSLContext | None = None
+    transport: Transport | None = None
+
+
+@final
+class Places:
+    """The places of one search, which remember what was taken from them, or why nothing.
+
+    Args:
+        wanted: the arguments of the client.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.looked: list[Looked] = []
+        self.home = _home()
+
+    @cached_property
+    def saved(self) -> Saved | None:
+        """What the ``canfar`` client has saved, if it has.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+        path = None if self.home is None else find_saved(self.home)
+        if path is None or self.home is None:
+            self.passed_over(f"~/{PLACES[0]}", "not there")
+            return None
+
+        return read_saved(path, self.home)
+
+    @property
+    def proxy_certificate(self) -> Path | None:
+        """The certificate at its usual place, if there is one."""
+        path = None if self.home is None else self.home / PROXY_CERTIFICATE
+        if path is None or not is_there(path):
+            self.passed_over(f"~/{PROXY_CERTIFICATE}", "not there")
+            return None
+
+        return path
+
+    def took(self, place: str, what: str) -> None:
+        """Remember what was taken from a place."""
+        self.looked.append(Looked(place, what, used=True))
+
+    def passed_over(self, place: str, why: str) -> None:
+        """Remember why nothing was taken from a place."""
+        self.looked.append(Looked(place, why))
+
+    def attempt(self, place: str, read: Callable[[], T], *, needed: bool) -> T | None:
+        """Read what is at a place; if nothing can be read, pass it over unless it is *needed*.
+
+        Raises:
+            ConfigurationError: it is needed, and cannot be read.
+        """
+        try:
+            return read()
+        except ConfigurationError as error:
+            if needed:
+                raise
+            self.passed_over(place, str(error))
+            return None
+
+    def named(self, path: Path) -> str:
+        """Write a path as people know it."""
+        if self.home is not None and path.is_relative_to(self.home):
+            return f"~/{path.relative_to(self.home).as_posix()}"
+
+        return str(path)
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None  # As in a container whose user has no name.

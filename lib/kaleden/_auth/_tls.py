@@ -1,0 +1,163 @@
+"""What connections over https are made with.
+
+A context takes tens of milliseconds to make, most of them for the certificate authorities, so it is
+made in a thread, once, and again when the file of the client's certificate has changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from datetime import datetime
+from pathlib import Path
+from typing import final
+
+import anyio
+from anyio import to_thread
+
+from kaleden._auth._certificates import Certificate, read_certificate, stamp_of
+from kaleden._errors import ConfigurationError, FailureKind
+from kaleden._http import TransportError, detect_truncation
+
+logger = logging.getLogger("kaleden")
+
+
+@final
+class GivenTls:
+    """A context that the caller made."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    async def prepare(self) -> None:
+        """Do nothing: it is there."""
+
+    async def context(self) -> ssl.SSLContext:
+        """Tell the context."""
+        return self._context
+
+
+@final
+class OwnTls:
+    """A context of ours, with the client's certificate if there is one.
+
+    A file that was replaced is read again. If that cannot be used, the one read before is, as long
+    as it is valid.
+
+    Args:
+        certificate: the client's.
+    """
+
+    def __init__(self, certificate: Certificate | None) -> None:
+        self._certificate = certificate
+        self._context: ssl.SSLContext | None = None
+        self._passed_over: tuple[int, ...] | None = None
+        self._lock = anyio.Lock()
+
+    @property
+    def expires(self) -> datetime | None:
+        """Until when the certificate is valid."""
+        return None if self._certificate is None else self._certificate.expires
+
+    async def prepare(self) -> None:
+        """Make the context.
+
+        Raises:
+            ConfigurationError: the certificate, or the authorities, cannot be used.
+        """
+        if self._certificate is not None:
+            # It may have been found long ago, and renewed since.
+            await self._follow(self._certificate.path)
+            self._certificate.check_time()
+        async with self._lock:
+            if self._context is None:
+                path = None if self._certificate is None else self._certificate.path
+                self._context = await to_thread.run_sync(make_context, path)
+
+    async def context(self) -> ssl.SSLContext:
+        """Tell the context for a new connection; see `Tls.context`."""
+        try:
+            if self._context is None:
+                await self.prepare()
+            if self._certificate is not None:
+                await self._follow(self._certificate.path)
+                self._certificate.check_time()
+        except ConfigurationError as error:
+            raise TransportError(FailureKind.NOT_AUTHENTICATED, str(error), sent=False) from error
+
+        assert self._context is not None  # noqa: S101  # it was prepared
+        return self._context
+
+    async def _follow(self, path: Path) -> None:
+        """Read the file again if it has changed."""
+        if self._new_stamp(path) is None:
+            return
+
+        async with self._lock:
+            stamp = self._new_stamp(path)
+            if stamp is not None:
+                self._passed_over = stamp
+                await self._read_again(path)
+
+    def _new_stamp(self, path: Path) -> tuple[int, ...] | None:
+        try:
+            stamp = stamp_of(path)
+        except OSError:
+            return None  # It may be about to be replaced; what was read is good while it is valid.
+
+        known = None if self._certificate is None else self._certificate.stamp
+        return None if stamp in {known, self._passed_over} else stamp
+
+    async def _read_again(self, path: Path) -> None:
+        try:
+            certificate = await to_thread.run_sync(read_certificate, path)
+            context = await to_thread.run_sync(make_context, path)
+        except ConfigurationError as error:
+            logger.warning("%s; the certificate that was there before is used on", error)
+        else:
+            self._certificate, self._context = certificate, context
+
+
+def make_context(certificate: Path | None) -> ssl.SSLContext:
+    """Make a context for a client, with the authorities of ``SSL_CERT_FILE``, ``SSL_CERT_DIR``.
+
+    Without either they are Mozilla's, as for httpx.
+
+    Raises:
+        ConfigurationError: a file cannot be used.
+    """
+    context = detect_truncation(_trusting())
+    context.set_alpn_protocols(["http/1.1"])
+    if certificate is not None:
+        try:
+            # Without the function OpenSSL would ask at the terminal.
+            context.load_cert_chain(certificate, password=lambda: "")
+        except (ssl.SSLError, OSError, ValueError) as error:
+            msg = f"the certificate and key in {certificate} cannot be used: {_reason(error)}"
+            raise ConfigurationError(msg) from error
+
+    return context
+
+
+def _trusting() -> ssl.SSLContext:
+    import certifi  # noqa: PLC0415 - slow to load, and this is a thread
+
+    file = os.environ.get("SSL_CERT_FILE") or None
+    folder = os.environ.get("SSL_CERT_DIR") or None
+    try:
+        if file is None and folder is None:
+            return ssl.create_default_context(cafile=certifi.where())
+
+        return ssl.create_default_context(cafile=file, capath=folder)
+    except OSError as error:
+        msg = f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {_reason(error)}"
+        raise ConfigurationError(msg) from error
+
+
+def _reason(error: Exception) -> str:
+    """Say what OpenSSL, or the system, found wrong."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+
+    return getattr(error, "strerror", None) or type(error).__name__

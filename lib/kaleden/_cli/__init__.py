@@ -1,0 +1,8 @@
+"""The commands of ``kaleden``, one module each, and what they share."""
+
+from __future__ import annotations
+
+from kaleden._cli._main import main
+from kaleden._cli._parser import build_parser
+
+__all__ = ("build_parser", "main")

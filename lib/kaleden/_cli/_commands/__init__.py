@@ -1,0 +1,1 @@
+"""The commands of ``kaleden``: one module for each, loaded when it is called."""

@@ -1,0 +1,1 @@
+"""`AsyncSession`: the public methods, and the lifetime of a client."""

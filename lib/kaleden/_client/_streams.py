@@ -1,0 +1,80 @@
+"""The streaming twins of the operations over many sessions."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, TypeAlias, TypeVar, final, overload
+
+from kaleden._engine import _operations
+from kaleden._engine._engine import OutcomeStream
+from kaleden._engine._operations import Ids, as_keys
+from kaleden._results._progress import Progress
+from kaleden._sessions._components import Rooms
+from kaleden._sessions._monitor._wait import Until
+from kaleden._wire import TERMINAL, Event, SessionInfo
+
+T = TypeVar("T")
+Results: TypeAlias = AbstractAsyncContextManager[OutcomeStream[T]]
+
+
+@final
+class Streams:
+    """Operations that hand on outcomes: ``async with session.stream.info(ids) as results: ...``.
+
+    Inside the block, ``async for outcome in results`` gives a `Success` or a `Failure` for every
+    id, each as soon as it is known, so in no set order. Memory does not grow with the number of
+    ids, which may come from a generator: outcomes are not kept, and an id that comes twice is asked
+    for twice. A slow loop slows the requests down. No request is sent before the block is entered.
+
+    An error raised in the block, or by the iterable of ids, comes out as itself.
+
+    Cancellation:
+        Leaving the block early, by ``break``, an error or cancellation, gives up what is on its way
+        and frees its places at once. The outcomes taken before are valid.
+    """
+
+    __slots__ = ("_engine", "_limits", "_watcher")
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._engine = rooms.engine
+        self._limits = rooms.limits
+        self._watcher = rooms.watcher
+
+    @overload
+    def info(self, ids: Ids, *, raw: Literal[False] = False) -> Results[SessionInfo]: ...
+
+    @overload
+    def info(self, ids: Ids, *, raw: Literal[True]) -> Results[dict[str, Any]]: ...
+
+    @overload
+    def info(self, ids: Ids, *, raw: bool) -> Results[SessionInfo] | Results[dict[str, Any]]: ...
+
+    def info(self, ids: Ids, *, raw: bool = False) -> Results[Any]:
+        """Stream what the server tells of each session; see `AsyncSession.info`."""
+        operation = _operations.raw_info if raw else _operations.info
+        return self._engine.stream(operation(self._limits), as_keys(ids))
+
+    def logs(self, ids: Ids) -> Results[str]:
+        """Stream the output of each session; see `AsyncSession.logs`."""
+        return self._engine.stream(_operations.logs(self._limits), as_keys(ids))
+
+    def events(self, ids: Ids) -> Results[tuple[Event, ...]]:
+        """Stream what the platform reports of each session; see `AsyncSession.events`."""
+        return self._engine.stream(_operations.events(self._limits), as_keys(ids))
+
+    def renew(self, ids: Ids) -> Results[bool]:
+        """Stream the renewal of each session; see `AsyncSession.renew`."""
+        return self._engine.stream(_operations.renew(self._limits), as_keys(ids))
+
+    def wait(
+        self,
+        ids: Ids,
+        until: Until = TERMINAL,
+        *,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Results[SessionInfo]:
+        """Stream each session as it gets where it was waited for; see `AsyncSession.wait`."""
+        return self._watcher.stream(
+            as_keys(ids), until, pending_timeout=pending_timeout, progress=progress
+        )

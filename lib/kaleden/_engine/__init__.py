@@ -1,0 +1,1 @@
+"""The engine: operations over many sessions, with limits, retries and time-outs."""

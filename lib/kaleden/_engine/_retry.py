@@ -1,0 +1,139 @@
+"""Trying again: one budget, one source of chance and one rule for all requests of a client."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, final
+
+import anyio
+from attrs import evolve, frozen
+
+from kaleden._engine._budget import RetryBudget
+from kaleden._engine._config import LONGEST_PAUSE, RetryPolicy, may_pass
+from kaleden._engine._limiter import Gate, Paused
+from kaleden._results._batch import Failure, Outcome
+
+T = TypeVar("T")
+
+LAST_WORD: Final = 0.05
+"""Seconds before the caller's deadline at which repetitions end, so that their reason is told."""
+
+_NEVER: Final = RetryPolicy(attempts=1, reserve=0.0, share=0.0)
+
+
+@final
+@frozen
+class RetryStatistics:
+    """How a client has tried again.
+
+    Attributes:
+        first: first attempts, one for each request.
+        repeated: attempts after those.
+        refused: repetitions for which the budget did not suffice.
+        budget: how many more it allows now.
+    """
+
+    first: int
+    repeated: int
+    refused: int
+    budget: float
+
+
+@final
+class Retries:
+    """Decides whether a client tries again, and waits until it may.
+
+    Args:
+        policy: how often and when; None for never.
+        gate: knows of pauses that the server asked for.
+
+    Attributes:
+        budget: pays for repetitions.
+    """
+
+    def __init__(self, policy: RetryPolicy | None, gate: Gate) -> None:
+        self._policy = policy or _NEVER
+        self._gate = gate
+        self._chance = random.Random(self._policy.seed)  # noqa: S311  # spreads load, keeps no secret
+        self._closed = anyio.Event()
+        self.budget: RetryBudget = RetryBudget(self._policy.reserve, self._policy.share)
+
+    def close(self) -> None:
+        """Let nobody wait any more, nor try again."""
+        self._closed.set()
+
+    async def insist(
+        self, failure: Failure, started: float, attempt: Callable[[], Awaitable[Outcome[T]]]
+    ) -> Outcome[T]:
+        """Try again what has failed once, as long as that is worth while.
+
+        Args:
+            failure: what became of the first attempt.
+            started: when it began.
+            attempt: makes one more, for a caller who has a place at the gate.
+
+        Returns:
+            A success, or the last failure that an attempt came to.
+        """
+        attempts = failure.attempts
+        # A call that ran into its caller's deadline could not tell why.
+        with anyio.CancelScope(deadline=anyio.current_effective_deadline() - LAST_WORD):
+            while await self.wait(failure, attempts, started):
+                holder = object()
+                try:
+                    await self._gate.take(holder)
+                except Paused:
+                    break
+
+                try:
+                    attempts += 1
+                    outcome = await attempt()
+                finally:
+                    self._gate.give_back(holder)
+
+                if not isinstance(outcome, Failure):
+                    return evolve(
+                        outcome, attempts=attempts, elapsed=anyio.current_time() - started
+                    )
+
+                failure = outcome
+
+        return evolve(failure, attempts=attempts, elapsed=anyio.current_time() - started)
+
+    async def wait(self, failure: Failure, attempts: int, started: float) -> bool:
+        """Sit out the back-off; nobody should hold a place at the gate meanwhile.
+
+        Args:
+            failure: what became of the last attempt.
+            attempts: how many there were.
+            started: when the first of them began.
+
+        Returns:
+            Whether to try again, now. If not, nothing was waited for.
+        """
+        policy = self._policy
+        if attempts >= policy.attempts or failure.final:
+            return False
+
+        if not may_pass(failure.kind, failure.status):
+            return False
+
+        now = anyio.current_time()
+        asked = min(failure.retry_after or 0.0, LONGEST_PAUSE)
+        due = now + max(policy.back_off(attempts, self._chance), asked, self._gate.paused)
+        if due > min(started + policy.total, anyio.current_effective_deadline() - LAST_WORD):
+            return False
+
+        if self._closed.is_set() or not self.budget.spend():
+            return False
+
+        with anyio.CancelScope(deadline=due):
+            await self._closed.wait()
+
+        return not self._closed.is_set()
+
+    def statistics(self) -> RetryStatistics:
+        """Tell what was tried again until now."""
+        budget = self.budget
+        return RetryStatistics(budget.first, budget.granted, budget.refused, budget.held)

@@ -1,0 +1,1 @@
+"""The outcomes of operations: `Success`, `Failure`, `Outcomes`, and how they are shown."""

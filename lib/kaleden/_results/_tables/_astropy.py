@@ -1,0 +1,62 @@
+"""Tables for astropy."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kaleden._results._tables._columns import Column, Grid, Type
+from kaleden._results._tables._optional import needs
+
+# What stands where nothing is known; it is masked.
+_FILLED: Final[dict[Type, Any]] = {
+    Type.TEXT: "",
+    Type.WHOLE: 0,
+    Type.NUMBER: 0.0,
+    Type.FLAG: False,
+    Type.OTHER: "",
+}
+_ASTROPY_TYPES: Final = {
+    Type.TEXT: "str",
+    Type.WHOLE: "int64",
+    Type.NUMBER: "float64",
+    Type.FLAG: "bool",
+    Type.OTHER: "str",
+}
+_UNITS: Final = {"B": "byte", "s": "s"}
+
+
+def to_table(grid: Grid) -> Any:
+    """Make an ``astropy.table.Table``, with the units and descriptions in its columns."""
+    tables = needs("astropy.table", "astropy")
+    table = tables.Table({column.name: _column(column, grid) for column in grid.columns})
+    table.meta["method"] = grid.operation  # eight letters at most, for FITS
+    return table
+
+
+def _column(column: Column, grid: Grid) -> Any:
+    made = _times(column, grid) if column.type is Type.TIME else _values(column, grid)
+    made.info.description = column.about or None
+    return made
+
+
+def _values(column: Column, grid: Grid) -> Any:
+    cells = grid.cells(column)
+    if column.type is Type.OTHER:
+        cells = [None if cell is None else str(cell) for cell in cells]
+    filled = [_FILLED[column.type] if cell is None else cell for cell in cells]
+    return needs("astropy.table", "astropy").MaskedColumn(
+        filled,
+        mask=[cell is None for cell in cells],
+        dtype=_ASTROPY_TYPES[column.type],
+        unit=_UNITS.get(column.unit),
+    )
+
+
+def _times(column: Column, grid: Grid) -> Any:
+    """Make a ``Time``, in which NaT is masked."""
+    numpy = needs("numpy", "astropy")
+    naive = ["NaT" if cell is None else cell.replace(tzinfo=None) for cell in grid.cells(column)]
+    values = numpy.array(naive, dtype="datetime64[us]")
+    time = needs("astropy.time", "astropy").Time(values, format="datetime64", scale="utc")
+    time.format = "isot"
+    return time

@@ -1,0 +1,1 @@
+"""Sessions with an owner: launches, scopes, the ledger, monitoring, clean-up."""

@@ -1,0 +1,1 @@
+"""Create and delete requests: the launch protocol and verified destroys."""

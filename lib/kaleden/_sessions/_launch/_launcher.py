@@ -1,0 +1,349 @@
+"""Launching: one specification, at most one session, and none lost from the account.
+
+The server picks the ids, allows equal names, and knows no way to recognise a repeated request; it
+takes seconds to minutes for a create, and goes on with one whose client is gone. So a create is
+never sent twice. Its request runs shielded in a task of its own, so that the answer to one that has
+left is read even if its caller is cancelled. Where no usable answer comes, the session is looked
+for in lists that began after the request, until `Limits.settle` seconds have passed.
+
+Whoever launches gives an `Account`, which hears of every session before anybody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
+from typing import Final, Protocol, TypeGuard, final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+from attrs import define, evolve, field
+
+from kaleden._engine import _operations
+from kaleden._engine._collectors import Collected, counted
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine
+from kaleden._engine._limiter import Gate, Paused
+from kaleden._engine._timeouts import Courier
+from kaleden._errors import FailureKind, RequestError
+from kaleden._results._batch import Failure, Outcome, Outcomes, Success
+from kaleden._results._progress import Progress, check_progress
+from kaleden._sessions._launch._answers import Answers
+from kaleden._sessions._launch._launch_request import Ticket
+from kaleden._sessions._monitor._lister import Lister
+from kaleden._wire import Headers, SessionInfo
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 4.0
+"""Seconds between two lists that look for an unanswered launch."""
+
+# No reply, or one of a proxy that got none: the server may still be at work.
+_NO_ANSWER: Final = (None, 502, 504)
+
+
+class Account(Protocol):
+    """Who answers for the sessions of a launch."""
+
+    group: TaskGroup
+    """Where requests run that have left; it outlives the launch."""
+
+    flights: set[Flight]
+    """The requests that are on their way."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests may still leave."""
+        ...
+
+    async def departing(self, ticket: Ticket) -> None:
+        """Hear that a request is about to leave; nothing is sent before this returns."""
+        ...
+
+    async def arrived(self, ticket: Ticket, session: str) -> None:
+        """Hear of a session before its launcher does."""
+        ...
+
+    async def doubtful(self, ticket: Ticket) -> None:
+        """Hear that a request has left and its answer tells nothing."""
+        ...
+
+    async def settled(self, ticket: Ticket) -> None:
+        """Hear that a launch certainly made no session."""
+        ...
+
+
+@final
+class Launcher:
+    """Launches sessions for one client, a few at a time.
+
+    Args:
+        engine: sends the requests.
+        lister: tells what is there.
+        limits: how many at once, and for how long.
+        headers: what goes with each create.
+    """
+
+    def __init__(
+        self, engine: Engine, lister: Lister, limits: Limits, headers: Headers = ()
+    ) -> None:
+        self._engine = engine
+        self._lister = lister
+        self._limits = limits
+        self._headers = headers
+        self._gate = Gate(limits.create_concurrency)
+        self._answers = Answers()
+
+    async def launch(
+        self, tickets: Sequence[Ticket], account: Account, progress: Progress | None = None
+    ) -> Outcomes[str]:
+        """Launch each of *tickets* once; the values are the ids of the new sessions."""
+        self._engine.check()
+        check_progress(progress)
+        before = await self._names_before(tickets)
+        known = {ticket.key: ticket for ticket in tickets}
+        into = Collected[str]()
+
+        async def perform(key: str, _: Courier) -> Outcome[str]:
+            return await self._perform(known[key], account, before)
+
+        sink = counted(into, progress, "create", len(known))
+        await self._engine.fan_out(perform, known, sink, self._limits.create_concurrency)
+        return Outcomes("create", into.done)
+
+    async def _names_before(self, tickets: Sequence[Ticket]) -> Collection[str] | None:
+        """List what is there before a launch under the user's own names; None if nobody can tell.
+
+        Without it a session of such a name could be an older one.
+        """
+        await anyio.lowlevel.checkpoint()
+        if all(ticket.token for ticket in tickets):
+            return ()
+
+        try:
+            return (await self._lister.insist(anyio.current_time())).sessions.keys()
+        except RequestError:
+            return None
+
+    async def _perform(
+        self, ticket: Ticket, account: Account, before: Collection[str] | None
+    ) -> Outcome[str]:
+        started = anyio.current_time()
+        retries = self._engine.retries
+        retries.budget.first += 1
+        outcome = await self._send(ticket, account)
+        attempts = outcome.attempts
+        while _never_left(outcome) and await retries.wait(outcome, attempts, started):
+            ticket.sent = None
+            outcome = await self._send(ticket, account)
+            attempts += outcome.attempts
+
+        if isinstance(outcome, Failure) and _is_doubtful(outcome):
+            outcome = await self._settle(ticket, account, outcome, before)
+
+        return evolve(outcome, attempts=attempts, elapsed=anyio.current_time() - started)
+
+    async def _send(self, ticket: Ticket, account: Account) -> Outcome[str]:
+        """Send the request in the account's group, where it goes on if this is cancelled."""
+        flight = Flight(self._engine, self._limits, ticket, account, self._answers, self._headers)
+        # The places belong to the request, which may outlive this task, and are given back by it.
+        with ExitStack() as places:
+            for gate in (self._gate, self._engine.gate):
+                try:
+                    await gate.take(flight)
+                except Paused as paused:
+                    return paused.failure(ticket.key, 0.0)
+
+                places.callback(gate.give_back, flight)
+            # The turn may have come at the very moment in which the account was closed.
+            if not account.is_open:
+                return _too_late(ticket)
+
+            account.flights.add(flight)
+            flight.places = places.pop_all()
+            account.group.start_soon(flight.run)
+        try:
+            await flight.landed.wait()
+        except anyio.get_cancelled_exc_class():
+            flight.abandon(self._limits.create_grace)
+            raise
+
+        if flight.outcome is not None:
+            return flight.outcome
+
+        if ticket.sent is None:
+            return _too_late(ticket)
+
+        message = "it was abandoned by its scope, which will look for what came of it"
+        return Failure(ticket.key, FailureKind.UNKNOWN_EFFECT, message, sent=True)
+
+    async def _settle(
+        self,
+        ticket: Ticket,
+        account: Account,
+        failure: Failure,
+        before: Collection[str] | None,
+    ) -> Outcome[str]:
+        """Look for the session of a launch whose answer told nothing."""
+        found, certain = await self._search(ticket, before)
+        if found is not None:
+            self._answers.add(found.id, ticket.name)
+            await account.arrived(ticket, found.id)
+            return Success(ticket.key, found.id)
+
+        if ticket.answered and certain:
+            # The server is done with it and nothing has come of it.
+            await account.settled(ticket)
+            return evolve(failure, message=f"{failure.message} (and no session came of it)")
+
+        message = f"a session named {ticket.name} may have been made: {failure.message}"
+        return evolve(failure, kind=FailureKind.UNKNOWN_EFFECT, message=message)
+
+    async def _search(
+        self, ticket: Ticket, before: Collection[str] | None
+    ) -> tuple[SessionInfo | None, bool]:
+        """List again and again until the session is there, or the time to settle is over.
+
+        Returns:
+            The session, if it was found, and whether it is certain that there was none at the end.
+        """
+        if before is None:
+            return None, False
+
+        pause, deadline = _FIRST_PAUSE, anyio.current_time() + self._limits.settle
+        while True:
+            now = anyio.current_time()
+            found, certain = await self._look(ticket, before, now)
+            if found is not None or now >= deadline:
+                return found, certain
+
+            await anyio.sleep(min(pause, max(0.0, deadline - anyio.current_time())))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _look(
+        self, ticket: Ticket, before: Collection[str], since: float
+    ) -> tuple[SessionInfo | None, bool]:
+        try:
+            snapshot = await self._lister.listed(since)
+        except RequestError:
+            return None, False
+
+        named = [info for info in snapshot.sessions.values() if info.name == ticket.name]
+        new = [info for info in named if info.id not in before and not self._is_known(info)]
+        if len(new) == 1:
+            return new[0], True
+
+        # Two new ones of one name: somebody else launches it too, and nobody can tell them apart.
+        return None, not new and not snapshot.unreadable
+
+    def _is_known(self, info: SessionInfo) -> bool:
+        """Whether another create of the same name was told of this session."""
+        return self._answers.names.get(info.id) == info.name
+
+
+@final
+@define(eq=False)
+class Flight:
+    """A create request that goes its way, whatever becomes of its caller.
+
+    Attributes:
+        engine: sends it.
+        limits: how long it may take.
+        ticket: what is launched.
+        account: who answers for it.
+        answers: what other launches came to.
+        headers: what else goes with the request; a secret may be in there.
+        landed: set when its account knows what came of it.
+        outcome: what came of it; None if it never left, or was abandoned and got no answer.
+        places: its places at the gates.
+    """
+
+    engine: Engine
+    limits: Limits
+    ticket: Ticket
+    account: Account
+    answers: Answers
+    headers: Headers = field(default=(), repr=False)
+    landed: anyio.Event = field(factory=anyio.Event)
+    outcome: Outcome[str] | None = None
+    places: ExitStack = field(factory=ExitStack)
+    _shield: anyio.CancelScope = field(factory=lambda: anyio.CancelScope(shield=True))
+    _abandoned: bool = False
+    _has_begun: bool = False
+
+    def abandon(self, grace: float) -> None:
+        """Give the answer *grace* seconds more; a request that has not left yet never does."""
+        self._abandoned = True
+        if not self._has_begun:
+            # asyncio never begins a task that is cancelled natively before its first step.
+            self._land()
+        self._shield.deadline = min(self._shield.deadline, anyio.current_time() + grace)
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._abandoned or not self.account.is_open
+
+    async def run(self) -> None:
+        """Send, and tell the account before anybody else."""
+        self._has_begun = True
+        try:
+            # Only native cancellation gets through a shield: of all tasks there are, say, as at the
+            # end of asyncio.run. The session may be made all the same.
+            with self.places, suppress(anyio.get_cancelled_exc_class()), self._shield:
+                await self._send()
+            # The account takes its own time to write down what is known.
+            with anyio.CancelScope(shield=True):
+                await self._tell()
+        finally:
+            self._land()
+
+    def _land(self) -> None:
+        self.places.close()
+        self.account.flights.discard(self)
+        self.landed.set()
+
+    async def _send(self) -> None:
+        key = self.ticket.key
+        try:
+            if not self._is_stopped:
+                await self.account.departing(self.ticket)
+        except OSError as error:
+            message = f"nothing was sent, because it could not be written down first: {error}"
+            self.outcome = Failure(key, FailureKind.INTERNAL, message, attempts=0)
+            return
+
+        if not self._is_stopped:
+            self.ticket.sent = anyio.current_time()
+            create = _operations.create(self.limits, self.ticket.launch, self.headers)
+            told = await self.engine.exchange(create, key)
+            self.outcome = self.answers.check(told, self.ticket.name)
+
+    async def _tell(self) -> None:
+        ticket, outcome = self.ticket, self.outcome
+        ticket.ended = anyio.current_time()
+        if isinstance(outcome, Success):
+            await self.account.arrived(ticket, outcome.value)
+        elif ticket.sent is None or (outcome and not _is_doubtful(outcome)):
+            await self.account.settled(ticket)
+        else:
+            ticket.answered = outcome is not None and outcome.status not in _NO_ANSWER
+            await self.account.doubtful(ticket)
+
+
+def _too_late(ticket: Ticket) -> Failure:
+    message = "the scope was left before this was sent"
+    return Failure(ticket.key, FailureKind.CONNECT_FAILED, message, attempts=0)
+
+
+def _never_left(outcome: Outcome[str]) -> TypeGuard[Failure]:
+    """Whether a create was tried and nothing of it was sent: the only kind that is tried again."""
+    if isinstance(outcome, Success):
+        return False
+
+    return outcome.kind is FailureKind.CONNECT_FAILED and outcome.attempts > 0
+
+
+def _is_doubtful(failure: Failure) -> bool:
+    """Whether the server may have made the session; a whole refusal says that it has not."""
+    refused = failure.status is not None and 300 <= failure.status < 500
+    return failure.sent and failure.kind.leaves_doubt and not refused

@@ -1,0 +1,1 @@
+"""The durable record of launches, and the identity of processes."""

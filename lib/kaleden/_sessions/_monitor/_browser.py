@@ -1,0 +1,59 @@
+"""Opening the pages of interactive sessions."""
+
+from __future__ import annotations
+
+from functools import partial
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+
+from kaleden._engine import _operations
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine
+from kaleden._engine._targets import Keys
+from kaleden._errors import FailureKind
+from kaleden._results._batch import Failure, Outcome, Outcomes, Success
+from kaleden._wire import SessionInfo, Status
+
+
+async def connect(engine: Engine, limits: Limits, keys: Keys) -> Outcomes[str]:
+    """Open the page of each session that is Running; the values are the pages' URLs."""
+    infos = await engine.collect(_operations.info(limits), keys)
+    outcomes = [await _open(outcome) for outcome in infos]
+    return Outcomes("connect", outcomes, again=partial(connect, engine, limits))
+
+
+async def _open(outcome: Outcome[SessionInfo]) -> Outcome[str]:
+    if isinstance(outcome, Failure):
+        return outcome
+
+    url, status = outcome.value.connect_url, outcome.value.status
+    if url is None:
+        reason = f"a {outcome.value.kind} session has no page"
+    elif not _is_page(url):
+        reason = "the server gave no web address for it"
+    elif status != Status.RUNNING:
+        reason = f"the session is {status}, and its page answers only while it is Running"
+    # Starting a browser may take seconds, and some wait for it to be closed.
+    elif not await anyio.to_thread.run_sync(_open_tab, url, abandon_on_cancel=True):
+        reason = "no browser could be started here: open the connect_url of info() yourself"
+    else:
+        return Success(outcome.key, url, outcome.attempts, outcome.elapsed)
+
+    return Failure(outcome.key, FailureKind.NOT_OPENED, reason, elapsed=outcome.elapsed)
+
+
+def _open_tab(url: str) -> bool:
+    import webbrowser  # noqa: PLC0415 - few open pages, and this is a thread
+
+    return webbrowser.open_new_tab(url)
+
+
+def _is_page(url: str) -> bool:
+    """Tell a web page from what else a browser's command line may be made to open."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)

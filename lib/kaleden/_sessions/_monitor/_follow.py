@@ -1,0 +1,339 @@
+"""Following logs: every line once, as it appears."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final, Self, TypeAlias, final
+
+import anyio
+from anyio.lowlevel import checkpoint
+from attrs import define, evolve, field, frozen
+
+from kaleden import _wire
+from kaleden._engine._channel import Deliver, Handoff, open_handoff
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine
+from kaleden._engine._operation import Operation
+from kaleden._engine._targets import Keys
+from kaleden._engine._tasks import open_task_group
+from kaleden._errors import SessionNotOpen
+from kaleden._results._batch import Failure
+from kaleden._sessions._monitor._growing_log import GrowingLog, News
+from kaleden._sessions._monitor._lister import Snapshot
+from kaleden._sessions._monitor._pace import Pace, Patience
+from kaleden._sessions._monitor._poller import Poller, Sight
+from kaleden._sessions._monitor._wait import Item, read_items
+from kaleden._wire import Response, SessionInfo
+
+READERS: Final = 8  # replies are as long as logs, so few are held at once
+
+
+@final
+@frozen
+class LogLine:
+    """One line of a session's log.
+
+    Attributes:
+        id: the session.
+        text: the line, without the line end.
+    """
+
+    id: str
+    text: str
+
+
+@final
+@frozen
+class LogReset:
+    """The log is no longer the one that was followed; what comes is the new one from its start.
+
+    Attributes:
+        id: the session.
+    """
+
+    id: str
+
+
+LogItem: TypeAlias = LogLine | LogReset | Failure
+"""What following a log gives; a `Failure` is the last item of its session."""
+
+Batch: TypeAlias = list[LogItem]
+
+
+@final
+class LogStream:
+    """The lines of logs as they appear: ``async for item in lines``.
+
+    Each item is a `LogLine`, a `LogReset`, or the `Failure` with which a session's log ends early.
+    The lines of one session come in order. A slow loop slows the reading down.
+    """
+
+    __slots__ = ("_batch", "_receive")
+
+    def __init__(self, receive: Handoff[Batch]) -> None:
+        self._receive = receive
+        self._batch = deque[LogItem]()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> LogItem:
+        # Nothing is taken out before the last await: who is cancelled here loses no line.
+        await checkpoint()
+        while not self._batch:
+            try:
+                self._batch.extend(await self._receive.__anext__())
+            except anyio.ClosedResourceError:
+                raise SessionNotOpen("this stream's block was left: use it inside") from None
+
+        return self._batch.popleft()
+
+    def at_hand(self) -> list[LogItem]:
+        """Take the items that wait to be taken; none if there are none now."""
+        taken = list(self._batch)
+        self._batch.clear()
+        return taken
+
+    def __repr__(self) -> str:
+        return f"<LogStream: {len(self._batch)} at hand>"
+
+
+@asynccontextmanager
+async def follow(
+    engine: Engine,
+    limits: Limits,
+    poller: Poller,
+    ids: Keys,
+    chance: random.Random | None = None,
+) -> AsyncGenerator[LogStream]:
+    """Follow the logs of *ids* until their sessions have ended; see `AsyncSession.follow`.
+
+    Args:
+        engine: sends the requests.
+        limits: how long one may take.
+        poller: looks at how the sessions stand.
+        ids: the sessions.
+        chance: where the jitter of the intervals comes from.
+    """
+    engine.check()
+    await checkpoint()
+    following = _Following(engine, limits, poller, chance)
+    for item in (await read_items(ids)).values():
+        following.add(item)
+
+    async with open_handoff(following.run) as receive:
+        yield LogStream(receive)
+
+
+@define(eq=False)
+class _Followed:
+    """One session whose log is followed.
+
+    Attributes:
+        id: the session.
+        pace: when its log is read next.
+        sight: how the session was listed last.
+        log: what is kept of its log.
+        patience: with the reading of it.
+        waits: whether it is in the agenda, and not being read.
+        ended: whether the session is known to have ended: one more unchanged read is the last.
+        verdict: why it ends, if not well.
+    """
+
+    id: str
+    pace: Pace
+    sight: Sight
+    log: GrowingLog = field(factory=GrowingLog)
+    patience: Patience = field(factory=Patience)
+    waits: bool = False
+    ended: bool = False
+    verdict: Failure | None = None
+
+
+@final
+class _Agenda:
+    """The sessions whose logs wait to be read, by the time that is due."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _Followed]] = []
+        self._entries = itertools.count()
+        self._changed = anyio.Event()
+
+    def put(self, session: _Followed) -> None:
+        """Have *session* read when its pace says; an earlier entry of it counts no more."""
+        session.waits = True
+        heapq.heappush(self._heap, (session.pace.due, next(self._entries), session))
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def next(self) -> _Followed:
+        """Wait for the next session whose time has come, and take it out."""
+        while True:
+            due = self._heap[0][0] if self._heap else math.inf
+            if due > anyio.current_time():
+                with anyio.CancelScope(deadline=due):
+                    await self._changed.wait()
+                continue
+
+            _, _, session = heapq.heappop(self._heap)
+            if session.waits and session.pace.due == due:
+                session.waits = False
+                return session
+
+
+@final
+class _Following:
+    """One call of `follow`: a few readers, and a task that looks at how the sessions stand."""
+
+    def __init__(
+        self, engine: Engine, limits: Limits, poller: Poller, chance: random.Random | None
+    ) -> None:
+        self._engine = engine
+        self._poller = poller
+        self._chance = chance
+        self._operation = Operation("follow", _wire.build_logs, _body, limits.timeout)
+        self._agenda = _Agenda()
+        self._open: dict[str, _Followed] = {}
+        self._refused: Batch = []
+        self._over = anyio.Event()
+
+    def add(self, item: Item) -> None:
+        """Follow one session too."""
+        if isinstance(item, Failure):
+            self._refused.append(item)
+        else:
+            # The log of a desktop has those of its applications in it.
+            key = item.id if isinstance(item, SessionInfo) else item
+            self._open[key] = _Followed(key, Pace(self._chance), Sight(key))
+
+    async def run(self, deliver: Deliver[Batch]) -> None:
+        """Deliver what the logs give, until all have ended."""
+        if self._refused:
+            await deliver(self._refused)
+
+        if not self._open:
+            return
+
+        readers = min(READERS, self._engine.gate.limit, len(self._open))
+        for session in self._open.values():
+            self._agenda.put(session)
+
+        async with open_task_group() as group:
+            group.start_soon(self._watch)
+            for _ in range(readers):
+                group.start_soon(self._read, deliver)
+
+            await self._over.wait()
+            group.cancel_scope.cancel()
+
+    async def _watch(self) -> None:
+        """Look at how the sessions stand, for as long as that can be told."""
+        looks = self._poller.join()
+        look: Snapshot | Failure | None = None
+        while not isinstance(look, Failure):
+            look = await looks.next()
+            for session in self._open.values():
+                self._note(session, look)
+
+    def _note(self, session: _Followed, look: Snapshot | Failure) -> None:
+        if isinstance(look, Failure):
+            self._end(session, evolve(look, key=session.id))
+            return
+
+        sight, before = session.sight, session.sight.status
+        sight.note(look)
+        if sight.status is not None and sight.status.is_terminal:
+            self._end(session, None)
+        elif sight.is_gone:
+            self._end(session, sight.vanished())
+        elif sight.status != before:
+            self._hurry(session)
+
+    def _end(self, session: _Followed, verdict: Failure | None) -> None:
+        """Note that the session writes nothing more."""
+        if not session.ended:
+            session.ended, session.verdict = True, verdict
+            self._hurry(session)
+
+    def _hurry(self, session: _Followed) -> None:
+        """Have the log read at once, unless that is being done."""
+        if session.waits:
+            session.pace.restart(anyio.current_time())
+            self._agenda.put(session)
+
+    async def _read(self, deliver: Deliver[Batch]) -> None:
+        while True:
+            session = await self._agenda.next()
+            # Only a read that begins after the session's end can be the last one.
+            was_over = session.ended
+            news = await self._fetch(session)
+            if isinstance(news, Failure):
+                await self._bear(session, news, deliver)
+                continue
+
+            session.patience.renew()
+            changed = await _hand_on(session, news, deliver)
+            if was_over and not changed:
+                await self._close(session, session.verdict, deliver)
+            else:
+                session.pace.looked(anyio.current_time(), changed=changed or session.ended)
+                self._agenda.put(session)
+
+    async def _fetch(self, session: _Followed) -> News | Failure:
+        # The whole reply goes with this frame, however long what is new waits to be taken.
+        outcome = await self._engine.attempt(self._operation, session.id)
+        return outcome if isinstance(outcome, Failure) else await session.log.news(outcome.value)
+
+    async def _bear(self, session: _Followed, failure: Failure, deliver: Deliver[Batch]) -> None:
+        if not session.patience.bears(failure.kind):
+            await self._close(session, failure, deliver)
+            return
+
+        now = anyio.current_time()
+        session.pace.looked(now, changed=False)
+        session.pace.pause(now, failure.retry_after)
+        self._agenda.put(session)
+
+    async def _close(
+        self, session: _Followed, verdict: Failure | None, deliver: Deliver[Batch]
+    ) -> None:
+        """Deliver the last of one session, and end with the last session."""
+        last: Batch = [LogLine(session.id, text) for text in session.log.rest()]
+        if verdict is not None:
+            last.append(verdict)
+
+        if last:
+            await deliver(last)
+
+        del self._open[session.id]
+        if not self._open:
+            self._over.set()
+
+
+async def _hand_on(session: _Followed, news: News, deliver: Deliver[Batch]) -> bool:
+    """Deliver what is new in a log; tell whether anything was."""
+    if news.reset:
+        last = [LogLine(session.id, text) for text in session.log.rest()]
+        session.log = GrowingLog()
+        await deliver([*last, LogReset(session.id)])
+
+    for lines in session.log.lines(news.fresh):
+        if lines:
+            await deliver([LogLine(session.id, text) for text in lines])
+        else:
+            await checkpoint()
+
+    return news.reset or bool(news.fresh)
+
+
+def _body(response: Response) -> bytes:
+    """Read a log as bytes: its last character may not be whole yet."""
+    # A page instead of a log is told by its type, and shown by its beginning.
+    _wire.parse_logs(evolve(response, body=response.body[:1024]))
+    return response.body

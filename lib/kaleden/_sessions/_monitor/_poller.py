@@ -1,0 +1,182 @@
+"""Looks at all sessions, at one pace, for everybody who waits.
+
+There is no task of its own here. Whoever waits sleeps until the next look is due; the first to wake
+asks for a list, the others share it. When nobody waits, nobody asks.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Protocol, final
+
+import anyio
+from anyio.lowlevel import checkpoint
+from attrs import define
+
+from kaleden._errors import FailureKind, RequestError
+from kaleden._results._batch import Failure
+from kaleden._sessions._monitor._lister import Snapshot
+from kaleden._sessions._monitor._pace import Pace, Patience
+from kaleden._wire import SessionInfo, Status
+
+logger = logging.getLogger("kaleden")
+
+# One list may have begun while a session was between two places; a second one settles it.
+ABSENCES: Final = 2
+
+
+class Lists(Protocol):
+    """Where the lists come from; see `kaleden._sessions._monitor._lister.Lister`."""
+
+    async def listed(self, since: float) -> Snapshot:
+        """Get a list that began at *since* or later."""
+        ...
+
+
+@final
+class Poller:
+    """Shares each look, and the time of the next one, among all who joined.
+
+    Args:
+        lister: makes the lists.
+        pace: says when the next one is due.
+    """
+
+    def __init__(self, lister: Lists, pace: Pace) -> None:
+        self._lister = lister
+        self._pace = pace
+        self._last: Snapshot | None = None
+        self._news = anyio.Event()
+
+    @property
+    def last(self) -> Snapshot | None:
+        """The look that was shared last; None before there was one."""
+        return self._last
+
+    def join(self) -> Looks:
+        """Take part from now on; a newcomer makes a look due at once."""
+        now = anyio.current_time()
+        self._pace.restart(now)
+        return Looks(self, now)
+
+    async def look(self, since: float, seen: Snapshot | None) -> Snapshot:
+        """Wait for a look that began at *since* or later and is not the one that was *seen* last.
+
+        Raises:
+            RequestError: the list failed, for all who shared it.
+        """
+        while self._last is None or self._last.began < since or self._last is seen:
+            if self._pace.due <= anyio.current_time():
+                await self._look()
+            else:
+                with anyio.CancelScope(deadline=self._pace.due):
+                    await self._news.wait()
+
+        await checkpoint()
+        return self._last
+
+    async def _look(self) -> None:
+        try:
+            snapshot = await self._lister.listed(self._pace.due)
+        except RequestError as error:
+            self._note_failure(error.failure)
+            raise
+
+        # Of those who shared a list, only the first notes it; and it may already be known when
+        # somebody joins at the moment in which it began.
+        if snapshot is not self._last or self._pace.due <= snapshot.began:
+            self._note(snapshot)
+
+    def _note(self, snapshot: Snapshot) -> None:
+        changed = _statuses(snapshot) != _statuses(self._last)
+        self._pace.looked(anyio.current_time(), changed=changed)
+        self._last = snapshot
+        self._news.set()
+        self._news = anyio.Event()
+
+    def _note_failure(self, failure: Failure) -> None:
+        now = anyio.current_time()
+        if self._pace.due <= now:
+            self._pace.looked(now, changed=False)
+            self._pace.pause(now, failure.retry_after)
+            logger.warning("the sessions could not be listed: %s", failure)
+
+
+@final
+class Looks:
+    """What one of those who joined gets to see: every look that began since, once."""
+
+    def __init__(self, poller: Poller, since: float) -> None:
+        self._poller = poller
+        self._since = since
+        self._seen: Snapshot | None = None
+        self._patience = Patience()
+
+    async def next(self) -> Snapshot | Failure:
+        """Wait for the next look.
+
+        Returns:
+            The look, or the failure of a list if that will not pass, or too many failed in a row.
+        """
+        while True:
+            try:
+                self._seen = await self._poller.look(self._since, self._seen)
+            except RequestError as error:
+                if not self._patience.bears(error.failure.kind):
+                    return error.failure
+            else:
+                self._patience.renew()
+                return self._seen
+
+
+@final
+@define
+class Sight:
+    """How one session was seen last.
+
+    Attributes:
+        key: the session.
+        status: its status when it was listed last; None if it never was.
+        absences: how many looks in a row did not show it.
+        unreadable: how many elements of the last list could not be read.
+    """
+
+    key: str
+    status: Status | None = None
+    absences: int = 0
+    unreadable: int = 0
+
+    def note(self, look: Snapshot) -> SessionInfo | None:
+        """Take in what one look shows of the session."""
+        info = look.sessions.get(self.key)
+        self.unreadable = look.unreadable
+        if info is None:
+            self.absences += 1
+        else:
+            self.status, self.absences = info.status, 0
+
+        return info
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether enough looks in a row did not show it."""
+        return self.absences >= ABSENCES
+
+    def vanished(self) -> Failure:
+        """Say that it is gone, and how it was seen last."""
+        message = (
+            f"it was never listed: {ABSENCES} lists do not show it"
+            if self.status is None
+            else f"it is no longer listed; it was {self.status} when it was listed last"
+        )
+        if self.unreadable:
+            message += (
+                f" (what could not be read in the list may be it: {self.unreadable} elements)"
+            )
+
+        return Failure(self.key, FailureKind.VANISHED, message, sent=True)
+
+
+def _statuses(snapshot: Snapshot | None) -> dict[str, Status]:
+    sessions = {} if snapshot is None else snapshot.sessions
+    return {key: session.status for key, session in sessions.items()}

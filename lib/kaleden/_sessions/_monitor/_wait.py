@@ -1,0 +1,367 @@
+"""Waiting for sessions: one list per look, whatever their number and however many wait."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias, TypeGuard, final
+
+import anyio
+from anyio.lowlevel import checkpoint
+from attrs import evolve, frozen
+
+from kaleden._engine import _operations
+from kaleden._engine._channel import Deliver, open_handoff
+from kaleden._engine._collectors import Collected
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine, OutcomeStream
+from kaleden._engine._targets import Keys
+from kaleden._engine._tasks import open_task_group
+from kaleden._engine._turns import map_in_turns
+from kaleden._errors import FailureKind, InvalidRequest
+from kaleden._results._batch import Failure, Outcome, Outcomes, Success
+from kaleden._results._progress import Progress, Tally, check_plain, check_progress
+from kaleden._sessions._monitor._lister import Snapshot
+from kaleden._sessions._monitor._pace import Pace
+from kaleden._sessions._monitor._poller import Lists, Poller, Sight
+from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status, shown
+
+Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
+"""What to wait for: a status, one of several, or whatever a function of the session says."""
+
+Item: TypeAlias = str | SessionInfo | Failure
+"""A session that was asked for, or why it cannot be one."""
+
+EVENTS_TOLD: Final = 3
+EVENT_LENGTH: Final = 150  # characters; a failure stays below a kilobyte
+
+
+@final
+@frozen
+class Terms:
+    """What a wait is for, and what it bears.
+
+    Attributes:
+        reached: tells whether a session is where it was waited for.
+        goal: the same in words.
+        pending_timeout: seconds after which a session that is still Pending has failed to start.
+        progress: is told how many sessions stand where, after each look that changed something.
+    """
+
+    reached: Callable[[SessionInfo], bool]
+    goal: str
+    pending_timeout: float
+    progress: Progress | None
+
+
+@final
+class Watcher:
+    """Waits for sessions of one client, through one `Poller` for all waits.
+
+    Args:
+        lister: lists the sessions.
+        apps: lists the applications of desktops, by their ``app_id``.
+        engine: sends what else is asked.
+        limits: how long one request may take.
+        chance: where the jitter of the intervals comes from.
+    """
+
+    def __init__(
+        self,
+        lister: Lists,
+        apps: Lists,
+        engine: Engine,
+        limits: Limits,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.sessions: Poller = Poller(lister, Pace(chance))
+        self.apps: Poller = Poller(apps, Pace(chance))
+        self._engine = engine
+        self._limits = limits
+
+    async def wait(
+        self,
+        ids: Keys,
+        until: Until = TERMINAL,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Outcomes[SessionInfo]:
+        """Wait until every session is where it should be, or will not get there.
+
+        See `read_terms` for the arguments, and `AsyncSession.wait`.
+        """
+        terms = read_terms(until, pending_timeout, progress)
+        self._engine.check()
+        return await self._collect(await read_items(ids), terms)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        ids: Keys,
+        until: Until = TERMINAL,
+        pending_timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> AsyncGenerator[OutcomeStream[SessionInfo]]:
+        """Wait as `wait` does, and hand on each outcome once it is known."""
+        terms = read_terms(until, pending_timeout, progress)
+        self._engine.check()
+        await checkpoint()
+        items = await read_items(ids)
+        async with open_handoff((await self._begin(items, terms)).run) as receive:
+            yield OutcomeStream(receive)
+
+    async def _collect(self, items: dict[str, Item], terms: Terms) -> Outcomes[SessionInfo]:
+        self._engine.check()
+        await checkpoint()
+        collected = Collected[SessionInfo]()
+        for key in items:
+            collected.claim(key)
+
+        wait = await self._begin(items, terms)
+        await wait.run(collected.deliver)
+        return Outcomes(
+            "wait",
+            collected.done,
+            again=lambda keys: self._collect({key: items[key] for key in keys}, terms),
+        )
+
+    async def _begin(self, items: dict[str, Item], terms: Terms) -> _Wait:
+        wait = _Wait(self._engine, self._limits, terms)
+
+        def take(named: tuple[str, Item]) -> None:
+            key, item = named
+            if isinstance(item, Failure):
+                wait.refused.append(item)
+            else:
+                poller = self.apps if _is_app(item) else self.sessions
+                wait.targets.append(_Target(Sight(key), poller))
+
+        await map_in_turns(take, items.items())
+        return wait
+
+
+@frozen(eq=False)
+class _Target:
+    """One session that is waited for, and who looks at it."""
+
+    sight: Sight
+    poller: Poller
+
+
+@final
+class _Wait:
+    """One call of `Watcher.wait` or `Watcher.stream`."""
+
+    def __init__(self, engine: Engine, limits: Limits, terms: Terms) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._terms = terms
+        self._started = anyio.current_time()
+        self._told = Tally()
+        self._done = self._failed = 0
+        self.targets: list[_Target] = []
+        self.refused: list[Failure] = []
+
+    async def run(self, deliver: Deliver[Outcome[SessionInfo]]) -> None:
+        """Deliver the outcome of every session, each as soon as it is known."""
+        self._done = self._failed = len(self.refused)
+        for failure in self.refused:
+            await deliver(failure)
+
+        async with open_task_group() as group:
+            for poller in dict.fromkeys(target.poller for target in self.targets):
+                waiting = {each.sight.key: each for each in self.targets if each.poller is poller}
+                group.start_soon(self._watch, poller, waiting, deliver)
+
+    async def _watch(
+        self,
+        poller: Poller,
+        waiting: dict[str, _Target],
+        deliver: Deliver[Outcome[SessionInfo]],
+    ) -> None:
+        looks = poller.join()
+        while waiting:
+            verdicts = await self._verdicts(await looks.next(), waiting)
+            for verdict in verdicts:
+                del waiting[verdict.key]
+                self._done += 1
+                self._failed += not verdict.ok
+
+            self._report()
+            late = [verdict for verdict in verdicts if _is_late(verdict)]
+            for verdict in verdicts:
+                if not _is_late(verdict):
+                    await deliver(verdict)
+
+            for failure in await self._explained(late):
+                await deliver(failure)
+
+    async def _verdicts(
+        self, look: Snapshot | Failure, waiting: dict[str, _Target]
+    ) -> list[Outcome[SessionInfo]]:
+        elapsed = anyio.current_time() - self._started
+
+        def judge(target: _Target) -> Outcome[SessionInfo] | None:
+            if isinstance(look, Failure):
+                return evolve(look, key=target.sight.key, elapsed=elapsed)
+
+            verdict = self._judge(target, look)
+            return None if verdict is None else evolve(verdict, elapsed=elapsed)
+
+        verdicts = await map_in_turns(judge, waiting.values())
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def _judge(self, target: _Target, look: Snapshot) -> Outcome[SessionInfo] | None:
+        """Tell what became of one session; None while it may still get there."""
+        key, info = target.sight.key, target.sight.note(look)
+        if info is None:
+            return target.sight.vanished() if target.sight.is_gone else None
+
+        if self._terms.reached(info):
+            return Success(key, info)
+
+        if info.status.is_terminal:
+            message = f"it ended as {info.status}; it was waited for {self._terms.goal}"
+            return Failure(key, FailureKind.WRONG_STATE, message, sent=True)
+
+        waited = look.began - self._started
+        if info.status == Status.PENDING and waited >= self._terms.pending_timeout:
+            message = f"it is still Pending after {waited:.0f} seconds"
+            return Failure(key, FailureKind.PENDING_TIMEOUT, message, sent=True)
+
+        return None
+
+    def _report(self) -> None:
+        if self._terms.progress is None:
+            return
+
+        seen = (target.sight for target in self.targets if not target.sight.is_gone)
+        tally = Tally(
+            Counter(str(sight.status) for sight in seen if sight.status is not None),
+            operation="wait",
+            done=self._done,
+            failed=self._failed,
+            expected=len(self.targets) + len(self.refused),
+        )
+        if (tally, tally.done) != (self._told, self._told.done):
+            self._told = tally
+            self._terms.progress(tally)
+
+    async def _explained(self, late: list[Failure]) -> list[Failure]:
+        """Add to failures to start what the platform reports of them."""
+        if not late:
+            return late
+
+        keys = [failure.key for failure in late]
+        events = await self._engine.collect(_operations.events(self._limits), keys)
+        return [
+            evolve(failure, message=f"{failure.message}; {_reasons(events[failure.key])}")
+            for failure in late
+        ]
+
+
+def read_terms(
+    until: Until, pending_timeout: float | None = None, progress: Progress | None = None
+) -> Terms:
+    """Read the arguments of a wait.
+
+    Args:
+        until: a status, or several, one of which is to be reached; or a function that says of a
+            `SessionInfo` whether this is what is waited for.
+        pending_timeout: seconds from the beginning of the wait within which a session is to leave
+            Pending; None for no such limit.
+        progress: is told how many sessions stand where, after each look that changed something.
+
+    Raises:
+        InvalidRequest: an argument cannot be used.
+    """
+    check_progress(progress)
+    limit = _limit(pending_timeout)
+    if callable(until):
+        check_plain(until)
+        return Terms(until, "what the given function tells", limit, progress)
+
+    wanted = _statuses(until)
+    return Terms(
+        lambda info: any(info.status.matches(status) for status in wanted),
+        " or ".join(wanted),
+        limit,
+        progress,
+    )
+
+
+async def read_items(keys: Keys) -> dict[str, Item]:
+    """Read all sessions that are asked for, each once, by the key of its outcome."""
+    if isinstance(keys, AsyncIterable):
+        return {_key(item): _checked(item) async for item in keys}
+
+    return dict(await map_in_turns(_named, keys))
+
+
+def _limit(seconds: object) -> float:
+    if seconds is None:
+        return math.inf
+
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        msg = f"pending_timeout is a number of seconds above 0, or None, not {seconds!r}"
+        raise InvalidRequest(msg)
+
+    return seconds
+
+
+def _statuses(until: str | Iterable[str]) -> list[Status]:
+    try:
+        given = [until] if isinstance(until, str) else list(until)
+    except TypeError:
+        msg = f"until is a status, several of them, or a function of a SessionInfo, not {until!r}"
+        raise InvalidRequest(msg) from None
+
+    if not given:
+        raise InvalidRequest("until names no status: give at least one, or kaleden.TERMINAL")
+
+    return sorted(check_status(each) for each in given)
+
+
+def _key(item: Any) -> str:
+    if isinstance(item, SessionInfo):
+        return item.app_id or item.id
+
+    return item if isinstance(item, str) else f"<{shown(item)}>"
+
+
+def _named(item: Any) -> tuple[str, Item]:
+    return _key(item), _checked(item)
+
+
+def _checked(item: Any) -> Item:
+    try:
+        check_id(_key(item) if isinstance(item, SessionInfo) else item)
+    except InvalidRequest as error:
+        return Failure(_key(item), FailureKind.INVALID, str(error), attempts=0)
+
+    return item  # type: ignore[no-any-return]
+
+
+def _is_app(item: str | SessionInfo) -> bool:
+    return isinstance(item, SessionInfo) and item.app_id is not None
+
+
+def _is_late(verdict: Outcome[SessionInfo]) -> TypeGuard[Failure]:
+    return isinstance(verdict, Failure) and verdict.kind is FailureKind.PENDING_TIMEOUT
+
+
+def _reasons(events: Outcome[tuple[Event, ...]]) -> str:
+    """Tell the last events of a session in a few words."""
+    if isinstance(events, Failure) and events.kind is not FailureKind.NOT_FOUND:
+        return f"its events could not be read: {events.message[:EVENT_LENGTH]}"
+
+    # The server answers 404 as long as nothing was started for the session.
+    last = events.value[-EVENTS_TOLD:] if isinstance(events, Success) else ()
+    if not last:
+        return "the platform reports no events of it"
+
+    told = (" ".join(f"{event.reason}: {event.message}".split()) for event in last)
+    return f"its last events: {'; '.join(each[:EVENT_LENGTH] for each in told)}"

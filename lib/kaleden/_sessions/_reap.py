@@ -1,0 +1,230 @@
+"""Reaping: ending what processes left that can no longer do it themselves.
+
+The ledger tells what they launched. A session whose id is known is destroyed. A launch whose answer
+nobody wrote down is looked for by its name, which ends in its token. The server may go on with a
+create whose client is gone, so a list without the session proves something only some time after.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Final, final
+
+import anyio
+from attrs import evolve, frozen
+
+from kaleden._engine._config import Limits
+from kaleden._engine._engine import Engine
+from kaleden._engine._tasks import run_shielded
+from kaleden._errors import FailureKind, RequestError
+from kaleden._results._batch import Failure, Outcome, Outcomes, Success
+from kaleden._sessions._launch._destroy import destroy
+from kaleden._sessions._ledger import _file
+from kaleden._sessions._ledger._file import (
+    Event,
+    LedgerError,
+    OpenLaunch,
+    Place,
+    encode,
+    read_ledger,
+)
+from kaleden._sessions._ledger._ledger import in_file_thread
+from kaleden._sessions._ledger._process import Standing, standing
+from kaleden._sessions._monitor._lister import Lister
+from kaleden._wire import SessionInfo
+
+logger = logging.getLogger("kaleden")
+
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 15.0
+"""Seconds between two lists in which a launch is looked for."""
+
+
+@final
+@frozen
+class Survey:
+    """What a ledger has open, by what can be done about it from here.
+
+    Attributes:
+        dead: launches of owners that are gone: to be reaped.
+        alive: launches of owners that are at work.
+        unknown: launches of owners on other machines or in other containers.
+        foreign: launches on other servers.
+    """
+
+    dead: list[OpenLaunch]
+    alive: list[OpenLaunch]
+    unknown: list[OpenLaunch]
+    foreign: list[OpenLaunch]
+
+
+def survey(path: Place, server: str) -> Survey:
+    """Read a ledger, and find out which of its owners live.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+    stand = lru_cache(None)(standing)
+    sorted_: dict[Standing | None, list[OpenLaunch]] = defaultdict(list)
+    for launch in read_ledger(path):
+        sorted_[stand(launch.owner) if launch.server == server else None].append(launch)
+
+    return Survey(
+        sorted_[Standing.DEAD], sorted_[Standing.ALIVE], sorted_[Standing.UNKNOWN], sorted_[None]
+    )
+
+
+async def reap(
+    engine: Engine,
+    lister: Lister,
+    limits: Limits,
+    path: Place,
+    server: str,
+    *,
+    elsewhere: bool = False,
+    settle: float | None = None,
+) -> Outcomes[bool]:
+    """End what dead owners left on *server*, and write down that it has ended.
+
+    Args:
+        engine: sends the requests.
+        lister: shares lists.
+        limits: how many at once, and for how long.
+        path: the ledger.
+        server: the URL of the server that *engine* talks to, as the ledger has it.
+        elsewhere: whether to end also what owners left that cannot be looked at from here.
+        settle: seconds after its launch for which a session may yet appear; `create_timeout` if
+            None.
+
+    Returns:
+        One outcome per session, by its id; by its name where there was no id, and none is found.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+
+    Cancellation:
+        What has not been written down as ended is there for the next reaper.
+    """
+    engine.check()
+    found = await in_file_thread(partial(survey, path, server))
+    launches = found.dead + (found.unknown if elsewhere else [])
+    wait = limits.create_timeout if settle is None else settle
+    reaper = _Reaper(engine, lister, limits, Path(path), wait)
+    outcomes = await reaper.end([launch for launch in launches if launch.session_id])
+    outcomes += await reaper.search([launch for launch in launches if not launch.session_id])
+    if outcomes:
+        await reaper.note(_file.compact)
+    return Outcomes("reap", outcomes)
+
+
+def doubt(launch: OpenLaunch, settle: float) -> float:
+    """Tell for how many seconds more *launch* may yet become a session."""
+    # Clocks of two machines may differ: never wait longer than if it were launched now.
+    return min(settle, max(0.0, launch.at + settle - time.time()))
+
+
+@final
+@frozen
+class _Reaper:
+    engine: Engine
+    lister: Lister
+    limits: Limits
+    path: Path
+    settle: float
+
+    async def end(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
+        """Destroy sessions whose ids are known."""
+        if not launches:
+            return []
+
+        keys = [launch.key for launch in launches]
+        outcomes = await destroy(self.engine, self.lister, self.limits, keys)
+        failures = outcomes.failures
+        # Closed only with all of its sessions, should the server have made two.
+        kept = {_identity(launch) for launch in launches if launch.key in failures}
+        await self.close([launch for launch in launches if _identity(launch) not in kept])
+        return list(outcomes)
+
+    async def search(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
+        """Look for sessions whose ids are not known, until none of them can appear any more."""
+        now = anyio.current_time()
+        due = {launch: now + doubt(launch, self.settle) for launch in launches}
+        outcomes: list[Outcome[bool]] = []
+        pause = _FIRST_PAUSE
+        while due:
+            now = anyio.current_time()
+            try:
+                snapshot = await self.lister.insist(now)
+            except RequestError as error:
+                return outcomes + [evolve(error.failure, key=launch.key) for launch in due]
+
+            outcomes += await self._look(due, snapshot.sessions.values(), now)
+            if due:
+                await anyio.sleep_until(min(now + pause, *due.values()))
+                pause = min(1.5 * pause, _LONGEST_PAUSE)
+        return outcomes
+
+    async def _look(
+        self, due: dict[OpenLaunch, float], sessions: Iterable[SessionInfo], now: float
+    ) -> list[Outcome[bool]]:
+        """Take from *due* what a list that began at *now* decides, and do what is to do."""
+        by_name: dict[str, list[SessionInfo]] = defaultdict(list)
+        for session in sessions:
+            by_name[session.name].append(session)
+
+        # The server writes all names in lower case.
+        seen = {launch: by_name[launch.name.lower()] for launch in due}
+        decided = [launch for launch in due if seen[launch] or now >= due[launch]]
+        for launch in decided:
+            del due[launch]
+
+        absent = [launch for launch in decided if not seen[launch]]
+        ours = [launch for launch in decided if seen[launch] and _has_token(launch)]
+        unsure = [launch for launch in decided if seen[launch] and not _has_token(launch)]
+        await self.close(absent)
+        ended = await self.end(
+            [evolve(launch, session_id=session.id) for launch in ours for session in seen[launch]]
+        )
+        gone = [Success(launch.key, True) for launch in absent]
+        return [*gone, *ended, *(_unsure(launch, seen[launch]) for launch in unsure)]
+
+    async def close(self, launches: Sequence[OpenLaunch]) -> None:
+        """Write down that launches are settled."""
+        if launches:
+            await self.note(partial(_write_ended, launches))
+
+    async def note(self, work: Callable[[Path], None]) -> None:
+        """Change the ledger; if that fails, what was done is not undone, and can be done again."""
+        write = partial(in_file_thread, partial(work, self.path))
+        try:
+            await run_shielded(write, math.inf)
+        except LedgerError as error:
+            logger.warning("what was reaped stays in the ledger as open: %s", error)
+
+
+def _write_ended(launches: Iterable[OpenLaunch], path: Path) -> None:
+    _file.append(path, encode(Event.ENDED, launches))
+
+
+def _identity(launch: OpenLaunch) -> object:
+    return launch.owner, launch.token
+
+
+def _has_token(launch: OpenLaunch) -> bool:
+    """Whether the name is this launch's alone."""
+    return launch.name.endswith(f"-{launch.token}")
+
+
+def _unsure(launch: OpenLaunch, sessions: Iterable[SessionInfo]) -> Failure:
+    ids = ", ".join(session.id for session in sessions)
+    message = (
+        f"{ids} has this name, which was launched without a token, so it may be somebody else's: "
+        "destroy it if it is not"
+    )
+    return Failure(launch.key, FailureKind.UNKNOWN_EFFECT, message)

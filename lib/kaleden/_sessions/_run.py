@@ -1,0 +1,167 @@
+"""Launch, wait, collect, clean up: a whole batch in one call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final, final
+
+import anyio
+from attrs import evolve, frozen
+
+from kaleden._engine import _operations
+from kaleden._engine._collectors import Collected
+from kaleden._engine._tasks import open_task_group
+from kaleden._engine._timeouts import Courier
+from kaleden._errors import FailureKind, InvalidRequest
+from kaleden._results._batch import Failure, Finished, Outcome, Outcomes, Success
+from kaleden._results._progress import Progress, Tally
+from kaleden._sessions._components import Rooms
+from kaleden._sessions._scope import Scope
+from kaleden._wire import TERMINAL, SessionInfo, SessionSpec, Status
+
+_TAIL: Final = 500
+"""Characters of a failed session's log that its failure shows."""
+
+
+@final
+@frozen
+class StartRule:
+    """When to give up on a batch that does not start.
+
+    Attributes:
+        least: how many sessions must have started.
+        within: by how many seconds after the last of them was launched.
+    """
+
+    least: int
+    within: float
+
+
+def read_start_rule(
+    spec: SessionSpec, min_started: int | None, start_timeout: float | None
+) -> StartRule | None:
+    """Read when to give up, if ever.
+
+    Raises:
+        InvalidRequest: one of the two is missing, or nothing could satisfy them.
+    """
+    if min_started is None and start_timeout is None:
+        return None
+
+    if min_started is None or start_timeout is None:
+        raise InvalidRequest("min_started and start_timeout say it together: give both or none")
+
+    if not 1 <= min_started <= spec.replicas or not start_timeout > 0:
+        msg = f"min_started is 1 to {spec.replicas}, and start_timeout is seconds above 0"
+        raise InvalidRequest(msg)
+
+    return StartRule(min_started, start_timeout)
+
+
+async def run(
+    rooms: Rooms,
+    scope: Scope,
+    spec: SessionSpec,
+    start: StartRule | None,
+    progress: Progress | None,
+) -> Outcomes[Finished]:
+    """Launch *spec* in *scope*, and collect the end of every replica."""
+    batch = _Batch(rooms, anyio.current_time(), progress)
+    created = await scope.create(spec, progress=progress)
+    batch.names = {key: name for name, key in created.successes.items()}
+    await batch.collect(start)
+    outcomes = [
+        outcome if isinstance(outcome, Failure) else batch.outcome(outcome.key, outcome.value)
+        for outcome in created
+    ]
+    return Outcomes("run", outcomes)
+
+
+class _Batch:
+    """The sessions of one run, from their launch to their ends."""
+
+    def __init__(self, rooms: Rooms, started: float, progress: Progress | None) -> None:
+        self.names: dict[str, str] = {}
+        self._rooms = rooms
+        self._started = started
+        self._progress = progress
+        self._ended: dict[str, Outcome[SessionInfo]] = {}
+        self._results = Collected[Finished]()
+        self._statuses = Tally()
+        self._gave_up: str | None = None
+
+    async def collect(self, start: StartRule | None) -> None:
+        """Fetch the log and the events of each session as it ends."""
+        async with open_task_group() as group:
+            if start is not None:
+                group.start_soon(self._give_up_unless, start, group.cancel_scope)
+            await self._rooms.engine.fan_out(self._finish, self._as_they_end(), self._results)
+            group.cancel_scope.cancel()
+
+    def outcome(self, name: str, session: str) -> Outcome[Finished]:
+        """Tell what became of one replica."""
+        result = self._results.known.get(session)
+        if result is not None:
+            return evolve(result, key=name)
+
+        ended = self._ended.get(session)
+        if isinstance(ended, Success):
+            message = f"it is {ended.value.status}, and its log was not read: {self._gave_up}"
+            return Failure(name, FailureKind.SESSION_FAILED, message, sent=True)
+
+        return Failure(name, FailureKind.PENDING_TIMEOUT, self._gave_up or "", sent=True)
+
+    async def _as_they_end(self) -> AsyncIterator[str]:
+        waiting = self._rooms.watcher.stream(list(self.names), TERMINAL, progress=self._note)
+        async with waiting as ended:
+            async for outcome in ended:
+                self._ended[outcome.key] = outcome
+                yield outcome.key
+
+    def _note(self, statuses: Tally) -> None:
+        self._statuses = statuses
+        if self._progress is not None:
+            self._progress(statuses)
+
+    async def _give_up_unless(self, rule: StartRule, scope: anyio.CancelScope) -> None:
+        await anyio.sleep(rule.within)
+        pending = self._statuses[Status.PENDING] if self._statuses else len(self.names)
+        started = len(self.names) - pending
+        if started < rule.least:
+            self._gave_up = (
+                f"given up: {started} of {len(self.names)} had started after {rule.within:g} "
+                f"seconds, and {rule.least} were asked for"
+            )
+            scope.cancel()
+
+    async def _finish(self, session: str, courier: Courier) -> Outcome[Finished]:
+        ended = self._ended[session]
+        if isinstance(ended, Failure):
+            return ended
+
+        elapsed = anyio.current_time() - self._started
+        engine, limits = self._rooms.engine, self._rooms.limits
+        log = await engine.attempt(_operations.logs(limits), session, courier)
+        events = await engine.attempt(_operations.events(limits), session, courier)
+        if isinstance(log, Failure):
+            status = ended.value.status
+            message = f"the session is {status}, and its log could not be read: {log.message}"
+            return evolve(log, message=message)
+
+        # There may be none any more; the platform keeps them for about an hour.
+        told = events.value if isinstance(events, Success) else ()
+        return _judge(session, Finished(ended.value, log.value, told, elapsed))
+
+
+def _judge(session: str, finished: Finished) -> Outcome[Finished]:
+    status = finished.info.status
+    if status.matches(Status.COMPLETED):
+        return Success(session, finished, elapsed=finished.elapsed)
+
+    warnings = [event.message for event in finished.events if event.type != "Normal"]
+    reason = "; ".join([str(status), *warnings[-1:]])
+    tail = finished.log[-_TAIL:].strip()
+    message = f"{reason}. Its log ends:\n{tail}" if tail else f"{reason}. It has no log"
+    return Failure(
+        session, FailureKind.SESSION_FAILED, message, sent=True, elapsed=finished.elapsed
+    )

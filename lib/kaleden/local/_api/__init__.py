@@ -1,0 +1,1 @@
+"""The Skaha API of the embedded platform: the ASGI application and its endpoints."""

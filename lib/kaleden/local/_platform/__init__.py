@@ -1,0 +1,1 @@
+"""The state of the embedded platform, without input or output."""

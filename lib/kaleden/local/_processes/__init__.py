@@ -1,0 +1,1 @@
+"""Headless sessions as processes of this machine."""

@@ -1,0 +1,1 @@
+"""`FaultProxy`: a TCP proxy that injects faults."""
