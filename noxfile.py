@@ -44,28 +44,24 @@ PARALLEL = ("-n", "auto", "--dist", "worksteal")
 # `coverage`: the tests TRACED reach at least 95 % of the branches of these modules.
 COVERED = (
     "*/kaleden/_wire/*",
-    "*/kaleden/_outcomes.py",
-    "*/kaleden/_results.py",
-    "*/kaleden/_show/*",
-    "*/kaleden/_courier.py",
-    "*/kaleden/_engine.py",
-    "*/kaleden/_launch.py",
-    "*/kaleden/_operation.py",
-    "*/kaleden/_scope.py",
-    "*/kaleden/_sinks.py",
+    "*/kaleden/_results/*",
+    "*/kaleden/_engine/_collectors.py",
+    "*/kaleden/_engine/_engine.py",
+    "*/kaleden/_engine/_operations.py",
+    "*/kaleden/_engine/_timeouts.py",
+    "*/kaleden/_sessions/_launch/_launcher.py",
+    "*/kaleden/_sessions/_scope.py",
 )
 # `mutation`: modules that decide, and the tests that must notice a change in them.
 MUTATED = (
-    "_adaptive",
-    "_budget",
-    "_courier",
-    "_engine",
-    "_gate",
-    "_outcomes",
-    "_results",
-    "_policy",
-    "_retry",
-    "_sinks",
+    "_engine/_collectors",
+    "_engine/_config",
+    "_engine/_engine",
+    "_engine/_limiter",
+    "_engine/_retry",
+    "_engine/_timeouts",
+    "_results/_batch",
+    "_results/_outcome",
 )
 MUTATION_TESTS = [
     f"tests/test_{name}.py"

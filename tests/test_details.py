@@ -13,8 +13,7 @@ from kaleden import Failure, FailureKind, Outcomes, RetryPolicy, Success
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Gate
-from kaleden._engine._operation import Operation
-from kaleden._engine._operations import info
+from kaleden._engine._operations import Operation, info
 from kaleden._http import TransportError
 from kaleden._results._outcome import belied
 from kaleden._wire import Request, Response, build_list, parse_raw_list

@@ -24,18 +24,20 @@ from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Gate
 from kaleden._sessions._monitor._follow import (
+    CHUNK,
     READERS,
+    WINDOW,
+    GrowingLog,
     LogItem,
     LogLine,
     LogReset,
+    News,
     _Followed,
     _hand_on,
     follow,
 )
-from kaleden._sessions._monitor._growing_log import CHUNK, WINDOW, GrowingLog, News
 from kaleden._sessions._monitor._lister import Lister
-from kaleden._sessions._monitor._pace import BORNE, JITTER, MOST, Pace
-from kaleden._sessions._monitor._poller import Poller, Sight
+from kaleden._sessions._monitor._poller import BORNE, JITTER, MOST, Pace, Poller, Sight
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import MemoryTransport, run_virtual

@@ -13,9 +13,8 @@ from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Gate
 from kaleden._http import TransportError
-from kaleden._sessions._launch._answers import Answers
 from kaleden._sessions._launch._launch_request import Ticket, plain_tickets
-from kaleden._sessions._launch._launcher import Flight
+from kaleden._sessions._launch._launcher import Answers, Flight
 from kaleden._wire import Request, Response, SessionSpec
 from support import FakeTransport, data, launch_name, session_object, session_on, text
 from virtual_time import in_virtual_time

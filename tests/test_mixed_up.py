@@ -13,7 +13,7 @@ from anyio.abc import SocketStream
 
 import kaleden
 from kaleden import Failure, FailureKind, Outcomes, Success
-from kaleden._sessions._launch._answers import Answers
+from kaleden._sessions._launch._launcher import Answers
 from kaleden._sessions._ledger._file import read_ledger
 from kaleden._wire import Request, Response
 from support import (

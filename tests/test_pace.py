@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kaleden import FailureKind
 from kaleden._engine._config import LONGEST_PAUSE
-from kaleden._sessions._monitor._pace import BORNE, FIRST, GROWTH, JITTER, MOST, Pace, Patience
+from kaleden._sessions._monitor._poller import BORNE, FIRST, GROWTH, JITTER, MOST, Pace, Patience
 
 TIMES = st.floats(0, 1e6)
 PASSING = [

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden import ConfigurationError, FailureKind
-from kaleden._engine._adaptive import START, AdaptiveLimit
-from kaleden._engine._budget import RetryBudget
 from kaleden._engine._config import Limits, RetryPolicy, is_overload, may_pass
+from kaleden._engine._limiter import START, AdaptiveLimit
+from kaleden._engine._retry import RetryBudget
 
 
 def always(share: float) -> random.Random:

@@ -7,7 +7,7 @@ import tracemalloc
 import kaleden
 from kaleden import Failure, FailureKind, Success
 from kaleden._engine._collectors import BYTES, REPLIES, Collected, Unread
-from kaleden._engine._operation import Operation
+from kaleden._engine._operations import Operation
 from kaleden._wire import Request, Response, build_info
 from support import FakeTransport, data, session_id, session_object, text
 

@@ -25,7 +25,7 @@ from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Gate
 from kaleden._http import TransportError
 from kaleden._sessions._monitor._lister import Lister
-from kaleden._sessions._monitor._pace import BORNE, GROWTH, JITTER, MOST
+from kaleden._sessions._monitor._poller import BORNE, GROWTH, JITTER, MOST
 from kaleden._sessions._monitor._wait import Watcher
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport, run_virtual

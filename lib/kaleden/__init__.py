@@ -12,7 +12,6 @@ from kaleden._client._streams import Streams
 from kaleden._engine._config import RetryPolicy
 from kaleden._engine._engine import OutcomeStream
 from kaleden._engine._limiter import GateStatistics
-from kaleden._engine._members import ScopeStatistics
 from kaleden._engine._retry import RetryStatistics
 from kaleden._errors import (
     BadRequest,
@@ -54,6 +53,7 @@ from kaleden._results._progress import Progress, Tally
 from kaleden._results._session_list import SessionList
 from kaleden._sessions._ledger._file import LedgerError
 from kaleden._sessions._monitor._follow import LogItem, LogLine, LogReset, LogStream
+from kaleden._sessions._owned_sessions import ScopeStatistics
 from kaleden._sessions._scope import Scope
 from kaleden._version import __version__ as __version__
 from kaleden._wire import (

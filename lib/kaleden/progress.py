@@ -11,9 +11,98 @@ each. The extra ``progress`` brings the libraries that draw them.
 
 from __future__ import annotations
 
-from kaleden._bars import rich_bars, tqdm_bars
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
 from kaleden._public import publish as _publish
+from kaleden._results._progress import Progress, Tally
+from kaleden._results._tables import needs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ("rich_bars", "tqdm_bars")
+
+
+@contextmanager
+def rich_bars(console: Console | None = None) -> Generator[Progress]:
+    """Open bars that rich draws, with the count of each state beside them.
+
+    Where there is no terminal, their last state is printed when the block ends.
+
+    Args:
+        console: where to draw; by default standard output.
+
+    Raises:
+        ImportError: rich is not installed: ``pip install 'kaleden[progress]'``.
+    """
+    parts = needs("rich.progress", "progress")
+    bars = parts.Progress(
+        parts.TextColumn("{task.description}", markup=False),
+        parts.BarColumn(),
+        parts.MofNCompleteColumn(),
+        parts.TimeElapsedColumn(),
+        parts.TextColumn("{task.fields[states]}", markup=False),
+        console=console,
+    )
+    last: Tally | None = None
+    task: Any = None
+
+    def show(tally: Tally) -> None:
+        nonlocal last, task
+        if _is_another(last, tally):
+            task = bars.add_task(tally.operation, states="")
+        last = tally
+        bars.update(task, completed=tally.done, total=tally.expected, states=_states(tally))
+
+    with bars:
+        yield show
+
+
+@contextmanager
+def tqdm_bars(**options: Any) -> Generator[Progress]:
+    """Open bars that tqdm draws, with the count of each state behind them.
+
+    Args:
+        **options: what ``tqdm.tqdm`` takes, such as ``file`` or ``leave``.
+
+    Raises:
+        ImportError: tqdm is not installed: ``pip install 'kaleden[progress]'``.
+    """
+    make = needs("tqdm", "progress").tqdm
+    last: Tally | None = None
+    bar: Any = None
+
+    def show(tally: Tally) -> None:
+        nonlocal bar, last
+        if _is_another(last, tally):
+            if bar is not None:
+                bar.close()
+            given = {"desc": tally.operation, "unit": " sessions", **options}
+            bar = make(total=tally.expected, **given)
+        last = tally
+        bar.total = tally.expected
+        bar.set_postfix_str(_states(tally), refresh=False)
+        # It draws at most ten times a second, and not by itself if nothing more is done.
+        more = tally.done - bar.n
+        if not bar.update(more) and (more == 0 or tally.done == tally.expected):
+            bar.refresh()
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _is_another(last: Tally | None, tally: Tally) -> bool:
+    """Whether *tally* is of another operation than the *last* one was."""
+    return last is None or last.operation != tally.operation or last.done > tally.done
+
+
+def _states(tally: Tally) -> str:
+    return "".join(char for char in str(tally) if char.isprintable())
+
 
 _publish(__name__, __all__, globals())

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from kaleden._cli import build_parser
-from kaleden._cli._status import EXPLAINED
+from kaleden._cli._io import EXPLAINED
 
 
 def reference() -> str:

@@ -14,7 +14,7 @@ from attrs import evolve
 import kaleden
 from commands.called import NOWHERE, Caller, where
 from kaleden import Login
-from kaleden._cli._commands._checks import Examination, Finding, Verdict, check_login, judge_clock
+from kaleden._cli._commands._doctor import Examination, Finding, Verdict, check_login, judge_clock
 from kaleden._wire import Request, Response
 from platforms import Server
 from support import PLAIN_BACKENDS, FakeTransport, text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaleden.local._platform._agenda import Agenda
+from kaleden.local._platform._state_machine import Agenda
 
 KEYS = st.sampled_from("abcdef")
 STEPS = st.lists(

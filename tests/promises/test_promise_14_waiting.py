@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden._sessions._monitor._pace import FIRST, JITTER, MOST
+from kaleden._sessions._monitor._poller import FIRST, JITTER, MOST
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
 from programs import IMAGE

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import kaleden
 from kaleden import LogLine, LogReset
-from kaleden._sessions._monitor._pace import BORNE
+from kaleden._sessions._monitor._poller import BORNE
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble

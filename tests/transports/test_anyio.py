@@ -290,7 +290,7 @@ async def test_a_connection_not_made_in_time_is_a_connect_timeout(
     async def never(host: str, port: int) -> Any:
         await anyio.sleep_forever()
 
-    monkeypatch.setattr("kaleden._http._h1._dial._look_up", never)
+    monkeypatch.setattr("kaleden._http._h1._connect._look_up", never)
     timeout = httpx.Timeout(None, connect=0.01)
     async with client_of(answering(OK), AnyioTransport(), timeout=timeout) as client:
         with pytest.raises(httpx.ConnectTimeout):

@@ -17,7 +17,7 @@ from attrs import define, field
 
 from kaleden import FailureKind, InvalidRequest
 from kaleden._http import DirectTransport, TransportError
-from kaleden._http._h1 import _dial
+from kaleden._http._h1 import _connect
 from kaleden._http._h1._connection import Connection
 from kaleden._http._h1._pool import Origin, Pool, Slots
 from kaleden._http._h1._request_writer import Heads, origin_of
@@ -235,7 +235,7 @@ async def test_a_connection_that_is_not_made_in_time_is_told(
         await anyio.sleep_forever()
         raise AssertionError
 
-    monkeypatch.setattr(_dial, "_connect", never)
+    monkeypatch.setattr(_connect, "_connect", never)
     monkeypatch.setattr("kaleden._http._direct.CONNECT_TIMEOUT", 0.01)
     async with opened(describe) as transport:
         error = await failing(transport, GET)
@@ -265,14 +265,14 @@ async def test_ipv6() -> None:
 def test_families_take_turns() -> None:
     six, four = socket.AF_INET6, socket.AF_INET
     found = [(six, 1), (six, 2), (six, 3), (four, 4)]
-    assert [(six, 1), (four, 4), (six, 2), (six, 3)] == _dial._interleaved(found)
+    assert [(six, 1), (four, 4), (six, 2), (six, 3)] == _connect._interleaved(found)
 
 
 @pytest.mark.parametrize("first", ["stalls", "fails"])
 async def test_the_next_address_is_tried_beside_one_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
-    truly = _dial._connect
+    truly = _connect._connect
     tried: list[object] = []
 
     async def connect(address: Any) -> socket.socket:
@@ -283,12 +283,12 @@ async def test_the_next_address_is_tried_beside_one_that_does_not_answer(
             raise ConnectionRefusedError
         return await truly(address)
 
-    async def addresses(host: str, port: int) -> list[_dial.Address]:
+    async def addresses(host: str, port: int) -> list[_connect.Address]:
         return [(socket.AF_INET, ("127.0.0.1", port))] * 3
 
-    monkeypatch.setattr(_dial, "_connect", connect)
-    monkeypatch.setattr(_dial, "_look_up", addresses)
-    monkeypatch.setattr(_dial, "STAGGER", 0.01 if first == "stalls" else 1000)
+    monkeypatch.setattr(_connect, "_connect", connect)
+    monkeypatch.setattr(_connect, "_look_up", addresses)
+    monkeypatch.setattr(_connect, "STAGGER", 0.01 if first == "stalls" else 1000)
     async with opened(describe) as transport:
         assert 200 == (await transport.send(GET)).status
     assert len(tried) >= 2
@@ -298,11 +298,11 @@ async def test_an_error_of_every_address_is_told(monkeypatch: pytest.MonkeyPatch
     async def connect(address: object) -> socket.socket:
         raise ConnectionRefusedError(111, "refused")
 
-    async def addresses(host: str, port: int) -> list[_dial.Address]:
+    async def addresses(host: str, port: int) -> list[_connect.Address]:
         return [(socket.AF_INET, ("127.0.0.1", port))] * 2
 
-    monkeypatch.setattr(_dial, "_connect", connect)
-    monkeypatch.setattr(_dial, "_look_up", addresses)
+    monkeypatch.setattr(_connect, "_connect", connect)
+    monkeypatch.setattr(_connect, "_look_up", addresses)
     async with opened(describe) as transport:
         assert "refused" in (await failing(transport, GET)).message
 
@@ -313,14 +313,14 @@ async def test_a_name_is_looked_up_once_for_all_who_dial_at_the_same_time(
     looked_up: list[str] = []
     fails = True
 
-    async def look_up(host: str, port: int) -> list[_dial.Address]:
+    async def look_up(host: str, port: int) -> list[_connect.Address]:
         looked_up.append(host)
         await checkpoint()
         if fails:
             raise socket.gaierror("no such host")
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
-    monkeypatch.setattr(_dial, "_look_up", look_up)
+    monkeypatch.setattr(_connect, "_look_up", look_up)
     async with opened(describe) as transport:
         assert "no such host" in (await failing(transport, GET)).message
         fails = False
@@ -337,12 +337,12 @@ async def test_those_who_wait_for_a_look_up_share_its_failure(
     looked_up: list[str] = []
     waiting = anyio.Event()
 
-    async def look_up(host: str, port: int) -> list[_dial.Address]:
+    async def look_up(host: str, port: int) -> list[_connect.Address]:
         looked_up.append(host)
         await waiting.wait()
         raise socket.gaierror(socket.EAI_NONAME, "no such host")
 
-    monkeypatch.setattr(_dial, "_look_up", look_up)
+    monkeypatch.setattr(_connect, "_look_up", look_up)
     messages: list[str] = []
 
     async def fail(transport: DirectTransport) -> None:

@@ -12,7 +12,7 @@ import pytest
 from anyio.abc import SocketStream
 
 from kaleden import FailureKind
-from kaleden._http._backend import HeedfulBackend
+from kaleden._http._httpx_adapter import HeedfulBackend
 from kaleden.http import AnyioTransport
 from support import raw_server, read_request
 from transports.servers import Lane

@@ -12,7 +12,7 @@ from hypothesis import given
 
 from kaleden import _wire
 from kaleden._wire import SessionInfo, SessionSpec, Status, parse_info
-from kaleden._wire._converter import MODELS, converter, new_converter
+from kaleden._wire._serialization import MODELS, converter, new_converter
 from wire.samples import OLD, RUNNING, json_reply
 from wire.strategies import models
 

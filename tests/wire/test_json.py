@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kaleden._wire import UnreadableReply, parse_list
-from kaleden._wire._json import array_elements, parse_json
+from kaleden._wire._primitives import array_elements, parse_json
 from wire.samples import RUNNING, reply
 from wire.strategies import json_values
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kaleden._errors import InvalidRequest
 from kaleden._wire import check_id, check_name, full_image, replica_name
-from kaleden._wire._names import shown
+from kaleden._wire._validation import shown
 from wire.strategies import ids, images, names
 
 

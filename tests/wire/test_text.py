@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaleden._wire import _text
+from kaleden._wire import _primitives
 
 
 @pytest.mark.parametrize(
@@ -22,38 +22,38 @@ from kaleden._wire import _text
     ],
 )
 def test_a_page_says_its_title_or_its_first_words(page: str, says: str) -> None:
-    assert says == _text.page_text(page)
+    assert says == _primitives.page_text(page)
 
 
 @given(st.text(st.sampled_from("<>/!- titlescrphad=\"'&;x")))
 def test_any_page_says_one_line(page: str) -> None:
-    said = _text.page_text(page)
+    said = _primitives.page_text(page)
 
     assert said.isprintable()
-    assert len(said) <= _text.LIMIT
+    assert len(said) <= _primitives.LIMIT
 
 
 @pytest.mark.parametrize("start", ["<!doctype html>", "\n <HTML>", "<!DOCTYPE HTML PUBLIC"])
 def test_a_page_is_known_by_how_it_begins(start: str) -> None:
-    assert _text.is_html("", start)
-    assert _text.is_html("text/plain", start)
+    assert _primitives.is_html("", start)
+    assert _primitives.is_html("text/plain", start)
 
 
 @pytest.mark.parametrize("text", ["", "<none>", "htm", "see <html>"])
 def test_other_text_is_a_page_only_by_its_type(text: str) -> None:
-    assert not _text.is_html("text/plain", text)
-    assert _text.is_html("application/xhtml+xml", text)
+    assert not _primitives.is_html("text/plain", text)
+    assert _primitives.is_html("application/xhtml+xml", text)
 
 
 @given(st.text(), st.integers(1, 20))
 def test_a_line_is_never_longer_than_its_limit(text: str, limit: int) -> None:
-    assert len(_text.one_line(text, limit)) <= limit
+    assert len(_primitives.one_line(text, limit)) <= limit
 
 
 @pytest.mark.parametrize("piece", ["<title", "<head", "<!--", "<", "&amp;", '"kind":"Status"'])
 def test_a_page_made_to_be_slow_to_read_is_read_all_the_same(piece: str) -> None:
-    page = _text.excerpt(piece.encode() * 1_000_000)
+    page = _primitives.excerpt(piece.encode() * 1_000_000)
 
     assert len(page) < 20_000
-    assert _text.page_text(page).isprintable()
-    assert _text.kubernetes_message(page) is None
+    assert _primitives.page_text(page).isprintable()
+    assert _primitives.kubernetes_message(page) is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from kaleden._wire import _units as units
+from kaleden._wire import _primitives as units
 from wire.strategies import json_values
 
 NOTHINGS: list[Any] = [

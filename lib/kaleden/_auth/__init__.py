@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from kaleden._auth._access import EXPLAINED_BY, Access, find_access
-from kaleden._auth._discovery import Wanted
+from kaleden._auth._discovery import Login, Looked, Wanted
 from kaleden._auth._environment import number
 from kaleden._auth._tokens import TokenFunction
-from kaleden._auth._told import Login, Looked
 
 __all__ = (
     "EXPLAINED_BY",

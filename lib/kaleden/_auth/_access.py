@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from attrs import field, frozen
 
-from kaleden._auth._discovery import Places, Wanted
-from kaleden._auth._endpoint import Endpoint
-from kaleden._auth._proxy import check_proxy, environment_proxy, shown_proxy
-from kaleden._auth._resolve import NOBODY, Credential, find_credential
-from kaleden._auth._server import Server, find_server
+from kaleden._auth._discovery import Login, Places, Wanted
+from kaleden._auth._endpoint import Endpoint, check_proxy, environment_proxy, shown_proxy
+from kaleden._auth._resolve import NOBODY, Credential, Server, find_credential, find_server
 from kaleden._auth._tls import GivenTls, OwnTls
-from kaleden._auth._told import Login
 from kaleden._engine._config import Limits
 from kaleden._errors import ConfigurationError, InvalidRequest
 from kaleden._http import MAX_BODY, CallerTransport, DirectTransport, Transport, library_of

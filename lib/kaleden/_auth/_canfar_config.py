@@ -29,7 +29,7 @@ from typing import Any, Final, cast, final
 from attrs import field, frozen
 
 from kaleden._auth._endpoint import Endpoint, parse_endpoint
-from kaleden._auth._home import expanded, is_there
+from kaleden._auth._environment import expanded, is_there
 from kaleden._errors import ConfigurationError
 
 LOG_IN: Final = "run `canfar login`"

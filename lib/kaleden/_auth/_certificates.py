@@ -18,7 +18,7 @@ from typing import Any, Final, final
 
 from attrs import frozen
 
-from kaleden._auth._home import expanded
+from kaleden._auth._environment import expanded
 from kaleden._errors import ConfigurationError
 
 logger = logging.getLogger("kaleden")

@@ -5,9 +5,32 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from kaleden._errors import ConfigurationError
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is something at a place; what nobody can look at counts, and is told."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Put a home directory in the place of ``~``.
+
+    Raises:
+        ConfigurationError: nobody knows it.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        msg = f"nobody knows which directory ~ is in {path}: write it out"
+        raise ConfigurationError(msg) from error
+
 
 T = TypeVar("T", int, float)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,34 @@ import anyio
 from kaleden._cli._io import Output
 from kaleden._cli._signals import Interrupted, until_interrupted
 from kaleden._client._session import AsyncSession
-from kaleden._errors import ConfigurationError
+from kaleden._errors import ConfigurationError, FailureKind
+from kaleden._results._batch import Failure
+from kaleden._wire import SessionInfo
+
+
+def by_id(sessions: Iterable[SessionInfo]) -> dict[str, SessionInfo]:
+    """Sort sessions by their ids."""
+    return {info.id: info for info in sessions}
+
+
+def names_apart(
+    keys: Iterable[str], listed: Mapping[str, SessionInfo], command: str
+) -> dict[str, Failure]:
+    """Find the keys that are no ids, but names of sessions, and say what to give instead."""
+    named: dict[str, list[str]] = {}
+    for info in listed.values():
+        named.setdefault(info.name, []).append(info.id)
+
+    return {
+        key: Failure(
+            key,
+            FailureKind.INVALID,
+            f"that is the name of {', '.join(named[key.lower()])}: {command} takes ids",
+        )
+        for key in keys
+        if key not in listed and key.lower() in named
+    }
+
 
 T = TypeVar("T")
 

@@ -10,10 +10,9 @@ from importlib import import_module
 from typing import Final
 
 from kaleden._auth import EXPLAINED_BY
-from kaleden._cli._io import CannotWrite, LogNotes, Output, ReaderGone
+from kaleden._cli._io import NOT_ALL, REFUSED, UNREAD, CannotWrite, LogNotes, Output, ReaderGone
 from kaleden._cli._parser import parse
 from kaleden._cli._signals import INTERRUPTED
-from kaleden._cli._status import NOT_ALL, REFUSED, UNREAD
 from kaleden._errors import ConnectFailed, KaledenError, RequestError, ScopeError
 
 _DOCTOR: Final = "`kaleden doctor`"
@@ -26,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* names.
 
     Returns:
-        The exit status; see `kaleden._cli._status`.
+        The exit status; see `kaleden._cli._io`.
     """
     output = Output(json=False)
     notes = LogNotes(output)

@@ -3,14 +3,91 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from kaleden._cli._arguments import count, number, seconds, variable
-from kaleden._cli._serve_options import add_serve_options
-from kaleden._cli._status import EXPLAINED
+from kaleden._cli._io import EXPLAINED
 from kaleden._engine._config import Limits
 from kaleden._version import __version__
+
+
+def count(most: int | None = None) -> Callable[[str], int]:
+    """Make a reader of whole numbers from 1."""
+
+    def read(text: str) -> int:
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+        if value < 1 or (most is not None and value > most):
+            ceiling = "" if most is None else f" to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from 1{ceiling}")
+        return value
+
+    return read
+
+
+def number(text: str) -> float:
+    """Read a number that is not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number, 0 or more")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Read a time that is to pass."""
+    value = number(text)
+    if not value:
+        raise argparse.ArgumentTypeError("0 seconds are too few")
+    return value
+
+
+def variable(text: str) -> tuple[str, str]:
+    """Read ``KEY=VALUE``, or ``KEY`` for a variable of this process; no message shows a value."""
+    key, equals, value = text.partition("=")
+    if equals:
+        return key, value
+
+    if key not in os.environ:
+        raise argparse.ArgumentTypeError(f"{key!r} is not set here: write {key}=VALUE")
+    return key, os.environ[key]
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """Add them to a parser."""
+    add = parser.add_argument
+    add("--port", type=_port, default=0, help="on 127.0.0.1 (default: a free one)")
+    add("--token", help="the bearer token to accept (default: a random one)")
+    add("--tls", action="store_true", help="serve https, and take certificates too")
+    add("--state", metavar="FILE", help="keep the sessions in this SQLite file")
+    add(
+        "--cores",
+        type=_capacity,
+        help="capacity in cores, at least 1 (default: 16 times what there is)",
+    )
+    add("--ram", type=_capacity, help="capacity in GiB, at least 1 (default: 4 for each core)")
+    add("--user", default="local", help="the name of the user (default: %(default)s)")
+    add("--max-interactive-sessions", type=int, default=5, metavar="N", help="default: %(default)s")
+    add("--backend", choices=("asyncio", "trio"), default="asyncio", help="default: %(default)s")
+    add("--json", action="store_true", help="print where it is as one line of JSON")
+
+
+def _capacity(text: str) -> float:
+    value = float(text)
+    if not 1 <= value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if value not in range(65536):
+        raise ValueError(text)
+    return value
+
 
 SHELLS = ("bash", "fish", "tcsh", "zsh")
 PROGRAM = "-- CMD [ARG ...]"

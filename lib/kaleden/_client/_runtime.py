@@ -17,7 +17,7 @@ from kaleden._auth import Login, TokenFunction, Wanted, find_access, number
 from kaleden._engine._config import RETRY, Limits, RetryPolicy
 from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Gate, GateStatistics
-from kaleden._engine._operation import Operation
+from kaleden._engine._operations import Operation
 from kaleden._engine._retry import RetryStatistics
 from kaleden._errors import ConfigurationError, SessionNotOpen
 from kaleden._http import HttpAuth, HttpClient, Transport, TransportStatistics

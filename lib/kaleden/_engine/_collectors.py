@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Final, Generic, Protocol, TypeVar, cast, final
 
 from kaleden._engine._channel import Deliver
-from kaleden._engine._operation import Operation, read
+from kaleden._engine._operations import Operation, read
 from kaleden._results._batch import Failure, Outcome, Success
 from kaleden._results._progress import OK, Progress, Tally
 from kaleden._wire import Response

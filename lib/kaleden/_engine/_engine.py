@@ -26,7 +26,7 @@ from kaleden._engine._channel import Deliver, Handoff, open_handoff
 from kaleden._engine._collectors import Collected, Handed, Sink, Unread, counted
 from kaleden._engine._config import LONGEST_PAUSE, RetryPolicy, is_overload
 from kaleden._engine._limiter import Gate, Paused
-from kaleden._engine._operation import Operation, judge, report, unread
+from kaleden._engine._operations import Operation, judge, report, unread
 from kaleden._engine._retry import Retries
 from kaleden._engine._targets import Keys, as_target, length_of, open_source
 from kaleden._engine._tasks import open_task_group

@@ -2,15 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import Any, Generic, TypeAlias, TypeVar, cast, final
+
+from anyio.lowlevel import checkpoint
+from attrs import evolve, frozen
 
 from kaleden import _wire
 from kaleden._engine._config import Limits
-from kaleden._engine._operation import Operation
 from kaleden._engine._targets import Keys
-from kaleden._results._batch import Outcomes
-from kaleden._wire import Event, Headers, Launch, SessionInfo
+from kaleden._errors import FailureKind
+from kaleden._results._batch import Failure, Outcome, Outcomes, Success
+from kaleden._wire import (
+    Event,
+    Headers,
+    InTurns,
+    Launch,
+    Request,
+    Response,
+    SessionInfo,
+    UnreadableReply,
+    classify,
+)
+
+T = TypeVar("T")
+
+
+@final
+@frozen
+class Operation(Generic[T]):
+    """What to do with each key.
+
+    Attributes:
+        name: the session method, as it is shown to the user.
+        build: makes the request for one key, or raises `InvalidRequest`.
+        parse: reads the value from a reply with a good status.
+        timeout: seconds for one attempt, from the gate to the last byte of the reply.
+        about: tells which session a value is of; a reply about another one is no reply.
+        repeats: whether to try again after what may pass: that does no harm, and nobody else does.
+        general: whether a refusal is about the server as a whole, and not about this request.
+    """
+
+    name: str
+    build: Callable[[Any], Request]
+    parse: Callable[[Response], T]
+    timeout: float
+    about: Callable[[T], str] | None = None
+    repeats: bool = False
+    general: bool = True
+
+
+async def judge(
+    key: str, operation: Operation[T], response: Response, elapsed: float
+) -> Outcome[T]:
+    """Read a reply: what the server refuses, and what cannot be read, are failures."""
+    refusal = classify(response)
+    if refusal is not None:
+        return Failure(
+            key,
+            refusal.kind,
+            refusal.message,
+            refusal.status,
+            refusal.retry_after,
+            sent=True,
+            elapsed=elapsed,
+        )
+
+    reply = Success(key, response, elapsed=elapsed)
+    parse: object = operation.parse
+    if isinstance(parse, InTurns):
+        return await _read_in_turns(cast("InTurns[T]", parse), reply)
+
+    return read(operation, reply)
+
+
+def unread(operation: Operation[Any]) -> Operation[Response]:
+    """Make the operation whose values are the replies with a good status, for `read` to read."""
+    return evolve(operation, parse=_as_it_is, about=None)
+
+
+def read(operation: Operation[T], reply: Success[Response]) -> Outcome[T]:
+    """Read the value from a reply with a good status; never raises an error."""
+    try:
+        value = operation.parse(reply.value)
+    except UnreadableReply as error:
+        return _unreadable(reply, str(error))
+    except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
+        return _failed(reply, FailureKind.INTERNAL, report(error))
+
+    if operation.about is not None and operation.about(value) != reply.key:
+        return _unreadable(reply, f"the reply is about session {operation.about(value)!r}")
+
+    return Success(reply.key, value, reply.attempts, reply.elapsed)
+
+
+def report(error: Exception) -> str:
+    """Say that something went wrong that never should."""
+    return f"please report this: {type(error).__name__}: {error}"
+
+
+async def _read_in_turns(parse: InTurns[T], reply: Success[Response]) -> Outcome[T]:
+    """Read a long reply, and let others have their turn in between."""
+    reading = parse.turns(reply.value)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return Success(reply.key, cast("T", end.value), reply.attempts, reply.elapsed)
+        except UnreadableReply as error:
+            return _unreadable(reply, str(error))
+        await checkpoint()
+
+
+def _as_it_is(response: Response) -> Response:
+    return response
+
+
+def _unreadable(reply: Success[Response], problem: str) -> Failure:
+    return _failed(reply, FailureKind.PROTOCOL, problem)
+
+
+def _failed(reply: Success[Response], kind: FailureKind, problem: str) -> Failure:
+    status, attempts, elapsed = reply.value.status, reply.attempts, reply.elapsed
+    return Failure(reply.key, kind, problem, status, None, True, attempts, elapsed)
+
 
 Ids: TypeAlias = (
     str

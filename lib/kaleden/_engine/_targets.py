@@ -8,7 +8,21 @@ from functools import partial
 from typing import Any, Final, Self, TypeAlias, cast, final
 
 from kaleden._engine._channel import Deliver, open_handoff
+from kaleden._results._batch import Outcomes
 from kaleden._wire import SessionInfo
+
+Members: TypeAlias = str | SessionInfo | Outcomes[Any] | Iterable[str | SessionInfo]
+
+
+def read_members(members: Members) -> list[str]:
+    """List the ids of sessions that were named in any way."""
+    if isinstance(members, str | SessionInfo):
+        members = [members]
+    elif isinstance(members, Outcomes):
+        return members.ids
+
+    return [member.id if isinstance(member, SessionInfo) else member for member in members]
+
 
 Keys: TypeAlias = Iterable[Any] | AsyncIterable[Any]
 

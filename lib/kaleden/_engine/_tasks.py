@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 
 @asynccontextmanager
@@ -86,3 +88,24 @@ def _lone_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
             return error
 
     return errors[0] if len(errors) == 1 else group
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PART: Final = 500
+"""Steps of some microseconds each, which together take a millisecond or two."""
+
+
+async def map_in_turns(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Apply *function* to each of *items*, and be a checkpoint after every few hundred of them.
+
+    Raises:
+        Exception: what *function* or the iterable raised.
+    """
+    results: list[R] = []
+    for item in items:
+        results.append(function(item))
+        if len(results) % PART == 0:
+            await checkpoint()
+    return results

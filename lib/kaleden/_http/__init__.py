@@ -6,9 +6,9 @@ rest, and most clients do without.
 
 from __future__ import annotations
 
-from kaleden._http._caller import CallerTransport, HttpAuth, HttpClient, library_of
 from kaleden._http._direct import DirectTransport
 from kaleden._http._h1._tls import detect_truncation
+from kaleden._http._httpx_client import CallerTransport, HttpAuth, HttpClient, library_of
 from kaleden._http._transport import (
     MAX_BODY,
     Bearer,

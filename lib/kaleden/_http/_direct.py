@@ -11,9 +11,14 @@ from typing import Final, Self, TypeAlias, final
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from kaleden._http._h1._connect import connect_failed, is_certificate_refusal, open_connection, told
+from kaleden._http._h1._connect import (
+    Dialler,
+    connect_failed,
+    is_certificate_refusal,
+    open_connection,
+    told,
+)
 from kaleden._http._h1._connection import Connection, read_more
-from kaleden._http._h1._dial import Dialler
 from kaleden._http._h1._pool import Pool
 from kaleden._http._h1._request_writer import Heads, origin_of
 from kaleden._http._h1._response_parser import Headers, Reply, lost

@@ -19,16 +19,74 @@ import anyio
 import httpcore
 import httpx
 from anyio import AsyncContextManagerMixin
+from anyio.lowlevel import checkpoint_if_cancelled
 from attrs import define
 
 from kaleden._errors import ConfigurationError
-from kaleden._http._backend import HeedfulBackend
-from kaleden._http._caller import HttpAuth
 from kaleden._http._h1._tls import detect_truncation
-from kaleden._http._httpx_client import exchange
+from kaleden._http._httpx_client import HttpAuth, exchange
 from kaleden._http._transport import MAX_BODY, Bearer, Tls, TransportStatistics, send_as
 from kaleden._version import __version__
 from kaleden._wire import Request, Response
+
+
+@final
+class HeedfulBackend(httpcore.AsyncNetworkBackend):
+    """Connects as *backend* does; what it makes is cancelled before a read, if not in one.
+
+    Args:
+        backend: makes the connections.
+    """
+
+    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
+        self._backend = backend
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        """Connect over TCP."""
+        return _HeedfulStream(await self._backend.connect_tcp(*args, **options))
+
+    async def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        """Connect over a socket in the file system."""
+        return _HeedfulStream(await self._backend.connect_unix_socket(*args, **options))
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, in seconds."""
+        await self._backend.sleep(seconds)
+
+
+@final
+class _HeedfulStream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, *args: Any, **options: Any) -> bytes:
+        await checkpoint_if_cancelled()
+        received = await self._stream.read(*args, **options)
+        if not received:
+            self._check_end()
+        return received
+
+    async def write(self, *args: Any, **options: Any) -> None:
+        await self._stream.write(*args, **options)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return _HeedfulStream(await self._stream.start_tls(*args, **options))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def _check_end(self) -> None:
+        """Raise `httpcore.ReadError` if TLS ended without ``close_notify``."""
+        tls = self.get_extra_info("ssl_object")
+        if tls is not None:
+            try:
+                tls.read(1)  # Returns nothing after ``close_notify``.
+            except ssl.SSLError as error:
+                raise httpcore.ReadError(str(error)) from error
+
 
 CLOSE_TIMEOUT = 5.0
 """Seconds for the connections to be closed, TLS farewells included."""

@@ -12,6 +12,7 @@ from typing import final
 
 import anyio
 from anyio.abc import TaskGroup
+from attrs import frozen
 
 from kaleden._engine._config import Limits
 from kaleden._sessions._launch._launch_request import Ticket, token_of
@@ -20,6 +21,22 @@ from kaleden._sessions._ledger._ledger import Ledger
 from kaleden._wire import SessionInfo
 
 logger = logging.getLogger("kaleden")
+
+
+@final
+@frozen
+class ScopeStatistics:
+    """The state of a `Scope`.
+
+    Attributes:
+        owned: sessions that it will end.
+        launching: creates that are on their way.
+        doubtful: creates whose answer told nothing, and whose session was not found yet.
+    """
+
+    owned: int
+    launching: int
+    doubtful: int
 
 
 @final

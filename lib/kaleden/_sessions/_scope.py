@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 from anyio import AsyncContextManagerMixin
 
-from kaleden._engine._members import Members, ScopeStatistics, read_members
+from kaleden._engine._targets import Members, read_members
 from kaleden._engine._tasks import open_task_group, run_shielded
 from kaleden._errors import ConfigurationError, RequestError, ScopeClosed, ScopeError
 from kaleden._results._batch import Outcomes
@@ -21,7 +21,7 @@ from kaleden._sessions._launch._destroy import destroy
 from kaleden._sessions._launch._launch_request import read_spec, token_tickets
 from kaleden._sessions._monitor._live_table import Show, check_show, look_on
 from kaleden._sessions._monitor._wait import Until
-from kaleden._sessions._owned_sessions import Holdings
+from kaleden._sessions._owned_sessions import Holdings, ScopeStatistics
 from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec, check_id
 
 logger = logging.getLogger("kaleden")

@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self, final
 
-from kaleden._engine._members import Members, ScopeStatistics
+from kaleden._engine._targets import Members
 from kaleden._errors import ScopeError
 from kaleden._results._batch import Outcomes
 from kaleden._results._progress import Progress
 from kaleden._sessions._monitor._live_table import Show
 from kaleden._sessions._monitor._wait import Until
+from kaleden._sessions._owned_sessions import ScopeStatistics
 from kaleden._sessions._scope import Scope
 from kaleden._sync._blocking_call import Call
 from kaleden._sync._blocking_context import Block

@@ -24,15 +24,6 @@ from kaleden._wire._models import (
     SessionInfo,
     Stats,
 )
-from kaleden._wire._names import (
-    IMAGE_HOST,
-    MAX_NAME,
-    check_id,
-    check_name,
-    full_image,
-    replica_name,
-    shown,
-)
 from kaleden._wire._requests import (
     FORM_TYPE,
     Headers,
@@ -75,9 +66,20 @@ from kaleden._wire._responses import (
     parse_repositories,
     parse_stats,
 )
-from kaleden._wire._converter import converter
+from kaleden._wire._serialization import converter
 from kaleden._wire._spec import Launch, SessionSpec
-from kaleden._wire._validation import MAX_REPLICAS, check_kind, check_status
+from kaleden._wire._validation import (
+    IMAGE_HOST,
+    MAX_NAME,
+    MAX_REPLICAS,
+    check_id,
+    check_kind,
+    check_name,
+    check_status,
+    full_image,
+    replica_name,
+    shown,
+)
 
 __all__ = (
     "FORM_TYPE",

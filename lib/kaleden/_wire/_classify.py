@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from kaleden._errors import FailureKind
-from kaleden._wire._names import shown
+from kaleden._wire._primitives import excerpt, is_html, kubernetes_message, one_line, page_text
 from kaleden._wire._responses import Response
-from kaleden._wire._text import excerpt, is_html, kubernetes_message, one_line, page_text
+from kaleden._wire._validation import shown
 
 _KINDS = {
     401: FailureKind.NOT_AUTHENTICATED,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from kaleden._wire._enums import Kind, Status
-from kaleden._wire._json import JsonObject, as_array, as_object, is_object
 from kaleden._wire._models import (
     Choices,
     Context,
@@ -21,7 +20,20 @@ from kaleden._wire._models import (
     SessionInfo,
     Stats,
 )
-from kaleden._wire._units import cores, count, flag, gibibytes, optional_text, size, text, time
+from kaleden._wire._primitives import (
+    JsonObject,
+    as_array,
+    as_object,
+    cores,
+    count,
+    flag,
+    gibibytes,
+    is_object,
+    optional_text,
+    size,
+    text,
+    time,
+)
 
 _KINDS = {member.value: member for member in Kind}
 _STATUSES = {member.value: member for member in Status}

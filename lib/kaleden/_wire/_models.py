@@ -12,7 +12,7 @@ from typing import Any
 from attrs import field, frozen
 
 from kaleden._wire._enums import Kind, Status
-from kaleden._wire._json import JsonObject, parse_json
+from kaleden._wire._primitives import JsonObject, parse_json
 
 
 @frozen

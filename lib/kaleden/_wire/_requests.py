@@ -12,9 +12,16 @@ from urllib.parse import urlencode
 from attrs import field, frozen
 
 from kaleden._errors import InvalidRequest
-from kaleden._wire._names import check_id, full_image, shown
 from kaleden._wire._spec import Launch
-from kaleden._wire._validation import check_cores, check_kind, check_ram, check_status
+from kaleden._wire._validation import (
+    check_cores,
+    check_id,
+    check_kind,
+    check_ram,
+    check_status,
+    full_image,
+    shown,
+)
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 """Content type of every form body; the server ignores the parameters under any other."""

@@ -8,7 +8,6 @@ from attrs import field, frozen
 
 from kaleden._errors import InvalidRequest
 from kaleden._wire._enums import Kind
-from kaleden._wire._names import check_name, full_image, replica_name
 from kaleden._wire._validation import (
     check_cmd,
     check_cores,
@@ -16,8 +15,11 @@ from kaleden._wire._validation import (
     check_gpus,
     check_kind,
     check_launchable,
+    check_name,
     check_ram,
     check_replicas,
+    full_image,
+    replica_name,
     split_args,
 )
 

@@ -38,13 +38,13 @@ from kaleden.testing._cancellation import (
     hazard,
 )
 from kaleden.testing._clock import run_virtual
-from kaleden.testing._virtual_time import Deadlock
 from kaleden.testing._faults import Fault, FaultPlan, Trouble
 from kaleden.testing._memory._server import POINTS
 from kaleden.testing._memory._transport import MemoryTransport
 from kaleden.testing._proxy._proxy import FaultProxy
 from kaleden.testing._requests import REQUEST_KINDS
 from kaleden.testing._sandbox import Faults, Sandbox
+from kaleden.testing._virtual_time import Deadlock
 
 __all__ = (
     "CAUSES",

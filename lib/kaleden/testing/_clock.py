@@ -25,6 +25,7 @@ Ts = TypeVarTuple("Ts")
 
 Backend: TypeAlias = Literal["asyncio", "trio"]
 
+
 class _Selector(selectors.DefaultSelector):
     """Waits for nothing but worker threads; everything else is let happen at once."""
 

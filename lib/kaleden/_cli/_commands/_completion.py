@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, cast
 
-from kaleden._cli._io import Output
+from kaleden._cli._io import DONE, Output
 from kaleden._cli._parser import build_parser
-from kaleden._cli._status import DONE
 
 _FILES = {"PATH", "FILE"}
 

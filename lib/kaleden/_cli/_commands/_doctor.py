@@ -5,17 +5,231 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from functools import partial
+from statistics import median
+from typing import Final, final
+from urllib.parse import urlsplit
 
-from kaleden._auth import Login
+from attrs import frozen
+
+from kaleden._auth import EXPLAINED_BY, Login
 from kaleden._cli._client import open_session, perform
-from kaleden._cli._commands._checks import Examination, Finding, Verdict, check_login
-from kaleden._cli._io import Output
-from kaleden._cli._status import DONE, NOT_ALL, REFUSED
+from kaleden._cli._io import DONE, NOT_ALL, REFUSED, Output
 from kaleden._client._session import AsyncSession
-from kaleden._errors import ConfigurationError
+from kaleden._errors import ConfigurationError, FailureKind, RequestError
+from kaleden._results._batch import Failure
 from kaleden._version import __version__
-from kaleden._wire import converter
+from kaleden._wire import Response, SessionInfo, build_availability, converter
+
+CANFAR: Final = "https://ws-uv.canfar.net/skaha"
+SKEW: Final = 30.0
+"""Seconds that a clock may be off; certificates and tokens are valid from and until some second."""
+
+_TRIPS: Final = 5
+_LOG_IN: Final = (
+    "log in: `canfar login`, or a certificate from `cadc-get-cert`, or a token in CANFAR_TOKEN "
+    "(with CANFAR_URL)"
+)
+
+_ADVICE: Final = {
+    FailureKind.CONNECTION_LOST: "does something else listen there, or is it https, not http?",
+    FailureKind.NOT_AUTHORIZED: "the account is known: ask for access to the Science Platform",
+    FailureKind.PROTOCOL: f"is the URL right? CANFAR's is {CANFAR}",
+    FailureKind.TIMED_OUT: "it is slow or stuck: try again, or give it longer with --timeout",
+    FailureKind.UNAVAILABLE: "it asks to come back later",
+}
+
+
+class Verdict(StrEnum):
+    """How something stands."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@final
+@frozen
+class Finding:
+    """What was found out about one thing.
+
+    Attributes:
+        what: the thing.
+        verdict: how it stands.
+        message: what was seen.
+        advice: what to do; empty where nothing is to be done.
+    """
+
+    what: str
+    verdict: Verdict
+    message: str
+    advice: str = ""
+
+
+def check_login(login: Login, now: datetime | None = None) -> list[Finding]:
+    """Judge what is known before anything is sent."""
+    found: list[Finding] = []
+    if login.credential == "none":
+        found.append(Finding("login", Verdict.WARNING, "none was found", _LOG_IN))
+    elif login.expires is not None:
+        found.append(_judge_expiry(login.expires - (now or datetime.now(UTC))))
+    if login.proxy is not None:
+        advice = "if the server is not behind it: name the server in NO_PROXY"
+        found.append(Finding("proxy", Verdict.OK, f"requests go through {login.proxy}", advice))
+    return found
+
+
+def _judge_expiry(left: timedelta) -> Finding:
+    hours = left / timedelta(hours=1)
+    if hours <= 0:
+        return Finding("login", Verdict.FAILED, "it has expired", _LOG_IN)
+
+    message = f"it is valid for {hours:.0f} hours more"
+    if hours < 24:
+        advice = "renew it before something long is launched"
+        return Finding("login", Verdict.WARNING, message, advice)
+
+    return Finding("login", Verdict.OK, message)
+
+
+@final
+class Examination:
+    """Asks the server a few things that change nothing.
+
+    Args:
+        session: the client, open, which tries nothing again.
+        login: what it tells of itself.
+
+    Attributes:
+        round_trip: the median of some requests, in seconds; None if there was no answer.
+    """
+
+    def __init__(self, session: AsyncSession, login: Login) -> None:
+        self.round_trip: float | None = None
+        self._session = session
+        self._login = login
+
+    async def findings(self) -> list[Finding]:
+        """Ask whether the server is there, and then who is asking."""
+        server = await self._check_server()
+        if server[0].verdict is Verdict.FAILED and self.round_trip is None:
+            return server
+
+        return [*server, await self._check_account(server[0])]
+
+    async def _check_server(self) -> list[Finding]:
+        began = time.perf_counter()
+        try:
+            response = await self._ask()
+        except RequestError as error:
+            # It has answered, if not as it should.
+            if error.failure.status is not None:
+                self.round_trip = time.perf_counter() - began
+            return [self._explained("server", error.failure)]
+
+        first = time.perf_counter() - began
+        clock = judge_clock(response, time.time())
+        self.round_trip = await self._measure()
+        message = (
+            f"it answers; the first request took {1000 * first:.0f} ms, the next ones "
+            f"{1000 * self.round_trip:.0f} ms"
+        )
+        found = [Finding("server", Verdict.OK, message)]
+        return found if clock is None else [*found, clock]
+
+    async def _measure(self) -> float:
+        """Time some requests that the server answers from its memory."""
+        took: list[float] = []
+        for _ in range(_TRIPS):
+            began = time.perf_counter()
+            await self._ask()
+            took.append(time.perf_counter() - began)
+        return median(took)
+
+    async def _ask(self) -> Response:
+        session, request = self._session, build_availability()
+        return await session._ask("doctor", request, lambda response: response)  # pyright: ignore[reportPrivateUsage]  # its time and headers are looked at
+
+    async def _check_account(self, server: Finding) -> Finding:
+        began = time.perf_counter()
+        try:
+            sessions = await self._session.fetch()
+        except RequestError as error:
+            finding = self._explained("account", error.failure)
+            version = _version(self._login)
+            if server.verdict is Verdict.OK and error.failure.kind is FailureKind.PROTOCOL:
+                advice = f"the server is there, and may have no {version}: leave it out of the URL"
+                return Finding("account", Verdict.FAILED, finding.message, advice)
+            return finding
+
+        took = 1000 * (time.perf_counter() - began)
+        return Finding(
+            "account", Verdict.OK, f"{_counted(sessions)}; to list them took {took:.0f} ms"
+        )
+
+    def _explained(self, what: str, failure: Failure) -> Finding:
+        message = failure.message.removesuffix(f": see {EXPLAINED_BY}")
+        return Finding(what, Verdict.FAILED, message, self._advice(failure))
+
+    def _advice(self, failure: Failure) -> str:
+        """Name the mistake that is usually behind a failure."""
+        if failure.kind is FailureKind.CONNECT_FAILED:
+            return self._connection_advice(failure.message.casefold())
+
+        if failure.kind is FailureKind.NOT_AUTHENTICATED:
+            refused = "it has expired, or is for another server: "
+            return f"{'' if self._login.credential == 'none' else refused}{_LOG_IN}"
+
+        return _ADVICE.get(failure.kind, "the server has failed: try again later")
+
+    def _connection_advice(self, message: str) -> str:
+        if self._login.proxy is not None:
+            proxy = self._login.proxy
+            return f"is the proxy {proxy} right? NO_PROXY names the servers that need none"
+        if "wrong version number" in message or "record layer failure" in message:
+            return "no TLS is spoken there: is the port right, and is it https?"
+        if "certificate" in message or "ssl" in message or "tls" in message:
+            return (
+                "point SSL_CERT_FILE to the authority of the server's certificate; if it is yours "
+                "that is refused, log in again"
+            )
+        return "is the URL right, is this machine on the network, and is there a proxy to name?"
+
+
+def judge_clock(response: Response, now: float) -> Finding | None:
+    """Compare this machine's clock with the server's, which tells whole seconds."""
+    try:
+        theirs = parsedate_to_datetime(response.headers.get("date", ""))
+    except (ValueError, TypeError):
+        return None
+
+    off = now - theirs.replace(tzinfo=theirs.tzinfo or UTC).timestamp()
+    if abs(off) < SKEW:
+        return Finding("clock", Verdict.OK, "the server's and this machine's agree")
+
+    way = "ahead of" if off > 0 else "behind"
+    message = f"this machine's is {abs(off):.0f} seconds {way} the server's"
+    advice = "set it: certificates and tokens that are valid may look expired, or not valid yet"
+    return Finding("clock", Verdict.WARNING, message, advice)
+
+
+def _version(login: Login) -> str:
+    return urlsplit(login.url or "").path.rpartition("/")[2]
+
+
+def _counted(sessions: list[SessionInfo]) -> str:
+    counts = Counter(str(info.status) for info in sessions)
+    users = sorted({info.user for info in sessions if info.user})
+    who = f" of {', '.join(users)}" if users else ""
+    kinds = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    plural = "" if len(sessions) == 1 else "s"
+    return f"it has {len(sessions)} session{plural}{who}" + (f" ({kinds})" if kinds else "")
+
 
 _MARKS = {Verdict.OK: "ok     ", Verdict.WARNING: "warning", Verdict.FAILED: "FAILED "}
 

@@ -9,8 +9,7 @@ from functools import partial
 from typing import Final
 
 from kaleden._cli._client import open_session, perform
-from kaleden._cli._io import Output
-from kaleden._cli._status import DONE
+from kaleden._cli._io import DONE, Output
 from kaleden._cli._table import table
 from kaleden._client._session import AsyncSession
 from kaleden._wire import SessionInfo, converter

@@ -9,8 +9,7 @@ from functools import partial
 from typing import Any
 
 from kaleden._cli._client import open_session, perform
-from kaleden._cli._io import Output
-from kaleden._cli._status import DONE, NOT_ALL
+from kaleden._cli._io import DONE, NOT_ALL, Output
 from kaleden._client._session import AsyncSession
 from kaleden._results._batch import Failure
 from kaleden._sessions._ledger._file import OpenLaunch

@@ -6,10 +6,8 @@ import argparse
 from functools import partial
 from typing import Any
 
-from kaleden._cli._client import open_session, perform
-from kaleden._cli._io import Output
-from kaleden._cli._named import by_id, names_apart
-from kaleden._cli._status import DONE, NOT_ALL
+from kaleden._cli._client import by_id, names_apart, open_session, perform
+from kaleden._cli._io import DONE, NOT_ALL, Output
 from kaleden._client._session import AsyncSession
 from kaleden._errors import InvalidRequest
 from kaleden._results._batch import Failure, Outcomes

@@ -10,9 +10,8 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from kaleden._cli._client import open_session, perform
-from kaleden._cli._commands._lines import Lines
-from kaleden._cli._io import Output, ReaderGone
-from kaleden._cli._status import DONE, NOT_ALL
+from kaleden._cli._commands._logs import Lines
+from kaleden._cli._io import DONE, NOT_ALL, Output, ReaderGone
 from kaleden._client._session import AsyncSession
 from kaleden._engine._tasks import open_task_group
 from kaleden._errors import FailureKind, InvalidRequest

@@ -9,8 +9,7 @@ import signal
 import anyio
 
 from kaleden._cli._client import run_on
-from kaleden._cli._io import Output
-from kaleden._cli._status import DONE, REFUSED
+from kaleden._cli._io import DONE, REFUSED, Output
 from kaleden.local import LocalPlatform
 
 _HOW_TO_USE = """\

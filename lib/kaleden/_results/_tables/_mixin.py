@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kaleden._results._tables._astropy import to_table
 from kaleden._results._tables._columns import Grid
+from kaleden._results._tables._dataframes import to_pandas, to_table
 from kaleden._results._tables._html import to_html
 from kaleden._results._tables._layout import ROWS, View
-from kaleden._results._tables._pandas import to_pandas
 from kaleden._results._tables._rich import to_rich
 
 if TYPE_CHECKING:

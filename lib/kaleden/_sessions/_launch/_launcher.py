@@ -28,11 +28,49 @@ from kaleden._engine._limiter import Gate, Paused
 from kaleden._engine._timeouts import Courier
 from kaleden._errors import FailureKind, RequestError
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
+from kaleden._results._outcome import belied
 from kaleden._results._progress import Progress, check_progress
-from kaleden._sessions._launch._answers import Answers
 from kaleden._sessions._launch._launch_request import Ticket
 from kaleden._sessions._monitor._lister import Lister
 from kaleden._wire import Headers, SessionInfo
+
+_MOST: Final = 1000
+"""How many sessions are remembered: what a proxy says twice, it says soon."""
+
+
+@final
+class Answers:
+    """What the creates of one client were told lately.
+
+    Args:
+        most: how many sessions are remembered.
+
+    Attributes:
+        names: the names of the sessions that were told, by their ids.
+    """
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self.names: dict[str, str] = {}
+
+    def check(self, outcome: Outcome[str], name: str) -> Outcome[str]:
+        """Turn what can only be the answer to another create into a failure."""
+        if not isinstance(outcome, Success):
+            return outcome
+
+        if outcome.value in self.names:
+            message = f"session {outcome.value}, which was the answer, is another create's"
+            return belied(outcome, FailureKind.PROTOCOL, message)
+
+        self.add(outcome.value, name)
+        return outcome
+
+    def add(self, session: str, name: str) -> None:
+        """Take note of the session that a create has made."""
+        self.names[session] = name
+        if len(self.names) > self._most:
+            del self.names[next(iter(self.names))]
+
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0

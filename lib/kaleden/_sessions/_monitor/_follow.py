@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import math
 import random
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final, Self, TypeAlias, final
 
@@ -19,17 +20,87 @@ from kaleden import _wire
 from kaleden._engine._channel import Deliver, Handoff, open_handoff
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._operation import Operation
+from kaleden._engine._operations import Operation
 from kaleden._engine._targets import Keys
 from kaleden._engine._tasks import open_task_group
 from kaleden._errors import SessionNotOpen
 from kaleden._results._batch import Failure
-from kaleden._sessions._monitor._growing_log import GrowingLog, News
 from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._pace import Pace, Patience
-from kaleden._sessions._monitor._poller import Poller, Sight
+from kaleden._sessions._monitor._poller import Pace, Patience, Poller, Sight
 from kaleden._sessions._monitor._wait import Item, read_items
 from kaleden._wire import Response, SessionInfo
+
+WINDOW: Final = 2**14  # bytes of a log that are cut into lines at once
+CHUNK: Final = 2**20  # bytes that are hashed before others get their turn
+
+
+@final
+@frozen
+class News:
+    """What one read of a log showed.
+
+    Attributes:
+        fresh: what was not seen before.
+        reset: whether it is another log than before, of which *fresh* is all.
+    """
+
+    fresh: bytes
+    reset: bool = False
+
+
+@final
+class GrowingLog:
+    """What is kept of one log."""
+
+    __slots__ = ("_digest", "_seen", "_unfinished")
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._unfinished: list[bytes] = []
+
+    async def news(self, body: bytes) -> News:
+        """Compare the whole log, as it is now, with what was seen of it."""
+        # The server also answers with nothing when it cannot reach the container.
+        if not body:
+            return News(b"")
+
+        if await self._continues(body):
+            return News(body[self._seen :])
+
+        return News(body, reset=True)
+
+    async def _continues(self, body: bytes) -> bool:
+        view, digest = memoryview(body), hashlib.blake2b(digest_size=16)
+        for start in range(0, self._seen, CHUNK):
+            digest.update(view[start : min(start + CHUNK, self._seen)])
+            await checkpoint()
+
+        return digest.digest() == self._digest.digest()
+
+    def lines(self, fresh: bytes) -> Iterator[list[str]]:
+        """Take in what is new, and give the lines that it ends, some at a time; or none."""
+        for start in range(0, len(fresh), WINDOW):
+            piece = fresh[start : start + WINDOW]
+            self._seen += len(piece)
+            self._digest.update(piece)
+            *finished, unfinished = piece.split(b"\n")
+            if finished:
+                finished[0] = b"".join([*self._unfinished, finished[0]])
+                self._unfinished.clear()
+
+            self._unfinished.append(unfinished)
+            yield [_text(line) for line in finished]
+
+    def rest(self) -> list[str]:
+        """Give the unfinished line, if there is one: nothing will be added to it."""
+        line = b"".join(self._unfinished)
+        return [_text(line)] if line else []
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
+
 
 READERS: Final = 8  # replies are as long as logs, so few are held at once
 

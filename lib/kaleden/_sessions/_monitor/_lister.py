@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from kaleden import _wire
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._operation import Operation
+from kaleden._engine._operations import Operation
 from kaleden._errors import RequestError
 from kaleden._wire import SessionInfo
 

@@ -9,8 +9,7 @@ from typing import TypeAlias, final
 
 from attrs import evolve
 
-from kaleden._engine._tasks import open_task_group
-from kaleden._engine._turns import map_in_turns
+from kaleden._engine._tasks import map_in_turns, open_task_group
 from kaleden._errors import InvalidRequest
 from kaleden._results._progress import check_plain
 from kaleden._results._session_list import SessionList

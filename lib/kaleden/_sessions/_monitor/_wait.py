@@ -19,14 +19,12 @@ from kaleden._engine._collectors import Collected
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine, OutcomeStream
 from kaleden._engine._targets import Keys
-from kaleden._engine._tasks import open_task_group
-from kaleden._engine._turns import map_in_turns
+from kaleden._engine._tasks import map_in_turns, open_task_group
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
 from kaleden._results._progress import Progress, Tally, check_plain, check_progress
 from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._pace import Pace
-from kaleden._sessions._monitor._poller import Lists, Poller, Sight
+from kaleden._sessions._monitor._poller import Lists, Pace, Poller, Sight
 from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status, shown
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]

@@ -1,11 +1,54 @@
-"""Tables for astropy."""
+"""Tables for pandas."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Final
 
 from kaleden._results._tables._columns import Column, Grid, Type
-from kaleden._results._tables._optional import needs
+
+
+def needs(module: str, extra: str) -> Any:
+    """Import a module of an extra, now that it is needed.
+
+    Raises:
+        ImportError: it is not installed; the message says what to install.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        library = module.partition(".")[0]
+        # Something else that is missing is not for the extra to bring.
+        if error.name is None or error.name.partition(".")[0] != library:
+            raise
+
+        msg = f"this needs {library}, which is not installed: pip install 'kaleden[{extra}]'"
+        raise ImportError(msg, name=library) from error
+
+
+# All of them know a missing value, so a column has one type whatever is in it.
+_PANDAS_TYPES: Final = {
+    Type.TEXT: "string",
+    Type.WHOLE: "Int64",
+    Type.NUMBER: "Float64",
+    Type.FLAG: "boolean",
+    Type.TIME: "datetime64[us, UTC]",
+    Type.OTHER: "object",
+}
+
+
+def to_pandas(grid: Grid) -> Any:
+    """Make a ``pandas.DataFrame``, with the units in its ``attrs``."""
+    pandas = needs("pandas", "pandas")
+
+    def series(column: Column) -> Any:
+        return pandas.Series(grid.cells(column), dtype=_PANDAS_TYPES[column.type])
+
+    frame = pandas.DataFrame({column.name: series(column) for column in grid.columns})
+    frame.attrs["method"] = grid.operation
+    frame.attrs["units"] = {column.name: column.unit for column in grid.columns if column.unit}
+    return frame
+
 
 # What stands where nothing is known; it is masked.
 _FILLED: Final[dict[Type, Any]] = {
