@@ -64,31 +64,18 @@ MUTATED = (
     "_results/_outcome",
 )
 MUTATION_TESTS = [
-    f"tests/test_{name}.py"
-    for name in (
-        "all_tasks",
-        "courier",
-        "details",
-        "engine",
-        "gate",
-        "gate_schedules",
-        "outcomes",
-        "policy",
-        "progress",
-        "retry",
-        "sinks",
-        "tables",
-    )
+    "tests/_engine",
+    "tests/_results",
+    "tests/_sessions/_monitor/test_poll_interval.py",
 ]
-
+# The tests of `coverage`.
 TRACED = (
-    "tests/wire",
+    "tests/_wire",
     *MUTATION_TESTS,
-    "tests/test_launch.py",
-    "tests/test_mixed_up.py",
-    "tests/test_onlook.py",
-    "tests/test_scope.py",
-    "tests/test_watch.py",
+    "tests/_sessions/_launch",
+    "tests/_sessions/_monitor/test_live_table.py",
+    "tests/_sessions/_monitor/test_wait.py",
+    "tests/_sessions/test_scope.py",
 )
 
 # Hundreds of tests start a Python, which would compile kaleden and more each time.
@@ -360,7 +347,7 @@ def peers(session: nox.Session) -> None:
 def engines(session: nox.Session) -> None:
     """Run Parsl's and Dask's workers in sessions; ``-- -m slow`` interrupts and kills some."""
     session.install("-e", EXTRAS, *group("test", "examples", "engines"))
-    session.run("pytest", "tests/engines", *(session.posargs or QUICK))
+    session.run("pytest", "tests/integrations", *(session.posargs or QUICK))
     if not session.posargs:
         session.run("pytest", "tests/docs/test_examples.py", "-k", "use-with")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from login.certificates import Authority
+from _auth.certificates import Authority
 from support import HAS_TRIO
 
 # How busy the machine is must not decide whether a test passes.

@@ -16,9 +16,9 @@ from support import PLAIN_BACKENDS
 pytest.importorskip("anycorn")
 
 import kaleden
+from _auth.certificates import Authority
+from _auth.saved import document, save
 from kaleden.local import LocalPlatform
-from login.certificates import Authority
-from login.saved import document, save
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

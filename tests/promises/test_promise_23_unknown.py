@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kaleden
+from _wire.samples import NOTEBOOK, OF_EVERYBODY, OLD, PENDING, RUNNING
+from _wire.strategies import json_values, mutated
 from kaleden._wire import Request, Response
 from promises.loops import Virtual
 from support import data, session_id, session_on
-from wire.samples import NOTEBOOK, OF_EVERYBODY, OLD, PENDING, RUNNING
-from wire.strategies import json_values, mutated
 
 SOUND = [RUNNING, PENDING, NOTEBOOK, OLD, OF_EVERYBODY]
 damaged = st.sampled_from(SOUND).flatmap(mutated)

@@ -1,0 +1,246 @@
+"""What has to go through httpx: clients of the caller's, and proxies."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio.abc import SocketStream
+from attrs import define, field
+
+import kaleden
+from _http.servers import describe, reply
+from kaleden import ConfigurationError, Failure, FailureKind
+from support import raw_server, read_request
+
+LIBRARIES = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> ModuleType:
+    return importlib.import_module(request.param)
+
+
+@define
+class Listener:
+    """Answers every request in the same way, and remembers them."""
+
+    answer: bytes = field(factory=lambda: reply(b"[]"))
+    seen: list[str] = field(factory=list)
+
+    async def serve(self, stream: SocketStream) -> None:
+        while True:
+            self.seen.append((await read_request(stream)).decode())
+            created = self.seen[-1].startswith("POST")
+            # Each create gets an id of its own, or the client would look for the right one.
+            await stream.send(reply(b"id%d\n" % len(self.seen)) if created else self.answer)
+
+
+async def test_a_client_brings_its_place_its_headers_and_its_auth(library: ModuleType) -> None:
+    listener = Listener()
+    async with (
+        raw_server(listener.serve) as url,
+        library.AsyncClient(
+            base_url=f"{url}/v1", headers={"X-Ours": "1"}, auth=("ada", "pw"), cookies={"a": "b"}
+        ) as client,
+    ):
+        async with kaleden.AsyncSession(client=client) as session:
+            assert [] == await session.fetch()
+            await session.create("fits", "skaha/astroml:latest", replicas=2)
+            login = session.describe()
+            assert session.statistics().transport is None
+        # It is the caller's to close.
+        assert 200 == (await client.get("session")).status_code
+    assert (f"{url}/v1", "base_url of client=") == (login.url, login.url_from)
+    assert ("httpx client", "client=") == (login.credential, login.credential_from)
+    first, *_ = listener.seen
+    assert first.startswith("GET /skaha/v1/session HTTP/1.1\r\n")
+    for line in ("x-ours: 1", "authorization: basic ", "cookie: a=b", "accept: application/json"):
+        assert f"\r\n{line}" in first.lower()
+    posts = [request for request in listener.seen if request.startswith("POST")]
+    assert 2 == len(posts)
+    assert all("&image=" in request for request in posts)
+
+
+async def test_the_url_may_be_another_than_the_clients(library: ModuleType) -> None:
+    listener = Listener()
+    async with raw_server(listener.serve) as url, library.AsyncClient() as client:
+        with pytest.raises(ConfigurationError, match="no base_url"):
+            kaleden.AsyncSession(client=client)
+        async with kaleden.AsyncSession(f"{url}/v0", client=client) as session:
+            assert [] == await session.fetch()
+    assert listener.seen[0].startswith("GET /skaha/v0/session HTTP/1.1\r\n")
+
+
+class Odd(httpx.AsyncClient):
+    """A class of the caller's own."""
+
+
+async def test_a_class_that_inherits_is_one_too() -> None:
+    async with raw_server(describe) as url, Odd() as client:
+        async with kaleden.AsyncSession(url, client=client) as session:
+            assert (await session.info("a")).ok
+
+
+def test_what_is_no_client_is_refused() -> None:
+    class Client:
+        base_url = "https://host.example/skaha"
+
+    for client in (Client(), httpx.Client(), object()):
+        for url in (None, "https://host.example/skaha"):
+            with pytest.raises(ConfigurationError, match=r"httpx2\.AsyncClient"):
+                kaleden.AsyncSession(url, client=client)  # type: ignore[arg-type]
+
+
+def test_nothing_else_that_says_who_or_how_goes_with_a_client() -> None:
+    client = httpx.AsyncClient(base_url="https://host.example/skaha")
+    for others in (
+        {"token": "t"},
+        {"certificate": "c"},
+        {"auth": httpx.BasicAuth("a", "b")},
+        {"proxy": "http://host:1"},
+        {"server": "canfar"},
+    ):
+        with pytest.raises(ConfigurationError, match="without"):
+            kaleden.AsyncSession(client=client, **others)
+
+
+def test_a_clients_credentials_go_to_the_place_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANFAR_URL", "https://elsewhere.example/skaha")
+    monkeypatch.setenv("CANFAR_TOKEN", "token")
+    client = httpx.AsyncClient(base_url="https://host.example/skaha")
+    login = kaleden.AsyncSession(client=client).describe()
+    assert ("https://host.example/skaha/v1", "httpx client") == (login.url, login.credential)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "sent"),
+    [
+        ("ConnectError", FailureKind.CONNECT_FAILED, False),
+        ("ConnectTimeout", FailureKind.CONNECT_FAILED, False),
+        ("PoolTimeout", FailureKind.CONNECT_FAILED, False),
+        ("ProxyError", FailureKind.CONNECT_FAILED, False),
+        ("UnsupportedProtocol", FailureKind.CONNECT_FAILED, False),
+        ("InvalidURL", FailureKind.CONNECT_FAILED, False),
+        ("ReadTimeout", FailureKind.TIMED_OUT, True),
+        ("WriteTimeout", FailureKind.TIMED_OUT, True),
+        ("ReadError", FailureKind.CONNECTION_LOST, True),
+        ("WriteError", FailureKind.CONNECTION_LOST, True),
+        ("RemoteProtocolError", FailureKind.PROTOCOL, True),
+        ("TooManyRedirects", FailureKind.PROTOCOL, True),
+    ],
+)
+async def test_exceptions_of_either_library_become_failures(
+    library: ModuleType, fault: str, kind: FailureKind, sent: bool
+) -> None:
+    def fail(request: Any) -> Any:
+        raise getattr(library, fault)("it broke")
+
+    transport = library.MockTransport(fail)
+    async with library.AsyncClient(transport=transport) as client:
+        url = "https://h.example/skaha"
+        async with kaleden.AsyncSession(url, client=client, retry=None) as session:
+            [failure] = (await session.logs("a")).failures.values()
+    assert isinstance(failure, Failure)
+    assert (kind, sent) == (failure.kind, failure.sent)
+    assert f"{fault}: it broke" == failure.message
+
+
+async def test_a_client_that_follows_redirects_does_not_here(library: ModuleType) -> None:
+    moved = reply(b"", b"location: https://elsewhere.example/", status=b"302 Found")
+    listener = Listener(moved)
+    async with (
+        raw_server(listener.serve) as url,
+        library.AsyncClient(follow_redirects=True) as client,
+        kaleden.AsyncSession(url, client=client) as session,
+    ):
+        [failure] = (await session.logs("a")).failures.values()
+    assert FailureKind.PROTOCOL == failure.kind
+    assert "redirects are not followed" in failure.message
+
+
+async def test_a_caller_who_stops_waiting_leaves_the_client_usable(library: ModuleType) -> None:
+    stall = anyio.Event()
+
+    async def serve(stream: SocketStream) -> None:
+        while True:
+            request = await read_request(stream)
+            if b"/stalled" in request:
+                stall.set()
+                await anyio.sleep_forever()
+            await stream.send(reply(b"a log", b"content-type: text/plain"))
+
+    limits = library.Limits(max_connections=1)
+    async with raw_server(serve) as url, library.AsyncClient(limits=limits) as client:
+        async with kaleden.AsyncSession(url, client=client) as session:
+            async with anyio.create_task_group() as group:
+                group.start_soon(session.logs, "stalled")
+                await stall.wait()
+                group.cancel_scope.cancel()
+            with anyio.fail_after(60):
+                assert ["a log"] == (await session.logs("next")).values
+
+
+async def test_a_proxy_is_asked_for_what_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener()
+    async with raw_server(listener.serve) as url:
+        proxy = url.removesuffix("/skaha").replace("://", "://ada:pw@")
+        async with kaleden.AsyncSession("http://host.example/skaha", proxy=proxy) as session:
+            assert [] == await session.fetch()
+            told = session.describe().proxy
+            assert url.removesuffix("/skaha") == told
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        async with kaleden.AsyncSession("http://host.example/skaha") as session:
+            assert [] == await session.fetch()
+            assert told == session.describe().proxy
+    assert 2 == len(listener.seen)
+    for request in listener.seen:
+        assert request.startswith("GET http://host.example/skaha/v1/session HTTP/1.1\r\n")
+        assert "proxy-authorization: basic" in request.lower()
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "proxy"),
+    [
+        ({"HTTPS_PROXY": "http://p:1"}, "https://host.example", "http://p:1"),
+        ({"https_proxy": "p:1"}, "https://host.example", "http://p:1"),
+        ({"ALL_PROXY": "socks5://p:1"}, "https://host.example", "socks5://p:1"),
+        ({"HTTP_PROXY": "http://p:1"}, "https://host.example", None),
+        ({"HTTPS_PROXY": ""}, "https://host.example", None),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "example"}, "https://host.example", None),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, "https://host.example", None),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "fd00::1"}, "https://[fd00::1]", None),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "[fd00::1]"}, "https://[fd00::1]", None),
+        ({"HTTPS_PROXY": "http://p:1"}, "https://127.0.0.1:1", None),
+        ({"HTTPS_PROXY": "http://p:1"}, "https://localhost", None),
+    ],
+)
+def test_which_proxy_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, proxy: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert proxy == kaleden.AsyncSession(url).describe().proxy
+
+
+async def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://ada:secret@host")
+    with pytest.raises(ConfigurationError, match="proxy of the environment") as caught:
+        kaleden.AsyncSession("https://host.example")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_that_ends_the_place_of_a_proxy_early_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError, match="proxy= has no URL of a proxy") as caught:
+        kaleden.AsyncSession("https://host.example", proxy="http://ada:57/34@host:1")
+    assert "57" not in str(caught.value)
+
+
+def test_what_is_no_auth_is_refused() -> None:
+    for auth in (("ada", "pw"), 5):
+        with pytest.raises(ConfigurationError, match=r"httpx\.BasicAuth"):
+            kaleden.AsyncSession("https://host.example", auth=auth)  # type: ignore[arg-type]

@@ -1,0 +1,300 @@
+"""Tokens that a function gives: asked for once, and again when one was refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio.abc import SocketStream
+from anyio.lowlevel import checkpoint
+from attrs import define, field
+
+import kaleden
+from _auth.saved import active, save
+from kaleden import Failure, FailureKind
+from kaleden._auth._tokens import AskedBearer, Token, asks_function
+from kaleden._http._httpx_adapter import HttpxTransport
+from support import raw_server, read_request, session_object
+
+
+@define
+class Door:
+    """A server that takes one token, and may change which."""
+
+    token: str = "first"
+    seen: list[str] = field(factory=list)
+
+    async def serve(self, stream: SocketStream) -> None:
+        while True:
+            request = (await read_request(stream)).decode()
+            [line] = [line for line in request.splitlines() if line.lower().startswith("auth")]
+            shown = line.partition("Bearer ")[2]
+            self.seen.append(shown)
+            good = shown == self.token
+            body = json.dumps(session_object(request.split(" ")[1].rpartition("/")[2]))
+            status = "200 OK" if good else "401 Unauthorized"
+            body = body if good else "unauthorized"
+            kind = "application/json" if good else "text/plain"
+            head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}"
+            await stream.send(f"{head}\r\n\r\n{body}".encode())
+
+
+@define
+class Giver:
+    """Gives the tokens it has, one after the other, then the last one for ever."""
+
+    tokens: list[str]
+    calls: int = 0
+
+    def plain(self) -> str:
+        self.calls += 1
+        assert threading.current_thread() is not threading.main_thread()
+        return self.tokens[min(self.calls, len(self.tokens)) - 1]
+
+    async def asynchronous(self) -> str:
+        self.calls += 1
+        await checkpoint()
+        return self.tokens[min(self.calls, len(self.tokens)) - 1]
+
+
+@asynccontextmanager
+async def served(door: Door, token: Any) -> AsyncGenerator[kaleden.AsyncSession]:
+    async with raw_server(door.serve) as url, kaleden.AsyncSession(url, token) as session:
+        yield session
+
+
+IDS = [f"id{number}" for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        lambda giver: giver.plain,
+        lambda giver: giver.asynchronous,
+        lambda giver: partial(giver.asynchronous),
+        lambda giver: lambda: giver.asynchronous(),
+    ],
+    ids=["plain", "async", "partial", "lambda"],
+)
+async def test_a_function_is_asked_once_and_again_when_refused(
+    called: Callable[[Giver], Any],
+) -> None:
+    door, giver = Door(), Giver(["first", "second"])
+    async with served(door, called(giver)) as session:
+        assert 0 == giver.calls
+        assert (await session.info(IDS)).ok
+        assert 1 == giver.calls
+        door.token = "second"
+        assert (await session.info(IDS)).ok
+        assert 2 == giver.calls
+    # Whoever was refused asked once more with the new one.
+    assert {"first", "second"} == set(door.seen)
+    assert len(door.seen) <= 232
+
+
+async def test_a_request_is_tried_again_once_only() -> None:
+    door, giver = Door("nobody knows"), Giver(["first", "second", "third"])
+    async with served(door, giver.asynchronous) as session:
+        [outcome] = await session.info("a")
+    assert isinstance(outcome, Failure)
+    assert (FailureKind.NOT_AUTHENTICATED, 401) == (outcome.kind, outcome.status)
+    assert ["first", "second"] == door.seen
+
+
+async def test_the_same_answer_is_not_tried_again() -> None:
+    door, giver = Door("another"), Giver(["first"])
+    async with served(door, giver.asynchronous) as session:
+        assert not (await session.info("a")).ok
+    assert ["first"] == door.seen
+    assert 2 == giver.calls
+
+
+async def test_a_token_that_stays_is_not_tried_again() -> None:
+    door = Door("another")
+    async with served(door, "first") as session:
+        assert not (await session.info("a")).ok
+    assert ["first"] == door.seen
+
+
+@pytest.mark.parametrize("value", ["a b", "", None, 5, b"token", "token\n"])
+async def test_an_answer_that_is_no_token_is_told_and_nothing_sent(value: Any) -> None:
+    door = Door()
+    async with served(door, lambda: value) as session:
+        [failure] = (await session.info("a")).failures.values()
+    assert (FailureKind.NOT_AUTHENTICATED, False) == (failure.kind, failure.sent)
+    assert f"must return the token, a string, and returned {type(value).__name__}: " in (
+        failure.message
+    )
+    assert "printable ASCII characters" in failure.message
+    assert [] == door.seen
+
+
+async def test_an_error_of_the_function_is_told_and_nothing_sent() -> None:
+    async def fail() -> str:
+        raise KeyError("keyring")
+
+    door = Door()
+    async with served(door, fail) as session:
+        [failure] = (await session.info("a")).failures.values()
+        created = await session.create("fits", "skaha/astroml:latest")
+    assert (FailureKind.NOT_AUTHENTICATED, False) == (failure.kind, failure.sent)
+    assert "raised KeyError: 'keyring'" in failure.message
+    [failure] = created.failures.values()
+    assert (FailureKind.NOT_AUTHENTICATED, False) == (failure.kind, failure.sent)
+    assert [] == door.seen
+
+
+async def test_an_error_after_a_refusal_is_told_and_the_next_call_asks_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers: Iterator[Any] = iter(["first", RuntimeError("offline"), "second"])
+
+    def ask() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    door = Door("second")
+    async with served(door, ask) as session:
+        [failure] = (await session.info("a")).failures.values()
+        assert 401 == failure.status
+        assert "the server refused the token, and the function" in caplog.text
+        assert "first" not in caplog.text
+        assert (await session.info("a")).ok
+    assert ["first", "second"] == door.seen
+
+
+async def test_whoever_asks_may_be_cancelled_and_the_next_one_asks() -> None:
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await anyio.sleep_forever()
+        return "token"
+
+    bearer = AskedBearer(asks_function(ask))
+    got: list[str] = []
+
+    async def want() -> None:
+        got.append(await bearer.token())
+
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as first:
+                first.start_soon(bearer.token)
+                while asked == 0:
+                    await checkpoint()
+                group.start_soon(want)
+                group.start_soon(want)
+                await checkpoint()
+                scope.cancel()
+    assert (["token", "token"], 2) == (got, asked)
+
+
+async def test_those_who_wait_share_a_failure() -> None:
+    asked = 0
+
+    async def ask() -> Token:
+        nonlocal asked
+        asked += 1
+        await checkpoint()
+        raise kaleden.ConfigurationError("no network")
+
+    bearer = AskedBearer(ask)
+    failed = 0
+
+    async def want() -> None:
+        nonlocal failed
+        with pytest.raises(Exception, match="no network"):
+            await bearer.token()
+        failed += 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(want)
+    assert (10, 1) == (failed, asked)
+
+
+async def test_the_adapter_over_httpx_asks_as_well() -> None:
+    door, giver = Door("second"), Giver(["first", "second"])
+    async with raw_server(door.serve) as url:
+        bearer = AskedBearer(asks_function(giver.asynchronous))
+        transport = HttpxTransport(url, f"{url}/v1", bearer=bearer, connections=4)
+        async with transport, kaleden.AsyncSession(transport=transport) as session:
+            assert (await session.info("a")).ok
+    assert ["first", "second"] == door.seen
+
+
+def saved_at(home: Path, url: str, token: str, expires: float | None = None) -> None:
+    told = active("other", "srcnet")
+    told["servers"]["other"].update(url=url, version="v1")
+    told["authentication"]["srcnet"].update(
+        token={"access": token}, expiry={"access": expires or time.time() + 3600}
+    )
+    save(home, told)
+
+
+async def test_a_saved_token_that_was_refused_is_read_again(home: Path) -> None:
+    door = Door("first")
+    async with raw_server(door.serve) as url:
+        saved_at(home, url, "first")
+        async with kaleden.AsyncSession() as session:
+            assert (await session.info("a")).ok
+            door.token = "second"
+            assert not (await session.info("a")).ok
+            saved_at(home, url, "second")
+            assert (await session.info("a")).ok
+    assert ["first", "first", "first", "second"] == door.seen
+
+
+async def test_a_saved_token_that_expires_is_read_again_and_else_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = Door("first")
+    async with raw_server(door.serve) as url:
+        saved_at(home, url, "first", time.time() + 3600)
+        async with kaleden.AsyncSession() as session:
+            monkeypatch.setattr(Token, "expired", property(lambda token: token.value == "first"))
+            [failure] = (await session.info("a")).failures.values()
+            assert (FailureKind.NOT_AUTHENTICATED, False) == (failure.kind, failure.sent)
+            assert "run `canfar login`" in failure.message
+            assert [] == door.seen
+            door.token = "second"
+            saved_at(home, url, "second")
+            assert (await session.info("a")).ok
+            (home / ".canfar" / "config.yaml").unlink()
+            door.token = "third"
+            assert not (await session.info("a")).ok
+            [failure] = (await session.info("a")).failures.values()
+            assert "config.yaml cannot be read" in failure.message
+
+
+async def test_an_auth_of_httpx_sees_every_request() -> None:
+    class Rotating(httpx.Auth):
+        def auth_flow(self, request: httpx.Request) -> Any:
+            request.headers["Authorization"] = "Bearer first"
+            reply = yield request
+            if reply.status_code == 401:
+                request.headers["Authorization"] = "Bearer second"
+                yield request
+
+    door = Door("second")
+    async with (
+        raw_server(door.serve) as url,
+        kaleden.AsyncSession(url, auth=Rotating()) as session,
+    ):
+        assert (await session.info(["a", "b"])).ok
+        assert "httpx auth" == session.describe().credential
+    assert ["first", "first", "second", "second"] == sorted(door.seen)

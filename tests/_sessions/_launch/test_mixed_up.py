@@ -1,0 +1,327 @@
+"""Answers that belong to other creates: no session is lost to them, and none counted twice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import SocketStream
+
+import kaleden
+from _http.servers import LANES, reply
+from kaleden import Failure, FailureKind, Outcomes, Success
+from kaleden._sessions._launch._launcher import Answers
+from kaleden._sessions._ledger._file import read_ledger
+from kaleden._wire import Request, Response
+from support import (
+    data,
+    launch_name,
+    raw_server,
+    read_request,
+    session_id,
+    session_object,
+    session_on,
+    text,
+)
+from virtual_time import in_virtual_time
+
+IMAGE = "images.canfar.net/skaha/astroml:latest"
+
+
+class Mixed:
+    """A server that tells a create the id of another one's session.
+
+    Args:
+        given: whose id is told, by the name (without a token) of the one who asks.
+
+    Attributes:
+        names: of the sessions there are, by id.
+        failing: how many lists fail.
+    """
+
+    def __init__(self, **given: str) -> None:
+        self.given = given
+        self.failing = 0
+        self.names: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
+        self.lists = anyio.Event()
+        self.lists.set()
+        self.listing = anyio.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        # In virtual time, what takes none cannot be told to have come after something else.
+        await anyio.sleep(0.001)
+        if request.method == "POST":
+            return text(self.create(launch_name(request)))
+        if request.method == "DELETE":
+            self.names.pop(session_id(request), None)
+            return text("")
+        self.listing.set()
+        await self.lists.wait()
+        if self.failing:
+            self.failing -= 1
+            return text("no list now", 500)
+        return data([session_object(key, name=name) for key, name in self.names.items()])
+
+    def create(self, name: str) -> str:
+        """Make a session, and tell an id."""
+        short = name.partition("-")[0]
+        self.ids[short] = f"id-{short}"
+        self.names[self.ids[short]] = name
+        return self.ids[self.given.get(short, short)]
+
+
+@asynccontextmanager
+async def scope_on(server: Mixed, ledger: Path | None = None) -> AsyncIterator[kaleden.Scope]:
+    session, _ = session_on(server, settle=1.0, ledger=ledger)
+    async with session, session.scope(grace=5) as scope:
+        yield scope
+    assert {} == server.names
+    assert scope.error is None
+
+
+@in_virtual_time
+async def test_an_id_that_comes_twice_is_the_answer_to_the_first_alone() -> None:
+    server = Mixed(b="a")
+    async with scope_on(server) as scope:
+        first = await scope.create("a", IMAGE)
+        second = await scope.create("b", IMAGE)
+        assert (["id-a"], ["id-b"]) == (first.ids, second.ids)
+        assert ["id-a", "id-b"] == scope.ids
+
+
+@in_virtual_time
+async def test_without_a_scope_too() -> None:
+    server = Mixed(b="a")
+    session, _ = session_on(server, settle=1.0)
+    async with session:
+        assert ["id-a"] == (await session.create("a", IMAGE)).ids
+        assert ["id-b"] == (await session.create("b", IMAGE)).ids
+
+
+@in_virtual_time
+async def test_what_is_not_listed_either_is_told_as_unknown() -> None:
+    async def answer(request: Request) -> Response:
+        return text("same") if request.method == "POST" else data([])
+
+    session, transport = session_on(answer, settle=0.01)
+    async with session:
+        await session.create("a", IMAGE)
+        [outcome] = await session.create("b", IMAGE)
+    assert isinstance(outcome, Failure)
+    assert FailureKind.UNKNOWN_EFFECT is outcome.kind
+    assert "same" in outcome.message
+    assert 2 == sum(request.method == "POST" for request in transport.requests)
+
+
+@in_virtual_time
+async def test_one_answer_behind_for_ever() -> None:
+    server = Mixed(b="a", c="b", d="c")
+    found: list[Outcomes[str]] = []
+    async with scope_on(server) as scope, anyio.create_task_group() as group:
+        await scope.create("a", IMAGE)
+
+        async def second() -> None:
+            found.append(await scope.create("b", IMAGE))
+
+        # While the second one looks for itself, the others are told ids that are new.
+        server.lists, server.listing = anyio.Event(), anyio.Event()
+        group.start_soon(second)
+        with anyio.fail_after(30):
+            await server.listing.wait()
+        assert ["id-b"] == (await scope.create("c", IMAGE)).ids
+        assert ["id-c"] == (await scope.create("d", IMAGE)).ids
+        server.lists.set()
+    assert ["id-b"] == found[0].ids
+
+
+@asynccontextmanager
+async def one_looks_for_itself(
+    server: Mixed, scope: kaleden.Scope
+) -> AsyncIterator[anyio.abc.TaskGroup]:
+    """Launch "a", and while the block runs, "b", which was told the id of "a"."""
+    await scope.create("a", IMAGE)
+    server.lists, server.listing = anyio.Event(), anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(scope.create, "b", IMAGE)
+        with anyio.fail_after(30):
+            await server.listing.wait()
+        yield group
+        server.lists.set()
+
+
+@in_virtual_time
+async def test_a_scope_within_a_scope_finds_its_own() -> None:
+    server = Mixed(b="a", c="b")
+    session, _ = session_on(server, settle=1.0)
+    async with session, session.scope(grace=5) as outer:
+        async with one_looks_for_itself(server, outer), session.scope(grace=5) as inner:
+            assert ["id-b"] == (await inner.create("c", IMAGE)).ids
+            server.lists.set()
+        assert "id-c" not in server.names
+    assert {} == server.names
+
+
+@in_virtual_time
+async def test_a_list_that_fails_hides_nothing() -> None:
+    server = Mixed(b="a", c="b")
+    async with scope_on(server) as scope:
+        async with one_looks_for_itself(server, scope):
+            await scope.create("c", IMAGE)
+            # The look for "b", and the first one of the scope's end.
+            server.failing = 2
+
+
+@in_virtual_time
+async def test_an_id_that_this_client_never_made_hides_nothing() -> None:
+    server = Mixed(a="elsewhere")
+    server.ids["elsewhere"] = "id-elsewhere"
+    async with scope_on(server) as scope:
+        assert ["id-elsewhere"] == (await scope.create("a", IMAGE)).ids
+
+
+@pytest.mark.parametrize("first", "bc")
+@in_virtual_time
+async def test_in_whatever_order_a_list_tells_it_nothing_stays_in_doubt(first: str) -> None:
+    server = Mixed(b="a", c="b")
+    async with scope_on(server) as scope:
+        async with one_looks_for_itself(server, scope) as group:
+            await scope.create("c", IMAGE)
+            # Whoever waits for "b" gives up, so that the end of the scope has to sort it out.
+            group.cancel_scope.cancel()
+        server.lists.set()
+        assert 1 == scope.statistics().doubtful
+        server.names = dict(sorted(server.names.items(), key=lambda item: item[0][-1] != first))
+        left_at = anyio.current_time()
+    assert anyio.current_time() - left_at < 1
+
+
+@in_virtual_time
+async def test_who_was_told_a_wrong_id_may_still_be_on_the_way(tmp_path: Path) -> None:
+    server, ledger = Mixed(b="a", c="b"), tmp_path / "ledger"
+    async with anyio.create_task_group() as group, scope_on(server, ledger) as scope:
+        async with one_looks_for_itself(server, scope):
+            await scope.create("c", IMAGE)
+            # The server is at work on it, for longer than what it has made takes to show.
+            name = server.names.pop("id-c")
+
+        async def finish() -> None:
+            await anyio.sleep(3)
+            server.names["id-c"] = name
+
+        group.start_soon(finish)
+        assert (2, 1) == (scope.statistics().owned, scope.statistics().doubtful)
+        # Were this process killed now, `reap` would look for the name.
+        known = {launch.name: launch.session_id for launch in read_ledger(ledger)}
+        assert known[name] is None
+    assert [] == list(read_ledger(ledger))
+    assert {} == server.names
+
+
+@in_virtual_time
+async def test_of_two_creates_of_one_name_each_has_its_own() -> None:
+    both, numbers = anyio.Event(), itertools.count()
+
+    async def reply(request: Request) -> Response:
+        if request.method == "POST":
+            number = next(numbers)
+            if number == 1:
+                both.set()
+            # Neither knows of the other's session from before.
+            await both.wait()
+            server.names[f"id{number}"] = "a"
+            return text("id0")
+        return await server(request)
+
+    server = Mixed()
+    session, _ = session_on(reply, settle=1.0)
+    made: list[str] = []
+
+    async def launch() -> None:
+        made.extend((await session.create("a", IMAGE)).ids)
+
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(launch)
+        group.start_soon(launch)
+    assert ["id0", "id1"] == sorted(made)
+
+
+@in_virtual_time
+async def test_two_sessions_of_one_launch_stay_in_the_ledger_until_both_are_gone(
+    tmp_path: Path,
+) -> None:
+    server, ledger = Mixed(), tmp_path / "ledger"
+    left: list[int] = []
+
+    async def reply(request: Request) -> Response:
+        if request.method == "POST":
+            await server(request)
+            server.names["id-a2"] = server.names["id-a"]
+            return text("no answer from there", 502)
+        if request.target.endswith("id-a2"):
+            left.append(len(list(read_ledger(ledger))))
+            if len(left) == 1:
+                return text("")
+        return await server(request)
+
+    session, _ = session_on(reply, settle=0.01, ledger=ledger)
+    async with session, session.scope(grace=5) as scope:
+        await scope.create("a", IMAGE)
+    assert [1, 1] == left
+    assert {} == server.names
+    assert [] == list(read_ledger(ledger))
+
+
+@in_virtual_time
+async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    async with scope_on(Mixed(b="a"), ledger) as scope:
+        await scope.create("a", IMAGE)
+        await scope.create("b", IMAGE)
+        assert {"id-a", "id-b"} == {launch.session_id for launch in read_ledger(ledger)}
+    assert [] == list(read_ledger(ledger))
+
+
+def test_old_answers_are_forgotten() -> None:
+    answers = Answers(most=2)
+    for name in "abca":
+        assert isinstance(answers.check(Success(name, name), "fits"), Success)
+    assert isinstance(answers.check(Success("a", "c"), "fits"), Failure)
+
+
+@in_virtual_time
+async def test_an_adopted_session_may_be_launched_here_as_well() -> None:
+    server = Mixed()
+    async with scope_on(server) as scope:
+        await scope.adopt("id-a")
+        await scope.create("a", IMAGE)
+        assert ["id-a"] == scope.ids
+        assert 0 == scope.statistics().doubtful
+
+
+@pytest.mark.parametrize("lane", LANES)
+async def test_a_reply_that_comes_late_and_twice(lane: str) -> None:
+    server = Mixed()
+
+    async def answer(stream: SocketStream) -> None:
+        told = b""
+        while True:
+            head, _, form = (await read_request(stream)).partition(b"\r\n\r\n")
+            method, target, _ = head.decode().split(" ", 2)
+            made = await server(Request(method, target.partition("/v1/")[2], form))
+            content = reply(made.body, b"content-type: " + made.headers["content-type"].encode())
+            await stream.send(told + content)
+            told = content if method == "POST" else b""
+
+    async with (
+        raw_server(answer) as url,
+        LANES[lane](url, settle=1.0) as session,
+        session.scope(grace=60) as scope,
+    ):
+        for name in "abc":
+            assert [f"id-{name}"] == (await scope.create(name, IMAGE)).ids
+    assert {} == server.names

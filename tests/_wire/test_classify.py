@@ -1,0 +1,234 @@
+"""What a reply came to: its kind, and the server's own words."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from _wire.samples import KUBERNETES_500, PAGE, reply
+from kaleden._errors import FailureKind
+from kaleden._wire import Refusal, Response, classify
+
+NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
+
+
+def refusal(response: Response) -> Refusal:
+    found = classify(response, now=NOW)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_a_success_is_no_refusal(status: int) -> None:
+    assert classify(reply("anything", status)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (100, FailureKind.PROTOCOL),
+        (302, FailureKind.PROTOCOL),
+        (400, FailureKind.BAD_REQUEST),
+        (401, FailureKind.NOT_AUTHENTICATED),
+        (403, FailureKind.NOT_AUTHORIZED),
+        (404, FailureKind.NOT_FOUND),
+        (405, FailureKind.BAD_REQUEST),
+        (423, FailureKind.BAD_REQUEST),
+        (429, FailureKind.UNAVAILABLE),
+        (499, FailureKind.BAD_REQUEST),
+        (500, FailureKind.SERVER_ERROR),
+        (502, FailureKind.SERVER_ERROR),
+        (503, FailureKind.UNAVAILABLE),
+        (504, FailureKind.SERVER_ERROR),
+        (599, FailureKind.SERVER_ERROR),
+        (600, FailureKind.PROTOCOL),
+        (0, FailureKind.PROTOCOL),
+    ],
+)
+def test_each_status_is_of_a_kind(status: int, kind: FailureKind) -> None:
+    found = refusal(reply("some reason\n", status))
+
+    assert (kind, status) == (found.kind, found.status)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, "Missing parameter 'image'"),
+        (401, "Unauthorized"),
+        (403, "Not authorized to use the skaha system"),
+        (404, "session k3jd92xa not found"),
+        (500, "unexpected exception: java.lang.IllegalStateException: BUG"),
+        (503, "temporarily unavailable: /skaha/v1/session"),
+    ],
+)
+def test_the_message_is_the_servers_own_text(status: int, body: str) -> None:
+    assert body == refusal(reply(f"{body}\n", status)).message
+
+
+def test_a_missing_type_is_no_reason_to_doubt_a_text() -> None:
+    assert FailureKind.NOT_FOUND is refusal(reply("session x not found\n", 404, kind="")).kind
+
+
+def test_an_anonymous_call_is_not_authenticated() -> None:
+    found = refusal(reply("cannot get group memberships for anonymous\n", 400))
+
+    assert FailureKind.NOT_AUTHENTICATED is found.kind
+    assert (
+        "the server took the call as anonymous, log in: "
+        "cannot get group memberships for anonymous" == found.message
+    )
+
+
+def test_a_reached_limit_is_a_quota() -> None:
+    text = "User alice has reached the maximum of 3 active sessions."
+
+    assert Refusal(FailureKind.QUOTA, text, 400) == refusal(reply(f"{text}\n", 400))
+
+
+def test_what_kubernetes_said_is_read_first() -> None:
+    found = refusal(reply(KUBERNETES_500, 500))
+
+    assert FailureKind.SERVER_ERROR is found.kind
+    assert 'jobs.batch "skaha-headless-alice-k3jd92xa" not found (from Kubernetes)' == found.message
+
+
+def test_kubernetes_that_was_cut_short_is_shown_as_it_came() -> None:
+    cut = KUBERNETES_500[: KUBERNETES_500.index("not found")]
+
+    assert refusal(reply(cut, 500)).message.startswith("unexpected exception: java.lang.Runtime")
+
+
+@pytest.mark.parametrize("quoted", [r'"\x"', '""', r'"\u12"'])
+def test_a_kubernetes_message_that_says_nothing_is_shown_as_it_came(quoted: str) -> None:
+    text = f'unexpected exception: {{"kind":"Status","message":{quoted}}}'
+
+    assert text == refusal(reply(text, 500)).message
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        reply(PAGE, 404, kind="text/html"),
+        reply(PAGE, 404),
+        reply(json.dumps({"detail": "Not Found"}), 404, kind="application/json"),
+        reply("", 404),
+        reply(" \n", 404),
+    ],
+    ids=["html", "untyped html", "json", "empty", "blank"],
+)
+def test_a_404_of_another_server_asks_for_the_url(response: Response) -> None:
+    found = refusal(response)
+
+    assert FailureKind.PROTOCOL is found.kind
+    assert found.message.endswith("no Skaha API answers there; is the URL right?")
+
+
+def test_an_html_page_is_reduced_to_its_title() -> None:
+    assert (
+        "HTTP 502 Bad Gateway, an HTML page that says '502 Bad Gateway'"
+        == refusal(reply(PAGE, 502, kind="text/html")).message
+    )
+
+
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        ("https://login.example/?secret=hunter2", "'login.example'"),
+        ("https://alice:hunter2@login.example/", "'login.example'"),
+        ("/login?hunter2", "a place on the same host"),
+        ("http://[::1", "a place on the same host"),
+        ("", "nowhere"),
+    ],
+)
+def test_a_redirect_is_not_followed_and_tells_only_the_host(location: str, where: str) -> None:
+    found = refusal(reply(PAGE, 302, location=location))
+
+    assert FailureKind.PROTOCOL is found.kind
+    assert f"HTTP 302 Found to {where}: redirects are not followed" in found.message
+    assert "hunter2" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "HTTP 401 Unauthorized, with an empty body"),
+        (500, "HTTP 500 Internal Server Error, with an empty body"),
+        (599, "HTTP 599, with an empty body"),
+    ],
+)
+def test_an_empty_body_gets_a_sentence_of_ours(status: int, message: str) -> None:
+    assert message == refusal(reply(b"", status)).message
+    assert message == refusal(reply(b" \r\n\x00", status)).message
+
+
+def test_a_message_is_one_line_without_control_characters() -> None:
+    assert "a b [31mc d" == refusal(reply("  a\n\tb \x1b[31mc\x00d\r\n", 400)).message
+
+
+def test_a_long_message_is_cut() -> None:
+    message = refusal(reply("x" * 100_000, 400)).message
+
+    assert f"{'x' * 499}…" == message
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("30", 30.0),
+        (" 2.5 ", 2.5),
+        ("0", 0.0),
+        ("Sat, 01 Aug 2026 12:00:30 GMT", 30.0),
+        ("Sat, 01 Aug 2026 12:00:30 -0000", 30.0),
+        ("Sat, 01 Aug 2026 13:00:30 +0100", 30.0),
+        ("Sat, 01 Aug 2026 11:59:30 GMT", None),
+        ("", None),
+        ("-5", None),
+        ("soon", None),
+        ("inf", None),
+        ("nan", None),
+        ("1e3", None),
+        ("٣", None),
+        ("9" * 400, None),
+        ("Sat, 99 Aug 2026 12:00:30 GMT", None),
+        ("Sat, 01 Aug 999999 12:00:30 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
+    assert seconds == refusal(reply("wait\n", 503, retry_after=header)).retry_after
+
+
+def test_without_retry_after_the_server_does_not_ask_to_wait() -> None:
+    assert refusal(reply("temporarily unavailable", 503)).retry_after is None
+
+
+def test_a_date_is_measured_from_the_clock_unless_told_otherwise() -> None:
+    found = classify(reply("wait", 503, retry_after="Fri, 01 Jan 2999 00:00:00 GMT"))
+
+    assert found is not None
+    assert found.retry_after is not None
+    assert found.retry_after > 1e9
+
+
+bodies = st.binary() | st.sampled_from([PAGE, KUBERNETES_500]).map(str.encode)
+numbers = st.integers(0, 99) | st.integers()
+dates = st.builds("Sat, {} Aug {} {}:{}:00 {:+}".format, *[numbers] * 5)
+headers = st.dictionaries(
+    st.sampled_from(["content-type", "retry-after", "location", "x"]), st.text() | dates
+)
+
+
+@given(st.builds(Response, st.integers(0, 1000), headers, bodies))
+def test_no_reply_raises_and_every_message_is_short(response: Response) -> None:
+    found = classify(response, now=NOW)
+
+    if found is None:
+        assert 200 <= response.status < 300
+    else:
+        assert 0 < len(found.message) < 600
+        assert found.message.isprintable()
+        assert found.retry_after is None or found.retry_after >= 0

@@ -1,0 +1,154 @@
+"""Unknown is not fatal: realistic payloads with something wrong lose nothing else."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from _wire.samples import (
+    CONTEXT,
+    EVENTS,
+    IMAGES,
+    NOTEBOOK,
+    OF_EVERYBODY,
+    OLD,
+    OLD_STATS,
+    PENDING,
+    RUNNING,
+    STATS,
+    json_reply,
+    reply,
+)
+from _wire.strategies import json_values, mutated
+from kaleden import _wire
+from kaleden._wire import Response, SessionInfo, UnreadableReply, parse_info, parse_list
+
+SESSIONS = [RUNNING, PENDING, NOTEBOOK, OLD, OF_EVERYBODY]
+damaged_sessions = st.sampled_from(SESSIONS).flatmap(mutated)
+
+# Which server's key each field is read from.
+KEYS = {
+    "id": "id",
+    "name": "name",
+    "kind": "type",
+    "status": "status",
+    "user": "userid",
+    "image": "image",
+    "start_time": "startTime",
+    "expiry_time": "expiryTime",
+    "connect_url": "connectURL",
+    "requested_ram": "requestedRAM",
+    "ram_in_use": "ramInUse",
+    "requested_cores": "requestedCPUCores",
+    "cores_in_use": "cpuCoresInUse",
+    "requested_gpus": "requestedGPUCores",
+    "fixed_resources": "isFixedResources",
+    "uid": "runAsUID",
+    "gid": "runAsGID",
+    "groups": "supplementalGroups",
+    "app_id": "appid",
+}
+
+
+@given(damaged_sessions)
+def test_a_damaged_session_is_still_a_session(payload: dict[str, Any]) -> None:
+    info = parse_info(json_reply(payload))
+
+    assert payload == info.raw
+
+
+@given(mutated(NOTEBOOK))
+def test_a_damaged_field_costs_no_other_field(payload: dict[str, Any]) -> None:
+    whole, info = parse_info(json_reply(NOTEBOOK)), parse_info(json_reply(payload))
+
+    for field, key in KEYS.items():
+        if key in payload and payload[key] is NOTEBOOK.get(key):
+            assert getattr(whole, field) == getattr(info, field)
+
+
+def test_every_field_of_a_session_is_covered_here() -> None:
+    assert {*KEYS, "raw"} == {field.alias for field in attrs.fields(SessionInfo)}
+
+
+@given(st.lists(damaged_sessions | json_values, max_size=6))
+def test_an_element_costs_no_other_element(elements: list[Any]) -> None:
+    listing = parse_list(json_reply([RUNNING, *elements, OLD]))
+    objects = [each for each in elements if isinstance(each, dict)]
+
+    assert [RUNNING, *objects, OLD] == [info.raw for info in listing.sessions]
+    assert len(elements) == len(objects) + len(listing.malformed)
+    assert parse_info(json_reply(RUNNING)) == listing.sessions[0]
+    assert parse_info(json_reply(OLD)) == listing.sessions[-1]
+
+
+@given(
+    mutated(STATS)
+    | mutated(OLD_STATS)
+    | mutated(STATS["cores"]).map(lambda c: STATS | {"cores": c})
+)
+def test_damaged_statistics_are_still_statistics(payload: dict[str, Any]) -> None:
+    assert payload == _wire.parse_stats(json_reply(payload)).raw
+
+
+@given(mutated(CONTEXT) | mutated(CONTEXT["cores"]).map(lambda c: CONTEXT | {"cores": c}))
+def test_a_damaged_context_is_still_a_context(payload: dict[str, Any]) -> None:
+    assert payload == _wire.parse_context(json_reply(payload)).raw
+
+
+@given(st.lists(mutated(IMAGES[0]) | json_values))
+def test_a_damaged_image_costs_no_other(elements: list[Any]) -> None:
+    images = _wire.parse_images(json_reply([IMAGES[0], *elements, IMAGES[1]]))
+
+    assert (IMAGES[0], IMAGES[1]) == (images[0].raw, images[-1].raw)
+    assert all(image.id for image in images)
+
+
+PARSERS = [
+    _wire.parse_info,
+    _wire.parse_list,
+    _wire.parse_logs,
+    _wire.parse_events,
+    _wire.parse_create,
+    _wire.parse_done,
+    _wire.parse_stats,
+    _wire.parse_images,
+    _wire.parse_context,
+    _wire.parse_repositories,
+    _wire.parse_availability,
+    _wire.parse_capabilities,
+]
+WHOLE = [json.dumps(each).encode() for each in (RUNNING, SESSIONS, STATS, CONTEXT, IMAGES)]
+WHOLE.append(EVENTS.encode())
+
+
+@st.composite
+def damaged_bodies(draw: st.DrawFn) -> bytes:
+    """Cut a piece out of a reply, and put some bytes there."""
+    body = draw(st.sampled_from(WHOLE))
+    start = draw(st.integers(0, len(body)))
+    return body[:start] + draw(st.binary(max_size=4)) + body[start + draw(st.integers(0, 20)) :]
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+@given(
+    body=st.binary() | json_values.map(json.dumps).map(str.encode) | damaged_bodies(),
+    kind=st.sampled_from(["", "text/plain", "text/html", "application/json"]) | st.text(),
+)
+def test_a_parser_raises_nothing_but_unreadable_reply(parse: Any, body: bytes, kind: str) -> None:
+    response = Response(200, {"content-type": kind}, body)
+    with suppress(UnreadableReply):
+        assert parse(response) is not None
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+def test_a_huge_reply_that_cannot_be_read_makes_a_short_message(parse: Any) -> None:
+    with pytest.raises(UnreadableReply) as caught:
+        parse(reply(b"<" * 1_000_000, kind="text/html"))
+
+    assert len(str(caught.value)) < 300

@@ -1,0 +1,64 @@
+"""JSON read a piece at a time, or without looking around it, is the same JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from _wire.samples import RUNNING, reply
+from _wire.strategies import json_values
+from kaleden._wire import UnreadableReply, parse_list
+from kaleden._wire._primitives import array_elements, parse_json
+
+nearly_json = st.text('[]{},:" \t\n\r01.-eatruf\\\u00a0', max_size=12)
+
+
+def read(parse: Callable[[Any], Any], text: Any) -> Any:
+    try:
+        return repr(parse(text))  # in which NaN is itself
+    except ValueError:
+        return ValueError
+
+
+def array(body: bytes) -> list[Any]:
+    return list(array_elements(body))
+
+
+def python_array(text: str) -> list[Any]:
+    value = json.loads(text)
+    if isinstance(value, list):
+        return value
+    raise ValueError
+
+
+@given(nearly_json | json_values.map(json.dumps) | st.lists(json_values).map(json.dumps))
+@example("")
+@example("[1,]")
+@example("[,1]")
+@example("[1 2]")
+@example("[1][2]")
+@example(" [ ] ")
+@example("[] 1")
+@example("[1,2")
+@example("[NaN, 1e999, 1]")
+def test_it_is_read_as_python_reads_it(text: str) -> None:
+    assert read(json.loads, text) == read(parse_json, text.encode())
+    assert read(python_array, text) == read(array, text.encode())
+
+
+def test_a_list_is_read_in_turns() -> None:
+    response = reply(json.dumps([RUNNING] * 1000))
+    assert 10 == sum(1 for _ in parse_list.turns(response))
+    assert 1000 == len(parse_list(response).sessions)
+
+
+@pytest.mark.parametrize("end", ["", "]]", ", ]", " 1]", "}"])
+def test_a_list_that_breaks_off_late_is_unreadable_as_a_whole(end: str) -> None:
+    elements = ", ".join(["{}"] * 1000)
+    with pytest.raises(UnreadableReply):
+        parse_list(reply(f"[{elements}{end}"))

@@ -1,0 +1,135 @@
+"""Scalars as servers write them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from _wire.strategies import json_values
+from kaleden._wire import _primitives as units
+
+NOTHINGS: list[Any] = [
+    None,
+    "",
+    "<none>",
+    "not-applicable",
+    "soon",
+    True,
+    [],
+    {},
+    "-1",
+    -1,
+    "nan",
+    math.inf,
+]
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("4.29", 4_290_000_000),
+        (4.29, 4_290_000_000),
+        (4, 4_000_000_000),
+        ("0", 0),
+        ("16G", 16_000_000_000),
+        ("101M", 101_000_000),
+        ("9432.822G", 9_432_822_000_000),
+        ("5k", 5_000),
+        ("7B", 7),
+        ("2 GB", 2_000_000_000),
+        ("90Mi", 90 * 2**20),
+        ("147GiB", 147 * 2**30),
+        ("1.5Ti", 1_649_267_441_664),
+    ],
+)
+def test_sizes_are_bytes_and_bare_numbers_are_decimal_gigabytes(written: Any, size: int) -> None:
+    assert size == units.size(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "cores"), [("2m", 0.002), ("0.250", 0.25), (1.5, 1.5), ("500u", 5e-4), ("1", 1.0)]
+)
+def test_cores_are_whole_ones_or_thousandths(written: Any, cores: float) -> None:
+    assert cores == pytest.approx(units.cores(written))
+
+
+@pytest.mark.parametrize("written", [3, 3.0, "3", "3.0"])
+def test_counts_are_whole_numbers_in_any_dress(written: Any) -> None:
+    count = units.count(written)
+
+    assert 3 == count
+    assert isinstance(count, int)
+
+
+@pytest.mark.parametrize("read", [units.size, units.cores, units.count, units.gibibytes])
+@pytest.mark.parametrize("nothing", [*NOTHINGS, "12Q", "1e999", 10**400, "G"])
+def test_what_is_no_quantity_is_none(read: Any, nothing: Any) -> None:
+    assert read(nothing) is None
+
+
+def test_a_part_is_no_count() -> None:
+    assert units.count("1.5") is None
+
+
+def test_gibibytes_become_bytes() -> None:
+    assert 3 * 2**29 == units.gibibytes("1.5")
+
+
+@pytest.mark.parametrize("read", [units.size, units.gibibytes])
+def test_a_number_that_is_endless_in_bytes_is_none(read: Any) -> None:
+    assert read(1e308) is None
+    assert read("1e308") is None
+
+
+@pytest.mark.parametrize(
+    ("written", "time"),
+    [
+        ("2026-08-01T10:20:30Z", datetime(2026, 8, 1, 10, 20, 30, tzinfo=UTC)),
+        ("2025-04-10T15:45Z", datetime(2025, 4, 10, 15, 45, tzinfo=UTC)),
+        ("2025-04-10T15:45:01", datetime(2025, 4, 10, 15, 45, 1, tzinfo=UTC)),
+        ("2025-04-10T15:45:01.123456789Z", datetime(2025, 4, 10, 15, 45, 1, 123456, tzinfo=UTC)),
+        (
+            "2025-04-10T15:45-07:00",
+            datetime(2025, 4, 10, 15, 45, tzinfo=timezone(timedelta(hours=-7))),
+        ),
+    ],
+)
+def test_times_are_aware(written: str, time: datetime) -> None:
+    read = units.time(written)
+
+    assert time == read
+    assert read is not None
+    assert read.tzinfo is not None
+
+
+@pytest.mark.parametrize("nothing", [*NOTHINGS, "yesterday", "2025-13-01T00:00Z"])
+def test_what_is_no_time_is_none(nothing: Any) -> None:
+    assert units.time(nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "flag"),
+    [(True, True), (False, False), ("true", True), ("False", False), (1, None), ("", None)],
+)
+def test_flags(written: Any, flag: bool | None) -> None:
+    assert flag is units.flag(written)
+
+
+@pytest.mark.parametrize("nothing", ["", "<none>", "not-applicable", None, 5, ["x"]])
+def test_what_says_nothing_is_no_text(nothing: Any) -> None:
+    assert "" == units.text(nothing)
+    assert units.optional_text(nothing) is None
+
+
+@given(json_values)
+def test_no_json_value_raises(value: Any) -> None:
+    for read in (units.size, units.cores, units.count, units.gibibytes):
+        amount = read(value)
+        assert amount is None or 0 <= amount < math.inf
+    assert isinstance(units.text(value), str)
+    assert units.flag(value) in {True, False, None}
+    assert units.time(value) is None or isinstance(units.time(value), datetime)

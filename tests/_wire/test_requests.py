@@ -1,0 +1,239 @@
+"""Requests: method, path, query and form of every call of the API."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from _wire.strategies import specs
+from kaleden import _wire
+from kaleden._errors import InvalidRequest
+from kaleden._wire import Kind, Request, SessionSpec, Status
+
+JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (_wire.build_list(), Request("GET", "session")),
+        (_wire.build_list("headless"), Request("GET", "session?type=headless")),
+        (
+            _wire.build_list(Kind.CARTA, Status.FAILED),
+            Request("GET", "session?type=carta&status=Failed"),
+        ),
+        (_wire.build_list(status="running"), Request("GET", "session?status=Running")),
+        (_wire.build_list(Kind("a&b")), Request("GET", "session?type=a%26b")),
+        (_wire.build_list(view="all"), Request("GET", "session?view=all")),
+        (
+            _wire.build_list(status="Pending", view="interactive"),
+            Request("GET", "session?status=Pending&view=interactive"),
+        ),
+        (_wire.build_info("k3jd92xa"), Request("GET", "session/k3jd92xa")),
+        (_wire.build_logs("k3jd92xa"), Request("GET", "session/k3jd92xa?view=logs", accept=TEXT)),
+        (
+            _wire.build_events("k3jd92xa"),
+            Request("GET", "session/k3jd92xa?view=events", accept=TEXT),
+        ),
+        (
+            _wire.build_renew("k3jd92xa"),
+            Request("POST", "session/k3jd92xa", b"action=renew", accept=TEXT),
+        ),
+        (_wire.build_destroy("k3jd92xa"), Request("DELETE", "session/k3jd92xa", accept=TEXT)),
+        (_wire.build_stats(), Request("GET", "session?view=stats")),
+        (_wire.build_images(), Request("GET", "image")),
+        (_wire.build_images("notebook"), Request("GET", "image?type=notebook")),
+        (_wire.build_context(), Request("GET", "context")),
+        (_wire.build_repositories(), Request("GET", "repository")),
+        (_wire.build_availability(), Request("GET", "availability", versioned=False, accept=XML)),
+        (_wire.build_capabilities(), Request("GET", "capabilities", versioned=False, accept=XML)),
+        (_wire.build_apps("k3jd92xa"), Request("GET", "session/k3jd92xa/app")),
+        (_wire.build_app_info("k3jd92xa", "abc"), Request("GET", "session/k3jd92xa/app/abc")),
+        (
+            _wire.build_app_destroy("k3jd92xa", "abc"),
+            Request("DELETE", "session/k3jd92xa/app/abc", accept=TEXT),
+        ),
+        (
+            _wire.build_app_create("k3jd92xa", "skaha/terminal:1"),
+            Request(
+                "POST",
+                "session/k3jd92xa/app",
+                b"image=images.canfar.net%2Fskaha%2Fterminal%3A1",
+                accept=TEXT,
+            ),
+        ),
+    ],
+    ids=lambda value: value.target if isinstance(value, Request) else "",
+)
+def test_each_call_is_this_request(request_: Request, expected: Request) -> None:
+    assert expected == request_
+
+
+def test_an_app_may_ask_for_resources() -> None:
+    request = _wire.build_app_create("k3jd92xa", "skaha/terminal:1", cores=2.0, ram=4)
+
+    assert {"cores": "2", "ram": "4"}.items() <= dict(parse_qsl(request.form.decode())).items()
+
+
+@pytest.mark.parametrize("resources", [{"cores": 0}, {"ram": 0}, {"ram": 1.5}])
+def test_an_app_that_asks_for_what_cannot_be_is_refused(resources: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{next(iter(resources))} must be"):
+        _wire.build_app_create("k3jd92xa", "skaha/terminal:1", **resources)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "headles"}, "kind 'headles' is not known"),
+        ({"status": "Runing"}, "status 'Runing' is not known"),
+        ({"view": "stats"}, "view must be 'all', 'interactive' or None, not 'stats'"),
+        ({"view": "interactive", "kind": "carta"}, "kind is ignored by the server with view="),
+    ],
+)
+def test_a_filter_that_would_not_filter_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        _wire.build_list(**arguments)
+
+
+def test_images_of_an_unknown_kind_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="kind 'x' is not known"):
+        _wire.build_images("x")
+
+
+BY_ID = [
+    _wire.build_info,
+    _wire.build_logs,
+    _wire.build_events,
+    _wire.build_renew,
+    _wire.build_destroy,
+    _wire.build_apps,
+    lambda text: _wire.build_app_create(text, "skaha/terminal:1"),
+    lambda text: _wire.build_app_info(text, "abc"),
+    lambda text: _wire.build_app_info("k3jd92xa", text),
+    lambda text: _wire.build_app_destroy("k3jd92xa", text),
+]
+HOSTILE = st.sampled_from(
+    ["..", "a/../b", "a?view=logs", "a#b", "%2e%2e", "a\r\nb", " a", "a" * 10_000]
+)
+
+
+@given(st.sampled_from(BY_ID), st.text(max_size=8) | HOSTILE)
+def test_no_id_changes_the_path(build: Any, text: str) -> None:
+    try:
+        request = build(text)
+    except InvalidRequest:
+        return
+    expected = urlsplit(build("k3jd92xa" if text != "k3jd92xa" else "x").target)
+    actual = urlsplit(request.target)
+    segments = [unquote(segment) for segment in actual.path.split("/")]
+
+    assert text in segments
+    assert len(expected.path.split("/")) == len(segments)
+    assert (expected.query, "") == (actual.query, actual.fragment)
+
+
+def test_a_create_is_a_form_body_and_no_query_string() -> None:
+    spec = SessionSpec(
+        "fits",
+        "skaha/astroml",
+        cores=2.0,
+        ram=4,
+        gpus=1,
+        cmd="python",
+        args=["-c", "print('x')"],
+        env={"A": "two words", "B": "é".encode().hex()},
+        replicas=2,
+    )
+
+    request = _wire.build_create(spec.launches()[1])
+
+    assert ("POST", "session", TEXT, True) == (
+        request.method,
+        request.target,
+        request.accept,
+        request.versioned,
+    )
+    assert [
+        ("name", "fits-2"),
+        ("image", "images.canfar.net/skaha/astroml:latest"),
+        ("type", "headless"),
+        ("cores", "2"),
+        ("ram", "4"),
+        ("gpus", "1"),
+        ("cmd", "python"),
+        ("args", "-c print('x')"),
+        ("env", "A=two words"),
+        ("env", "B=c3a9"),
+        ("env", "REPLICA_ID=2"),
+        ("env", "REPLICA_COUNT=2"),
+    ] == parse_qsl(request.form.decode())
+
+
+def test_what_was_not_asked_for_is_not_sent() -> None:
+    request = _wire.build_create(SessionSpec("fits", "skaha/astroml").launches()[0])
+
+    assert ["name", "image", "type", "env", "env"] == [
+        key for key, _ in parse_qsl(request.form.decode())
+    ]
+
+
+@given(specs)
+def test_the_server_reads_from_the_form_what_the_spec_says(spec: SessionSpec) -> None:
+    launch = spec.launches()[-1]
+    pairs = parse_qsl(
+        _wire.build_create(launch).form.decode("ascii"), keep_blank_values=True, strict_parsing=True
+    )
+    form = dict(pair for pair in pairs if pair[0] != "env")
+    # As the server does it: exactly two parts, or the variable is dropped.
+    parts = [value.split("=") for key, value in pairs if key == "env"]
+
+    assert launch.env == dict(parts)
+    assert (launch.name, spec.image, spec.kind) == (form["name"], form["image"], form["type"])
+    assert spec.cmd == form.get("cmd")
+    assert list(spec.args) == form["args"].split(" ") if spec.args else "args" not in form
+    for name in ("cores", "ram", "gpus"):
+        asked = getattr(spec, name)
+        assert asked == (float(form[name]) if name in form else None)
+
+
+def test_a_form_that_no_server_would_read_is_refused() -> None:
+    spec = SessionSpec("fits", "skaha/astroml", env={"A": "x" * 2**21})
+
+    with pytest.raises(InvalidRequest, match=r"args and env make a form of 209\d{4} bytes"):
+        _wire.build_create(spec.launches()[0])
+
+
+def test_registry_credentials_are_one_header() -> None:
+    name, value = _wire.registry_header("robot$alice", "s3cret")
+
+    assert "x-skaha-registry-auth" == name
+    assert b"robot$alice:s3cret" == base64.b64decode(value)
+
+
+@pytest.mark.parametrize(("user", "secret"), [("a:b", "c"), ("a", "b:c"), ("", "c"), ("a", "")])
+def test_registry_credentials_that_the_server_would_split_wrongly_are_refused(
+    user: str, secret: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="the server splits there"):
+        _wire.registry_header(user, secret)
+
+
+def test_creates_carry_further_headers() -> None:
+    headers = (("x-skaha-registry-auth", "abc"),)
+    launch = SessionSpec("fits", "skaha/astroml").launches()[0]
+
+    assert headers == _wire.build_create(launch, headers=headers).headers
+    assert headers == _wire.build_app_create("x", "a/b", headers=headers).headers
+
+
+def test_the_repr_of_a_request_shows_no_secret() -> None:
+    launch = SessionSpec("fits", "skaha/astroml", env={"PASSWORD": "hunter2"}).launches()[0]
+    request = _wire.build_create(launch, headers=(("x-skaha-registry-auth", "hunter3"),))
+
+    assert b"hunter2" in request.form
+    assert "hunter" not in repr(request)

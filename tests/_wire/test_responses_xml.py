@@ -1,0 +1,108 @@
+"""The two XML documents, and what could hide in XML."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from _wire.samples import AVAILABILITY, CAPABILITIES, PAGE, reply
+from kaleden._wire import (
+    Availability,
+    Capability,
+    Interface,
+    UnreadableReply,
+    parse_availability,
+    parse_capabilities,
+)
+
+BOTH = pytest.mark.parametrize("parse", [parse_availability, parse_capabilities])
+
+
+def test_a_service_that_is_there() -> None:
+    assert Availability(
+        True, ("service is accepting requests.", "with one experiment")
+    ) == parse_availability(reply(AVAILABILITY, kind="text/xml"))
+
+
+def test_a_service_that_says_no() -> None:
+    said = AVAILABILITY.replace(">true<", "> false <")
+
+    assert parse_availability(reply(said)).available is False
+
+
+@pytest.mark.parametrize("replaced", [">maybe<", "><"])
+def test_a_service_that_does_not_say_is_unreadable(replaced: str) -> None:
+    with pytest.raises(UnreadableReply, match="does not say whether the service is available"):
+        parse_availability(reply(AVAILABILITY.replace(">true<", replaced)))
+
+
+def test_a_document_without_namespaces_is_read_all_the_same() -> None:
+    plain = "<availability><available>true</available></availability>"
+
+    assert Availability(True) == parse_availability(reply(plain))
+
+
+def test_capabilities_have_interfaces_and_ways_to_log_in() -> None:
+    assert (
+        Capability(
+            "http://www.opencadc.org/std/platform#session-1",
+            (
+                Interface(
+                    "https://host/skaha/v1/session",
+                    ("ivo://ivoa.net/sso#tls-with-certificate", "ivo://ivoa.net/sso#token"),
+                    "std",
+                    "1.0",
+                ),
+            ),
+        ),
+        Capability(
+            "ivo://ivoa.net/std/VOSI#availability",
+            (Interface("https://host/skaha/availability"),),
+        ),
+    ) == parse_capabilities(reply(CAPABILITIES, kind="text/xml"))
+
+
+def test_a_capability_may_say_nothing() -> None:
+    came = "<capabilities><capability><interface/></capability><other/></capabilities>"
+
+    assert (Capability("", (Interface(""),)),) == parse_capabilities(reply(came))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("", "the reply is empty"),
+        ("<a/>", "its root is <a>"),
+        ("<availability", "no XML"),
+        ("\x00", "no XML"),
+        (PAGE, "an HTML page that says '502 Bad Gateway'"),
+        ("<!DOCTYPE a [<!ENTITY x 'y'>]><availability>&x;</availability>", "DOCTYPE, which is ref"),
+        (b"\xff\xfe<\x00a\x00/\x00>\x00", "no XML"),
+    ],
+)
+def test_what_is_not_the_document_is_unreadable(parse: Any, body: Any, why: str) -> None:
+    with pytest.raises(UnreadableReply, match=r"^expected VOSI .* XML, but the reply is") as caught:
+        parse(reply(body))
+
+    assert why in str(caught.value)
+
+
+@BOTH
+@given(body=st.binary() | st.text(st.sampled_from("<>/!avilbe &;'\"[]x")).map(str.encode))
+def test_any_bytes_are_read_or_unreadable(parse: Any, body: bytes) -> None:
+    with pytest.raises(UnreadableReply):
+        parse(reply(body))
+
+
+@BOTH
+@given(cut=st.integers(0, 400), extra=st.text(max_size=5))
+def test_a_damaged_document_is_read_or_unreadable(parse: Any, cut: int, extra: str) -> None:
+    document = AVAILABILITY if parse is parse_availability else CAPABILITIES
+    damaged = document[:cut] + extra + document[cut + 3 :]
+    with suppress(UnreadableReply):
+        assert isinstance(parse(reply(damaged)), Availability | tuple)

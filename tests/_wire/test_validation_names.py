@@ -1,0 +1,154 @@
+"""Names, ids and image references: taken as they are, or refused with what to write instead."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from _wire.strategies import ids, images, names
+from kaleden._errors import InvalidRequest
+from kaleden._wire import check_id, check_name, full_image, replica_name
+from kaleden._wire._validation import shown
+
+
+@pytest.mark.parametrize("name", ["a", "7", "fits-17", "a--b", "x" * 63])
+def test_a_name_that_is_a_host_label_is_taken(name: str) -> None:
+    assert name == check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Fits-17", "use 'fits-17'"),
+        ("fits_17", "use 'fits-17'"),
+        ("my fits.17", "use 'my-fits-17'"),
+        ("-fits-", "use 'fits'"),
+        ("fits\n", "use 'fits'"),
+        ("naïve", "use 'na-ve'"),
+        ("x" * 64, "has 64 characters: use at most 63"),
+        (17, "must be a string, not 17"),
+    ],
+)
+def test_a_bad_name_is_refused_with_what_to_write(name: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^name .*{re.escape(message)}"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "-", "___"])
+def test_a_name_of_which_nothing_can_be_kept_gets_no_suggestion(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"inner hyphens$"):
+        check_name(name)
+
+
+@given(st.text(max_size=63))
+def test_every_suggestion_is_a_name(text: str) -> None:
+    try:
+        check_name(text)
+    except InvalidRequest as refusal:
+        suggested = re.search(r"use '([^']*)'$", str(refusal))
+        if suggested:
+            assert suggested[1] == check_name(suggested[1])
+
+
+@given(names)
+def test_a_replica_is_numbered_only_among_several(name: str) -> None:
+    assert name == replica_name(name, 1, 1)
+    assert f"{name}-2" == replica_name(name, 2, 3)
+
+
+@given(ids)
+def test_a_label_value_can_be_an_id(text: str) -> None:
+    assert text == check_id(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a/b", "..", ".", "a b", "a?view=logs", "a#b", "%2e", "é", "a\n", "-a", "x" * 64, 5, None],
+)
+def test_what_cannot_be_an_id_is_refused(text: Any) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be one: an id is"):
+        check_id(text)
+
+
+@pytest.mark.parametrize("huge", ["é" * 10_000, "\x00" * 10_000, ["x" * 10_000]])
+def test_a_huge_id_is_not_repeated_in_the_message(huge: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_id(huge, "app id")
+
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).startswith("app id ")
+
+
+def test_a_short_value_is_shown_whole_and_a_long_one_is_cut() -> None:
+    assert f"'{'x' * 60}'" == shown("x" * 60)
+    assert f"'{'x' * 59}…" == shown("x" * 61)
+
+
+DIGEST = f"@sha256:{'0f' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "full"),
+    [
+        ("skaha/astroml", "images.canfar.net/skaha/astroml:latest"),
+        ("skaha/astroml:24.07", "images.canfar.net/skaha/astroml:24.07"),
+        ("skaha/deep/astroml:1", "images.canfar.net/skaha/deep/astroml:1"),
+        ("skaha/astroml" + DIGEST, "images.canfar.net/skaha/astroml" + DIGEST),
+        ("skaha/astroml:1" + DIGEST, "images.canfar.net/skaha/astroml:1" + DIGEST),
+        ("images.canfar.net/skaha/astroml", "images.canfar.net/skaha/astroml:latest"),
+        ("localhost/skaha/astroml:1", "localhost/skaha/astroml:1"),
+        ("registry:5000/skaha/astroml:1", "registry:5000/skaha/astroml:1"),
+    ],
+)
+def test_an_image_reference_is_completed(reference: str, full: str) -> None:
+    assert full == full_image(reference)
+
+
+def test_the_default_registry_can_be_another() -> None:
+    assert "my.registry/skaha/astroml:latest" == full_image("skaha/astroml", "my.registry")
+
+
+@given(images)
+def test_completing_twice_is_completing_once(reference: str) -> None:
+    assert full_image(reference) == full_image(full_image(reference))
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("", "name its project too"),
+        ("astroml:1", "name its project too"),
+        ("https://images.canfar.net/skaha/astroml", "leave out the scheme"),
+        ("skaha//astroml", "empty part"),
+        ("skaha/", "empty part"),
+        ("/skaha/astroml", "empty part"),
+        ("skaha/AstroML", "lower case"),
+        ("skaha/astro ml", "has a space"),
+        ("astro ml", "has a space"),
+        ("skaha/astro+ml", "letters, digits"),
+        ("skaha/astroml:1 ", "has a space"),
+        ("skaha/astroml:", "its tag cannot be one"),
+        ("skaha/astroml@sha256:xyz", "its tag cannot be one"),
+        ("images_.canfar.net/skaha/astroml", "its host cannot be one"),
+        ("skaha/../astroml", "letters, digits"),
+        (None, "must be a string, not None"),
+    ],
+)
+def test_what_is_no_image_reference_is_refused_with_the_reason(reference: Any, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^image .*{why}"):
+        full_image(reference)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_image_reference_or_refused(text: str) -> None:
+    try:
+        full = full_image(text)
+    except InvalidRequest:
+        return
+    assert text in full
+    assert full.isascii()
+    assert " " not in full
