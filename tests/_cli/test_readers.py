@@ -260,9 +260,9 @@ def test_without_standard_error_the_results_are_written_and_the_status_is_the_sa
 LOCAL = [sys.executable, "-m", "kaleden.local"]
 # As on Windows: the stream itself writes, and its buffer keeps the text that it could not write.
 BUFFERED = """
-from kaleden._cli import _output, main
+from kaleden._cli import _io, main
 
-_output._Stream.descriptor = lambda self: None
+_io._Stream.descriptor = lambda self: None
 raise SystemExit(main())
 """
 

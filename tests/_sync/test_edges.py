@@ -216,7 +216,7 @@ def interrupted_at(line: int, function: str) -> Any:
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal passed
         code = frame.f_code
-        if code.co_name != function or not code.co_filename.endswith("_bridge.py"):
+        if code.co_name != function or not code.co_filename.endswith("_loop_thread.py"):
             return None
         passed += event == "line"
         if passed == line:

@@ -82,9 +82,9 @@ def test_a_number_of_replicas_that_makes_no_sense_is_refused(number: str) -> Non
 # A demo whose replicas do not end by themselves.
 ENDLESS = """
 from kaleden._cli import main
-from kaleden._cli._demo import _share
+from kaleden._cli._demo import _replica
 
-_share._PROGRAM += "\\nimport time\\ntime.sleep(600)\\n"
+_replica._PROGRAM += "\\nimport time\\ntime.sleep(600)\\n"
 raise SystemExit(main())
 """
 

@@ -627,7 +627,7 @@ def test_a_forked_child_does_not_keep_the_lock(path: Path) -> None:
     script = """if True:
         import os, sys
         from pathlib import Path
-        from kaleden import _ledger_file
+        from kaleden._sessions._ledger import _file
         _file.LOCK_SECONDS = 0.05
         path = Path(sys.argv[1])
         asks, answers = os.pipe()
@@ -647,7 +647,7 @@ def test_a_forked_child_does_not_keep_the_lock(path: Path) -> None:
 WRITER = """if True:
     import sys
     import anyio
-    from kaleden import _ledger_file
+    from kaleden._sessions._ledger import _file
     from kaleden._sessions._ledger._ledger import Ledger
 
     # However slow the machine is, only a lock that is never released fails.
