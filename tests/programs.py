@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import kaleden
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 
 IMAGE = "skaha/astroml:latest"
 
@@ -46,17 +46,17 @@ class Launched:
 
 
 TROUBLES = [
-    Trouble.RESET_BEFORE,
-    Trouble.RESET_AFTER,
-    Trouble.ERROR_BEFORE,
-    Trouble.ERROR_AFTER,
-    Trouble.STALL,
-    Trouble.STALL_AFTER,
-    Trouble.HALF_BODY,
-    Trouble.GARBAGE,
-    Trouble.HTML,
-    Trouble.REFUSED,
-    Trouble.BUSY,
+    FaultKind.RESET_BEFORE,
+    FaultKind.RESET_AFTER,
+    FaultKind.ERROR_BEFORE,
+    FaultKind.ERROR_AFTER,
+    FaultKind.STALL,
+    FaultKind.STALL_AFTER,
+    FaultKind.HALF_BODY,
+    FaultKind.GARBAGE,
+    FaultKind.HTML,
+    FaultKind.REFUSED,
+    FaultKind.BUSY,
 ]
 faults = st.lists(
     st.builds(
@@ -70,7 +70,7 @@ faults = st.lists(
 slow_lists = st.lists(
     st.builds(
         Fault,
-        st.just(Trouble.DELAY),
+        st.just(FaultKind.DELAY),
         st.just("list"),
         probability=st.floats(0.1, 1),
         seconds=st.floats(0, 40),

@@ -12,7 +12,7 @@ from attrs import evolve
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import Failure, FailureKind, Outcome, Outcomes, SessionInfo, Status
+from kaleden import Failure, FailureKind, Outcome, Outcomes, SessionInfo, SessionStatus
 from kaleden.local import LocalPlatform
 from support import PLAIN_BACKENDS
 
@@ -51,7 +51,7 @@ async def test_launch_watch_read_and_end(
     assert ["fits-1", "fits-2", "fits-3"] == [outcome.key for outcome in created.raise_on_failure()]
 
     infos = await ended(session, created)
-    assert [Status.COMPLETED, Status.FAILED, Status.COMPLETED] == [
+    assert [SessionStatus.COMPLETED, SessionStatus.FAILED, SessionStatus.COMPLETED] == [
         info.status for info in infos.values
     ]
     assert ["fits-1", "fits-2", "fits-3"] == [info.name for info in infos.values]

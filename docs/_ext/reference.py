@@ -22,11 +22,11 @@ import kaleden
 PACKAGES = ("kaleden", "kaleden.http", "kaleden.local", "kaleden.testing")
 # What calls return and users never make: how it is made is nobody's business.
 HANDED_OUT = {
-    *("Availability", "Choices", "Context", "CoreStats", "Event", "GateStatistics", "GpuStats"),
-    *("Image", "InstanceStats", "LogLine", "LogReset", "LogStream", "Login", "Looked"),
-    *("OutcomeStream", "RamStats", "RetryStatistics", "Scope", "ScopeStatistics", "SessionInfo"),
-    *("SessionStatistics", "Stats", "Streams", "SyncLogStream", "SyncOutcomeStream", "SyncScope"),
-    *("SyncStreams", "TransportStatistics"),
+    *("Availability", "Choices", "ConnectionInfo", "CoreStats", "DiscoveryStep", "Event"),
+    *("GpuStats", "Image", "InstanceStats", "LimiterStatistics", "LogLine", "LogReset"),
+    *("LogStream", "OutcomeStream", "PlatformStats", "RamStats", "ResourceOptions"),
+    *("RetryStatistics", "Scope", "ScopeStatistics", "SessionInfo", "SessionStatistics", "Streams"),
+    *("SyncLogStream", "SyncOutcomeStream", "SyncScope", "SyncStreams", "TransportStatistics"),
 }
 # Where a name is looked for first that stands in a docstring of another class or module.
 ELSEWHERE = ("kaleden", "kaleden.AsyncSession", "kaleden.testing", "kaleden.local")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import typing as _typing
 
 from kaleden import distributed
-from kaleden._auth import Login, Looked
+from kaleden._auth import ConnectionInfo, DiscoveryStep
 from kaleden._client._runtime import SessionStatistics
 from kaleden._client._session import AsyncSession
 from kaleden._client._streams import Streams
 from kaleden._engine._config import RetryPolicy
 from kaleden._engine._engine import OutcomeStream
-from kaleden._engine._limiter import GateStatistics
+from kaleden._engine._limiter import LimiterStatistics
 from kaleden._engine._retry import RetryStatistics
 from kaleden._errors import (
     BadRequest,
@@ -48,8 +48,8 @@ from kaleden._errors import (
 from kaleden._http import TransportStatistics
 from kaleden._public import load_later as _load_later
 from kaleden._public import publish as _publish
-from kaleden._results._batch import BatchError, Failure, Finished, Outcome, Outcomes, Success
-from kaleden._results._progress import Progress, Tally
+from kaleden._results._batch import BatchError, Failure, FinishedSession, Outcome, Outcomes, Success
+from kaleden._results._progress import ProgressCallback, ProgressUpdate
 from kaleden._results._session_list import SessionList
 from kaleden._sessions._ledger._file import LedgerError
 from kaleden._sessions._monitor._follow import LogItem, LogLine, LogReset, LogStream
@@ -57,23 +57,23 @@ from kaleden._sessions._owned_sessions import ScopeStatistics
 from kaleden._sessions._scope import Scope
 from kaleden._version import __version__ as __version__
 from kaleden._wire import (
-    TERMINAL,
+    TERMINAL_STATUSES,
     Availability,
-    Context,
     Event,
     Image,
-    Kind,
+    PlatformStats,
+    ResourceOptions,
     SessionInfo,
+    SessionKind,
     SessionSpec,
-    Stats,
-    Status,
+    SessionStatus,
 )
 
 if _typing.TYPE_CHECKING:
     from kaleden._sync import Session, SyncLogStream, SyncOutcomeStream, SyncScope, SyncStreams
 
 __all__ = (
-    "TERMINAL",
+    "TERMINAL_STATUSES",
     "AsyncSession",
     "Availability",
     "BadRequest",
@@ -81,24 +81,22 @@ __all__ = (
     "CallTimedOut",
     "ConfigurationError",
     "ConnectFailed",
+    "ConnectionInfo",
     "ConnectionLost",
-    "Context",
+    "DiscoveryStep",
     "Event",
     "Failure",
     "FailureKind",
-    "Finished",
-    "GateStatistics",
+    "FinishedSession",
     "Image",
     "InvalidRequest",
     "KaledenError",
-    "Kind",
     "LedgerError",
+    "LimiterStatistics",
     "LogItem",
     "LogLine",
     "LogReset",
     "LogStream",
-    "Login",
-    "Looked",
     "NotAuthenticated",
     "NotAuthorized",
     "NotDestroyed",
@@ -108,10 +106,13 @@ __all__ = (
     "OutcomeStream",
     "Outcomes",
     "PendingTimeout",
-    "Progress",
+    "PlatformStats",
+    "ProgressCallback",
+    "ProgressUpdate",
     "ProtocolError",
     "QuotaExceeded",
     "RequestError",
+    "ResourceOptions",
     "RetryPolicy",
     "RetryStatistics",
     "Scope",
@@ -123,19 +124,18 @@ __all__ = (
     "SessionFailed",
     "SessionForked",
     "SessionInfo",
+    "SessionKind",
     "SessionList",
     "SessionNotOpen",
     "SessionSpec",
     "SessionStatistics",
-    "Stats",
-    "Status",
+    "SessionStatus",
     "Streams",
     "Success",
     "SyncLogStream",
     "SyncOutcomeStream",
     "SyncScope",
     "SyncStreams",
-    "Tally",
     "TimedOut",
     "TransportStatistics",
     "Unavailable",

@@ -92,7 +92,7 @@ class FailureKind(StrEnum):
     """A fault in kaleden or in the transport it was given: please report it."""
 
     @property
-    def leaves_doubt(self) -> bool:
+    def may_have_taken_effect(self) -> bool:
         """Whether what was asked may have been done all the same."""
         return self in _IN_DOUBT
 

@@ -34,7 +34,7 @@ from kaleden._public import publish as _publish
 from kaleden._results._batch import Failure
 from kaleden._sessions._launch._script_env import BEGIN, VARIABLE, block_name, check_blocks, packed
 from kaleden._sync import Session, SyncScope
-from kaleden._wire import Kind, SessionInfo, SessionSpec, Status
+from kaleden._wire import SessionInfo, SessionKind, SessionSpec, SessionStatus
 
 try:
     from parsl.jobs.states import JobState, JobStatus
@@ -55,14 +55,14 @@ _TAIL: Final = 2000
 _SIMPLE: Final = SimpleLauncher()
 
 _STATES: Final = {
-    Status.PENDING: JobState.PENDING,
-    Status.RUNNING: JobState.RUNNING,
+    SessionStatus.PENDING: JobState.PENDING,
+    SessionStatus.RUNNING: JobState.RUNNING,
     # Somebody has deleted it, so its workers are no capacity any more.
-    Status.TERMINATING: JobState.CANCELLED,
-    Status.COMPLETED: JobState.COMPLETED,
-    Status.SUCCEEDED: JobState.COMPLETED,
-    Status.FAILED: JobState.FAILED,
-    Status.ERROR: JobState.FAILED,
+    SessionStatus.TERMINATING: JobState.CANCELLED,
+    SessionStatus.COMPLETED: JobState.COMPLETED,
+    SessionStatus.SUCCEEDED: JobState.COMPLETED,
+    SessionStatus.FAILED: JobState.FAILED,
+    SessionStatus.ERROR: JobState.FAILED,
 }
 
 
@@ -265,7 +265,7 @@ class SkahaProvider(ExecutionProvider):
         listed: dict[object, SessionInfo] = {}
         if any(map(self._is_open, job_ids)):
             try:
-                listed = {info.id: info for info in self._session.fetch(Kind.HEADLESS)}
+                listed = {info.id: info for info in self._session.fetch(SessionKind.HEADLESS)}
             except KaledenError as error:
                 raise ExecutionProviderException(str(error)) from error
             self._note_ends([info for info in listed.values() if self._is_open(info.id)])

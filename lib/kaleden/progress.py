@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kaleden._public import publish as _publish
-from kaleden._results._progress import Progress, Tally
+from kaleden._results._progress import ProgressCallback, ProgressUpdate
 from kaleden._results._tables import needs
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = ("rich_bars", "tqdm_bars")
 
 
 @contextmanager
-def rich_bars(console: Console | None = None) -> Generator[Progress]:
+def rich_bars(console: Console | None = None) -> Generator[ProgressCallback]:
     """Open bars that rich draws, with the count of each state beside them.
 
     Where there is no terminal, their last state is printed when the block ends.
@@ -46,10 +46,10 @@ def rich_bars(console: Console | None = None) -> Generator[Progress]:
         parts.TextColumn("{task.fields[states]}", markup=False),
         console=console,
     )
-    last: Tally | None = None
+    last: ProgressUpdate | None = None
     task: Any = None
 
-    def show(tally: Tally) -> None:
+    def show(tally: ProgressUpdate) -> None:
         nonlocal last, task
         if _is_another(last, tally):
             task = bars.add_task(tally.operation, states="")
@@ -61,7 +61,7 @@ def rich_bars(console: Console | None = None) -> Generator[Progress]:
 
 
 @contextmanager
-def tqdm_bars(**options: Any) -> Generator[Progress]:
+def tqdm_bars(**options: Any) -> Generator[ProgressCallback]:
     """Open bars that tqdm draws, with the count of each state behind them.
 
     Args:
@@ -71,10 +71,10 @@ def tqdm_bars(**options: Any) -> Generator[Progress]:
         ImportError: tqdm is not installed: ``pip install 'kaleden[progress]'``.
     """
     make = needs("tqdm", "progress").tqdm
-    last: Tally | None = None
+    last: ProgressUpdate | None = None
     bar: Any = None
 
-    def show(tally: Tally) -> None:
+    def show(tally: ProgressUpdate) -> None:
         nonlocal bar, last
         if _is_another(last, tally):
             if bar is not None:
@@ -96,12 +96,12 @@ def tqdm_bars(**options: Any) -> Generator[Progress]:
             bar.close()
 
 
-def _is_another(last: Tally | None, tally: Tally) -> bool:
+def _is_another(last: ProgressUpdate | None, tally: ProgressUpdate) -> bool:
     """Whether *tally* is of another operation than the *last* one was."""
     return last is None or last.operation != tally.operation or last.done > tally.done
 
 
-def _states(tally: Tally) -> str:
+def _states(tally: ProgressUpdate) -> str:
     return "".join(char for char in str(tally) if char.isprintable())
 
 

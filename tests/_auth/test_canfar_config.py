@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import kaleden
 from _auth.certificates import Authority
 from _auth.saved import CANFAR, OTHER, active, contexts, document, save
-from kaleden import ConfigurationError, Login
+from kaleden import ConfigurationError, ConnectionInfo
 from kaleden._auth._canfar_config import read_saved
 
 URL = "https://host.example/skaha"
@@ -28,7 +28,7 @@ def certificate(authority: Authority, home: Path) -> Path:
     return authority.issue().write(home / ".ssl" / "cadcproxy.pem")
 
 
-def found(**arguments: Any) -> Login:
+def found(**arguments: Any) -> ConnectionInfo:
     return kaleden.AsyncSession(**arguments).describe()
 
 

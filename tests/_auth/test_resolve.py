@@ -12,7 +12,7 @@ import pytest
 import kaleden
 from _auth.certificates import Authority
 from _auth.saved import CANFAR, OTHER, active, document, save
-from kaleden import ConfigurationError, Login
+from kaleden import ConfigurationError, ConnectionInfo
 from support import described, session_on
 
 URL = "https://host.example/skaha"
@@ -24,11 +24,11 @@ def certificate(authority: Authority, home: Path) -> Path:
     return authority.issue().write(home / ".ssl" / "cadcproxy.pem")
 
 
-def found(url: str | None = None, token: str | None = None, **arguments: object) -> Login:
+def found(url: str | None = None, token: str | None = None, **arguments: object) -> ConnectionInfo:
     return kaleden.AsyncSession(url, token, **arguments).describe()  # type: ignore[arg-type]
 
 
-def reason(login: Login, place: str) -> str:
+def reason(login: ConnectionInfo, place: str) -> str:
     """Why a place was passed over."""
     [looked] = [looked for looked in login.looked if place in looked.place and not looked.used]
     return looked.found

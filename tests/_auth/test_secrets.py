@@ -22,7 +22,7 @@ from _auth.certificates import Authority
 from _auth.saved import active, save
 from kaleden import ConfigurationError
 from kaleden._auth._canfar_config import read_saved
-from kaleden._auth._tokens import FixedBearer, Token
+from kaleden._auth._tokens import StaticToken, Token
 from kaleden._http._httpx_adapter import HttpxTransport
 from kaleden.local import LocalPlatform
 from support import PLAIN_BACKENDS
@@ -129,7 +129,7 @@ async def test_a_token_that_httpx_sends(
     caplog.set_level(logging.DEBUG)
     witness = Witness()
     transport = HttpxTransport(
-        platform.url, f"{platform.url}/v1", bearer=FixedBearer(TOKEN), tls=Own(), connections=4
+        platform.url, f"{platform.url}/v1", bearer=StaticToken(TOKEN), tls=Own(), connections=4
     )
     async with transport:
         await use(kaleden.AsyncSession(transport=transport, registry=("ada", SECRET)), witness)

@@ -21,7 +21,7 @@ from attrs import define, field
 import kaleden
 from _auth.saved import active, save
 from kaleden import Failure, FailureKind
-from kaleden._auth._tokens import AskedBearer, Token, asks_function
+from kaleden._auth._tokens import RefreshingToken, Token, asks_function
 from kaleden._http._httpx_adapter import HttpxTransport
 from support import raw_server, read_request, session_object
 
@@ -184,7 +184,7 @@ async def test_whoever_asks_may_be_cancelled_and_the_next_one_asks() -> None:
             await anyio.sleep_forever()
         return "token"
 
-    bearer = AskedBearer(asks_function(ask))
+    bearer = RefreshingToken(asks_function(ask))
     got: list[str] = []
 
     async def want() -> None:
@@ -212,7 +212,7 @@ async def test_those_who_wait_share_a_failure() -> None:
         await checkpoint()
         raise kaleden.ConfigurationError("no network")
 
-    bearer = AskedBearer(ask)
+    bearer = RefreshingToken(ask)
     failed = 0
 
     async def want() -> None:
@@ -230,7 +230,7 @@ async def test_those_who_wait_share_a_failure() -> None:
 async def test_the_adapter_over_httpx_asks_as_well() -> None:
     door, giver = Door("second"), Giver(["first", "second"])
     async with raw_server(door.serve) as url:
-        bearer = AskedBearer(asks_function(giver.asynchronous))
+        bearer = RefreshingToken(asks_function(giver.asynchronous))
         transport = HttpxTransport(url, f"{url}/v1", bearer=bearer, connections=4)
         async with transport, kaleden.AsyncSession(transport=transport) as session:
             assert (await session.info("a")).ok

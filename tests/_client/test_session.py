@@ -14,7 +14,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import kaleden
-from kaleden import Failure, FailureKind, InvalidRequest, SessionSpec, Status
+from kaleden import Failure, FailureKind, InvalidRequest, SessionSpec, SessionStatus
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
 from support import Reply, data, described, session_id, session_object, session_on, text
@@ -514,7 +514,7 @@ async def test_connect_opens_the_pages_of_running_sessions_only(
     assert [page, "https://broken"] == opened
     failed = {key: failure.kind for key, failure in outcomes.failures.items()}
     assert dict.fromkeys("bcde", "not_opened") | {"unknown": "not_found"} == failed
-    assert Status.PENDING in outcomes.failures["b"].message
+    assert SessionStatus.PENDING in outcomes.failures["b"].message
 
 
 async def test_the_statistics_of_a_session_with_its_own_transport() -> None:
@@ -527,7 +527,7 @@ async def test_the_statistics_of_a_session_with_its_own_transport() -> None:
             statistics.gate.waiting,
         )
         assert statistics.transport is None
-        assert "<AsyncSession own transport: <Gate 0/3 in flight, 0 waiting>>" == repr(session)
+        assert "<AsyncSession own transport: <Limiter 0/3 in flight, 0 waiting>>" == repr(session)
 
 
 # --- raw -----------------------------------------------------------------------------------------

@@ -11,28 +11,28 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from kaleden._engine import _channel
-from kaleden._engine._channel import Deliver, Handoff, open_handoff
+from kaleden._engine._channel import Channel, SendItem, open_channel
 
 
-async def count(deliver: Deliver[int]) -> None:
+async def count(deliver: SendItem[int]) -> None:
     for number in range(3):
         await deliver(number)
 
 
 async def test_the_block_gets_all_and_then_the_end() -> None:
-    async with open_handoff(count) as receive:
+    async with open_channel(count) as receive:
         assert [0, 1, 2] == [number async for number in receive]
 
 
 async def test_nothing_is_made_before_it_is_taken() -> None:
     made: list[int] = []
 
-    async def produce(deliver: Deliver[int]) -> None:
+    async def produce(deliver: SendItem[int]) -> None:
         for number in range(10):
             made.append(number)
             await deliver(number)
 
-    async with open_handoff(produce) as receive:
+    async with open_channel(produce) as receive:
         for number in range(3):
             await anyio.wait_all_tasks_blocked()
             assert list(range(number + 1)) == made
@@ -40,13 +40,13 @@ async def test_nothing_is_made_before_it_is_taken() -> None:
 
 
 async def test_a_producer_that_fails_is_not_taken_for_one_that_ended() -> None:
-    async def fail(deliver: Deliver[int]) -> None:
+    async def fail(deliver: SendItem[int]) -> None:
         await deliver(0)
         raise ZeroDivisionError("mine")
 
     taken: list[int] = []
     with pytest.raises(ZeroDivisionError, match="mine"):
-        async with open_handoff(fail) as receive:
+        async with open_channel(fail) as receive:
             async for number in receive:
                 taken.append(number)  # noqa: PERF401  # the loop is what is tested
             pytest.fail("the loop ended as if all had come")
@@ -56,14 +56,14 @@ async def test_a_producer_that_fails_is_not_taken_for_one_that_ended() -> None:
 async def test_an_error_of_the_block_comes_out_as_itself_and_ends_the_producer() -> None:
     ended = []
 
-    async def produce(deliver: Deliver[int]) -> None:
+    async def produce(deliver: SendItem[int]) -> None:
         try:
             await count(deliver)
         finally:
             ended.append(True)
 
     with pytest.raises(ZeroDivisionError, match="mine"):
-        async with open_handoff(produce) as receive:
+        async with open_channel(produce) as receive:
             assert 0 == await anext(receive)
             raise ZeroDivisionError("mine")
     assert [True] == ended
@@ -71,7 +71,7 @@ async def test_an_error_of_the_block_comes_out_as_itself_and_ends_the_producer()
 
 async def test_leaving_early_at_any_step_leaves_nothing() -> None:
     for step in range(12):
-        async with open_handoff(count) as receive:
+        async with open_channel(count) as receive:
             for _ in range(step):
                 await checkpoint()
             if step % 2:
@@ -83,7 +83,7 @@ async def test_many_take_what_many_give() -> None:
     taken: list[int] = []
     takers = 5
 
-    async def produce(deliver: Deliver[int]) -> None:
+    async def produce(deliver: SendItem[int]) -> None:
         async def give(number: int) -> None:
             await deliver(number)
 
@@ -97,7 +97,7 @@ async def test_many_take_what_many_give() -> None:
             await checkpoint()
 
     with anyio.fail_after(60):
-        async with open_handoff(produce) as handoff, anyio.create_task_group() as group:
+        async with open_channel(produce) as handoff, anyio.create_task_group() as group:
             for _ in range(takers):
                 group.start_soon(take, handoff)
     assert list(range(50)) == sorted(taken)
@@ -105,7 +105,7 @@ async def test_many_take_what_many_give() -> None:
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
 async def test_what_a_cancelled_taker_does_not_take_another_does(cancelled: int) -> None:
-    handoff = Handoff[int]()
+    handoff = Channel[int]()
     scopes = [anyio.CancelScope() for _ in range(3)]
     taken: list[int] = []
 
@@ -116,7 +116,7 @@ async def test_what_a_cancelled_taker_does_not_take_another_does(cancelled: int)
     async def give(item: int) -> None:
         if item:
             scopes[cancelled].cancel()
-        await handoff.deliver(item)
+        await handoff.send(item)
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
@@ -134,10 +134,10 @@ async def test_what_a_cancelled_taker_does_not_take_another_does(cancelled: int)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_taker_that_is_cancelled_as_it_wakes_wakes_another(anyio_backend: str) -> None:
     """By asyncio's own means: a scope lets a task go on that was woken."""
-    handoff = Handoff[int]()
+    handoff = Channel[int]()
     first, second = [asyncio.ensure_future(anext(handoff)) for _ in range(2)]
     await anyio.wait_all_tasks_blocked()
-    giver = asyncio.ensure_future(handoff.deliver(1))
+    giver = asyncio.ensure_future(handoff.send(1))
     await asyncio.sleep(0)
     first.cancel()
     with anyio.fail_after(60):
@@ -147,28 +147,28 @@ async def test_a_taker_that_is_cancelled_as_it_wakes_wakes_another(anyio_backend
 
 
 async def test_a_delivery_that_is_cancelled_is_not_to_be_had() -> None:
-    handoff = Handoff[int]()
+    handoff = Channel[int]()
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await handoff.deliver(1)
+        await handoff.send(1)
     assert scope.cancelled_caught
-    assert [] == handoff.at_hand()
+    assert [] == handoff.receive_nowait()
 
 
 async def test_all_that_waits_can_be_taken_at_once() -> None:
-    handoff = Handoff[int]()
+    handoff = Channel[int]()
     async with anyio.create_task_group() as group:
         for number in range(3):
-            group.start_soon(handoff.deliver, number)
+            group.start_soon(handoff.send, number)
         await anyio.wait_all_tasks_blocked()
         assert 3 == len(handoff)
-        assert [0, 1, 2] == sorted(handoff.at_hand())
+        assert [0, 1, 2] == sorted(handoff.receive_nowait())
     assert 0 == len(handoff)
 
 
 async def test_who_waits_hears_that_the_block_was_left() -> None:
     async with anyio.create_task_group() as group:
-        handoff = Handoff[int]()
+        handoff = Channel[int]()
 
         async def take() -> None:
             with pytest.raises(anyio.ClosedResourceError):
@@ -185,7 +185,7 @@ async def test_others_have_their_turn_while_much_is_at_hand(
 ) -> None:
     """If there is time for that all is taken in one go, but not by whoever is cancelled."""
     monkeypatch.setattr(_channel, "_TURN", turn)
-    handoff = Handoff[int]()
+    handoff = Channel[int]()
     turns = 0
 
     async def take_turns() -> None:
@@ -196,7 +196,7 @@ async def test_others_have_their_turn_while_much_is_at_hand(
 
     async with anyio.create_task_group() as group:
         for number in range(10):
-            group.start_soon(handoff.deliver, number)
+            group.start_soon(handoff.send, number)
         await anyio.wait_all_tasks_blocked()
         group.start_soon(take_turns)
         await anext(handoff)
@@ -209,5 +209,5 @@ async def test_others_have_their_turn_while_much_is_at_hand(
             scope.cancel()
             await anext(handoff)
         assert scope.cancelled_caught
-        assert 1 == len(handoff.at_hand())
+        assert 1 == len(handoff.receive_nowait())
         group.cancel_scope.cancel()

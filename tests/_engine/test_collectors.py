@@ -6,7 +6,7 @@ import tracemalloc
 
 import kaleden
 from kaleden import Failure, FailureKind, Success
-from kaleden._engine._collectors import BYTES, REPLIES, Collected, Unread
+from kaleden._engine._collectors import BYTES, REPLIES, Collector, DeferredParsing
 from kaleden._engine._operations import Operation
 from kaleden._wire import Request, Response, build_info
 from support import FakeTransport, data, session_id, session_object, text
@@ -24,7 +24,7 @@ def reply(key: str, body: bytes) -> Success[Response]:
     return Success(key, Response(200, {}, body), attempts=3, elapsed=0.5)
 
 
-async def filled(sink: Unread[int], count: int) -> None:
+async def filled(sink: DeferredParsing[int], count: int) -> None:
     for each in range(count):
         assert sink.claim(f"id{each}")
     for each in reversed(range(count)):
@@ -33,14 +33,14 @@ async def filled(sink: Unread[int], count: int) -> None:
 
 async def test_every_reply_is_read_in_the_order_of_the_claims_whatever_their_number() -> None:
     for count in (0, 1, REPLIES - 1, REPLIES, REPLIES + 1, 5 * REPLIES + 7):
-        sink = Unread(operation())
+        sink = DeferredParsing(operation())
         await filled(sink, count)
         assert [f"id{each}" for each in range(count)] == list(sink.whole)
         assert list(range(count)) == [outcome.value for outcome in sink.whole.values()]  # type: ignore[union-attr]
 
 
 async def test_what_is_known_of_a_request_is_kept_until_its_reply_is_read() -> None:
-    sink = Unread(operation())
+    sink = DeferredParsing(operation())
     await sink.deliver(reply("a", b"1"))
     assert (3, 0.5) == (sink.whole["a"].attempts, sink.whole["a"].elapsed)
 
@@ -52,7 +52,7 @@ async def test_no_more_replies_are_held_than_are_read_together() -> None:
         read.append(response.body)
         return 0
 
-    sink = Unread(operation(parse))
+    sink = DeferredParsing(operation(parse))
     for each in range(10 * REPLIES):
         await sink.deliver(reply(str(each), b"x"))
         assert each + 1 - len(read) < REPLIES
@@ -65,7 +65,7 @@ async def test_no_more_replies_are_held_than_are_read_together() -> None:
 
 
 async def test_an_error_that_never_should_be_costs_one_outcome() -> None:
-    sink = Unread(operation())
+    sink = DeferredParsing(operation())
     await sink.deliver(reply("a", b"1"))
     await sink.deliver(reply("b", b"two"))
     await sink.deliver(reply("c", b"3"))
@@ -110,7 +110,7 @@ async def test_long_replies_are_not_piled_up() -> None:
 
 
 async def test_what_was_claimed_is_done_when_its_outcome_comes() -> None:
-    sink = Collected[int]()
+    sink = Collector[int]()
     assert [True, True, False] == [sink.claim(key) for key in "aba"]
     await sink.deliver(Success("a", 1))
     assert [Success("a", 1)] == sink.done

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden import ConfigurationError, FailureKind
-from kaleden._engine._config import Limits, RetryPolicy, is_overload, may_pass
-from kaleden._engine._limiter import START, AdaptiveLimit
+from kaleden._engine._config import Limits, RetryPolicy, is_overload, is_transient
+from kaleden._engine._limiter import INITIAL_LIMIT, AdaptiveLimit
 from kaleden._engine._retry import RetryBudget
 
 
@@ -39,7 +39,7 @@ def always(share: float) -> random.Random:
     ],
 )
 def test_what_may_pass_is_tried_again(kind: FailureKind, status: int | None) -> None:
-    assert may_pass(kind, status)
+    assert is_transient(kind, status)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_may_pass_is_tried_again(kind: FailureKind, status: int | None) -> 
     ],
 )
 def test_what_stays_is_not_tried_again(kind: FailureKind, status: int | None) -> None:
-    assert not may_pass(kind, status)
+    assert not is_transient(kind, status)
 
 
 def test_overloads_are_refusals_and_time_outs() -> None:
@@ -72,7 +72,7 @@ def test_overloads_are_refusals_and_time_outs() -> None:
 
 def test_the_longest_back_off_doubles_up_to_its_cap() -> None:
     policy = RetryPolicy(base=1.0, cap=5.0)
-    longest = [policy.back_off(attempts, always(1.0)) for attempts in (1, 2, 3, 4, 5)]
+    longest = [policy.draw_backoff(attempts, always(1.0)) for attempts in (1, 2, 3, 4, 5)]
     assert [1.0, 2.0, 4.0, 5.0, 5.0] == longest
 
 
@@ -83,9 +83,9 @@ def test_a_back_off_is_anywhere_between_nothing_and_the_longest(
     base: float, cap: float, attempts: int, seed: int
 ) -> None:
     policy = RetryPolicy(base=base, cap=cap)
-    drawn = policy.back_off(attempts, random.Random(seed))
-    assert 0.0 <= drawn <= policy.back_off(attempts, always(1.0)) <= cap
-    assert 0.0 == policy.back_off(attempts, always(0.0))
+    drawn = policy.draw_backoff(attempts, random.Random(seed))
+    assert 0.0 <= drawn <= policy.draw_backoff(attempts, always(1.0)) <= cap
+    assert 0.0 == policy.draw_backoff(attempts, always(0.0))
 
 
 @pytest.mark.parametrize(
@@ -184,14 +184,14 @@ def rounds(limit: AdaptiveLimit, capacity: int, count: int) -> list[int]:
         sent = limit.limit
         seen.append(sent)
         for _ in range(min(sent, capacity)):
-            limit.succeeded(sent)
+            limit.record_success(sent)
         for _ in range(sent - capacity):
-            limit.overloaded(time + 0.5, time + 0.9)
+            limit.record_overload(time + 0.5, time + 0.9)
     return seen
 
 
 def test_a_healthy_server_is_soon_used_in_full() -> None:
-    assert [START, 2 * START, 32, 32] == rounds(AdaptiveLimit(32), 100, 4)
+    assert [INITIAL_LIMIT, 2 * INITIAL_LIMIT, 32, 32] == rounds(AdaptiveLimit(32), 100, 4)
 
 
 @given(st.integers(1, 64), st.integers(2, 64))
@@ -209,13 +209,13 @@ def test_it_finds_what_a_server_bears(capacity: int, ceiling: int) -> None:
 def test_a_round_trip_costs_one_decrease() -> None:
     limit = AdaptiveLimit(10)
     for _ in range(10):
-        limit.succeeded(10)
+        limit.record_success(10)
     assert 10 == limit.limit
     for _ in range(10):
-        limit.overloaded(1.0, 2.0)
+        limit.record_overload(1.0, 2.0)
     assert (7, 1) == (limit.limit, limit.decreases)
     # What left after the decrease tells news.
-    limit.overloaded(2.1, 3.0)
+    limit.record_overload(2.1, 3.0)
     assert (4, 2) == (limit.limit, limit.decreases)
 
 
@@ -228,17 +228,17 @@ def test_it_falls_to_one_request_and_comes_back_to_the_ceiling() -> None:
 def test_what_cannot_be_lowered_is_not_counted_as_lowered() -> None:
     limit = AdaptiveLimit(2)
     for sent in range(10):
-        limit.overloaded(sent + 0.5, sent + 1.0)
+        limit.record_overload(sent + 0.5, sent + 1.0)
     assert (1, 2) == (limit.limit, limit.decreases)
-    limit.succeeded(1)
-    limit.overloaded(20.0, 21.0)
+    limit.record_success(1)
+    limit.record_overload(20.0, 21.0)
     assert (1, 3) == (limit.limit, limit.decreases)
 
 
 def test_a_limit_that_is_not_used_does_not_grow() -> None:
     limit = AdaptiveLimit(32)
     for _ in range(1000):
-        limit.succeeded(START // 2 - 1)
-    assert START == limit.limit
-    limit.succeeded(START // 2)
-    assert START + 1 == limit.limit
+        limit.record_success(INITIAL_LIMIT // 2 - 1)
+    assert INITIAL_LIMIT == limit.limit
+    limit.record_success(INITIAL_LIMIT // 2)
+    assert INITIAL_LIMIT + 1 == limit.limit

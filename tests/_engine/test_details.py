@@ -12,10 +12,10 @@ import pytest
 from kaleden import Failure, FailureKind, Outcomes, RetryPolicy, Success
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._limiter import Gate
+from kaleden._engine._limiter import Limiter
 from kaleden._engine._operations import Operation, info
 from kaleden._http import TransportError
-from kaleden._results._outcome import belied
+from kaleden._results._outcome import contradicted
 from kaleden._wire import Request, Response, build_list, parse_raw_list
 from support import (
     FakeTransport,
@@ -145,7 +145,7 @@ async def test_a_refused_login_is_named_and_no_other_refusal(status: int, told: 
         return text("denied", status)
 
     for login, words in ((["it was a saved one"], told), ([], "denied")):
-        engine = Engine(Gate(1), FakeTransport(reply), None, *login)
+        engine = Engine(Limiter(1), FakeTransport(reply), None, *login)
         [outcome] = await engine.collect(info(Limits()), ["a"])
         assert isinstance(outcome, Failure)
         assert ("a", words, status) == (outcome.key, outcome.message, outcome.status)
@@ -157,7 +157,7 @@ async def test_long_replies_are_outcomes_like_others() -> None:
         return data([session_object("a")])
 
     sessions = Operation("sessions", lambda _: build_list(), parse_raw_list, 1.0)
-    engine = Engine(Gate(1), transport := FakeTransport(reply))
+    engine = Engine(Limiter(1), transport := FakeTransport(reply))
     outcomes = await engine.collect(sessions, ["all"])
     assert "sessions" == outcomes.operation
     assert outcomes.ok
@@ -190,7 +190,7 @@ async def test_a_transport_that_cannot_be_stopped_keeps_nobody_for_long() -> Non
             await anyio.sleep(60)
         return text("late")
 
-    engine = Engine(Gate(1), FakeTransport(reply))
+    engine = Engine(Limiter(1), FakeTransport(reply))
     async with anyio.create_task_group() as group:
         group.start_soon(engine.collect, info(Limits()), ["a"])
         await anyio.sleep(1)
@@ -231,13 +231,13 @@ async def test_a_stream_tells_what_is_at_hand_and_gives_it_at_once() -> None:
     session, _ = session_on(described, concurrency=3)
     async with session:
         async with session.stream.info(["a", "b", "c"]) as results:
-            assert [] == results.at_hand()
+            assert [] == results.receive_nowait()
             while "<OutcomeStream: 3 at hand>" != repr(results):
                 await anyio.lowlevel.checkpoint()
-            assert {"a", "b", "c"} == {outcome.key for outcome in results.at_hand()}
+            assert {"a", "b", "c"} == {outcome.key for outcome in results.receive_nowait()}
             assert [] == [outcome async for outcome in results]
-            assert [] == results.at_hand()
-        assert [] == results.at_hand()
+            assert [] == results.receive_nowait()
+        assert [] == results.receive_nowait()
 
 
 @in_virtual_time
@@ -277,7 +277,7 @@ async def test_creates_at_once_are_as_many_as_may_be() -> None:
 @in_virtual_time
 async def test_a_pause_is_logged_with_its_length(caplog: pytest.LogCaptureFixture) -> None:
     await anyio.sleep(7)
-    gate = Gate(1)
+    gate = Limiter(1)
     gate.pause(anyio.current_time() + 3, failure("a"))
     told = [record.getMessage() for record in caplog.records if record.name == "kaleden"]
     assert ["nothing is sent for 3 seconds: gone"] == told
@@ -386,7 +386,7 @@ async def test_repetitions_at_once_stay_within_the_limit() -> None:
 
 def test_the_failure_of_a_contradicted_success_keeps_what_is_known_of_it() -> None:
     success = Success("a", "an id", attempts=3, elapsed=2.5)
-    failure = belied(success, FailureKind.NOT_DESTROYED, "it is still there", 409)
+    failure = contradicted(success, FailureKind.NOT_DESTROYED, "it is still there", 409)
     expected = Failure(
         "a",
         FailureKind.NOT_DESTROYED,
@@ -399,4 +399,4 @@ def test_the_failure_of_a_contradicted_success_keeps_what_is_known_of_it() -> No
     assert expected == failure
     # Equality leaves the time out.
     assert 2.5 == failure.elapsed
-    assert None is belied(success, FailureKind.PROTOCOL, "").status
+    assert None is contradicted(success, FailureKind.PROTOCOL, "").status

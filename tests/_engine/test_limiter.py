@@ -10,8 +10,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from kaleden import Failure, FailureKind, GateStatistics
-from kaleden._engine._limiter import Gate, Paused
+from kaleden import Failure, FailureKind, LimiterStatistics
+from kaleden._engine._limiter import Limiter, Paused
 from support import PLAIN_BACKENDS
 from virtual_time import in_virtual_time
 
@@ -19,20 +19,20 @@ BUSY = Failure("any", FailureKind.UNAVAILABLE, "busy", 503, 60.0, sent=True)
 
 
 @asynccontextmanager
-async def place(gate: Gate) -> AsyncIterator[None]:
+async def place(gate: Limiter) -> AsyncIterator[None]:
     """A place at the gate, as whoever sends takes it."""
     holder = object()
-    if not gate.take_nowait(holder):
-        await gate.take(holder)
+    if not gate.acquire_nowait(holder):
+        await gate.acquire(holder)
     try:
         yield
     finally:
-        gate.give_back(holder)
+        gate.release(holder)
 
 
 async def test_the_gate_shows_its_state() -> None:
-    gate = Gate(1)
-    assert "<Gate 0/1 in flight, 0 waiting>" == repr(gate)
+    gate = Limiter(1)
+    assert "<Limiter 0/1 in flight, 0 waiting>" == repr(gate)
 
     async def wait() -> None:
         async with place(gate):
@@ -42,24 +42,24 @@ async def test_the_gate_shows_its_state() -> None:
         group.start_soon(wait)
         while not gate.statistics().waiting:
             await checkpoint()
-        assert GateStatistics(1, 1, 1) == gate.statistics()
-        assert "<Gate 1/1 in flight, 1 waiting>" == repr(gate)
-    assert GateStatistics(1, 0, 0) == gate.statistics()
+        assert LimiterStatistics(1, 1, 1) == gate.statistics()
+        assert "<Limiter 1/1 in flight, 1 waiting>" == repr(gate)
+    assert LimiterStatistics(1, 0, 0) == gate.statistics()
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 def test_where_no_event_loop_runs_no_pause_is_told(backend: str) -> None:
-    async def pause() -> Gate:
-        gate = Gate(2)
+    async def pause() -> Limiter:
+        gate = Limiter(2)
         gate.pause(anyio.current_time() + 1000, BUSY)
         return gate
 
     gate = anyio.run(pause, backend=backend)
-    assert GateStatistics(2, 0, 0, 0.0, 1) == gate.statistics()
+    assert LimiterStatistics(2, 0, 0, 0.0, 1) == gate.statistics()
 
 
 async def test_turns_are_given_in_the_order_of_asking() -> None:
-    gate = Gate(1)
+    gate = Limiter(1)
     order: list[int] = []
 
     async def take(number: int) -> None:
@@ -78,7 +78,7 @@ async def test_turns_are_given_in_the_order_of_asking() -> None:
 
 
 async def test_a_place_is_given_back_on_an_error_and_on_cancellation() -> None:
-    gate = Gate(2)
+    gate = Limiter(2)
     with pytest.raises(ValueError, match="mine"):
         async with place(gate):
             raise ValueError("mine")
@@ -86,11 +86,11 @@ async def test_a_place_is_given_back_on_an_error_and_on_cancellation() -> None:
         async with place(gate):
             scope.cancel()
             await checkpoint()
-    assert GateStatistics(2, 0, 0) == gate.statistics()
+    assert LimiterStatistics(2, 0, 0) == gate.statistics()
 
 
 async def test_a_cancelled_waiter_takes_no_place() -> None:
-    gate = Gate(1)
+    gate = Limiter(1)
 
     async def wait() -> None:
         async with place(gate):
@@ -102,14 +102,14 @@ async def test_a_cancelled_waiter_takes_no_place() -> None:
             while not gate.statistics().waiting:
                 await checkpoint()
             group.cancel_scope.cancel()
-        assert GateStatistics(1, 1, 0) == gate.statistics()
+        assert LimiterStatistics(1, 1, 0) == gate.statistics()
     async with place(gate):
         pass
 
 
 @in_virtual_time
 async def test_a_pause_refuses_those_who_wait_already_and_have_less_time_than_it_takes() -> None:
-    gate = Gate(1)
+    gate = Limiter(1)
     told: dict[float, float] = {}
     began = anyio.current_time()
 
@@ -119,7 +119,7 @@ async def test_a_pause_refuses_those_who_wait_already_and_have_less_time_than_it
                 async with place(gate):
                     told[seconds] = anyio.current_time() - began
             except Paused as paused:
-                assert "busy" == paused.refusal.message
+                assert "busy" == paused.reason.message
                 told[seconds] = -paused.seconds
 
     async with anyio.create_task_group() as group:
@@ -134,14 +134,14 @@ async def test_a_pause_refuses_those_who_wait_already_and_have_less_time_than_it
             gate.pause(began + 60, BUSY)
             await anyio.sleep(1)
             assert {30: -40, 50: -59} == told
-            assert GateStatistics(1, 1, 2, 58.0, 1) == gate.statistics()
+            assert LimiterStatistics(1, 1, 2, 58.0, 1) == gate.statistics()
     assert {30: -40, 50: -59, 90: 60, math.inf: 60} == told
-    assert GateStatistics(1, 0, 0, 0.0, 1) == gate.statistics()
+    assert LimiterStatistics(1, 0, 0, 0.0, 1) == gate.statistics()
 
 
 @in_virtual_time
 async def test_whoever_was_refused_just_as_the_pause_ended_waits_on() -> None:
-    gate = Gate(1)
+    gate = Limiter(1)
     came: list[float] = []
 
     async def wait() -> None:
@@ -162,13 +162,13 @@ async def test_whoever_was_refused_just_as_the_pause_ended_waits_on() -> None:
 
 @in_virtual_time
 async def test_a_pause_that_grows_refuses_those_who_sit_it_out_in_their_places() -> None:
-    gate = Gate(1)
+    gate = Limiter(1)
     gate.pause(anyio.current_time() + 5, BUSY)
     began = anyio.current_time()
 
     async def wait() -> None:
         with anyio.fail_after(10), pytest.raises(Paused):
-            await gate.take("holder")
+            await gate.acquire("holder")
         assert 1 == anyio.current_time() - began
 
     async with anyio.create_task_group() as group:

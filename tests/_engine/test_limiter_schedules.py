@@ -15,7 +15,7 @@ from support import PLAIN_BACKENDS
 pytest.importorskip("anycorn")
 
 from kaleden import Failure, FailureKind
-from kaleden._engine._limiter import Gate, Paused
+from kaleden._engine._limiter import Limiter, Paused
 from kaleden.testing import run_virtual
 
 REFUSAL = Failure("any", FailureKind.UNAVAILABLE, "not now", 503, 1.0, sent=True)
@@ -69,7 +69,7 @@ class World:
 
     limit: int
     adaptive: bool
-    gate: Gate = field(init=False, repr=False)
+    gate: Limiter = field(init=False, repr=False)
     ends: Counter[str] = field(factory=Counter[str])
     left: dict[int, float] = field(factory=dict[int, float])
     paused_at: float = -1.0
@@ -78,7 +78,7 @@ class World:
     wrong: list[str] = field(factory=list[str])
 
     async def play(self, steps: list[Step]) -> None:
-        self.gate = Gate(self.limit, adaptive=self.adaptive)
+        self.gate = Limiter(self.limit, adaptive=self.adaptive)
         async with anyio.create_task_group() as group:
             for number, step in enumerate(steps):
                 if isinstance(step, Visit):
@@ -97,7 +97,7 @@ class World:
         state = self.gate.statistics()
         assert (0, 0) == (state.in_flight, state.waiting)
         for _ in range(state.limit):
-            assert state.paused or self.gate.take_nowait(object())
+            assert state.paused or self.gate.acquire_nowait(object())
 
     async def visit(self, number: int, visit: Visit) -> None:
         with anyio.CancelScope() as scope:
@@ -122,8 +122,8 @@ class World:
 
     async def stay(self, number: int, visit: Visit) -> None:
         holder = object()
-        if not self.gate.take_nowait(holder):
-            await self.gate.take(holder)
+        if not self.gate.acquire_nowait(holder):
+            await self.gate.acquire(holder)
         try:
             sent = anyio.current_time()
             if self.gate.paused:
@@ -135,11 +135,11 @@ class World:
             finally:
                 self.inside -= 1
             if visit.meets == "success":
-                self.gate.succeeded()
+                self.gate.record_success()
             elif visit.meets == "overload":
-                self.gate.overloaded(sent)
+                self.gate.record_overload(sent)
         finally:
-            self.gate.give_back(holder)
+            self.gate.release(holder)
 
     def watch(self) -> bool:
         """Whoever is inside beyond the limit was there when it was lowered."""

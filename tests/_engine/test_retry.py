@@ -25,10 +25,10 @@ from kaleden import (
     Success,
     Unavailable,
 )
-from kaleden._engine._retry import LAST_WORD
+from kaleden._engine._retry import DEADLINE_MARGIN
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 from virtual_time import in_virtual_time
 
 Answer = Response | Exception
@@ -137,7 +137,7 @@ async def test_a_failure_tells_of_the_last_attempt_and_of_all_of_them() -> None:
 
 @in_virtual_time
 async def test_everything_that_does_no_harm_twice_is_tried_again() -> None:
-    faults = [Fault(Trouble.RESET_AFTER, kind, nth=1) for kind in READS]
+    faults = [Fault(FaultKind.RESET_AFTER, kind, nth=1) for kind in READS]
     async with MemoryTransport(faults=FaultPlan(faults)) as transport:
         session = AsyncSession(transport=transport, retry=POLICY)
         async with session:
@@ -359,7 +359,7 @@ async def test_no_back_off_crosses_the_callers_deadline() -> None:
             assert isinstance(outcome, Failure)
             assert "temporarily unavailable" in outcome.message
             assert anyio.current_time() - began == pytest.approx(outcome.elapsed)
-            assert outcome.elapsed <= seconds - LAST_WORD
+            assert outcome.elapsed <= seconds - DEADLINE_MARGIN
 
 
 @in_virtual_time
@@ -385,7 +385,7 @@ async def test_a_repetition_that_meets_the_deadline_tells_the_last_real_error() 
             [outcome] = await session.info("a")
     assert isinstance(outcome, Failure)
     assert (FailureKind.UNAVAILABLE, 2) == (outcome.kind, outcome.attempts)
-    assert 10 - LAST_WORD == pytest.approx(outcome.elapsed)
+    assert 10 - DEADLINE_MARGIN == pytest.approx(outcome.elapsed)
 
 
 @in_virtual_time
@@ -436,7 +436,7 @@ async def test_closing_the_client_ends_back_offs_and_pauses() -> None:
 
 @in_virtual_time
 async def test_a_create_of_which_nothing_was_sent_is_tried_again() -> None:
-    faults = FaultPlan([Fault(Trouble.REFUSED, "create", nth=[1, 2])])
+    faults = FaultPlan([Fault(FaultKind.REFUSED, "create", nth=[1, 2])])
     async with MemoryTransport(faults=faults) as transport:
         session = AsyncSession(transport=transport, retry=POLICY)
         async with session:
@@ -450,9 +450,11 @@ async def test_a_create_of_which_nothing_was_sent_is_tried_again() -> None:
     assert {1} == set(transport.created.values())
 
 
-@pytest.mark.parametrize("trouble", [Trouble.BUSY, Trouble.RESET_BEFORE, Trouble.ERROR_BEFORE])
+@pytest.mark.parametrize(
+    "trouble", [FaultKind.BUSY, FaultKind.RESET_BEFORE, FaultKind.ERROR_BEFORE]
+)
 @in_virtual_time
-async def test_a_create_that_left_is_not_tried_again(trouble: Trouble) -> None:
+async def test_a_create_that_left_is_not_tried_again(trouble: FaultKind) -> None:
     async with MemoryTransport(faults=FaultPlan([Fault(trouble, "create", nth=1)])) as transport:
         session = AsyncSession(transport=transport, retry=POLICY)
         async with session:
@@ -463,7 +465,7 @@ async def test_a_create_that_left_is_not_tried_again(trouble: Trouble) -> None:
 
 @in_virtual_time
 async def test_a_create_in_its_back_off_does_not_leave_after_its_scope() -> None:
-    faults = FaultPlan([Fault(Trouble.REFUSED, "create")])
+    faults = FaultPlan([Fault(FaultKind.REFUSED, "create")])
     async with MemoryTransport(faults=faults) as transport:
         session = AsyncSession(transport=transport, retry=RetryPolicy(base=100, total=1000, seed=1))
         async with session, anyio.create_task_group() as group:
@@ -477,7 +479,7 @@ async def test_a_create_in_its_back_off_does_not_leave_after_its_scope() -> None
 
 @in_virtual_time
 async def test_a_scope_deletes_at_its_own_pace_and_no_other() -> None:
-    faults = FaultPlan([Fault(Trouble.RESET_BEFORE, "destroy", nth=[1, 2])])
+    faults = FaultPlan([Fault(FaultKind.RESET_BEFORE, "destroy", nth=[1, 2])])
     async with MemoryTransport(faults=faults, duration=1000.0) as transport:
         session = AsyncSession(transport=transport, retry=POLICY)
         async with session:

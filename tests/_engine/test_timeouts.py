@@ -9,7 +9,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from kaleden import AsyncSession, Failure, FailureKind
-from kaleden._engine._timeouts import Watchdog, WatchedCourier
+from kaleden._engine._timeouts import SharedTimeout, TimeoutMonitor
 from kaleden._wire import Request, Response
 from support import described, session_id, session_on, stalled
 from virtual_time import in_virtual_time
@@ -98,8 +98,8 @@ async def test_a_reply_in_the_last_moment_costs_the_next_request_nothing() -> No
 
 
 async def test_one_that_is_called_back_too_late_keeps_its_reply_and_goes_on() -> None:
-    watchdog = Watchdog()
-    with watchdog.hire() as courier:
+    watchdog = TimeoutMonitor()
+    with watchdog.new_timeout() as courier:
 
         async def overtaken(_: Request) -> Response:
             courier.call_back()
@@ -112,25 +112,25 @@ async def test_one_that_is_called_back_too_late_keeps_its_reply_and_goes_on() ->
 
 
 async def test_one_that_is_called_back_can_carry_again() -> None:
-    async def carry(courier: WatchedCourier) -> None:
+    async def carry(courier: SharedTimeout) -> None:
         with courier:
             for _ in range(3):
                 assert None is await courier.carry(stalled, REQUEST, anyio.current_time())
                 assert REPLY is await courier.carry(at_once, REQUEST, math.inf)
                 await checkpoint()
 
-    watchdog = Watchdog()
+    watchdog = TimeoutMonitor()
     async with anyio.create_task_group() as group:
         for _ in range(3):
-            group.start_soon(carry, watchdog.hire())
-        await watchdog.watch()
+            group.start_soon(carry, watchdog.new_timeout())
+        await watchdog.run()
 
 
 @in_virtual_time
 async def test_a_watchdog_keeps_deadlines_of_different_lengths() -> None:
     given_up: list[float] = []
 
-    async def carry(courier: WatchedCourier, *lengths: float) -> None:
+    async def carry(courier: SharedTimeout, *lengths: float) -> None:
         with courier:
             for length in lengths:
                 due = anyio.current_time() + length
@@ -138,43 +138,43 @@ async def test_a_watchdog_keeps_deadlines_of_different_lengths() -> None:
                 assert due == anyio.current_time()
                 given_up.append(due)
 
-    watchdog = Watchdog()
+    watchdog = TimeoutMonitor()
     async with anyio.create_task_group() as group:
-        group.start_soon(carry, watchdog.hire(), 10, 1, 5)
-        group.start_soon(carry, watchdog.hire(), 3, 3)
-        group.start_soon(carry, watchdog.hire(), 60)
-        await watchdog.watch()
+        group.start_soon(carry, watchdog.new_timeout(), 10, 1, 5)
+        group.start_soon(carry, watchdog.new_timeout(), 3, 3)
+        group.start_soon(carry, watchdog.new_timeout(), 60)
+        await watchdog.run()
     assert [3, 6, 10, 11, 16, 60] == given_up
     assert math.inf == watchdog.wakes
 
 
 @in_virtual_time
 async def test_nothing_is_due_when_nothing_is_on_its_way() -> None:
-    watchdog = Watchdog()
+    watchdog = TimeoutMonitor()
 
-    async def carry(courier: WatchedCourier) -> None:
+    async def carry(courier: SharedTimeout) -> None:
         with courier:
             assert REPLY is await courier.carry(after_a_second, REQUEST, 5)
             await anyio.sleep(100)
             assert math.inf == watchdog.wakes
 
     async with anyio.create_task_group() as group:
-        group.start_soon(carry, watchdog.hire())
-        await watchdog.watch()
+        group.start_soon(carry, watchdog.new_timeout())
+        await watchdog.run()
 
 
 @pytest.mark.parametrize("called_back", [False, True])
 async def test_a_cancellation_from_outside_is_not_taken_for_a_deadline(called_back: bool) -> None:
     went_on = False
 
-    async def carry(courier: WatchedCourier) -> None:
+    async def carry(courier: SharedTimeout) -> None:
         nonlocal went_on
         with courier:
             await courier.carry(stalled, REQUEST, math.inf)
             went_on = True
 
     async with anyio.create_task_group() as group:
-        courier = Watchdog().hire()
+        courier = TimeoutMonitor().new_timeout()
         group.start_soon(carry, courier)
         for _ in range(5):
             await checkpoint()
@@ -185,7 +185,7 @@ async def test_a_cancellation_from_outside_is_not_taken_for_a_deadline(called_ba
 
 
 async def test_an_error_of_a_transport_that_is_called_back_comes_out() -> None:
-    watchdog = Watchdog()
+    watchdog = TimeoutMonitor()
 
     async def stubborn(_: Request) -> Response:
         courier.call_back()
@@ -194,7 +194,7 @@ async def test_an_error_of_a_transport_that_is_called_back_comes_out() -> None:
         finally:
             raise ZeroDivisionError("mine")
 
-    with watchdog.hire() as courier:
+    with watchdog.new_timeout() as courier:
         with pytest.raises(ZeroDivisionError, match="mine"):
             await courier.carry(stubborn, REQUEST, math.inf)
         assert REPLY is await courier.carry(at_once, REQUEST, math.inf)

@@ -20,8 +20,8 @@ from kaleden import FailureKind, InvalidRequest
 from kaleden._http import DirectTransport, TransportError
 from kaleden._http._h1 import _connect
 from kaleden._http._h1._connection import Connection
-from kaleden._http._h1._pool import Origin, Pool, Slots
-from kaleden._http._h1._request_writer import Heads, origin_of
+from kaleden._http._h1._pool import Origin, Pool, Semaphore
+from kaleden._http._h1._request_writer import RequestWriter, origin_of
 from kaleden._wire import Request, build_info
 from support import Handler, raw_server, read_request, session_object
 
@@ -328,7 +328,7 @@ async def test_a_name_is_looked_up_once_for_all_who_dial_at_the_same_time(
             for _ in range(4):
                 group.start_soon(transport.send, GET)
         assert 2 == len(looked_up)
-        assert not transport._dialler._names
+        assert not transport._dialer._names
 
 
 async def test_those_who_wait_for_a_look_up_share_its_failure(
@@ -356,7 +356,7 @@ async def test_those_who_wait_for_a_look_up_share_its_failure(
             waiting.set()
         assert (4, 1) == (len(messages), len(looked_up))
         assert all("no such host" in message for message in messages)
-        assert not transport._dialler._names
+        assert not transport._dialer._names
 
 
 async def check_rest(transport: DirectTransport) -> None:
@@ -400,26 +400,26 @@ async def test_native_cancellation_at_every_step_loses_no_connection(
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
 async def test_a_slot_that_a_cancelled_task_was_given_goes_to_the_next(cancelled: int) -> None:
-    slots = Slots(1)
-    await slots.take()
+    slots = Semaphore(1)
+    await slots.acquire()
     scopes = [anyio.CancelScope() for _ in range(3)]
     got: list[int] = []
 
     async def use(number: int) -> None:
         with scopes[number]:
-            await slots.take()
+            await slots.acquire()
             got.append(number)
-            slots.give_back()
+            slots.release()
 
     async with anyio.create_task_group() as group:
         for number in range(3):
             group.start_soon(use, number)
         await anyio.wait_all_tasks_blocked()
-        slots.give_back()
+        slots.release()
         scopes[cancelled].cancel()
     assert {0, 1, 2} - {cancelled} <= set(got)
     with anyio.fail_after(60):
-        await slots.take()
+        await slots.acquire()
 
 
 class FakeConnection(Connection):  # type: ignore[misc]
@@ -463,11 +463,11 @@ async def filled(pool: Pool, *origins: Origin) -> list[FakeConnection]:
         return made[-1]
 
     for _ in origins:
-        assert pool.slots.take_now()
+        assert pool.slots.acquire_nowait()
         await pool.add(dial)
     for origin, connection in zip(origins, made, strict=True):
-        pool.give_back(origin, connection)
-        pool.slots.give_back()
+        pool.release(origin, connection)
+        pool.slots.release()
     return made
 
 
@@ -475,12 +475,12 @@ async def test_the_connection_used_last_is_used_next_and_old_ones_are_closed() -
     now = 100.0
     pool = Pool(4, keep=4, expiry=10.0, clock=lambda: now)
     first, second, third = await filled(pool, HERE, HERE, HERE)
-    assert third is pool.take(HERE, None)
+    assert third is pool.acquire(HERE, None)
     now = 105.0
-    pool.give_back(HERE, third)
+    pool.release(HERE, third)
     now = 111.0
-    assert third is pool.take(HERE, None)
-    assert None is pool.take(HERE, None)
+    assert third is pool.acquire(HERE, None)
+    assert None is pool.acquire(HERE, None)
     assert (True, True, False) == (first.closed, second.closed, third.closed)
     assert (1, 0) == (pool.open_count, pool.idle_count)
 
@@ -491,7 +491,7 @@ async def test_a_connection_is_for_its_origin_only_and_the_oldest_makes_room() -
     [here] = await filled(pool, HERE)
     now = 101.0
     [there] = await filled(pool, THERE)
-    assert None is pool.take(Origin("https", "here.example", 80), None)
+    assert None is pool.acquire(Origin("https", "here.example", 80), None)
     await filled(pool, THERE)
     assert (True, False, 2) == (here.closed, there.closed, pool.open_count)
     await filled(pool, HERE, HERE)
@@ -501,10 +501,10 @@ async def test_a_connection_is_for_its_origin_only_and_the_oldest_makes_room() -
 async def test_an_origin_whose_connections_are_all_in_use_has_none_to_make_room() -> None:
     pool = Pool(4, keep=1)
     [here] = await filled(pool, HERE)
-    assert here is pool.take(HERE, None)
+    assert here is pool.acquire(HERE, None)
     first, second = await filled(pool, THERE, THERE)
     assert (True, False, 1) == (first.closed, second.closed, pool.idle_count)
-    pool.give_back(HERE, here)
+    pool.release(HERE, here)
     assert (False, True, 1) == (here.closed, second.closed, pool.idle_count)
 
 
@@ -528,7 +528,7 @@ async def test_no_more_idle_connections_are_kept_than_was_said() -> None:
     ],
 )
 def test_a_request_as_it_is_written(url: str, origin: tuple[str, str, int], host: str) -> None:
-    heads = Heads(url, f"{url}/v1")
+    heads = RequestWriter(url, f"{url}/v1")
     lines = heads.write(GET, "tok").decode().split("\r\n")
     assert origin == origin_of(url)
     assert "GET /skaha/v1/session/a HTTP/1.1" == lines[0]
@@ -542,7 +542,7 @@ def test_a_request_as_it_is_written(url: str, origin: tuple[str, str, int], host
 
 def test_a_form_and_headers_as_they_are_written() -> None:
     request = Request("POST", "session", form=b"a=1", headers=(("x-skaha-registry-auth", "dTpw"),))
-    written = Heads("http://a", "http://a/v1").write(request, None)
+    written = RequestWriter("http://a", "http://a/v1").write(request, None)
     assert b"x-skaha-registry-auth: dTpw\r\n" in written
     assert b"Content-Length: 3\r\n\r\na=1" in written
 
@@ -559,7 +559,7 @@ def test_a_form_and_headers_as_they_are_written() -> None:
 )
 def test_what_would_break_out_of_its_line_is_refused(request_: Request) -> None:
     with pytest.raises(InvalidRequest):
-        Heads("http://a", "http://a/v1").write(request_, None)
+        RequestWriter("http://a", "http://a/v1").write(request_, None)
 
 
 async def test_every_place_where_a_server_may_die() -> None:

@@ -20,13 +20,13 @@ from kaleden import (
     FailureKind,
     InvalidRequest,
     KaledenError,
-    Kind,
     NotFound,
     Outcomes,
     QuotaExceeded,
     RequestError,
     SessionInfo,
-    Status,
+    SessionKind,
+    SessionStatus,
     Success,
 )
 
@@ -175,8 +175,8 @@ def test_exceptions_survive_a_pickle() -> None:
 INFO = SessionInfo(
     id="k3jd92xa",
     name="fits-1",
-    kind=Kind("vscode"),
-    status=Status.RUNNING,
+    kind=SessionKind("vscode"),
+    status=SessionStatus.RUNNING,
     start_time=datetime(2026, 8, 1, 10, 20, 30, tzinfo=UTC),
     requested_ram=4_290_000_000,
     groups=(20001,),

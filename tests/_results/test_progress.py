@@ -21,9 +21,9 @@ from support import PLAIN_BACKENDS, FakeTransport, described, session_id, sessio
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import AsyncSession, FailureKind, InvalidRequest, Tally
+from kaleden import AsyncSession, FailureKind, InvalidRequest, ProgressUpdate
 from kaleden.progress import rich_bars, tqdm_bars
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from virtual_time import in_virtual_time
 
 IMAGE = "skaha/astroml:latest"
@@ -35,7 +35,7 @@ class MineError(Exception):
     pass
 
 
-def numbers(tallies: list[Tally]) -> list[int]:
+def numbers(tallies: list[ProgressUpdate]) -> list[int]:
     return [tally.done for tally in tallies]
 
 
@@ -47,7 +47,7 @@ async def test_each_outcome_is_told(name: str) -> None:
         AsyncSession(transport=transport) as session,
     ):
         created = await session.create("fits", IMAGE, replicas=3)
-        seen: list[Tally] = []
+        seen: list[ProgressUpdate] = []
         keys = [*created.ids, "a/b", created.ids[0]]
         outcomes = await getattr(session, name)(keys, progress=seen.append)
         assert {1, 2, 3, 4} == {*numbers(seen)}
@@ -55,7 +55,7 @@ async def test_each_outcome_is_told(name: str) -> None:
         assert Counter(ok=3, invalid=1) == last
         assert (name, 4, 1, 4) == (last.operation, last.done, last.failed, last.expected)
         assert len(outcomes) == last.done
-        assert f"<Tally {name}: 4 of 4 done; {last}>" == repr(last)
+        assert f"<ProgressUpdate {name}: 4 of 4 done; {last}>" == repr(last)
 
 
 async def test_nobody_knows_how_many_a_generator_gives() -> None:
@@ -65,24 +65,24 @@ async def test_nobody_knows_how_many_a_generator_gives() -> None:
 
     session, _ = session_on(described)
     async with session:
-        seen: list[Tally] = []
+        seen: list[ProgressUpdate] = []
         await session.info((key for key in KEYS), progress=seen.append)
         await session.info(later(), raw=True, progress=seen.append)
     assert [None] * 10 == [tally.expected for tally in seen]
     assert [1, 2, 3, 4, 5] * 2 == numbers(seen)
-    assert repr(seen[-1]).startswith("<Tally raw info: 5 done")
+    assert repr(seen[-1]).startswith("<ProgressUpdate raw info: 5 done")
 
 
 @in_virtual_time
 async def test_launches_and_deletes_are_told_and_the_deletes_once_more_when_they_are_proved() -> (
     None
 ):
-    faults = FaultPlan([Fault(Trouble.LIE, "destroy", nth=2)])
+    faults = FaultPlan([Fault(FaultKind.LIE, "destroy", nth=2)])
     async with (
         MemoryTransport(faults=faults, **QUICK | {"duration": 1000}) as transport,
         AsyncSession(transport=transport, retry=None) as session,
     ):
-        seen: list[Tally] = []
+        seen: list[ProgressUpdate] = []
         created = await session.create("fits", IMAGE, replicas=3, progress=seen.append)
         assert [1, 2, 3] == numbers(seen)
         assert Counter(ok=3) == seen[-1]
@@ -104,7 +104,7 @@ async def test_a_run_tells_of_its_launches_and_then_of_its_sessions() -> None:
         MemoryTransport(**QUICK) as transport,
         AsyncSession(transport=transport) as session,
     ):
-        seen: list[Tally] = []
+        seen: list[ProgressUpdate] = []
         await session.run("fits", IMAGE, replicas=3, progress=seen.append)
         stages = list(dict.fromkeys(tally.operation for tally in seen))
         assert ["create", "wait"] == stages
@@ -119,17 +119,17 @@ async def test_what_is_waited_for_and_no_session_is_counted_at_once() -> None:
         AsyncSession(transport=transport) as session,
     ):
         created = await session.create("fits", IMAGE)
-        seen: list[Tally] = []
+        seen: list[ProgressUpdate] = []
         await session.wait([*created.ids, "a/b"], progress=seen.append)
         assert (2, 1, 2) == (seen[-1].done, seen[-1].failed, seen[-1].expected)
 
 
 def test_a_tally_is_kept_and_copied_as_it_is() -> None:
-    tally = Tally({"ok": 2}, operation="info", done=2, expected=3)
+    tally = ProgressUpdate({"ok": 2}, operation="info", done=2, expected=3)
     for other in (copy.copy(tally), copy.deepcopy(tally), pickle.loads(pickle.dumps(tally))):
         assert (tally, vars(tally)) == (other, vars(other))
     assert "2 ok" == str(tally)
-    assert "<Tally : 0 done; >" == repr(Tally())
+    assert "<ProgressUpdate : 0 done; >" == repr(ProgressUpdate())
 
 
 # --- what does not work --------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_plain_code_is_told_so_too() -> None:
 async def test_an_error_of_a_launchs_progress_loses_no_session(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(tally: Tally) -> None:
+    def fail(tally: ProgressUpdate) -> None:
         if tally.done == 2:
             raise MineError
 
@@ -203,13 +203,13 @@ def test_plain_code_is_told_in_its_own_thread_and_loses_nothing_either(
     backend: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     threads: set[threading.Thread] = set()
-    seen: list[Tally] = []
+    seen: list[ProgressUpdate] = []
 
-    def note(tally: Tally) -> None:
+    def note(tally: ProgressUpdate) -> None:
         threads.add(threading.current_thread())
         seen.append(tally)
 
-    def fail(_: Tally) -> None:
+    def fail(_: ProgressUpdate) -> None:
         raise MineError
 
     transport = MemoryTransport(**QUICK | {"duration": 1000})
@@ -234,10 +234,10 @@ def test_plain_code_is_told_in_its_own_thread_and_loses_nothing_either(
 
 def test_a_slow_listener_in_plain_code_gets_the_newest() -> None:
     is_first = True
-    seen: list[Tally] = []
+    seen: list[ProgressUpdate] = []
     ended = threading.Event()
 
-    def slow(tally: Tally) -> None:
+    def slow(tally: ProgressUpdate) -> None:
         nonlocal is_first
         if is_first:
             is_first = False
@@ -297,7 +297,7 @@ def test_bars_show_what_is_not_counted_in_advance(bars: Callable[..., Any]) -> N
     file = io.StringIO()
     with bars(file) as progress:
         for done in (1, 2, 2, 3):
-            progress(Tally({"ok": done, "[red]\x1b": 1}, operation="logs", done=done))
+            progress(ProgressUpdate({"ok": done, "[red]\x1b": 1}, operation="logs", done=done))
     assert "3 ok, 1 [red]" in file.getvalue()
     assert "\x1b" not in file.getvalue().replace("\x1b[A", "")
 
@@ -306,7 +306,7 @@ def test_bars_are_closed_by_an_error_too(bars: Callable[..., Any]) -> None:
     file = io.StringIO()
     with pytest.raises(MineError):
         with bars(file) as progress:
-            progress(Tally({"quota": 1}, operation="create", done=1, failed=1, expected=2))
+            progress(ProgressUpdate({"quota": 1}, operation="create", done=1, failed=1, expected=2))
             raise MineError
     assert "1/2" in file.getvalue()
     assert FailureKind.QUOTA in file.getvalue()

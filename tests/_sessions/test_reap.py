@@ -29,7 +29,7 @@ from kaleden._sessions._ledger._file import (
 )
 from kaleden._sessions._ledger._process import Owner, this_owner
 from kaleden._wire import build_create
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from virtual_time import in_virtual_time
 
 IMAGE = "skaha/astroml:latest"
@@ -286,7 +286,7 @@ async def test_an_empty_token_fits_no_name(path: Path) -> None:
 
 @in_virtual_time
 async def test_what_could_not_be_ended_stays_for_the_next_time(path: Path) -> None:
-    async with world(Fault(Trouble.LIE, on="destroy", nth=1)) as (transport, session):
+    async with world(Fault(FaultKind.LIE, on="destroy", nth=1)) as (transport, session):
         ids = await start(session, "fits-t1", "fits-t2")
         launches = [write(path, "t1", ids[0]), write(path, "t2", ids[1])]
         outcomes = await session.reap(path)
@@ -301,7 +301,7 @@ async def test_what_could_not_be_ended_stays_for_the_next_time(path: Path) -> No
 
 @in_virtual_time
 async def test_a_launch_with_two_sessions_is_closed_with_the_second(path: Path) -> None:
-    async with world(Fault(Trouble.LIE, on="destroy", nth=1)) as (transport, session):
+    async with world(Fault(FaultKind.LIE, on="destroy", nth=1)) as (transport, session):
         await start(session, "fits-t1", "fits-t1")
         write(path, "t1")
         assert 1 == len((await session.reap(path)).failures)
@@ -313,7 +313,7 @@ async def test_a_launch_with_two_sessions_is_closed_with_the_second(path: Path) 
 
 @in_virtual_time
 async def test_without_a_list_nothing_is_taken_for_gone(path: Path) -> None:
-    async with world(Fault(Trouble.ERROR_BEFORE, on="list", nth=[1, 2])) as (_, session):
+    async with world(Fault(FaultKind.ERROR_BEFORE, on="list", nth=[1, 2])) as (_, session):
         write(path, "t1", "gone1234")
         write(path, "t2")
         expected = {"gone1234": FailureKind.NOT_DESTROYED, "fits-t2": FailureKind.SERVER_ERROR}
@@ -407,7 +407,7 @@ async def test_a_closed_session_reaps_nothing(path: Path) -> None:
 
 @in_virtual_time
 async def test_what_was_reaped_can_be_kept_as_json(path: Path) -> None:
-    async with world(Fault(Trouble.LIE, on="destroy", nth=1)) as (_, session):
+    async with world(Fault(FaultKind.LIE, on="destroy", nth=1)) as (_, session):
         ids = await start(session, "fits-t1", "fits-t2")
         for token, session_id in zip(["t1", "t2"], ids, strict=True):
             write(path, token, session_id)

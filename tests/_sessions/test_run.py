@@ -14,9 +14,9 @@ from support import PLAIN_BACKENDS
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import FailureKind, Outcomes, Status
+from kaleden import FailureKind, Outcomes, SessionStatus
 from kaleden.local import LocalPlatform, Session
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 
 IMAGE = "skaha/astroml:latest"
 
@@ -55,12 +55,12 @@ def log(session: Session, seconds: float) -> str:
 
 def test_every_replica_comes_back_in_order_with_what_it_left(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
-        seen: list[kaleden.Tally] = []
+        seen: list[kaleden.ProgressUpdate] = []
         results = await session.run("fits", IMAGE, replicas=20, progress=seen.append)
         assert [f"fits-{n}" for n in range(1, 21)] == [outcome.key for outcome in results]
         assert ["fits-5", "fits-10", "fits-15", "fits-20"] == list(results.failures)
         for name, finished in results.successes.items():
-            assert Status.COMPLETED == finished.info.status
+            assert SessionStatus.COMPLETED == finished.info.status
             assert finished.info.name.startswith(f"{name}-")
             assert f"replica {name[5:]}\n" * 11 == finished.log
             assert finished.events
@@ -71,7 +71,7 @@ def test_every_replica_comes_back_in_order_with_what_it_left(play: Play) -> None
         assert [] == transport.sessions()
         assert {1} == set(transport.created.values())
         assert 0 == transport.requests["info"]
-        assert Counter({Status.COMPLETED: 16, Status.FAILED: 4}) == seen[-1]
+        assert Counter({SessionStatus.COMPLETED: 16, SessionStatus.FAILED: 4}) == seen[-1]
 
     play(scenario, fails=fails_fifths, log=log)
 
@@ -154,7 +154,7 @@ def test_a_log_that_cannot_be_read_is_told(play: Play) -> None:
         assert FailureKind.SERVER_ERROR == failure.kind
         assert "the session is Completed, and its log could not be read" in failure.message
 
-    play(scenario, Fault(Trouble.ERROR_BEFORE, "logs", nth=2))
+    play(scenario, Fault(FaultKind.ERROR_BEFORE, "logs", nth=2))
 
 
 def test_failed_launches_are_among_the_results(play: Play) -> None:
@@ -163,7 +163,7 @@ def test_failed_launches_are_among_the_results(play: Play) -> None:
         assert {FailureKind.UNAVAILABLE: 1} == results.counts()
         assert 3 == len(results)
 
-    play(scenario, Fault(Trouble.BUSY, "create", nth=2))
+    play(scenario, Fault(FaultKind.BUSY, "create", nth=2))
 
 
 @pytest.mark.slow

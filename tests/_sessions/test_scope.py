@@ -22,7 +22,7 @@ import kaleden
 from kaleden import FailureKind, LedgerError, ScopeError
 from kaleden._sessions._ledger import _file
 from kaleden._sessions._ledger._file import read_ledger
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 
 IMAGE = "skaha/astroml:latest"
 
@@ -182,10 +182,12 @@ def test_tasks_beside_the_block_may_launch_until_it_is_left(play: Play) -> None:
 
 @pytest.mark.parametrize(
     "trouble",
-    [Trouble.RESET_AFTER, Trouble.ERROR_AFTER, Trouble.HALF_BODY, Trouble.STALL_AFTER],
+    [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.HALF_BODY, FaultKind.STALL_AFTER],
     ids=str,
 )
-def test_a_launch_whose_answer_is_lost_is_found_by_its_token(play: Play, trouble: Trouble) -> None:
+def test_a_launch_whose_answer_is_lost_is_found_by_its_token(
+    play: Play, trouble: FaultKind
+) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
@@ -200,16 +202,16 @@ def test_a_launch_whose_answer_is_lost_is_found_by_its_token(play: Play, trouble
 @pytest.mark.parametrize(
     ("trouble", "kind"),
     [
-        (Trouble.RESET_BEFORE, FailureKind.UNKNOWN_EFFECT),
-        (Trouble.STALL, FailureKind.UNKNOWN_EFFECT),
-        (Trouble.ERROR_BEFORE, FailureKind.SERVER_ERROR),
-        (Trouble.REFUSED, FailureKind.CONNECT_FAILED),
-        (Trouble.BUSY, FailureKind.UNAVAILABLE),
+        (FaultKind.RESET_BEFORE, FailureKind.UNKNOWN_EFFECT),
+        (FaultKind.STALL, FailureKind.UNKNOWN_EFFECT),
+        (FaultKind.ERROR_BEFORE, FailureKind.SERVER_ERROR),
+        (FaultKind.REFUSED, FailureKind.CONNECT_FAILED),
+        (FaultKind.BUSY, FailureKind.UNAVAILABLE),
     ],
     ids=str,
 )
 def test_a_launch_that_was_never_made_is_told_and_never_sent_again(
-    play: Play, trouble: Trouble, kind: FailureKind
+    play: Play, trouble: FaultKind, kind: FailureKind
 ) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         error: ScopeError | None = None
@@ -243,7 +245,7 @@ def test_failed_launches_can_be_tried_again_in_the_scope(play: Play) -> None:
         assert [] == transport.sessions()
 
     one_by_one = {"create_concurrency": 1, "retry": None}
-    play(scenario, Fault(Trouble.REFUSED, "create", nth=2), session=one_by_one)
+    play(scenario, Fault(FaultKind.REFUSED, "create", nth=2), session=one_by_one)
 
 
 def test_survivors_are_named(play: Play, caplog: pytest.LogCaptureFixture) -> None:
@@ -255,7 +257,7 @@ def test_survivors_are_named(play: Play, caplog: pytest.LogCaptureFixture) -> No
         assert {s.id for s in transport.sessions()} == set(caught.value.survivors)
         assert caught.value is scope.error
 
-    play(scenario, Fault(Trouble.LIE, "destroy", probability=1), duration=10**6)
+    play(scenario, Fault(FaultKind.LIE, "destroy", probability=1), duration=10**6)
     assert "may be left" in caplog.text
 
 
@@ -274,7 +276,7 @@ def test_survivors_are_noted_on_what_was_in_flight(play: Play) -> None:
         assert cancelled.cancelled_caught
         assert isinstance(scope.error, ScopeError)
 
-    play(scenario, Fault(Trouble.LIE, "destroy", probability=1), duration=10**6)
+    play(scenario, Fault(FaultKind.LIE, "destroy", probability=1), duration=10**6)
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.3, 5])
@@ -288,7 +290,7 @@ def test_a_server_that_stalls_for_ever_is_left_within_the_grace(play: Play, mome
         assert 8 == len(scope.error.launches)
         assert 0 == session.statistics().gate.in_flight
 
-    play(scenario, Fault(Trouble.STALL, probability=1))
+    play(scenario, Fault(FaultKind.STALL, probability=1))
 
 
 def test_a_long_clean_up_says_what_it_does(play: Play, caplog: pytest.LogCaptureFixture) -> None:
@@ -313,7 +315,7 @@ def test_plain_create_finds_a_lost_launch_by_what_is_new(play: Play) -> None:
         assert set() == set(older.ids) & set(created.ids)
         assert 6 == len(transport.sessions())
 
-    play(scenario, Fault(Trouble.RESET_AFTER, "create", nth=5))
+    play(scenario, Fault(FaultKind.RESET_AFTER, "create", nth=5))
 
 
 def test_creates_that_outlive_their_caller_still_count_as_in_flight(play: Play) -> None:
@@ -335,7 +337,7 @@ def test_a_launch_beside_the_leaving_is_ended_or_named(
     backend: Any, grace: float, delay: float
 ) -> None:
     async def main(steps: int) -> None:
-        slow = Fault(Trouble.DELAY, "create", seconds=delay)
+        slow = Fault(FaultKind.DELAY, "create", seconds=delay)
         async with world(slow, duration=10**6) as (transport, session):
 
             async def beside() -> None:
@@ -420,7 +422,7 @@ def test_releasing_waits_for_nobody_and_leaves_no_line(play: Play, tmp_path: Pat
         assert scope.error is None
         assert [] == read_ledger(path)
 
-    lost, stuck = Fault(Trouble.HALF_BODY, "create", nth=2), Fault(Trouble.STALL, "list")
+    lost, stuck = Fault(FaultKind.HALF_BODY, "create", nth=2), Fault(FaultKind.STALL, "list")
     play(scenario, lost, stuck, duration=10**6, session={"ledger": path, "settle": 1})
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from kaleden.testing import (
     Fault,
+    FaultKind,
     FaultPlan,
     MemoryTransport,
-    Trouble,
     cancel_at_every_checkpoint,
     run_virtual,
 )
@@ -53,11 +53,11 @@ def test_no_session_survives_its_scope(backend: Any, platform: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "trouble",
-    [Trouble.RESET_AFTER, Trouble.ERROR_AFTER, Trouble.STALL_AFTER, Trouble.HALF_BODY],
+    [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.STALL_AFTER, FaultKind.HALF_BODY],
     ids=str,
 )
 def test_no_session_survives_its_scope_when_answers_are_lost(
-    backend: Any, trouble: Trouble
+    backend: Any, trouble: FaultKind
 ) -> None:
     program = Launched(grace=30)
     report = cancel_at_every_checkpoint(

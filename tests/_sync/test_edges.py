@@ -348,7 +348,7 @@ async def test_what_was_taken_before_ctrl_c_is_there_for_whoever_goes_on(passes:
         async def __anext__(self) -> int:
             return 0
 
-        def at_hand(self) -> list[int]:
+        def receive_nowait(self) -> list[int]:
             self.given += 1
             if self.given > passes:
                 scope.cancel()

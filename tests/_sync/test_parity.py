@@ -22,10 +22,10 @@ from kaleden import (
     SyncScope,
     SyncStreams,
 )
-from kaleden._sessions._launch._launcher import Account
+from kaleden._sessions._launch._launcher import LaunchObserver
 
 # What a scope does for its launches, and is no business of its users.
-HIDDEN = {name for name, _ in inspect.getmembers(Account, inspect.isfunction)}
+HIDDEN = {name for name, _ in inspect.getmembers(LaunchObserver, inspect.isfunction)}
 PAIRS = [(AsyncSession, Session), (Scope, SyncScope), (Streams, SyncStreams)]
 
 # What is there only in plain code, and why.
@@ -139,7 +139,7 @@ def test_every_argument_of_the_client_is_passed_on(monkeypatch: pytest.MonkeyPat
 
 def test_streams_are_iterators() -> None:
     for original, mirror in [(OutcomeStream, SyncOutcomeStream), (LogStream, SyncLogStream)]:
-        assert {"at_hand"} == {*public(original)} - {*public(mirror)}
+        assert {"receive_nowait"} == {*public(original)} - {*public(mirror)}
         assert issubclass(mirror, Iterator)
 
 

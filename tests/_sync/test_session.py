@@ -14,7 +14,7 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import Session
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from support import (
     PLAIN_BACKENDS,
     FakeTransport,
@@ -106,7 +106,7 @@ def test_one_id_many_ids_and_earlier_outcomes_are_all_ids(session: Session) -> N
 
 
 def test_what_failed_is_asked_for_again(backend: Any) -> None:
-    plan = FaultPlan([Fault(Trouble.GARBAGE, "info", nth=1)])
+    plan = FaultPlan([Fault(FaultKind.GARBAGE, "info", nth=1)])
     with Session(transport=MemoryTransport(faults=plan, **QUICK), backend=backend) as session:
         [key] = session.create("plain", IMAGE, cmd="echo").values
         outcomes = session.info(key)
@@ -127,7 +127,7 @@ def test_it_opens_at_its_first_use(backend: Any) -> None:
     session, _ = session_on(described, backend)
     assert "not open" in repr(session)
     assert session.info("abc").ok
-    assert "Gate" in repr(session)
+    assert "Limiter" in repr(session)
     assert 0 == session.statistics().gate.in_flight
     session.close()
     assert "not open" in repr(session)

@@ -15,9 +15,9 @@ from attrs import frozen
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import Session, SessionInfo, Status
+from kaleden import Session, SessionInfo, SessionStatus
 from kaleden._wire import Request, Response
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from support import PLAIN_BACKENDS, FakeTransport, described, stalled
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
@@ -233,7 +233,7 @@ def test_errors_of_a_block_come_out_as_themselves(error: Any, backend: Any) -> N
 
 
 def test_what_a_scope_could_not_end_is_noted_on_the_error_of_its_block(backend: Any) -> None:
-    plan = FaultPlan([Fault(Trouble.LIE, "destroy")])
+    plan = FaultPlan([Fault(FaultKind.LIE, "destroy")])
     platform = MemoryTransport(faults=plan, **QUICK | {"duration": 60})
     with Session(transport=platform, backend=backend) as session:
         with pytest.raises(Mine) as caught:
@@ -284,7 +284,7 @@ def test_a_function_in_the_event_loop_cannot_wait_for_it(backend: Any) -> None:
 def test_goals_may_come_from_a_generator(backend: Any) -> None:
     with Session(transport=MemoryTransport(**QUICK), backend=backend) as session:
         keys = session.create("plain", **FITS)
-        assert session.wait(keys, (status for status in [Status.COMPLETED])).ok
+        assert session.wait(keys, (status for status in [SessionStatus.COMPLETED])).ok
         nonsense: list[Any] = [5, []]
         for until in nonsense:
             with pytest.raises(kaleden.InvalidRequest, match="until"):

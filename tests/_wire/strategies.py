@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from kaleden import _wire
-from kaleden._wire import Kind, SessionSpec, Status
+from kaleden._wire import SessionKind, SessionSpec, SessionStatus
 
 LABEL = string.ascii_lowercase + string.digits
 PRINTABLE = "".join(c for c in map(chr, range(33, 127)) if c not in '$"\\')
@@ -47,7 +47,7 @@ other_specs = st.builds(
     SessionSpec,
     name=names,
     image=images,
-    kind=st.sampled_from([Kind.CARTA, Kind.CONTRIBUTED, Kind.NOTEBOOK]),
+    kind=st.sampled_from([SessionKind.CARTA, SessionKind.CONTRIBUTED, SessionKind.NOTEBOOK]),
     cores=amounts,
     ram=amounts,
 )
@@ -64,8 +64,8 @@ zones = st.sampled_from(
     [UTC, timezone(timedelta(hours=-8)), timezone(timedelta(hours=5, minutes=30))]
 )
 times = st.datetimes(timezones=zones)
-kinds = st.sampled_from(Kind) | st.text(min_size=1, max_size=8).map(Kind)
-statuses = st.sampled_from(Status) | st.text(min_size=1, max_size=8).map(Status)
+kinds = st.sampled_from(SessionKind) | st.text(min_size=1, max_size=8).map(SessionKind)
+statuses = st.sampled_from(SessionStatus) | st.text(min_size=1, max_size=8).map(SessionStatus)
 optional_text = st.none() | st.text(max_size=8)
 optional_int = st.none() | st.integers()
 optional_float = st.none() | st.floats(allow_nan=False)
@@ -121,9 +121,9 @@ models: st.SearchStrategy[Any] = st.one_of(
         st.lists(json_values, max_size=2).map(tuple),
     ),
     st.builds(_wire.Event, st.text(), st.text(), st.text(), st.none() | times, st.none() | times),
-    st.builds(_wire.Stats, cores, ram, st.none() | gpus, st.none() | instances, raws),
+    st.builds(_wire.PlatformStats, cores, ram, st.none() | gpus, st.none() | instances, raws),
     st.builds(_wire.Image, st.text(), st.lists(kinds, max_size=2).map(tuple), optional_text, raws),
-    st.builds(_wire.Context, choices, choices, choices, optional_int, raws),
+    st.builds(_wire.ResourceOptions, choices, choices, choices, optional_int, raws),
     st.builds(_wire.Availability, st.booleans(), st.lists(st.text(), max_size=2).map(tuple)),
     st.builds(_wire.Capability, st.text(), st.lists(interfaces, max_size=2).map(tuple)),
     specs,

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from _wire.samples import KUBERNETES_500, PAGE, reply
 from kaleden._errors import FailureKind
-from kaleden._wire import Refusal, Response, classify
+from kaleden._wire import ErrorResponse, Response, classify
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 
 
-def refusal(response: Response) -> Refusal:
+def refusal(response: Response) -> ErrorResponse:
     found = classify(response, now=NOW)
     assert found is not None
     return found
@@ -87,7 +87,7 @@ def test_an_anonymous_call_is_not_authenticated() -> None:
 def test_a_reached_limit_is_a_quota() -> None:
     text = "User alice has reached the maximum of 3 active sessions."
 
-    assert Refusal(FailureKind.QUOTA, text, 400) == refusal(reply(f"{text}\n", 400))
+    assert ErrorResponse(FailureKind.QUOTA, text, 400) == refusal(reply(f"{text}\n", 400))
 
 
 def test_what_kubernetes_said_is_read_first() -> None:

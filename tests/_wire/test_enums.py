@@ -13,37 +13,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden import Outcomes, Success
-from kaleden._wire import TERMINAL, Kind, Status
+from kaleden._wire import TERMINAL_STATUSES, SessionKind, SessionStatus
 from kaleden._wire._decoders import session_info
 
 
 @pytest.mark.parametrize("text", ["Running", "running", "RUNNING"])
 def test_a_known_status_is_found_in_any_case(text: str) -> None:
-    assert Status.RUNNING is Status(text)
+    assert SessionStatus.RUNNING is SessionStatus(text)
 
 
 def test_an_unknown_value_becomes_a_member_that_is_its_own_string() -> None:
-    member = Status("Hibernated")
+    member = SessionStatus("Hibernated")
 
-    assert isinstance(member, Status)
+    assert isinstance(member, SessionStatus)
     assert "Hibernated" == member == member.value == member.name == str(member)
     assert "<Status.Hibernated: 'Hibernated'>" == repr(member)
 
 
 def test_an_unknown_value_keeps_its_case_and_is_compared_by_it() -> None:
-    assert Status("hibernated") != Status("Hibernated")
+    assert SessionStatus("hibernated") != SessionStatus("Hibernated")
 
 
 def test_equal_unknown_members_are_one_key() -> None:
-    assert {Kind("vscode"): 1} == {Kind("vscode"): 1, "vscode": 1}
+    assert {SessionKind("vscode"): 1} == {SessionKind("vscode"): 1, "vscode": 1}
 
 
 def test_unknown_values_do_not_grow_the_class() -> None:
-    Kind("vscode")
+    SessionKind("vscode")
 
-    assert "vscode" not in list(Kind)
-    assert not Kind("vscode").is_known
-    assert Kind.CARTA.is_known
+    assert "vscode" not in list(SessionKind)
+    assert not SessionKind("vscode").is_known
+    assert SessionKind.CARTA.is_known
 
 
 # Texts that are also attributes of an enumeration, and those that JSON can escape but UTF-8 not.
@@ -62,7 +62,7 @@ def round_trips(value: Any) -> list[Any]:
 
 @given(ANY_TEXT)
 def test_any_string_is_a_member_that_pickles_and_copies_and_becomes_json(text: str) -> None:
-    for member in (Kind(text), Status(text)):
+    for member in (SessionKind(text), SessionStatus(text)):
         for other in round_trips(member):
             assert type(member) is type(other)
             assert (member, member.name, member.value) == (other, other.name, other.value)
@@ -71,8 +71,8 @@ def test_any_string_is_a_member_that_pickles_and_copies_and_becomes_json(text: s
         assert hash(member) == hash(member.value)
 
 
-@pytest.mark.parametrize("member", [*Kind, *Status])
-def test_a_known_member_stays_the_same_object(member: Kind | Status) -> None:
+@pytest.mark.parametrize("member", [*SessionKind, *SessionStatus])
+def test_a_known_member_stays_the_same_object(member: SessionKind | SessionStatus) -> None:
     assert all(member is other for other in round_trips(member))
 
 
@@ -86,8 +86,8 @@ def test_members_pickle_and_copy_where_python_looks_them_up_by_name(
     # As in Python 3.11.2.
     monkeypatch.setattr(Enum, "__reduce_ex__", by_name)
 
-    for other in round_trips(Status(text)):
-        assert (Status, Status(text)) == (type(other), other)
+    for other in round_trips(SessionStatus(text)):
+        assert (SessionStatus, SessionStatus(text)) == (type(other), other)
 
 
 @pytest.mark.parametrize("text", ODD_VALUES)
@@ -106,7 +106,7 @@ def test_the_value_of_an_unknown_member_is_a_plain_string() -> None:
         def __str__(self) -> str:
             return "something else"
 
-    member = Kind(Foreign("vscode"))
+    member = SessionKind(Foreign("vscode"))
 
     assert "vscode" == member == member.value == str(member)
     assert str is type(member.value)
@@ -115,14 +115,14 @@ def test_the_value_of_an_unknown_member_is_a_plain_string() -> None:
 @pytest.mark.parametrize("value", [None, 5, b"Running"])
 def test_only_strings_are_members(value: Any) -> None:
     with pytest.raises(ValueError, match="is not a valid Status"):
-        Status(value)
+        SessionStatus(value)
 
 
 def test_sessions_end_in_four_statuses() -> None:
-    ended = {status for status in Status if status.is_terminal}
+    ended = {status for status in SessionStatus if status.is_terminal}
 
-    assert {"Completed", "Succeeded", "Failed", "Error"} == ended == TERMINAL
-    assert not Status("Hibernated").is_terminal
+    assert {"Completed", "Succeeded", "Failed", "Error"} == ended == TERMINAL_STATUSES
+    assert not SessionStatus("Hibernated").is_terminal
 
 
 @pytest.mark.parametrize(
@@ -136,4 +136,4 @@ def test_sessions_end_in_four_statuses() -> None:
     ],
 )
 def test_statuses_match_across_servers_and_cases(one: str, other: str, same: bool) -> None:
-    assert same is Status(one).matches(other) is Status(other).matches(one)
+    assert same is SessionStatus(one).matches(other) is SessionStatus(other).matches(one)

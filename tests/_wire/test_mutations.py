@@ -27,7 +27,7 @@ from _wire.samples import (
 )
 from _wire.strategies import json_values, mutated
 from kaleden import _wire
-from kaleden._wire import Response, SessionInfo, UnreadableReply, parse_info, parse_list
+from kaleden._wire import MalformedResponse, Response, SessionInfo, parse_info, parse_list
 
 SESSIONS = [RUNNING, PENDING, NOTEBOOK, OLD, OF_EVERYBODY]
 damaged_sessions = st.sampled_from(SESSIONS).flatmap(mutated)
@@ -142,13 +142,13 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
 )
 def test_a_parser_raises_nothing_but_unreadable_reply(parse: Any, body: bytes, kind: str) -> None:
     response = Response(200, {"content-type": kind}, body)
-    with suppress(UnreadableReply):
+    with suppress(MalformedResponse):
         assert parse(response) is not None
 
 
 @pytest.mark.parametrize("parse", PARSERS)
 def test_a_huge_reply_that_cannot_be_read_makes_a_short_message(parse: Any) -> None:
-    with pytest.raises(UnreadableReply) as caught:
+    with pytest.raises(MalformedResponse) as caught:
         parse(reply(b"<" * 1_000_000, kind="text/html"))
 
     assert len(str(caught.value)) < 300

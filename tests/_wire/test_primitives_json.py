@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from _wire.samples import RUNNING, reply
 from _wire.strategies import json_values
-from kaleden._wire import UnreadableReply, parse_list
+from kaleden._wire import MalformedResponse, parse_list
 from kaleden._wire._primitives import array_elements, parse_json
 
 nearly_json = st.text('[]{},:" \t\n\r01.-eatruf\\\u00a0', max_size=12)
@@ -53,12 +53,12 @@ def test_it_is_read_as_python_reads_it(text: str) -> None:
 
 def test_a_list_is_read_in_turns() -> None:
     response = reply(json.dumps([RUNNING] * 1000))
-    assert 10 == sum(1 for _ in parse_list.turns(response))
+    assert 10 == sum(1 for _ in parse_list.steps(response))
     assert 1000 == len(parse_list(response).sessions)
 
 
 @pytest.mark.parametrize("end", ["", "]]", ", ]", " 1]", "}"])
 def test_a_list_that_breaks_off_late_is_unreadable_as_a_whole(end: str) -> None:
     elements = ", ".join(["{}"] * 1000)
-    with pytest.raises(UnreadableReply):
+    with pytest.raises(MalformedResponse):
         parse_list(reply(f"[{elements}{end}"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from _wire.strategies import specs
 from kaleden import _wire
 from kaleden._errors import InvalidRequest
-from kaleden._wire import Kind, Request, SessionSpec, Status
+from kaleden._wire import Request, SessionKind, SessionSpec, SessionStatus
 
 JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
 
@@ -24,11 +24,11 @@ JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
         (_wire.build_list(), Request("GET", "session")),
         (_wire.build_list("headless"), Request("GET", "session?type=headless")),
         (
-            _wire.build_list(Kind.CARTA, Status.FAILED),
+            _wire.build_list(SessionKind.CARTA, SessionStatus.FAILED),
             Request("GET", "session?type=carta&status=Failed"),
         ),
         (_wire.build_list(status="running"), Request("GET", "session?status=Running")),
-        (_wire.build_list(Kind("a&b")), Request("GET", "session?type=a%26b")),
+        (_wire.build_list(SessionKind("a&b")), Request("GET", "session?type=a%26b")),
         (_wire.build_list(view="all"), Request("GET", "session?view=all")),
         (
             _wire.build_list(status="Pending", view="interactive"),

@@ -32,12 +32,12 @@ from kaleden._wire import (
     GpuStats,
     Image,
     InstanceStats,
-    Kind,
+    MalformedResponse,
     RamStats,
     Response,
     SessionInfo,
-    Status,
-    UnreadableReply,
+    SessionKind,
+    SessionStatus,
 )
 
 GIB = 2**30
@@ -47,8 +47,8 @@ def test_a_running_session() -> None:
     assert SessionInfo(
         id="k3jd92xa",
         name="demo-1",
-        kind=Kind.HEADLESS,
-        status=Status.RUNNING,
+        kind=SessionKind.HEADLESS,
+        status=SessionStatus.RUNNING,
         user="alice",
         image="images.canfar.net/skaha/terminal:1.1.2",
         start_time=datetime(2026, 8, 1, 10, 20, 30, tzinfo=UTC),
@@ -70,7 +70,7 @@ def test_a_running_session() -> None:
 def test_a_session_that_waits_has_no_times_and_uses_nothing() -> None:
     info = _wire.parse_info(json_reply(PENDING))
 
-    assert Status.PENDING is info.status
+    assert SessionStatus.PENDING is info.status
     assert (None, None, None, None) == (
         info.start_time,
         info.expiry_time,
@@ -83,8 +83,8 @@ def test_a_session_of_an_old_server() -> None:
     assert SessionInfo(
         id="rt3c9wq1",
         name="old",
-        kind=Kind.HEADLESS,
-        status=Status.SUCCEEDED,
+        kind=SessionKind.HEADLESS,
+        status=SessionStatus.SUCCEEDED,
         user="alice",
         image="images.canfar.net/skaha/terminal:1.1.2",
         start_time=datetime(2025, 4, 10, 15, 45, tzinfo=UTC),
@@ -98,8 +98,8 @@ def test_a_session_of_an_old_server() -> None:
 def test_a_session_of_somebody_else() -> None:
     assert SessionInfo(
         user="bob",
-        kind=Kind.CARTA,
-        status=Status.RUNNING,
+        kind=SessionKind.CARTA,
+        status=SessionStatus.RUNNING,
         start_time=datetime(2026, 8, 1, 10, 20, 30, tzinfo=UTC),
     ) == _wire.parse_info(json_reply(OF_EVERYBODY))
 
@@ -108,7 +108,7 @@ def test_an_empty_object_is_a_session_of_which_nothing_is_known() -> None:
     info = _wire.parse_info(json_reply({}))
 
     assert SessionInfo() == info
-    assert (Kind.UNKNOWN, Status.UNKNOWN) == (info.kind, info.status)
+    assert (SessionKind.UNKNOWN, SessionStatus.UNKNOWN) == (info.kind, info.status)
 
 
 def test_a_session_keeps_what_came_and_shows_its_secret_to_nobody() -> None:
@@ -130,7 +130,7 @@ def test_space_around_a_reply_means_nothing(before: str, after: str) -> None:
 
 @pytest.mark.parametrize("after", ["{}", "x", "\0", "\u00a0", "]"])
 def test_anything_else_after_a_reply_makes_it_unreadable(after: str) -> None:
-    with pytest.raises(UnreadableReply):
+    with pytest.raises(MalformedResponse):
         _wire.parse_info(reply(f"{json.dumps(RUNNING)}{after}"))
 
 
@@ -199,7 +199,7 @@ def test_a_create_gives_the_id() -> None:
 
 @pytest.mark.parametrize("body", ["", "\n", "two words", "one\ntwo", "a/b", '{"id":"x"}'])
 def test_a_create_that_gives_no_id_is_unreadable(body: str) -> None:
-    with pytest.raises(UnreadableReply, match=r"^expected a session id, but the reply is "):
+    with pytest.raises(MalformedResponse, match=r"^expected a session id, but the reply is "):
         _wire.parse_create(reply(body))
 
 
@@ -257,7 +257,7 @@ def test_images_have_parts() -> None:
     assert (
         Image(
             "images.canfar.net/skaha/terminal:1.1.2",
-            (Kind.HEADLESS, Kind.NOTEBOOK),
+            (SessionKind.HEADLESS, SessionKind.NOTEBOOK),
             "sha256:0123",
         )
         == terminal
@@ -289,7 +289,7 @@ def test_an_image_reference_may_lack_parts(reference: str, parts: tuple[str, ...
 def test_an_image_without_an_id_costs_no_other() -> None:
     came = [None, {}, {"id": ""}, {"id": "h/p/n:1", "types": [None, "", "vscode"]}, "h/p/n:2"]
 
-    assert (Image("h/p/n:1", (Kind("vscode"),)),) == _wire.parse_images(json_reply(came))
+    assert (Image("h/p/n:1", (SessionKind("vscode"),)),) == _wire.parse_images(json_reply(came))
 
 
 def test_repositories_are_hosts() -> None:
@@ -306,7 +306,7 @@ ARRAYS = [_wire.parse_list, _wire.parse_images, _wire.parse_repositories]
 @pytest.mark.parametrize("value", [[], [RUNNING], None, "x", 7, True])
 def test_what_is_no_object_where_one_is_due_is_unreadable(parse: Any, value: Any) -> None:
     with pytest.raises(
-        UnreadableReply, match=r"^expected .* as a JSON object, but the reply is app"
+        MalformedResponse, match=r"^expected .* as a JSON object, but the reply is app"
     ):
         parse(json_reply(value))
 
@@ -315,7 +315,7 @@ def test_what_is_no_object_where_one_is_due_is_unreadable(parse: Any, value: Any
 @pytest.mark.parametrize("value", [{}, RUNNING, None, "x", 7, True])
 def test_what_is_no_array_where_one_is_due_is_unreadable(parse: Any, value: Any) -> None:
     with pytest.raises(
-        UnreadableReply, match=r"^expected .* as a JSON array, but the reply is app"
+        MalformedResponse, match=r"^expected .* as a JSON array, but the reply is app"
     ):
         parse(json_reply(value))
 
@@ -338,7 +338,7 @@ def test_what_is_no_array_where_one_is_due_is_unreadable(parse: Any, value: Any)
     ids=["nothing", "blank", "cut", "text", "untyped", "html", "?html", "deep", "long", "type"],
 )
 def test_what_is_no_json_is_told_as_what_it_is(parse: Any, response: Response, came: str) -> None:
-    with pytest.raises(UnreadableReply) as caught:
+    with pytest.raises(MalformedResponse) as caught:
         parse(response)
 
     assert came in str(caught.value)
@@ -349,7 +349,7 @@ def test_what_is_no_json_is_told_as_what_it_is(parse: Any, response: Response, c
     "parse", [_wire.parse_logs, _wire.parse_events, _wire.parse_create, _wire.parse_done]
 )
 def test_an_html_page_is_no_text(parse: Any) -> None:
-    with pytest.raises(UnreadableReply, match="an HTML page that says '502 Bad Gateway'"):
+    with pytest.raises(MalformedResponse, match="an HTML page that says '502 Bad Gateway'"):
         parse(reply(PAGE, kind="text/html;charset=utf-8"))
 
 

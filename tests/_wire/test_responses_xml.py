@@ -14,7 +14,7 @@ from kaleden._wire import (
     Availability,
     Capability,
     Interface,
-    UnreadableReply,
+    MalformedResponse,
     parse_availability,
     parse_capabilities,
 )
@@ -36,7 +36,7 @@ def test_a_service_that_says_no() -> None:
 
 @pytest.mark.parametrize("replaced", [">maybe<", "><"])
 def test_a_service_that_does_not_say_is_unreadable(replaced: str) -> None:
-    with pytest.raises(UnreadableReply, match="does not say whether the service is available"):
+    with pytest.raises(MalformedResponse, match="does not say whether the service is available"):
         parse_availability(reply(AVAILABILITY.replace(">true<", replaced)))
 
 
@@ -86,7 +86,9 @@ def test_a_capability_may_say_nothing() -> None:
     ],
 )
 def test_what_is_not_the_document_is_unreadable(parse: Any, body: Any, why: str) -> None:
-    with pytest.raises(UnreadableReply, match=r"^expected VOSI .* XML, but the reply is") as caught:
+    with pytest.raises(
+        MalformedResponse, match=r"^expected VOSI .* XML, but the reply is"
+    ) as caught:
         parse(reply(body))
 
     assert why in str(caught.value)
@@ -95,7 +97,7 @@ def test_what_is_not_the_document_is_unreadable(parse: Any, body: Any, why: str)
 @BOTH
 @given(body=st.binary() | st.text(st.sampled_from("<>/!avilbe &;'\"[]x")).map(str.encode))
 def test_any_bytes_are_read_or_unreadable(parse: Any, body: bytes) -> None:
-    with pytest.raises(UnreadableReply):
+    with pytest.raises(MalformedResponse):
         parse(reply(body))
 
 
@@ -104,5 +106,5 @@ def test_any_bytes_are_read_or_unreadable(parse: Any, body: bytes) -> None:
 def test_a_damaged_document_is_read_or_unreadable(parse: Any, cut: int, extra: str) -> None:
     document = AVAILABILITY if parse is parse_availability else CAPABILITIES
     damaged = document[:cut] + extra + document[cut + 3 :]
-    with suppress(UnreadableReply):
+    with suppress(MalformedResponse):
         assert isinstance(parse(reply(damaged)), Availability | tuple)

@@ -13,7 +13,7 @@ from hypothesis import given
 from _wire.samples import OLD, RUNNING, json_reply
 from _wire.strategies import models
 from kaleden import _wire
-from kaleden._wire import SessionInfo, SessionSpec, Status, parse_info
+from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, parse_info
 from kaleden._wire._serialization import MODELS, converter, new_converter
 
 
@@ -53,7 +53,7 @@ def test_a_session_comes_back_with_types_and_with_what_came(payload: dict[str, A
 
     assert info == back
     assert payload == back.raw
-    assert isinstance(back.status, Status)
+    assert isinstance(back.status, SessionStatus)
     assert isinstance(back.start_time, datetime)
     assert isinstance(back.groups, tuple)
 
@@ -81,14 +81,14 @@ def test_the_converter_does_not_care_where_a_class_says_it_is_from(
 
 def test_hooks_of_others_stay_out_of_the_shared_converter() -> None:
     mine = new_converter()
-    mine.register_unstructure_hook(Status, lambda _: "mine")
+    mine.register_unstructure_hook(SessionStatus, lambda _: "mine")
 
-    assert "mine" == mine.unstructure(Status.RUNNING)
-    assert "Running" == converter().unstructure(Status.RUNNING)
+    assert "mine" == mine.unstructure(SessionStatus.RUNNING)
+    assert "Running" == converter().unstructure(SessionStatus.RUNNING)
 
 
 def test_the_converter_is_for_every_model() -> None:
-    about_one_exchange = {_wire.Request, _wire.Response, _wire.Refusal}
+    about_one_exchange = {_wire.Request, _wire.Response, _wire.ErrorResponse}
     public = {getattr(_wire, name) for name in _wire.__all__}
     classes = {each for each in public if isinstance(each, type) and attrs.has(each)}
 

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from _wire.strategies import specs
 from kaleden._errors import InvalidRequest
-from kaleden._wire import MAX_REPLICAS, Kind, Launch, SessionSpec, Status, check_kind, check_status
+from kaleden._wire import (
+    MAX_REPLICAS,
+    Launch,
+    SessionKind,
+    SessionSpec,
+    SessionStatus,
+    check_kind,
+    check_status,
+)
 
 IMAGE = "skaha/astroml:latest"
 
@@ -30,7 +38,7 @@ def refused(message: str, **arguments: Any) -> None:
 def test_a_spec_is_headless_and_flexible_unless_it_says_otherwise() -> None:
     made = spec()
 
-    assert Kind.HEADLESS is made.kind
+    assert SessionKind.HEADLESS is made.kind
     assert (None, None, None) == (made.cores, made.ram, made.gpus)
     assert (None, (), {}, 1) == (made.cmd, made.args, made.env, made.replicas)
 
@@ -59,13 +67,13 @@ def test_the_repr_shows_which_variables_are_set_and_not_to_what() -> None:
     assert "hunter2" not in shown
 
 
-@pytest.mark.parametrize("kind", ["notebook", "Notebook", Kind.NOTEBOOK])
+@pytest.mark.parametrize("kind", ["notebook", "Notebook", SessionKind.NOTEBOOK])
 def test_a_kind_is_given_by_its_name_or_as_itself(kind: str) -> None:
-    assert Kind.NOTEBOOK is spec(kind=kind).kind
+    assert SessionKind.NOTEBOOK is spec(kind=kind).kind
 
 
 def test_a_kind_that_only_the_server_knows_must_be_given_on_purpose() -> None:
-    assert "vscode" == spec(kind=Kind("vscode")).kind
+    assert "vscode" == spec(kind=SessionKind("vscode")).kind
     refused("kind 'vscode' is not known: use one of carta, contributed, desktop", kind="vscode")
 
 
@@ -76,12 +84,12 @@ def test_what_is_no_kind_is_refused(kind: Any) -> None:
 
 def test_kinds_that_no_launch_can_make_are_refused() -> None:
     refused("kind 'desktop-app' is launched through its desktop", kind="desktop-app")
-    refused("kind 'unknown' cannot be launched", kind=Kind.UNKNOWN)
+    refused("kind 'unknown' cannot be launched", kind=SessionKind.UNKNOWN)
 
 
 def test_a_filter_by_status_knows_the_statuses_and_takes_others_on_purpose() -> None:
     assert "Running" == check_status("running")
-    assert "Hibernated" == check_status(Status("Hibernated"))
+    assert "Hibernated" == check_status(SessionStatus("Hibernated"))
 
 
 @pytest.mark.parametrize("wrong", ["Runing", "", None, 5, []])
@@ -91,7 +99,7 @@ def test_what_is_no_status_is_refused(wrong: Any) -> None:
 
 
 def test_a_checked_kind_is_a_member() -> None:
-    assert Kind.CARTA is check_kind("carta")
+    assert SessionKind.CARTA is check_kind("carta")
 
 
 @pytest.mark.parametrize("cores", [1, 1.5, 16.0])

@@ -24,7 +24,7 @@ from kaleden import Session
 from kaleden._sessions._launch._script_env import VARIABLE, block_name, packed
 from kaleden._wire import Request, Response
 from kaleden.parsl import SkahaProvider
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from platforms import local_platform
 from support import PLAIN_BACKENDS, FakeTransport, data, session_object, text
 
@@ -221,7 +221,7 @@ def test_an_end_is_remembered(backend: Any) -> None:
 
 
 def test_why_it_failed_is_not_worth_an_error(backend: Any) -> None:
-    faults = FaultPlan([Fault(Trouble.ERROR_BEFORE, "logs")])
+    faults = FaultPlan([Fault(FaultKind.ERROR_BEFORE, "logs")])
     platform = MemoryTransport(**QUICK, duration=0.0, fails=lambda _: True, faults=faults)
     with (
         Session(transport=platform, backend=backend, retry=None) as session,
@@ -261,7 +261,7 @@ def test_a_server_that_cannot_be_asked_is_told_of(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     job = provider.submit("work", 1)
-    fail(session, platform, Fault(Trouble.ERROR_BEFORE))
+    fail(session, platform, Fault(FaultKind.ERROR_BEFORE))
     with pytest.raises(ExecutionProviderException, match="500"):
         provider.status([job])
     assert [False] == provider.cancel([job])
@@ -316,7 +316,7 @@ def test_blocks_end_with_the_provider(platform: MemoryTransport, session: Sessio
 
 
 def test_a_launch_whose_answer_is_lost_is_accounted_for(backend: Any) -> None:
-    troubles = [Fault(Trouble.RESET_AFTER, "create"), Fault(Trouble.ERROR_BEFORE, "list")]
+    troubles = [Fault(FaultKind.RESET_AFTER, "create"), Fault(FaultKind.ERROR_BEFORE, "list")]
     platform = MemoryTransport(**QUICK, faults=FaultPlan(troubles))
     with Session(transport=platform, backend=backend, settle=0.05, retry=None) as session:
         with SkahaProvider(IMAGE, session) as provider:
@@ -332,7 +332,7 @@ def test_what_may_be_left_is_named(
 ) -> None:
     provider = SkahaProvider(IMAGE, session, grace=0.2)
     job = provider.submit("work", 1)
-    fail(session, platform, Fault(Trouble.STALL, "destroy"))
+    fail(session, platform, Fault(FaultKind.STALL, "destroy"))
     with pytest.raises(kaleden.ScopeError) as caught:
         provider.close()
     assert (job,) == caught.value.survivors
@@ -345,7 +345,7 @@ def test_what_may_be_left_is_named(
 def test_a_refused_launch_is_told(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
-    fail(session, platform, Fault(Trouble.ERROR_BEFORE, "create"))
+    fail(session, platform, Fault(FaultKind.ERROR_BEFORE, "create"))
     with pytest.raises(SubmitException, match=r"Cannot launch job parsl\.x"):
         provider.submit("work", 1, "parsl.x")
 

@@ -8,7 +8,7 @@ import re
 import pytest
 from attrs import define, field
 
-from kaleden.local import Refused
+from kaleden.local import HTTPError
 from kaleden.local._accounts import Accounts
 from local.worlds import Clock
 
@@ -29,7 +29,7 @@ class Door:
         """Say who came in, or with which status it was refused."""
         try:
             return self.accounts.identify(authorization, subject)
-        except Refused as refused:
+        except HTTPError as refused:
             return refused.status
 
 
@@ -65,7 +65,7 @@ def test_a_token_expires_by_the_clock(door: Door) -> None:
 
 def test_who_is_not_admitted_is_forbidden_with_the_servers_text(door: Door) -> None:
     token = door.accounts.issue("eve", math.inf)
-    with pytest.raises(Refused, match="Not authorized to use the skaha system") as caught:
+    with pytest.raises(HTTPError, match="Not authorized to use the skaha system") as caught:
         door.accounts.identify(f"Bearer {token}", None)
     assert 403 == caught.value.status
     assert 403 == door.knock(None, "CN=eve")

@@ -52,7 +52,7 @@ async def saved(home: Path, url: str, identity: dict[str, Any]) -> bytes:
     return (home / ".canfar" / "config.yaml").read_bytes()
 
 
-async def use(platform: LocalPlatform) -> kaleden.Login:
+async def use(platform: LocalPlatform) -> kaleden.ConnectionInfo:
     """Launch with nothing but what was saved, credentials for the registry included."""
     async with kaleden.AsyncSession() as session:
         created = await session.create("lab", PRIVATE, cmd="true")

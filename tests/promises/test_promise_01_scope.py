@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("anycorn")
 
-from kaleden.testing import CAUSES, Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import CAUSES, Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import Launched
 from promises.loops import Virtual
 
@@ -18,7 +18,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "finishes late": {"finish_delay": 300.0},
     "drops what was abandoned": {"abandoned": "dies"},
 }
-LOST = [Trouble.RESET_AFTER, Trouble.ERROR_AFTER, Trouble.STALL_AFTER, Trouble.HALF_BODY]
+LOST = [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.STALL_AFTER, FaultKind.HALF_BODY]
 
 
 def first_is_quick(names: Iterable[str]) -> list[Any]:
@@ -44,7 +44,7 @@ def test_nothing_survives_however_the_scope_is_struck(
 
 @pytest.mark.parametrize("trouble", first_is_quick(LOST))
 def test_nothing_survives_when_answers_are_lost(
-    virtual: Virtual, trials: Callable[[int], None], trouble: Trouble
+    virtual: Virtual, trials: Callable[[int], None], trouble: FaultKind
 ) -> None:
     program = Launched(3, grace=30)
     plan = FaultPlan([Fault(trouble, "create", nth={2, 3})])

@@ -9,17 +9,17 @@ from anyio import from_thread, to_thread
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
 from promises.loops import Virtual
 from support import described, session_on
 
 FAULTS = {
     "calm": [],
-    "replies are lost": [Fault(Trouble.RESET_AFTER, probability=0.3)],
-    "busy": [Fault(Trouble.BUSY, probability=0.3, seconds=2)],
-    "stalls": [Fault(Trouble.STALL, probability=0.1)],
-    "slow at times": [Fault(Trouble.DELAY, probability=0.5, seconds=0, jitter=9)],
+    "replies are lost": [Fault(FaultKind.RESET_AFTER, probability=0.3)],
+    "busy": [Fault(FaultKind.BUSY, probability=0.3, seconds=2)],
+    "stalls": [Fault(FaultKind.STALL, probability=0.1)],
+    "slow at times": [Fault(FaultKind.DELAY, probability=0.5, seconds=0, jitter=9)],
 }
 
 

@@ -11,16 +11,16 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
 from promises.loops import Virtual
 
 STALLS = {
-    "everything": [Fault(Trouble.STALL)],
-    "done, and not told": [Fault(Trouble.STALL_AFTER)],
-    "deletes": [Fault(Trouble.STALL, "destroy")],
-    "lists": [Fault(Trouble.STALL, "list")],
-    "deletes and lists": [Fault(Trouble.STALL, "destroy"), Fault(Trouble.STALL, "list")],
+    "everything": [Fault(FaultKind.STALL)],
+    "done, and not told": [Fault(FaultKind.STALL_AFTER)],
+    "deletes": [Fault(FaultKind.STALL, "destroy")],
+    "lists": [Fault(FaultKind.STALL, "list")],
+    "deletes and lists": [Fault(FaultKind.STALL, "destroy"), Fault(FaultKind.STALL, "list")],
 }
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import FailureKind
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
 from promises.loops import Virtual
 
@@ -53,10 +53,10 @@ CALLS: dict[str, tuple[Call, float]] = {
     "run": (lambda session: session.run("fits", IMAGE, replicas=3, grace=GRACE), GRACE),
 }
 FAULTS = {
-    "stalls": [Fault(Trouble.STALL)],
-    "done, and stalls": [Fault(Trouble.STALL_AFTER)],
-    "breaks": [Fault(Trouble.RESET_BEFORE, probability=0.9)],
-    "busy": [Fault(Trouble.BUSY, seconds=7)],
+    "stalls": [Fault(FaultKind.STALL)],
+    "done, and stalls": [Fault(FaultKind.STALL_AFTER)],
+    "breaks": [Fault(FaultKind.RESET_BEFORE, probability=0.9)],
+    "busy": [Fault(FaultKind.BUSY, seconds=7)],
 }
 
 
@@ -88,7 +88,7 @@ def test_control_returns_by_the_deadline(
 @pytest.mark.parametrize("asked", [5, 60, 100_000])
 def test_a_back_off_beyond_the_deadline_is_not_begun(virtual: Virtual, asked: float) -> None:
     async def program() -> None:
-        plan = FaultPlan([Fault(Trouble.BUSY, seconds=asked)])
+        plan = FaultPlan([Fault(FaultKind.BUSY, seconds=asked)])
         async with (
             MemoryTransport(faults=plan) as world,
             kaleden.AsyncSession(transport=world) as session,

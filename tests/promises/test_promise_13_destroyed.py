@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 import kaleden
 from kaleden.local import Status
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
 from promises.loops import Virtual
 
 # A lag is no fault of who asks, and nothing comes twice in memory.
-TROUBLES = [trouble for trouble in Trouble if trouble not in {Trouble.LAG, Trouble.DUPLICATE}]
+TROUBLES = [trouble for trouble in FaultKind if trouble not in {FaultKind.LAG, FaultKind.DUPLICATE}]
 faults = st.lists(
     st.builds(
         Fault,
@@ -64,7 +64,7 @@ def test_what_is_reported_destroyed_is_gone(
 @pytest.mark.parametrize("liars", [{1}, {2, 5, 7}, set(range(1, COUNT + 1))], ids=len)
 def test_a_server_that_lies_is_caught(virtual: Virtual, liars: set[int]) -> None:
     async def destroy() -> kaleden.Outcomes[bool]:
-        plan = FaultPlan([Fault(Trouble.LIE, "destroy", nth=liars)])
+        plan = FaultPlan([Fault(FaultKind.LIE, "destroy", nth=liars)])
         async with (
             MemoryTransport(faults=plan, duration=1e6) as world,
             kaleden.AsyncSession(transport=world) as session,

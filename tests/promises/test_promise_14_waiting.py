@@ -8,13 +8,13 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden._sessions._monitor._poller import FIRST, JITTER, MOST
+from kaleden._sessions._monitor._poller import JITTER, MAX_INTERVAL, MIN_INTERVAL
 from kaleden.local import Session
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
 from promises.loops import Virtual
 
-LONGEST = MOST * (1 + JITTER)
+LONGEST = MAX_INTERVAL * (1 + JITTER)
 
 
 async def wait_with(sessions: int, waiters: int) -> tuple[float, int]:
@@ -40,13 +40,13 @@ def test_the_lists_are_no_more_however_many_wait(
     virtual: Virtual, sessions: int, waiters: int
 ) -> None:
     seconds, lists = virtual.run(wait_with, sessions, waiters)
-    shortest = FIRST * (1 - JITTER)
+    shortest = MIN_INTERVAL * (1 - JITTER)
     # The same bound for all: the intervals grow from the shortest to the longest by half each.
-    assert lists <= 2 + seconds / (MOST * (1 - JITTER)) + 3 * 8
+    assert lists <= 2 + seconds / (MAX_INTERVAL * (1 - JITTER)) + 3 * 8
     assert lists <= seconds / shortest
 
 
-@pytest.mark.parametrize("faults", [[], [Fault(Trouble.BUSY, "list", probability=0.3)]], ids=len)
+@pytest.mark.parametrize("faults", [[], [Fault(FaultKind.BUSY, "list", probability=0.3)]], ids=len)
 def test_a_wrong_end_is_told_within_one_interval(virtual: Virtual, faults: list[Fault]) -> None:
     failed_at = 100.0
 

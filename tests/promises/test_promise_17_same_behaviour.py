@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
 from promises.conftest import LOOPS
 from promises.loops import VIRTUAL
@@ -19,9 +19,9 @@ from support import data, session_id, session_object, session_on, text
 
 PLANS = {
     "calm": [],
-    "replies are lost": [Fault(Trouble.RESET_AFTER, "create", nth=3)],
-    "deletes lie": [Fault(Trouble.LIE, "destroy", nth={1, 4})],
-    "mangled": [Fault(Trouble.GARBAGE, "info", nth=2), Fault(Trouble.HTML, "logs", nth=5)],
+    "replies are lost": [Fault(FaultKind.RESET_AFTER, "create", nth=3)],
+    "deletes lie": [Fault(FaultKind.LIE, "destroy", nth={1, 4})],
+    "mangled": [Fault(FaultKind.GARBAGE, "info", nth=2), Fault(FaultKind.HTML, "logs", nth=5)],
 }
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import kaleden
 from kaleden import LogLine, LogReset
-from kaleden._sessions._monitor._poller import BORNE
+from kaleden._sessions._monitor._poller import MAX_FAILURES
 from kaleden._wire import Request, Response
 from kaleden.local import Session
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
 from promises.loops import Virtual
 from support import data, session_object, session_on, text
@@ -26,11 +26,11 @@ troubles = st.lists(
     st.builds(
         Fault,
         st.sampled_from(
-            [Trouble.BUSY, Trouble.RESET_BEFORE, Trouble.RESET_AFTER, Trouble.HALF_BODY]
+            [FaultKind.BUSY, FaultKind.RESET_BEFORE, FaultKind.RESET_AFTER, FaultKind.HALF_BODY]
         ),
         st.just("logs"),
         # Never so many in a row that following must give up.
-        nth=st.sets(st.integers(1, 40), max_size=BORNE - 2),
+        nth=st.sets(st.integers(1, 40), max_size=MAX_FAILURES - 2),
     ),
     max_size=1,
 )

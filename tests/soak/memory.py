@@ -7,22 +7,22 @@ from functools import partial
 from typing import Any
 
 import kaleden
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 from soak.measures import PARTS, Report, measure
 from soak.work import Work
 
 FAULTS = [
-    Fault(Trouble.REFUSED, probability=0.01),
-    Fault(Trouble.BUSY, probability=0.01, seconds=1),
-    Fault(Trouble.RESET_BEFORE, probability=0.01),
-    Fault(Trouble.RESET_AFTER, probability=0.01),
-    Fault(Trouble.ERROR_BEFORE, probability=0.01),
-    Fault(Trouble.ERROR_AFTER, probability=0.01),
-    Fault(Trouble.HALF_BODY, probability=0.01),
-    Fault(Trouble.GARBAGE, probability=0.01),
-    Fault(Trouble.HTML, probability=0.01),
-    Fault(Trouble.LIE, "destroy", probability=0.05),
-    Fault(Trouble.DELAY, probability=0.2, jitter=5),
+    Fault(FaultKind.REFUSED, probability=0.01),
+    Fault(FaultKind.BUSY, probability=0.01, seconds=1),
+    Fault(FaultKind.RESET_BEFORE, probability=0.01),
+    Fault(FaultKind.RESET_AFTER, probability=0.01),
+    Fault(FaultKind.ERROR_BEFORE, probability=0.01),
+    Fault(FaultKind.ERROR_AFTER, probability=0.01),
+    Fault(FaultKind.HALF_BODY, probability=0.01),
+    Fault(FaultKind.GARBAGE, probability=0.01),
+    Fault(FaultKind.HTML, probability=0.01),
+    Fault(FaultKind.LIE, "destroy", probability=0.05),
+    Fault(FaultKind.DELAY, probability=0.2, jitter=5),
 ]
 
 

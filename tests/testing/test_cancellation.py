@@ -19,11 +19,11 @@ from kaleden.testing import (
     Deadlock,
     Fault,
     FaultPlan,
+    InjectedError,
     MemoryTransport,
-    Struck,
     SweepReport,
     cancel_at_every_checkpoint,
-    hazard,
+    error_injection_point,
     run_virtual,
 )
 from kaleden.testing._clock import Backend
@@ -140,7 +140,7 @@ def test_each_cause_is_what_it_says() -> None:
         "native": {"CancelledError", "NoneType"},
         "native3": {"CancelledError", "NoneType"},
         "deadline": {"TimeoutError", "NoneType"},
-        "error": {"Struck", "NoneType"},
+        "error": {"InjectedError", "NoneType"},
     } == ends("asyncio")
 
 
@@ -150,7 +150,7 @@ def test_native_causes_are_left_out_where_there_are_none() -> None:
 
     assert (set(), set()) == (seen["native"], seen["native3"])
     assert {"TimeoutError", "NoneType"} == seen["deadline"]
-    assert {"Struck", "NoneType"} == seen["error"]
+    assert {"InjectedError", "NoneType"} == seen["error"]
 
 
 @pytest.mark.parametrize(("cause", "times"), [("native", 1), ("native3", 3)])
@@ -201,9 +201,9 @@ def test_an_error_strikes_inside_the_block_that_is_marked(backend: Backend) -> N
 
     async def scenario(world: MemoryTransport) -> None:
         try:
-            with hazard():
+            with error_injection_point():
                 await world.send(CREATE)
-        except Struck:
+        except InjectedError:
             seen["inside"] += 1
         await world.send(_wire.build_list())
 
@@ -214,19 +214,19 @@ def test_an_error_strikes_inside_the_block_that_is_marked(backend: Backend) -> N
 
     # Outside of the block it strikes around the whole.
     assert seen["inside"] > len(POINTS)
-    assert seen["Struck"] > len(POINTS)
-    assert report.trials == seen["inside"] + seen["Struck"]
+    assert seen["InjectedError"] > len(POINTS)
+    assert report.trials == seen["inside"] + seen["InjectedError"]
 
 
 def test_the_innermost_mark_counts() -> None:
     caught: list[str] = []
 
     async def scenario(world: MemoryTransport) -> None:
-        with suppress(Struck), hazard():
+        with suppress(InjectedError), error_injection_point():
             try:
-                with hazard():
+                with error_injection_point():
                     await world.send(CREATE)
-            except Struck:
+            except InjectedError:
                 caught.append("inner")
 
     report = cancel_at_every_checkpoint(scenario, check=anything_goes, causes=["error"])
@@ -237,7 +237,7 @@ def test_the_innermost_mark_counts() -> None:
 
 def test_a_mark_means_nothing_outside_of_a_sweep(backend: Backend) -> None:
     async def main() -> str:
-        with hazard():
+        with error_injection_point():
             await checkpoint()
         return "done"
 
@@ -248,7 +248,7 @@ def test_an_error_of_the_blocks_own_is_not_replaced() -> None:
     seen: set[str] = set()
 
     async def scenario(_: MemoryTransport) -> None:
-        with hazard():
+        with error_injection_point():
             try:
                 await anyio.sleep(1)
             except anyio.get_cancelled_exc_class():
@@ -267,7 +267,7 @@ def test_the_check_hears_of_a_group_of_errors(backend: Backend) -> None:
 
     async def scenario(_: MemoryTransport) -> None:
         async with anyio.create_task_group():
-            with hazard():
+            with error_injection_point():
                 await anyio.sleep(1)
 
     def check(_: MemoryTransport, error: BaseException | None) -> None:

@@ -17,9 +17,9 @@ from kaleden import FailureKind, SessionSpec, _wire
 from kaleden._http import TransportError
 from kaleden._wire import Request
 from kaleden.local import Platform, Settings
-from kaleden.testing import REQUEST_KINDS, Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
+from kaleden.testing import REQUEST_KINDS, Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 from kaleden.testing._clock import Backend
-from kaleden.testing._faults import Fate
+from kaleden.testing._faults import FaultSchedule
 from support import PLAIN_BACKENDS
 
 [LAUNCH] = SessionSpec("fits", "skaha/astroml:latest", cmd="true").launches()
@@ -90,13 +90,13 @@ def test_each_trouble_is_what_it_says(
 def test_a_reply_that_is_none_cannot_be_taken_for_an_id(backend: Backend, trouble: str) -> None:
     seen = send(backend, CREATE, Fault(trouble))
 
-    with pytest.raises(_wire.UnreadableReply):
+    with pytest.raises(_wire.MalformedResponse):
         _wire.parse_create(_wire.Response(200, {}, seen.body))
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_server_says_when_to_come_back(backend: Backend, status: int) -> None:
-    async def main() -> _wire.Refusal | None:
+    async def main() -> _wire.ErrorResponse | None:
         plan = FaultPlan([Fault("busy", seconds=30, status=status)])
         async with MemoryTransport(faults=plan) as transport:
             return _wire.classify(await transport.send(LIST))
@@ -245,9 +245,9 @@ def test_who_writes_does_not_write_into_the_past(backend: Backend) -> None:
     assert 1 == send(backend, CREATE, Fault("lag", seconds=60)).sessions
 
 
-def befallen(plan: FaultPlan, kinds: Sequence[str]) -> list[list[Trouble]]:
-    fate = Fate(plan)
-    return [list(fate.befall(kind)) for kind in kinds]
+def befallen(plan: FaultPlan, kinds: Sequence[str]) -> list[list[FaultKind]]:
+    fate = FaultSchedule(plan)
+    return [list(fate.draw(kind)) for kind in kinds]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_fault_befalls_whom_it_is_meant_for(fault: Fault, struck: list[int]) -
 
     troubles = befallen(FaultPlan([fault]), kinds)
 
-    assert struck == [i for i, each in enumerate(troubles) if each == [Trouble.STALL]]
+    assert struck == [i for i, each in enumerate(troubles) if each == [FaultKind.STALL]]
 
 
 def test_chance_is_the_same_for_the_same_seed_and_about_as_likely_as_said() -> None:
@@ -317,7 +317,7 @@ plans = st.builds(
     st.lists(
         st.builds(
             Fault,
-            st.sampled_from(sorted(set(Trouble) - {Trouble.DUPLICATE})),
+            st.sampled_from(sorted(set(FaultKind) - {FaultKind.DUPLICATE})),
             st.none() | st.sampled_from(REQUEST_KINDS),
             probability=st.sampled_from([0.3, 1.0]),
             seconds=st.sampled_from([0.0, 3.0, 40.0]),
@@ -372,7 +372,7 @@ def test_a_kind_or_a_trouble_that_there_is_not_is_refused_with_those_that_there_
         Fault("rest")
 
 
-@pytest.mark.parametrize("trouble", Trouble)
-def test_help_tells_what_each_trouble_does(trouble: Trouble) -> None:
+@pytest.mark.parametrize("trouble", FaultKind)
+def test_help_tells_what_each_trouble_does(trouble: FaultKind) -> None:
     # Python 3.13 strips the indentation of a docstring, and those before do not.
-    assert f'    {trouble.name}: "{trouble}". ' in inspect.cleandoc(str(Trouble.__doc__))
+    assert f'    {trouble.name}: "{trouble}". ' in inspect.cleandoc(str(FaultKind.__doc__))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import kaleden
-from kaleden.testing import Fault, FaultPlan, Sandbox, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, Sandbox
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 
@@ -30,7 +30,7 @@ async def test_faults_befall_it_until_they_are_cleared(kind: str) -> None:
         [failure] = (await session.info(["x"])).failures.values()
         assert 404 == failure.status
         sandbox.faults.plan = FaultPlan([Fault("busy", "info", status=429)])
-        sandbox.faults.add(Trouble.DELAY)
+        sandbox.faults.add(FaultKind.DELAY)
         assert "<Faults: busy, delay>" == repr(sandbox.faults)
 
 

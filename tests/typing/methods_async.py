@@ -11,17 +11,18 @@ import kaleden
 from kaleden import (
     AsyncSession,
     Availability,
-    Context,
+    ConnectionInfo,
     Event,
     Failure,
-    Finished,
+    FinishedSession,
     Image,
-    Login,
     LogLine,
     LogReset,
     LogStream,
     Outcomes,
     OutcomeStream,
+    PlatformStats,
+    ResourceOptions,
     Scope,
     ScopeError,
     ScopeStatistics,
@@ -29,8 +30,7 @@ from kaleden import (
     SessionList,
     SessionSpec,
     SessionStatistics,
-    Stats,
-    Status,
+    SessionStatus,
     Streams,
     Success,
 )
@@ -39,7 +39,7 @@ from kaleden import (
 async def of_a_session(session: AsyncSession, ids: list[str], raw: bool) -> None:
     assert_type(await session.create("fits", "skaha/astroml:latest"), Outcomes[str])
     assert_type(await session.create(SessionSpec("fits", "skaha/astroml:latest")), Outcomes[str])
-    assert_type(await session.run("fits", "skaha/astroml:latest"), Outcomes[Finished])
+    assert_type(await session.run("fits", "skaha/astroml:latest"), Outcomes[FinishedSession])
     assert_type(await session.info(ids), Outcomes[SessionInfo])
     assert_type(await session.info(ids, raw=True), Outcomes[dict[str, Any]])
     assert_type(await session.info(ids, raw=raw), Outcomes[SessionInfo] | Outcomes[dict[str, Any]])
@@ -57,13 +57,13 @@ async def of_a_session(session: AsyncSession, ids: list[str], raw: bool) -> None
     assert_type(await session.reap("ledger"), Outcomes[bool])
     assert_type(await session.retry_failed(await session.logs(ids)), Outcomes[str])
     assert_type(await session.apps("desk"), SessionList)
-    assert_type(await session.stats(), Stats)
+    assert_type(await session.stats(), PlatformStats)
     assert_type(await session.images(), list[Image])
-    assert_type(await session.context(), Context)
+    assert_type(await session.context(), ResourceOptions)
     assert_type(await session.repositories(), list[str])
     assert_type(await session.availability(), Availability)
     assert_type(session.statistics(), SessionStatistics)
-    assert_type(session.describe(), Login)
+    assert_type(session.describe(), ConnectionInfo)
     assert_type(session.scope(), Scope)
     assert_type(session.follow(ids), AbstractAsyncContextManager[LogStream])
     assert_type(session.stream, Streams)
@@ -106,13 +106,13 @@ async def of_streams(stream: Streams, ids: list[str], raw: bool) -> None:
 async def of_outcomes_as_they_come(stream: OutcomeStream[str]) -> None:
     async for outcome in stream:
         assert_type(outcome, Success[str] | Failure)
-    assert_type(stream.at_hand(), list[Success[str] | Failure])
+    assert_type(stream.receive_nowait(), list[Success[str] | Failure])
 
 
 async def of_lines(lines: LogStream) -> None:
     async for item in lines:
         assert_type(item, LogLine | LogReset | Failure)
-    assert_type(lines.at_hand(), list[LogLine | LogReset | Failure])
+    assert_type(lines.receive_nowait(), list[LogLine | LogReset | Failure])
 
 
 async def any_of_these_is_ids(
@@ -138,7 +138,7 @@ async def these_are_mistakes(session: AsyncSession, infos: Outcomes[SessionInfo]
     await session.wait("abc", until=3)  # type: ignore[arg-type]
     session.scope(on_success="keep")  # type: ignore[arg-type]
     AsyncSession(retry=3)  # type: ignore[arg-type]
-    assert_type(infos.values[0].status, Status)
+    assert_type(infos.values[0].status, SessionStatus)
     print(infos.values[0].stauts)  # type: ignore[attr-defined]
     print(kaleden.Sesion)  # type: ignore[attr-defined]
     with session.scope():  # type: ignore[attr-defined]

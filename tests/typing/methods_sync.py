@@ -8,22 +8,22 @@ from typing import Any, assert_type
 
 from kaleden import (
     Availability,
-    Context,
+    ConnectionInfo,
     Event,
     Failure,
-    Finished,
+    FinishedSession,
     Image,
-    Login,
     LogLine,
     LogReset,
     Outcomes,
+    PlatformStats,
+    ResourceOptions,
     ScopeError,
     ScopeStatistics,
     Session,
     SessionInfo,
     SessionList,
     SessionStatistics,
-    Stats,
     Success,
     SyncLogStream,
     SyncOutcomeStream,
@@ -34,7 +34,7 @@ from kaleden import (
 
 def of_a_session(session: Session, ids: list[str], raw: bool) -> None:
     assert_type(session.create("fits", "skaha/astroml:latest", timeout=3), Outcomes[str])
-    assert_type(session.run("fits", "skaha/astroml:latest"), Outcomes[Finished])
+    assert_type(session.run("fits", "skaha/astroml:latest"), Outcomes[FinishedSession])
     assert_type(session.info(ids), Outcomes[SessionInfo])
     assert_type(session.info(ids, raw=True), Outcomes[dict[str, Any]])
     assert_type(session.info(ids, raw=raw), Outcomes[SessionInfo] | Outcomes[dict[str, Any]])
@@ -51,13 +51,13 @@ def of_a_session(session: Session, ids: list[str], raw: bool) -> None:
     assert_type(session.reap("ledger"), Outcomes[bool])
     assert_type(session.retry_failed(session.logs(ids)), Outcomes[str])
     assert_type(session.apps("desk"), SessionList)
-    assert_type(session.stats(), Stats)
+    assert_type(session.stats(), PlatformStats)
     assert_type(session.images(), list[Image])
-    assert_type(session.context(), Context)
+    assert_type(session.context(), ResourceOptions)
     assert_type(session.repositories(), list[str])
     assert_type(session.availability(), Availability)
     assert_type(session.statistics(), SessionStatistics)
-    assert_type(session.describe(), Login)
+    assert_type(session.describe(), ConnectionInfo)
     assert_type(session.scope(), SyncScope)
     assert_type(session.follow(ids), SyncLogStream)
     assert_type(session.stream, SyncStreams)

@@ -12,10 +12,9 @@ from kaleden import (
     BatchError,
     Failure,
     FailureKind,
-    Finished,
+    FinishedSession,
     InvalidRequest,
     KaledenError,
-    Kind,
     LogItem,
     LogLine,
     LogReset,
@@ -23,8 +22,9 @@ from kaleden import (
     Outcomes,
     RequestError,
     SessionInfo,
+    SessionKind,
     SessionList,
-    Status,
+    SessionStatus,
     Success,
     distributed,
 )
@@ -69,17 +69,17 @@ def lines_by_match(item: LogItem) -> None:
             assert_never(item)
 
 
-def of_outcomes(outcomes: Outcomes[Finished]) -> None:
+def of_outcomes(outcomes: Outcomes[FinishedSession]) -> None:
     assert_type(outcomes.ok, bool)
     assert_type(outcomes.operation, str)
-    assert_type(outcomes.values, list[Finished])
-    assert_type(outcomes.successes, dict[str, Finished])
+    assert_type(outcomes.values, list[FinishedSession])
+    assert_type(outcomes.successes, dict[str, FinishedSession])
     assert_type(outcomes.failures, dict[str, Failure])
     assert_type(outcomes.ids, list[str])
     assert_type(outcomes.counts(), Counter[FailureKind])
-    assert_type(outcomes.raise_on_failure(), Outcomes[Finished])
-    assert_type(outcomes["abc"], Success[Finished] | Failure)
-    assert_type(iter(outcomes), Iterator[Success[Finished] | Failure])
+    assert_type(outcomes.raise_on_failure(), Outcomes[FinishedSession])
+    assert_type(outcomes["abc"], Success[FinishedSession] | Failure)
+    assert_type(iter(outcomes), Iterator[Success[FinishedSession] | Failure])
     assert_type(outcomes.to_json(), str)
     assert_type(outcomes.to_dicts(), list[dict[str, Any]])
     assert_type(outcomes.to_pandas(), Any)
@@ -91,9 +91,9 @@ async def again(outcomes: Outcomes[str]) -> None:
     assert_type(await outcomes.retry_failed(), Outcomes[str])
 
 
-def of_what_is_in_them(info: SessionInfo, finished: Finished, failure: Failure) -> None:
-    assert_type(info.status, Status)
-    assert_type(info.kind, Kind)
+def of_what_is_in_them(info: SessionInfo, finished: FinishedSession, failure: Failure) -> None:
+    assert_type(info.status, SessionStatus)
+    assert_type(info.kind, SessionKind)
     assert_type(info.start_time, datetime | None)
     assert_type(info.raw, dict[str, Any])
     assert_type(finished.info, SessionInfo)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from kaleden._auth._access import EXPLAINED_BY, Access, find_access
-from kaleden._auth._discovery import Login, Looked, Wanted
+from kaleden._auth._access import EXPLAINED_BY, ServerAccess, find_server_access
+from kaleden._auth._discovery import ClientOptions, ConnectionInfo, DiscoveryStep
 from kaleden._auth._environment import number
 from kaleden._auth._tokens import TokenFunction
 
 __all__ = (
     "EXPLAINED_BY",
-    "Access",
-    "Login",
-    "Looked",
+    "ClientOptions",
+    "ConnectionInfo",
+    "DiscoveryStep",
+    "ServerAccess",
     "TokenFunction",
-    "Wanted",
-    "find_access",
+    "find_server_access",
     "number",
 )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from attrs import field, frozen
 
-from kaleden._auth._discovery import Login, Places, Wanted
+from kaleden._auth._discovery import ClientOptions, ConnectionInfo, Discovery
 from kaleden._auth._endpoint import Endpoint, check_proxy, environment_proxy, shown_proxy
-from kaleden._auth._resolve import NOBODY, Credential, Server, find_credential, find_server
+from kaleden._auth._resolve import ANONYMOUS, Credential, Server, find_credential, find_server
 from kaleden._auth._tls import GivenTls, OwnTls
 from kaleden._engine._config import Limits
 from kaleden._errors import ConfigurationError, InvalidRequest
@@ -41,7 +41,7 @@ class Registry:
 
 @final
 @frozen
-class Access:
+class ServerAccess:
     """What was found.
 
     Attributes:
@@ -50,10 +50,10 @@ class Access:
     """
 
     registry: Registry | None
-    login: Login
-    _wanted: Wanted
+    login: ConnectionInfo
+    _wanted: ClientOptions
     _endpoint: Endpoint | None = None
-    _credential: Credential = NOBODY
+    _credential: Credential = ANONYMOUS
     _proxy: str | None = field(default=None, repr=False)
 
     @property
@@ -67,7 +67,7 @@ class Access:
         login = self.login
         if self._endpoint is None:
             return ""
-        if login.credential == NOBODY.kind:
+        if login.credential == ANONYMOUS.kind:
             return f"no login was sent ({login.credential_from}): see {EXPLAINED_BY}"
 
         return f"the {login.credential} of {login.credential_from} was refused: see {EXPLAINED_BY}"
@@ -135,7 +135,7 @@ class Access:
         return OwnTls(self._credential.certificate) if given is None else GivenTls(given)
 
 
-def find_access(wanted: Wanted, limits: Limits) -> Access:
+def find_server_access(wanted: ClientOptions, limits: Limits) -> ServerAccess:
     """Find the server and who asks, in arguments, environment and files.
 
     Args:
@@ -150,12 +150,12 @@ def find_access(wanted: Wanted, limits: Limits) -> Access:
 
     if wanted.client is not None:
         library_of(wanted.client)  # Its server is asked for first.
-    places = Places(wanted)
+    places = Discovery(wanted)
     server = find_server(places)
     credential = find_credential(places, server)
     registry = _find_registry(places, server)
     proxy = _find_proxy(wanted, server.endpoint)
-    login = Login(
+    login = ConnectionInfo(
         server.endpoint.base,
         server.place,
         credential.kind,
@@ -169,17 +169,17 @@ def find_access(wanted: Wanted, limits: Limits) -> Access:
         limits.create_timeout,
         tuple(places.looked),
     )
-    return Access(registry, login, wanted, server.endpoint, credential, proxy)
+    return ServerAccess(registry, login, wanted, server.endpoint, credential, proxy)
 
 
-def _told_place(wanted: Wanted, credential: Credential) -> str:
-    if credential is NOBODY and wanted.ssl_context is not None:
+def _told_place(wanted: ClientOptions, credential: Credential) -> str:
+    if credential is ANONYMOUS and wanted.ssl_context is not None:
         return f"{credential.place}, unless ssl_context= shows a certificate"
 
     return credential.place
 
 
-def _through_transport(wanted: Wanted, limits: Limits) -> Access:
+def _through_transport(wanted: ClientOptions, limits: Limits) -> ServerAccess:
     """Leave everything but the registry to the caller's transport."""
     names = ("url", "token", "server", "certificate", "auth", "client", "proxy", "ssl_context")
     given = {name: getattr(wanted, name) for name in names} | {"max_body": limits.max_body}
@@ -192,7 +192,7 @@ def _through_transport(wanted: Wanted, limits: Limits) -> Access:
     if wanted.registry is not None:
         registry = read_registry(wanted.registry, "registry=")
     place = "transport="
-    login = Login(
+    login = ConnectionInfo(
         None,
         place,
         "own transport",
@@ -205,7 +205,7 @@ def _through_transport(wanted: Wanted, limits: Limits) -> Access:
         limits.create_concurrency,
         limits.create_timeout,
     )
-    return Access(registry, login, wanted)
+    return ServerAccess(registry, login, wanted)
 
 
 def read_registry(pair: object, place: str) -> Registry:
@@ -223,14 +223,14 @@ def read_registry(pair: object, place: str) -> Registry:
         raise ConfigurationError(f"{place} takes a pair of strings: (user, secret)") from None
 
 
-def _find_registry(places: Places, server: Server) -> Registry | None:
+def _find_registry(places: Discovery, server: Server) -> Registry | None:
     if places.wanted.registry is not None:
         return read_registry(places.wanted.registry, "registry=")
 
     return _saved_registry(places) if server.saved is not None else None
 
 
-def _saved_registry(places: Places) -> Registry | None:
+def _saved_registry(places: Discovery) -> Registry | None:
     saved = places.saved
     if saved is None:
         return None
@@ -247,7 +247,7 @@ def _saved_registry(places: Places) -> Registry | None:
     return registry
 
 
-def _find_proxy(wanted: Wanted, endpoint: Endpoint) -> str | None:
+def _find_proxy(wanted: ClientOptions, endpoint: Endpoint) -> str | None:
     if wanted.client is not None:
         if wanted.proxy is not None or wanted.ssl_context is not None:
             msg = "client= makes its own connections: give it without proxy= and ssl_context="

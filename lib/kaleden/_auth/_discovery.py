@@ -28,7 +28,7 @@ from kaleden._http import HttpAuth, HttpClient, Transport
 
 @final
 @frozen
-class Looked:
+class DiscoveryStep:
     """A place where a server or a login was looked for.
 
     Attributes:
@@ -47,7 +47,7 @@ class Looked:
 
 @final
 @frozen
-class Login:
+class ConnectionInfo:
     """How a client reaches its server and who it is there; ``print`` shows it for people.
 
     Attributes:
@@ -78,7 +78,7 @@ class Login:
     timeout: float
     create_concurrency: int
     create_timeout: float
-    looked: tuple[Looked, ...] = ()
+    looked: tuple[DiscoveryStep, ...] = ()
 
     def __str__(self) -> str:
         until = "" if self.expires is None else f", until {told_time(self.expires)}"
@@ -102,7 +102,7 @@ T = TypeVar("T")
 
 @final
 @frozen
-class Wanted:
+class ClientOptions:
     """The arguments of a client that say where its server is and who asks; told of there."""
 
     url: str | None = None
@@ -119,16 +119,16 @@ class Wanted:
 
 
 @final
-class Places:
+class Discovery:
     """The places of one search, which remember what was taken from them, or why nothing.
 
     Args:
         wanted: the arguments of the client.
     """
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: ClientOptions) -> None:
         self.wanted = wanted
-        self.looked: list[Looked] = []
+        self.looked: list[DiscoveryStep] = []
         self.home = _home()
 
     @cached_property
@@ -157,11 +157,11 @@ class Places:
 
     def took(self, place: str, what: str) -> None:
         """Remember what was taken from a place."""
-        self.looked.append(Looked(place, what, used=True))
+        self.looked.append(DiscoveryStep(place, what, used=True))
 
     def passed_over(self, place: str, why: str) -> None:
         """Remember why nothing was taken from a place."""
-        self.looked.append(Looked(place, why))
+        self.looked.append(DiscoveryStep(place, why))
 
     def attempt(self, place: str, read: Callable[[], T], *, needed: bool) -> T | None:
         """Read what is at a place; if nothing can be read, pass it over unless it is *needed*.

@@ -21,12 +21,12 @@ from kaleden._auth._certificates import (
     read_certificate,
     told_time,
 )
-from kaleden._auth._discovery import Places, Wanted
+from kaleden._auth._discovery import ClientOptions, Discovery
 from kaleden._auth._endpoint import CANFAR_URL, Endpoint, parse_endpoint
 from kaleden._auth._environment import variable
 from kaleden._auth._tokens import (
-    AskedBearer,
-    FixedBearer,
+    RefreshingToken,
+    StaticToken,
     Token,
     TokenFunction,
     asks_function,
@@ -61,7 +61,7 @@ class Server:
     certificate: bool = False
 
 
-def find_server(places: Places) -> Server:
+def find_server(places: Discovery) -> Server:
     """Find the server.
 
     Raises:
@@ -98,7 +98,7 @@ def environment_endpoint(version: str) -> Endpoint | None:
         raise ConfigurationError(f"CANFAR_URL: {error}") from None
 
 
-def _server_of_arguments(places: Places) -> Server | None:
+def _server_of_arguments(places: Discovery) -> Server | None:
     wanted = places.wanted
     if wanted.server is not None:
         return _named(places, wanted.server)
@@ -116,7 +116,7 @@ def _server_of_arguments(places: Places) -> Server | None:
     return None
 
 
-def _named(places: Places, name: str) -> Server:
+def _named(places: Discovery, name: str) -> Server:
     if places.wanted.url is not None or places.wanted.client is not None:
         msg = "server= names a saved server and its login: give it without url= and client="
         raise ConfigurationError(msg)
@@ -128,7 +128,7 @@ def _named(places: Places, name: str) -> Server:
     return _saved(places, places.saved, name)
 
 
-def _server_of_environment(places: Places) -> Server | None:
+def _server_of_environment(places: Discovery) -> Server | None:
     endpoint = environment_endpoint(places.wanted.version)
     if endpoint is None:
         places.passed_over("CANFAR_URL", "not set")
@@ -137,7 +137,7 @@ def _server_of_environment(places: Places) -> Server | None:
     return Server(endpoint, "CANFAR_URL")
 
 
-def _server_of_saved(places: Places) -> Server | None:
+def _server_of_saved(places: Discovery) -> Server | None:
     saved = places.saved
     if saved is None:
         return None
@@ -149,12 +149,12 @@ def _server_of_saved(places: Places) -> Server | None:
     return _saved(places, saved, saved.active)
 
 
-def _saved(places: Places, saved: Saved, name: str) -> Server:
+def _saved(places: Discovery, saved: Saved, name: str) -> Server:
     server = saved.server(name)
     return Server(server.endpoint, f"server {name!r} in {places.named(saved.path)}", server)
 
 
-def _server_of_certificate(places: Places) -> Server | None:
+def _server_of_certificate(places: Discovery) -> Server | None:
     path = places.proxy_certificate
     if path is None:
         return None
@@ -169,7 +169,7 @@ class Credential:
     """Who asks.
 
     Attributes:
-        kind: as of `Login.credential`.
+        kind: as of `ConnectionInfo.credential`.
         place: where it was found.
         expires: until when it is valid, if that is known.
         bearer: makes what tells the tokens, for a credential of that kind.
@@ -183,10 +183,10 @@ class Credential:
     certificate: Certificate | None = None
 
 
-NOBODY: Final = Credential("none", "nothing was found: the server is asked anonymously")
+ANONYMOUS: Final = Credential("none", "nothing was found: the server is asked anonymously")
 
 
-def find_credential(places: Places, server: Server) -> Credential:
+def find_credential(places: Discovery, server: Server) -> Credential:
     """Find out who asks.
 
     Raises:
@@ -198,15 +198,15 @@ def find_credential(places: Places, server: Server) -> Credential:
             _login_of_environment(places, server.endpoint)
             or _login_of_saved(places, server)
             or _login_of_certificate(places, server)
-            or NOBODY
+            or ANONYMOUS
         )
-    if found.kind != NOBODY.kind:
+    if found.kind != ANONYMOUS.kind:
         _check_private(found, server.endpoint)
         places.took(found.place, found.kind)
     return found
 
 
-def _login_of_arguments(places: Places, endpoint: Endpoint) -> Credential | None:
+def _login_of_arguments(places: Discovery, endpoint: Endpoint) -> Credential | None:
     wanted = places.wanted
     names = ("client", "auth", "token", "certificate")
     given = [name for name in names if getattr(wanted, name) is not None]
@@ -232,13 +232,13 @@ def _login_of_arguments(places: Places, endpoint: Endpoint) -> Credential | None
     return _certified(places, "certificate=", Path(wanted.certificate or ""))
 
 
-def _check_auth(wanted: Wanted) -> None:
+def _check_auth(wanted: ClientOptions) -> None:
     if wanted.auth is not None and not hasattr(wanted.auth, "async_auth_flow"):
         msg = "auth= takes an httpx.Auth, such as httpx.BasicAuth(user, password)"
         raise ConfigurationError(msg)
 
 
-def _login_of_environment(places: Places, endpoint: Endpoint) -> Credential | None:
+def _login_of_environment(places: Discovery, endpoint: Endpoint) -> Credential | None:
     token, certificate = variable("CANFAR_TOKEN"), variable("CANFAR_CERTIFICATE")
     if token is None and certificate is None:
         places.passed_over("CANFAR_TOKEN, CANFAR_CERTIFICATE", "not set")
@@ -263,7 +263,7 @@ def _login_of_environment(places: Places, endpoint: Endpoint) -> Credential | No
     return _certified(places, place, Path(certificate or ""))
 
 
-def _login_of_saved(places: Places, server: Server) -> Credential | None:
+def _login_of_saved(places: Discovery, server: Server) -> Credential | None:
     needed = server.saved is not None
     saved = places.attempt("saved login", lambda: places.saved, needed=needed)
     if saved is None:
@@ -279,7 +279,7 @@ def _login_of_saved(places: Places, server: Server) -> Credential | None:
     return places.attempt(place, identify, needed=needed)
 
 
-def _identified(places: Places, saved: Saved, server: SavedServer) -> Credential | None:
+def _identified(places: Discovery, saved: Saved, server: SavedServer) -> Credential | None:
     identity = saved.identity(server)
     place = f"login {identity.name!r} in {places.named(saved.path)}"
     if identity.certificate is not None:
@@ -292,7 +292,7 @@ def _identified(places: Places, saved: Saved, server: SavedServer) -> Credential
 
     token = _saved_token(saved, server.name)
     ask = asks_in_thread(lambda: _saved_token(saved.read_again(), server.name))
-    return Credential("bearer token", place, token.expires, partial(AskedBearer, ask, token))
+    return Credential("bearer token", place, token.expires, partial(RefreshingToken, ask, token))
 
 
 def _saved_token(saved: Saved, name: str) -> Token:
@@ -308,7 +308,7 @@ def _saved_token(saved: Saved, name: str) -> Token:
     return token
 
 
-def _login_of_certificate(places: Places, server: Server) -> Credential | None:
+def _login_of_certificate(places: Discovery, server: Server) -> Credential | None:
     if not parse_endpoint(CANFAR_URL, "v1").is_same_server(server.endpoint):
         return None
 
@@ -328,7 +328,7 @@ def _login_of_certificate(places: Places, server: Server) -> Credential | None:
 
 def _given_token(token: str | TokenFunction) -> Credential:
     if callable(token):
-        bearer = partial(AskedBearer, asks_function(token))
+        bearer = partial(RefreshingToken, asks_function(token))
         return Credential("bearer tokens of a function", "token=", bearer=bearer)
 
     return _fixed_token("token=", token)
@@ -336,12 +336,12 @@ def _given_token(token: str | TokenFunction) -> Credential:
 
 def _fixed_token(place: str, token: str) -> Credential:
     try:
-        return Credential("bearer token", place, bearer=partial(FixedBearer, check_token(token)))
+        return Credential("bearer token", place, bearer=partial(StaticToken, check_token(token)))
     except ConfigurationError as error:
         raise ConfigurationError(f"{place}: {error}") from None
 
 
-def _certified(places: Places, place: str, path: Path) -> Credential:
+def _certified(places: Discovery, place: str, path: Path) -> Credential:
     try:
         certificate = read_certificate(path)
     except ConfigurationError as error:
@@ -352,7 +352,7 @@ def _certified(places: Places, place: str, path: Path) -> Credential:
     return Credential("X.509 certificate", place, certificate.expires, certificate=certificate)
 
 
-def _tls_obstacle(places: Places, endpoint: Endpoint) -> str | None:
+def _tls_obstacle(places: Discovery, endpoint: Endpoint) -> str | None:
     """Say why no certificate can be shown to the server."""
     if places.wanted.ssl_context is not None:
         return "ssl_context= is used as it is: load the certificate into it"

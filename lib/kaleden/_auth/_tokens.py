@@ -69,7 +69,7 @@ def check_token(value: object) -> str:
 
 
 @final
-class FixedBearer:
+class StaticToken:
     """A token that stays what it is."""
 
     def __init__(self, token: str) -> None:
@@ -85,7 +85,7 @@ class FixedBearer:
 
 
 @final
-class AskedBearer:
+class RefreshingToken:
     """Tokens of somebody who is asked at first, when one has expired, and when one was refused.
 
     However many requests want one at a time, one of them asks, and all of them hear the answer.

@@ -13,20 +13,20 @@ from kaleden._client._streams import Streams
 from kaleden._engine import _operations
 from kaleden._engine._operations import Ids, as_keys
 from kaleden._results._batch import Outcomes, Success
-from kaleden._results._progress import Progress
+from kaleden._results._progress import ProgressCallback
 from kaleden._results._session_list import SessionList
 from kaleden._sessions._monitor._browser import connect
 from kaleden._sessions._monitor._follow import LogStream, follow
 from kaleden._sessions._monitor._wait import Until
 from kaleden._wire import (
-    TERMINAL,
+    TERMINAL_STATUSES,
     Availability,
-    Context,
     Event,
     Image,
     Listing,
+    PlatformStats,
+    ResourceOptions,
     SessionInfo,
-    Stats,
 )
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ class Queries(Client):
         # The server lists the applications of all the user's desktops, whichever was asked for.
         return SessionList(app for app in _sessions(listing) if app.id == key)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> PlatformStats:
         """Read how much of the platform's cores, memory and GPUs is requested.
 
         Raises:
@@ -139,7 +139,7 @@ class Queries(Client):
         """
         # The server answers this with 503 and Retry-After whenever it has no metrics, which says
         # nothing of the rest.
-        return await self._ask("stats", _wire.build_stats(), _wire.parse_stats, general=False)
+        return await self._ask("stats", _wire.build_stats(), _wire.parse_stats, server_wide=False)
 
     async def images(self, kind: str | None = None) -> list[Image]:
         """List the images that sessions can be launched from.
@@ -156,7 +156,7 @@ class Queries(Client):
         """
         return list(await self._ask("images", _wire.build_images(kind), _wire.parse_images))
 
-    async def context(self) -> Context:
+    async def context(self) -> ResourceOptions:
         """Read what a session may ask for: the choices of cores, memory and GPUs, and the limits.
 
         Raises:
@@ -193,21 +193,21 @@ class Queries(Client):
 
     @overload
     async def info(
-        self, ids: Ids, *, raw: Literal[False] = False, progress: Progress | None = None
+        self, ids: Ids, *, raw: Literal[False] = False, progress: ProgressCallback | None = None
     ) -> Outcomes[SessionInfo]: ...
 
     @overload
     async def info(
-        self, ids: Ids, *, raw: Literal[True], progress: Progress | None = None
+        self, ids: Ids, *, raw: Literal[True], progress: ProgressCallback | None = None
     ) -> Outcomes[dict[str, Any]]: ...
 
     @overload
     async def info(
-        self, ids: Ids, *, raw: bool, progress: Progress | None = None
+        self, ids: Ids, *, raw: bool, progress: ProgressCallback | None = None
     ) -> Outcomes[SessionInfo] | Outcomes[dict[str, Any]]: ...
 
     async def info(
-        self, ids: Ids, *, raw: bool = False, progress: Progress | None = None
+        self, ids: Ids, *, raw: bool = False, progress: ProgressCallback | None = None
     ) -> Outcomes[Any]:
         """Read what the server tells of each session.
 
@@ -216,7 +216,7 @@ class Queries(Client):
         Args:
             ids: the sessions.
             raw: whether to return the server's own objects, as dicts; that takes half the time.
-            progress: is called with a `Tally` after each answer.
+            progress: is called with a `ProgressUpdate` after each answer.
 
         Returns:
             A `SessionInfo` for each session; a failure of kind ``not_found`` where the server knows
@@ -230,7 +230,7 @@ class Queries(Client):
         return await self._engine.collect(operation(self._limits), as_keys(ids), progress)
 
     async def logs(
-        self, ids: Ids, verbose: bool = False, *, progress: Progress | None = None
+        self, ids: Ids, verbose: bool = False, *, progress: ProgressCallback | None = None
     ) -> Outcomes[str]:
         """Read the output of each session so far.
 
@@ -240,7 +240,7 @@ class Queries(Client):
         Args:
             ids: the sessions.
             verbose: also log each output, at level INFO of the logger ``kaleden``.
-            progress: is called with a `Tally` after each answer.
+            progress: is called with a `ProgressUpdate` after each answer.
 
         Returns:
             The whole output of each session, standard output and error together.
@@ -255,7 +255,7 @@ class Queries(Client):
         return _told("logs", outcomes) if verbose else outcomes
 
     async def events(
-        self, ids: Ids, verbose: bool = False, *, progress: Progress | None = None
+        self, ids: Ids, verbose: bool = False, *, progress: ProgressCallback | None = None
     ) -> Outcomes[tuple[Event, ...]]:
         """Read what the platform reports of each session: scheduling, image pulls, failed starts.
 
@@ -265,7 +265,7 @@ class Queries(Client):
         Args:
             ids: the sessions.
             verbose: also log the events, at level INFO of the logger ``kaleden``.
-            progress: is called with a `Tally` after each answer.
+            progress: is called with a `ProgressUpdate` after each answer.
 
         Returns:
             The events of each session, oldest first as the server lists them; kept for about an
@@ -283,10 +283,10 @@ class Queries(Client):
     async def wait(
         self,
         ids: Ids,
-        until: Until = TERMINAL,
+        until: Until = TERMINAL_STATUSES,
         *,
         pending_timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[SessionInfo]:
         """Wait until every session is where it should be, or will not get there.
 
@@ -295,12 +295,14 @@ class Queries(Client):
 
         Args:
             ids: the sessions, in a finite iterable.
-            until: a status, several, or a function of `SessionInfo`; by default `TERMINAL`, the
-                statuses that a session does not leave, Failed among them. Then ``ok`` means "all
-                have ended", and not how: to wait for success, say ``until="Completed"``.
+            until: a status, several, or a function of `SessionInfo`; by default
+                `TERMINAL_STATUSES`, the statuses that a session does not leave, Failed among them.
+                Then ``ok`` means "all have ended", and not how: to wait for success, say
+                ``until="Completed"``.
             pending_timeout: seconds after which a session that is still Pending has failed to
                 start.
-            progress: is called with a `Tally` of the sessions by status, when something changed.
+            progress: is called with a `ProgressUpdate` of the sessions by status, when something
+                changed.
 
         Returns:
             Each session as it was listed when it was there. A failure of kind ``wrong_state`` for
@@ -315,7 +317,7 @@ class Queries(Client):
         Cancellation:
             Nothing changes on the server, and other waits go on.
         """
-        return await self._rooms.watcher.wait(as_keys(ids), until, pending_timeout, progress)
+        return await self._rooms.waiter.wait(as_keys(ids), until, pending_timeout, progress)
 
     def follow(self, ids: Ids) -> AbstractAsyncContextManager[LogStream]:
         """Follow logs as they grow: ``async with session.follow(ids) as lines: ...``.
@@ -336,7 +338,7 @@ class Queries(Client):
         Cancellation:
             Leaving the block gives up what is on its way; nothing changes on the server.
         """
-        return follow(self._engine, self._limits, self._rooms.watcher.sessions, as_keys(ids))
+        return follow(self._engine, self._limits, self._rooms.waiter.sessions, as_keys(ids))
 
     async def connect(self, ids: Ids) -> Outcomes[str]:
         """Open the page of each session in a browser on this machine.

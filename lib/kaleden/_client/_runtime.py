@@ -13,15 +13,15 @@ from weakref import WeakValueDictionary
 from anyio import AsyncContextManagerMixin
 from attrs import frozen
 
-from kaleden._auth import Login, TokenFunction, Wanted, find_access, number
+from kaleden._auth import ClientOptions, ConnectionInfo, TokenFunction, find_server_access, number
 from kaleden._engine._config import RETRY, Limits, RetryPolicy
 from kaleden._engine._engine import Engine
-from kaleden._engine._limiter import Gate, GateStatistics
+from kaleden._engine._limiter import Limiter, LimiterStatistics
 from kaleden._engine._operations import Operation
 from kaleden._engine._retry import RetryStatistics
 from kaleden._errors import ConfigurationError, SessionNotOpen
 from kaleden._http import HttpAuth, HttpClient, Transport, TransportStatistics
-from kaleden._sessions._components import Rooms, open_rooms
+from kaleden._sessions._components import Components, build_components
 from kaleden._sessions._ledger._ledger import Ledger
 from kaleden._sessions._scope import Scope
 from kaleden._wire import Request, Response
@@ -40,7 +40,7 @@ class SessionStatistics:
         transport: connections; None for a transport that does not tell.
     """
 
-    gate: GateStatistics
+    gate: LimiterStatistics
     retries: RetryStatistics
     transport: TransportStatistics | None
 
@@ -85,7 +85,7 @@ class Client(AsyncContextManagerMixin):
         )
         self._retry = _checked(retry)
         self._ledger = ledger
-        wanted = Wanted(
+        wanted = ClientOptions(
             url,
             token,
             version,
@@ -98,8 +98,8 @@ class Client(AsyncContextManagerMixin):
             ssl_context,
             transport,
         )
-        self._access = find_access(wanted, self._limits)
-        self._opened: Rooms | None = None
+        self._access = find_server_access(wanted, self._limits)
+        self._opened: Components | None = None
         self._scopes = WeakValueDictionary[int, Scope]()
 
     @asynccontextmanager
@@ -110,10 +110,10 @@ class Client(AsyncContextManagerMixin):
             ledger = None
             if self._ledger is not None:
                 ledger = await stack.enter_async_context(Ledger(self._ledger, self._where))
-            gate = Gate(self._limits.concurrency, adaptive=self._limits.adaptive)
+            gate = Limiter(self._limits.concurrency, adaptive=self._limits.adaptive)
             engine = Engine(gate, transport, self._retry, access.refusal)
             headers = () if access.registry is None else (access.registry.header,)
-            self._opened = open_rooms(engine, self._limits, ledger, headers)
+            self._opened = build_components(engine, self._limits, ledger, headers)
             try:
                 yield self
             finally:
@@ -121,7 +121,7 @@ class Client(AsyncContextManagerMixin):
                 await engine.aclose()
 
     @property
-    def _rooms(self) -> Rooms:
+    def _rooms(self) -> Components:
         if self._opened is None:
             raise SessionNotOpen(
                 "open the session first: `async with AsyncSession(...) as session:`"
@@ -143,12 +143,12 @@ class Client(AsyncContextManagerMixin):
         told = getattr(engine.transport, "statistics", None)
         state = told() if callable(told) else None
         return SessionStatistics(
-            engine.gate.statistics(),
-            engine.retries.statistics(),
+            engine.limiter.statistics(),
+            engine.retrier.statistics(),
             state if isinstance(state, TransportStatistics) else None,
         )
 
-    def describe(self) -> Login:
+    def describe(self) -> ConnectionInfo:
         """Tell where the server is, who asks, and how both were found: nothing secret.
 
         ``print(session.describe())`` shows it for people. It works also before the session is open.
@@ -162,7 +162,7 @@ class Client(AsyncContextManagerMixin):
         """
         scopes = [scope for known in self._scopes.valuerefs() if (scope := known()) is not None]
         states = [scope.statistics() for scope in scopes]
-        count = sum(state.owned + state.launching + state.doubtful for state in states)
+        count = sum(state.owned + state.launching + state.unconfirmed for state in states)
         if count == 0:
             return None
 
@@ -184,7 +184,7 @@ class Client(AsyncContextManagerMixin):
         return self._access.where
 
     def __repr__(self) -> str:
-        state = "not open" if self._opened is None else repr(self._opened.engine.gate)
+        state = "not open" if self._opened is None else repr(self._opened.engine.limiter)
         return f"<AsyncSession {self._where}: {state}>"
 
     def __reduce__(self) -> NoReturn:
@@ -197,7 +197,7 @@ class Client(AsyncContextManagerMixin):
         request: Request,
         parse: Callable[[Response], T],
         *,
-        general: bool = True,
+        server_wide: bool = True,
     ) -> T:
         """Send the one request of a method that is about no session in particular.
 
@@ -205,7 +205,8 @@ class Client(AsyncContextManagerMixin):
             name: the method.
             request: what to ask; it changes nothing on the server.
             parse: reads the reply.
-            general: whether a refusal is about the server as a whole; if not, it is not repeated.
+            server_wide: whether a refusal is about the server as a whole; if not, it is not
+                repeated.
         """
         return await self._engine.ask(
             Operation(
@@ -213,8 +214,8 @@ class Client(AsyncContextManagerMixin):
                 lambda _: request,
                 parse,
                 self._limits.timeout,
-                repeats=general,
-                general=general,
+                idempotent=server_wide,
+                server_wide=server_wide,
             )
         )
 

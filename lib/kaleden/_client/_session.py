@@ -10,8 +10,8 @@ from typing import TypeVar, final
 from kaleden._client._queries import Queries
 from kaleden._engine import _operations
 from kaleden._engine._operations import Ids, as_keys
-from kaleden._results._batch import Finished, Outcomes
-from kaleden._results._progress import Progress
+from kaleden._results._batch import FinishedSession, Outcomes
+from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._launch._destroy import chooser, destroy
 from kaleden._sessions._launch._launch_request import read_spec
 from kaleden._sessions._launch._unowned import launch_plain
@@ -19,9 +19,9 @@ from kaleden._sessions._reap import reap
 from kaleden._sessions._run import read_start_rule, run
 from kaleden._sessions._scope import OnSuccess, Scope
 from kaleden._wire import (
-    Kind,
+    SessionKind,
     SessionSpec,
-    Status,
+    SessionStatus,
 )
 
 T = TypeVar("T")
@@ -102,14 +102,14 @@ class AsyncSession(Queries):
         image: str | None = None,
         cores: float | None = None,
         ram: int | None = None,
-        kind: str = Kind.HEADLESS,
+        kind: str = SessionKind.HEADLESS,
         gpu: int | None = None,
         cmd: str | None = None,
         args: str | Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[str]:
         """Launch sessions.
 
@@ -136,7 +136,7 @@ class AsyncSession(Queries):
             env: environment variables. Each replica also gets its number, from 1, as ``REPLICA_ID``
                 and their count as ``REPLICA_COUNT``; `kaleden.distributed` splits work by them.
             replicas: how many sessions to launch.
-            progress: is called with a `Tally` after each launch.
+            progress: is called with a `ProgressUpdate` after each launch.
 
         Returns:
             The id of each new session, by its name, in the order of the replicas. A failure of kind
@@ -187,7 +187,7 @@ class AsyncSession(Queries):
         image: str | None = None,
         cores: float | None = None,
         ram: int | None = None,
-        kind: str = Kind.HEADLESS,
+        kind: str = SessionKind.HEADLESS,
         gpu: int | None = None,
         cmd: str | None = None,
         args: str | Sequence[str] | None = None,
@@ -198,8 +198,8 @@ class AsyncSession(Queries):
         min_started: int | None = None,
         start_timeout: float | None = None,
         grace: float = 30.0,
-        progress: Progress | None = None,
-    ) -> Outcomes[Finished]:
+        progress: ProgressCallback | None = None,
+    ) -> Outcomes[FinishedSession]:
         """Launch sessions, wait for their ends, collect what they leave, and clean up.
 
         It is a scope around a launch and a wait; each log is read as soon as its session has ended,
@@ -221,11 +221,12 @@ class AsyncSession(Queries):
             min_started: give up unless so many have started by *start_timeout*.
             start_timeout: seconds from the launch, for *min_started*.
             grace: seconds that the clean-up may take.
-            progress: is called with a `Tally` of the launches, and then of the sessions by status.
+            progress: is called with a `ProgressUpdate` of the launches, and then of the sessions by
+                status.
 
         Returns:
-            For each replica, in order and by its name, its `Finished`: how it ended, its log and
-            events. A failure of kind ``session_failed``, with the tail of its log, for one that
+            For each replica, in order and by its name, its `FinishedSession`: how it ended, its log
+            and events. A failure of kind ``session_failed``, with the tail of its log, for one that
             ended as Failed; ``pending_timeout`` for those given up; and what `Scope.create` and
             `wait` may fail of.
 
@@ -282,7 +283,7 @@ class AsyncSession(Queries):
         rooms = self._rooms
         return await reap(
             rooms.engine,
-            rooms.lister,
+            rooms.sessions,
             rooms.limits,
             path,
             self._where,
@@ -290,14 +291,14 @@ class AsyncSession(Queries):
             settle=settle,
         )
 
-    async def renew(self, ids: Ids, *, progress: Progress | None = None) -> Outcomes[bool]:
+    async def renew(self, ids: Ids, *, progress: ProgressCallback | None = None) -> Outcomes[bool]:
         """Put off the expiry of each session, as far as the server's own rules allow.
 
         The server answers without the new time; read ``expiry_time`` again with `info`.
 
         Args:
             ids: the sessions.
-            progress: is called with a `Tally` after each answer.
+            progress: is called with a `ProgressUpdate` after each answer.
 
         Returns:
             True for each session that was renewed; a failure for one that is not active.
@@ -308,7 +309,9 @@ class AsyncSession(Queries):
         """
         return await self._engine.collect(_operations.renew(self._limits), as_keys(ids), progress)
 
-    async def destroy(self, ids: Ids, *, progress: Progress | None = None) -> Outcomes[bool]:
+    async def destroy(
+        self, ids: Ids, *, progress: ProgressCallback | None = None
+    ) -> Outcomes[bool]:
         """End sessions, and make sure that they ended.
 
         The server answers every delete with success, also when it failed. So after the deletes one
@@ -317,7 +320,8 @@ class AsyncSession(Queries):
 
         Args:
             ids: the sessions.
-            progress: is called with a `Tally` after each answer, and once the list has told.
+            progress: is called with a `ProgressUpdate` after each answer, and once the list has
+                told.
 
         Returns:
             True for each session that is gone, or was never there; a failure of kind
@@ -327,7 +331,9 @@ class AsyncSession(Queries):
             Requests on their way are given up; any of the sessions may be destroyed or not. Calling
             it again with the same ids is safe.
         """
-        return await destroy(self._engine, self._rooms.lister, self._limits, as_keys(ids), progress)
+        return await destroy(
+            self._engine, self._rooms.sessions, self._limits, as_keys(ids), progress
+        )
 
     async def retry_failed(self, outcomes: Outcomes[T]) -> Outcomes[T]:
         """Ask once more for what failed, where that is safe; see `Outcomes.retry_failed`.
@@ -350,10 +356,10 @@ class AsyncSession(Queries):
     async def destroy_with(
         self,
         prefix: str | re.Pattern[str],
-        kind: str | None = Kind.HEADLESS,
-        status: str | None = Status.COMPLETED,
+        kind: str | None = SessionKind.HEADLESS,
+        status: str | None = SessionStatus.COMPLETED,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[bool]:
         """End all sessions whose names begin with *prefix*.
 

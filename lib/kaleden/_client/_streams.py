@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 from kaleden._engine import _operations
 from kaleden._engine._engine import OutcomeStream
 from kaleden._engine._operations import Ids, as_keys
-from kaleden._results._progress import Progress
-from kaleden._sessions._components import Rooms
+from kaleden._results._progress import ProgressCallback
+from kaleden._sessions._components import Components
 from kaleden._sessions._monitor._wait import Until
-from kaleden._wire import TERMINAL, Event, SessionInfo
+from kaleden._wire import TERMINAL_STATUSES, Event, SessionInfo
 
 T = TypeVar("T")
 Results: TypeAlias = AbstractAsyncContextManager[OutcomeStream[T]]
@@ -35,10 +35,10 @@ class Streams:
 
     __slots__ = ("_engine", "_limits", "_watcher")
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Components) -> None:
         self._engine = rooms.engine
         self._limits = rooms.limits
-        self._watcher = rooms.watcher
+        self._watcher = rooms.waiter
 
     @overload
     def info(self, ids: Ids, *, raw: Literal[False] = False) -> Results[SessionInfo]: ...
@@ -69,10 +69,10 @@ class Streams:
     def wait(
         self,
         ids: Ids,
-        until: Until = TERMINAL,
+        until: Until = TERMINAL_STATUSES,
         *,
         pending_timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Results[SessionInfo]:
         """Stream each session as it gets where it was waited for; see `AsyncSession.wait`."""
         return self._watcher.stream(

@@ -14,31 +14,31 @@ from kaleden._engine._tasks import open_task_group
 
 T = TypeVar("T")
 
-Deliver: TypeAlias = Callable[[T], Awaitable[None]]
+SendItem: TypeAlias = Callable[[T], Awaitable[None]]
 
-_TURN: Final = 0.001
+_SLICE: Final = 0.001
 """Seconds for which a block may take what is at hand, before others have their turn."""
 
 
 @final
-class Handoff(Generic[T]):
+class Channel(Generic[T]):
     """What is delivered to a block, by any number of tasks and for any number of them.
 
     Nothing is buffered: a delivery waits until it is taken.
     """
 
-    __slots__ = ("_closed", "_ended", "_shelf", "_turn_ends", "_waiting")
+    __slots__ = ("_closed", "_ended", "_items", "_slice_ends", "_waiting")
 
     def __init__(self) -> None:
-        self._shelf: dict[anyio.Event, T] = {}
+        self._items: dict[anyio.Event, T] = {}
         self._waiting: dict[anyio.Event, None] = {}
-        self._turn_ends = 0.0
+        self._slice_ends = 0.0
         self._ended = False
         self._closed = False
 
     def __len__(self) -> int:
         """Count what waits to be taken."""
-        return len(self._shelf)
+        return len(self._items)
 
     def __aiter__(self) -> Self:
         return self
@@ -52,8 +52,8 @@ class Handoff(Generic[T]):
         Cancellation:
             No item is lost.
         """
-        await self._give_way()
-        while not self._shelf:
+        await self._checkpoint()
+        while not self._items:
             if self._closed:
                 raise anyio.ClosedResourceError
 
@@ -64,51 +64,51 @@ class Handoff(Generic[T]):
 
         return self._take()
 
-    def at_hand(self) -> list[T]:
+    def receive_nowait(self) -> list[T]:
         """Take what waits to be taken."""
-        return [self._take() for _ in range(len(self._shelf))]
+        return [self._take() for _ in range(len(self._items))]
 
-    async def deliver(self, item: T) -> None:
+    async def send(self, item: T) -> None:
         """Give *item* to the block, and wait until it is taken.
 
         Cancellation:
             It is given, or it is not.
         """
         taken = anyio.Event()
-        self._shelf[taken] = item
-        self._stir()
+        self._items[taken] = item
+        self._wake()
         try:
             await taken.wait()
         except BaseException:
-            self._shelf.pop(taken, None)
+            self._items.pop(taken, None)
             raise
 
     def end(self) -> None:
         """Say that nothing more will come."""
         self._ended = True
-        self._stir_all()
+        self._wake_all()
 
     def close(self) -> None:
         """Say that the block was left."""
         self._closed = True
-        self._shelf.clear()
-        self._stir_all()
+        self._items.clear()
+        self._wake_all()
 
     def _take(self) -> T:
-        taken = next(iter(self._shelf))
+        taken = next(iter(self._items))
         taken.set()
-        return self._shelf.pop(taken)
+        return self._items.pop(taken)
 
-    def _stir(self) -> None:
+    def _wake(self) -> None:
         """Wake who has waited longest."""
         for turn in self._waiting:
             turn.set()
             del self._waiting[turn]
             return
 
-    def _stir_all(self) -> None:
+    def _wake_all(self) -> None:
         while self._waiting:
-            self._stir()
+            self._wake()
 
     async def _wait(self) -> None:
         turn = anyio.Event()
@@ -118,36 +118,36 @@ class Handoff(Generic[T]):
         except BaseException:
             if turn.is_set():
                 # What this was woken for is another's now.
-                self._stir()
+                self._wake()
             self._waiting.pop(turn, None)
             raise
 
-        self._turn_ends = time.monotonic() + _TURN
+        self._slice_ends = time.monotonic() + _SLICE
 
-    async def _give_way(self) -> None:
+    async def _checkpoint(self) -> None:
         """Pass a checkpoint; let others have their turn, unless there was one just now."""
-        if time.monotonic() < self._turn_ends:
+        if time.monotonic() < self._slice_ends:
             await checkpoint_if_cancelled()
         else:
             await checkpoint()
-            self._turn_ends = time.monotonic() + _TURN
+            self._slice_ends = time.monotonic() + _SLICE
 
 
 @asynccontextmanager
-async def open_handoff(
-    produce: Callable[[Deliver[T]], Awaitable[None]],
-) -> AsyncGenerator[Handoff[T]]:
+async def open_channel(
+    produce: Callable[[SendItem[T]], Awaitable[None]],
+) -> AsyncGenerator[Channel[T]]:
     """Run *produce* beside the block, which takes what is delivered.
 
     The end comes when *produce* ends. Leaving the block early cancels *produce*; an error of either
     comes out as itself.
     """
-    handoff = Handoff[T]()
+    handoff = Channel[T]()
     strays: list[BaseException] = []
 
     async def run() -> None:
         try:
-            await produce(handoff.deliver)
+            await produce(handoff.send)
         except anyio.get_cancelled_exc_class() as stray:
             if not group.cancel_scope.cancel_called:
                 strays.append(stray)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final, Generic, Protocol, TypeVar, cast, final
 
-from kaleden._engine._channel import Deliver
-from kaleden._engine._operations import Operation, read
+from kaleden._engine._channel import SendItem
+from kaleden._engine._operations import Operation, parse_deferred
 from kaleden._results._batch import Failure, Outcome, Success
-from kaleden._results._progress import OK, Progress, Tally
+from kaleden._results._progress import OK, ProgressCallback, ProgressUpdate
 from kaleden._wire import Response
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Sink(Protocol[T]):
 
 
 @final
-class Collected(Generic[T]):
+class Collector(Generic[T]):
     """A sink that keeps everything, one outcome per distinct key, in the order of the claims.
 
     Attributes:
@@ -64,7 +64,7 @@ class Collected(Generic[T]):
 
 
 @final
-class Unread(Generic[T]):
+class DeferredParsing(Generic[T]):
     """A sink that keeps everything, and reads the replies a few dozen at a time.
 
     Right behind a system call the processor's caches are the kernel's. To read a reply there takes
@@ -76,7 +76,7 @@ class Unread(Generic[T]):
 
     def __init__(self, operation: Operation[T]) -> None:
         self._operation = operation
-        self._collected = Collected[T]()
+        self._collected = Collector[T]()
         self._unread: list[Success[Response]] = []
         self._size = 0
 
@@ -103,13 +103,13 @@ class Unread(Generic[T]):
 
     def _read(self) -> None:
         for reply in self._unread:
-            self._collected.known[reply.key] = read(self._operation, reply)
+            self._collected.known[reply.key] = parse_deferred(self._operation, reply)
         self._unread.clear()
         self._size = 0
 
 
 @final
-class Counted(Generic[T]):
+class WithProgress(Generic[T]):
     """A sink that tells how many outcomes another one has got.
 
     Args:
@@ -123,7 +123,7 @@ class Counted(Generic[T]):
     def __init__(
         self,
         sink: Sink[T],
-        progress: Progress,
+        progress: ProgressCallback,
         operation: str,
         total: int | None,
         word: str = OK,
@@ -146,32 +146,34 @@ class Counted(Generic[T]):
         """Hand *outcome* on, then tell of it: what the caller's function raises loses nothing."""
         await self._sink.deliver(outcome)
         self._counts[outcome.kind if isinstance(outcome, Failure) else self._word] += 1
-        self._progress(told(self._operation, self._counts, self._total, self._word))
+        self._progress(to_progress_update(self._operation, self._counts, self._total, self._word))
 
 
-def counted(
+def with_progress(
     sink: Sink[T],
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     operation: str,
     total: int | None,
     word: str = OK,
 ) -> Sink[T]:
-    """Have *progress* told of what goes to *sink*, if anybody wants to know; see `Counted`."""
-    return sink if progress is None else Counted(sink, progress, operation, total, word)
+    """Have *progress* told of what goes to *sink*, if anybody wants to know; see `WithProgress`."""
+    return sink if progress is None else WithProgress(sink, progress, operation, total, word)
 
 
-def told(operation: str, counts: Counter[str], total: int | None, word: str = OK) -> Tally:
+def to_progress_update(
+    operation: str, counts: Counter[str], total: int | None, word: str = OK
+) -> ProgressUpdate:
     """Make the tally of outcomes, of which *word* counts those that did not fail."""
     done = counts.total()
     failed = done - counts[word]
-    return Tally(counts, operation=operation, done=done, failed=failed, expected=total)
+    return ProgressUpdate(counts, operation=operation, done=done, failed=failed, expected=total)
 
 
 @final
-class Handed(Generic[T]):
+class ToChannel(Generic[T]):
     """A sink that hands each outcome to the consumer of a stream and keeps nothing."""
 
-    def __init__(self, deliver: Deliver[Outcome[T]]) -> None:
+    def __init__(self, deliver: SendItem[Outcome[T]]) -> None:
         self._deliver = deliver
 
     def claim(self, key: str) -> bool:  # noqa: ARG002  # to know what came would take memory per key

@@ -11,10 +11,10 @@ from attrs import Attribute, field, frozen
 from kaleden._errors import ConfigurationError, FailureKind
 
 # A Retry-After is obeyed up to here: a wait that sleeps for hours tells its caller nothing.
-LONGEST_PAUSE: Final = 300.0  # seconds
+MAX_PAUSE: Final = 300.0  # seconds
 
 # Nothing of the request was done, or nobody knows and doing it twice is doing it once.
-_PASSING: Final = frozenset(
+TRANSIENT: Final = frozenset(
     {
         FailureKind.CONNECT_FAILED,
         FailureKind.CONNECTION_LOST,
@@ -24,7 +24,7 @@ _PASSING: Final = frozenset(
 )
 
 # What a proxy says of a server that it cannot reach. A 500 is the server's own, and tends to stay.
-_OF_A_PROXY: Final = frozenset({502, 504})
+_GATEWAY_ERRORS: Final = frozenset({502, 504})
 
 
 def _seconds(_: object, attribute: Attribute[Any], value: object) -> None:
@@ -121,7 +121,7 @@ class RetryPolicy:
     share: float = field(default=0.2, validator=_amount)
     seed: int | None = None
 
-    def back_off(self, attempts: int, chance: random.Random) -> float:
+    def draw_backoff(self, attempts: int, chance: random.Random) -> float:
         """Draw the seconds to wait after so many attempts."""
         # Beyond this exponent any base has met its cap, and floats have an end.
         longest = min(self.cap, self.base * 2.0 ** min(attempts - 1, 64))
@@ -132,9 +132,9 @@ RETRY: Final = RetryPolicy()
 """How a client tries again by default."""
 
 
-def may_pass(kind: FailureKind, status: int | None) -> bool:
+def is_transient(kind: FailureKind, status: int | None) -> bool:
     """Whether a request that failed so may succeed if it is sent again."""
-    return kind in _PASSING or status in _OF_A_PROXY
+    return kind in TRANSIENT or status in _GATEWAY_ERRORS
 
 
 def is_overload(kind: FailureKind) -> bool:

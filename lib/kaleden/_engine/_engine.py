@@ -22,27 +22,27 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 from attrs import evolve
 
-from kaleden._engine._channel import Deliver, Handoff, open_handoff
-from kaleden._engine._collectors import Collected, Handed, Sink, Unread, counted
-from kaleden._engine._config import LONGEST_PAUSE, RetryPolicy, is_overload
-from kaleden._engine._limiter import Gate, Paused
-from kaleden._engine._operations import Operation, judge, report, unread
-from kaleden._engine._retry import Retries
-from kaleden._engine._targets import Keys, as_target, length_of, open_source
+from kaleden._engine._channel import Channel, SendItem, open_channel
+from kaleden._engine._collectors import Collector, DeferredParsing, Sink, ToChannel, with_progress
+from kaleden._engine._config import MAX_PAUSE, RetryPolicy, is_overload
+from kaleden._engine._limiter import Limiter, Paused
+from kaleden._engine._operations import Operation, describe_bug, parse_response, without_parsing
+from kaleden._engine._retry import Retrier
+from kaleden._engine._targets import Keys, length_of, open_source, to_target
 from kaleden._engine._tasks import open_task_group
-from kaleden._engine._timeouts import Courier, LoneCourier, Watchdog, WatchedCourier
+from kaleden._engine._timeouts import OwnTimeout, RequestTimeout, SharedTimeout, TimeoutMonitor
 from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEventLoop
 from kaleden._http import Transport, TransportError
 from kaleden._results._batch import Failure, Outcome, Outcomes
-from kaleden._results._progress import OK, Progress, check_progress
-from kaleden._wire import InTurns, Request, Response, shown
+from kaleden._results._progress import OK, ProgressCallback, check_progress
+from kaleden._wire import IncrementalParser, Request, Response, shown
 
 T = TypeVar("T")
 
 _CLOSE_TIMEOUT: Final = 5.0
 """Seconds for what is given up to end, connections included."""
 
-Perform: TypeAlias = Callable[[Any, Courier], Awaitable[Outcome[T]]]
+PerformItem: TypeAlias = Callable[[Any, RequestTimeout], Awaitable[Outcome[T]]]
 
 
 @final
@@ -55,7 +55,7 @@ class OutcomeStream(Generic[T]):
 
     __slots__ = ("_receive",)
 
-    def __init__(self, receive: Handoff[Outcome[T]]) -> None:
+    def __init__(self, receive: Channel[Outcome[T]]) -> None:
         self._receive = receive
 
     def __aiter__(self) -> Self:
@@ -67,9 +67,9 @@ class OutcomeStream(Generic[T]):
         except anyio.ClosedResourceError:
             raise SessionNotOpen("this stream's block was left: use it inside") from None
 
-    def at_hand(self) -> list[Outcome[T]]:
+    def receive_nowait(self) -> list[Outcome[T]]:
         """Take the outcomes that wait to be taken; none if there are none now."""
-        return self._receive.at_hand()
+        return self._receive.receive_nowait()
 
     def __repr__(self) -> str:
         return f"<OutcomeStream: {len(self._receive)} at hand>"
@@ -87,18 +87,18 @@ class Engine:
     """
 
     def __init__(
-        self, gate: Gate, transport: Transport, retry: RetryPolicy | None = None, login: str = ""
+        self, gate: Limiter, transport: Transport, retry: RetryPolicy | None = None, login: str = ""
     ) -> None:
         self._login = login
-        self.gate = gate
+        self.limiter = gate
         self.transport = transport
-        self.retries: Retries = Retries(retry, gate)
+        self.retrier: Retrier = Retrier(retry, gate)
         self._loop = current_token()
         # anyio.current_time looks for the event loop each time, and that takes most of its time.
         self._now = self._loop.backend_class.current_time
         self._closed = False
-        self._on_their_way: set[Courier] = set()
-        self._calm = anyio.Event()
+        self._in_flight: set[RequestTimeout] = set()
+        self._idle = anyio.Event()
 
     async def aclose(self) -> None:
         """Give up what is on its way, and refuse every later use.
@@ -106,13 +106,13 @@ class Engine:
         What is given up becomes a failure of its call, which some other task may wait for.
         """
         self._closed = True
-        self.retries.close()
-        self.gate.resume()
-        for courier in self._on_their_way:
+        self.retrier.close()
+        self.limiter.resume()
+        for courier in self._in_flight:
             courier.call_back()
         with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
-            while self._on_their_way:
-                await self._calm.wait()
+            while self._in_flight:
+                await self._idle.wait()
 
     def check(self) -> None:
         """Make sure that requests can be sent, and from here.
@@ -150,7 +150,7 @@ class Engine:
         self,
         operation: Operation[T],
         keys: Keys,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         word: str = OK,
     ) -> Outcomes[T]:
         """Run *operation* over *keys* and gather what became of them.
@@ -171,14 +171,14 @@ class Engine:
         check_progress(progress)
         await checkpoint()
         again = partial(self.collect, operation)
-        if isinstance(operation.parse, InTurns) or progress is not None:
-            into = Collected[T]()
-            sink = counted(into, progress, operation.name, length_of(keys), word)
+        if isinstance(operation.parse, IncrementalParser) or progress is not None:
+            into = Collector[T]()
+            sink = with_progress(into, progress, operation.name, length_of(keys), word)
             await self.fan_out(partial(self.attempt, operation), keys, sink)
             return Outcomes(operation.name, into.whole, again=again)
 
-        unread_yet = Unread(operation)
-        await self.fan_out(partial(self.attempt, unread(operation)), keys, unread_yet)
+        unread_yet = DeferredParsing(operation)
+        await self.fan_out(partial(self.attempt, without_parsing(operation)), keys, unread_yet)
         return Outcomes(operation.name, unread_yet.whole, again=again)
 
     @asynccontextmanager
@@ -190,15 +190,15 @@ class Engine:
         self.check()
         await checkpoint()
 
-        async def produce(deliver: Deliver[Outcome[T]]) -> None:
-            await self.fan_out(partial(self.attempt, operation), keys, Handed(deliver))
+        async def produce(deliver: SendItem[Outcome[T]]) -> None:
+            await self.fan_out(partial(self.attempt, operation), keys, ToChannel(deliver))
 
-        async with open_handoff(produce) as receive:
+        async with open_channel(produce) as receive:
             yield OutcomeStream(receive)
 
     async def fan_out(
         self,
-        perform: Perform[T],
+        perform: PerformItem[T],
         keys: Keys,
         sink: Sink[T],
         workers: int | None = None,
@@ -213,7 +213,7 @@ class Engine:
         """
         strays: list[BaseException] = []
 
-        async def work(source: AsyncIterator[Any], courier: Courier) -> None:
+        async def work(source: AsyncIterator[Any], courier: RequestTimeout) -> None:
             try:
                 await self._work(perform, source, sink, courier)
             except anyio.get_cancelled_exc_class() as stray:
@@ -221,14 +221,14 @@ class Engine:
                 raise
 
         async with open_source(keys) as source, open_task_group() as group:
-            count = self._workers(keys, workers)
+            count = self._count_workers(keys, workers)
             if count == 1:
-                group.start_soon(work, source, LoneCourier())
+                group.start_soon(work, source, OwnTimeout())
             else:
-                watchdog = Watchdog()
+                watchdog = TimeoutMonitor()
                 for _ in range(count):
-                    group.start_soon(_watched, work, source, watchdog.hire())
-                await watchdog.watch()
+                    group.start_soon(_watched, work, source, watchdog.new_timeout())
+                await watchdog.run()
 
         # On asyncio a task that is just about to wake is cancelled later than its children; without
         # any left to wait for, it would go on as if they had done all.
@@ -238,16 +238,20 @@ class Engine:
             # cancelled, and a worker ended by that as if it had done its part.
             raise strays[0]
 
-    def _workers(self, keys: Keys, most: int | None) -> int:
-        limit = self.gate.ceiling
+    def _count_workers(self, keys: Keys, most: int | None) -> int:
+        limit = self.limiter.ceiling
         length = length_of(keys)
         return min(limit, most or limit, limit if length is None else length)
 
     async def _work(
-        self, perform: Perform[T], source: AsyncIterator[Any], sink: Sink[T], courier: Courier
+        self,
+        perform: PerformItem[T],
+        source: AsyncIterator[Any],
+        sink: Sink[T],
+        courier: RequestTimeout,
     ) -> None:
         async for item in source:
-            target = as_target(item)
+            target = to_target(item)
             if sink.claim(_key(target)):
                 await sink.deliver(await perform(target, courier))
             else:
@@ -255,7 +259,7 @@ class Engine:
                 await checkpoint()
 
     async def attempt(
-        self, operation: Operation[T], target: Any, courier: Courier | None = None
+        self, operation: Operation[T], target: Any, courier: RequestTimeout | None = None
     ) -> Outcome[T]:
         """Wait for a turn, send one request, and say what became of it; never raises an error.
 
@@ -264,52 +268,52 @@ class Engine:
             target: with which session.
             courier: carries the request; by default one for this request only.
         """
-        courier = courier or LoneCourier()
-        self.retries.budget.first += 1
+        courier = courier or OwnTimeout()
+        self.retrier.budget.first += 1
         started = now = self._now()
-        if not self.gate.take_nowait(courier):
+        if not self.limiter.acquire_nowait(courier):
             try:
-                await self.gate.take(courier)
+                await self.limiter.acquire(courier)
             except Paused as paused:
-                return paused.failure(_key(target), self._now() - started)
+                return paused.to_failure(_key(target), self._now() - started)
 
             now = self._now()
         try:
             outcome = await self._exchange(operation, target, courier, started, now)
         finally:
-            self.gate.give_back(courier)
+            self.limiter.release(courier)
 
-        if isinstance(outcome, Failure) and operation.repeats:
+        if isinstance(outcome, Failure) and operation.idempotent:
             again = partial(self.exchange, operation, target)
-            return await self.retries.insist(outcome, started, again)
+            return await self.retrier.run(outcome, started, again)
 
         return outcome
 
     async def exchange(self, operation: Operation[T], target: Any) -> Outcome[T]:
         """Send one request, for a caller who has a place at the gate; never raises an error."""
         now = self._now()
-        return await self._exchange(operation, target, LoneCourier(), now, now)
+        return await self._exchange(operation, target, OwnTimeout(), now, now)
 
-    def _with_login(self, failure: Failure) -> Failure:
+    def _add_login(self, failure: Failure) -> Failure:
         """Say which login the server refused, if it did."""
         if not self._login or failure.kind is not FailureKind.NOT_AUTHENTICATED:
             return failure
 
         return evolve(failure, message=f"{failure.message}; {self._login}")
 
-    def _heed(self, operation: Operation[Any], failure: Failure, sent: float) -> None:
+    def _record_failure(self, operation: Operation[Any], failure: Failure, sent: float) -> None:
         """Give way to a server that has too much to do."""
-        if operation.general and is_overload(failure.kind):
-            self.gate.overloaded(sent)
+        if operation.server_wide and is_overload(failure.kind):
+            self.limiter.record_overload(sent)
             if failure.retry_after:
-                seconds = min(failure.retry_after, LONGEST_PAUSE)
-                self.gate.pause(self._now() + seconds, failure)
+                seconds = min(failure.retry_after, MAX_PAUSE)
+                self.limiter.pause(self._now() + seconds, failure)
 
     async def _exchange(
         self,
         operation: Operation[T],
         target: Any,
-        courier: Courier,
+        courier: RequestTimeout,
         started: float,
         now: float,
     ) -> Outcome[T]:
@@ -317,7 +321,7 @@ class Engine:
         try:
             request = operation.build(target)
             response = await self._send(request, operation.timeout, courier, now)
-            outcome = await judge(key, operation, response, self._now() - started)
+            outcome = await parse_response(key, operation, response, self._now() - started)
         except InvalidRequest as error:
             # Without this a million bad ids would hold the event loop until the last.
             await checkpoint()
@@ -325,32 +329,32 @@ class Engine:
         except TransportError as error:
             failure = Failure(key, error.kind, error.message, sent=error.sent, final=error.final)
         except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
-            failure = Failure(key, FailureKind.INTERNAL, report(error), sent=True)
+            failure = Failure(key, FailureKind.INTERNAL, describe_bug(error), sent=True)
         else:
             if isinstance(outcome, Failure):
-                self._heed(operation, outcome, now)
-                return self._with_login(outcome)
-            if self.gate.adaptive is not None:
-                self.gate.succeeded()
+                self._record_failure(operation, outcome, now)
+                return self._add_login(outcome)
+            if self.limiter.adaptive is not None:
+                self.limiter.record_success()
             return outcome
 
-        self._heed(operation, failure, now)
+        self._record_failure(operation, failure, now)
         return evolve(failure, elapsed=self._now() - started)
 
     async def _send(
-        self, request: Request, seconds: float, courier: Courier, now: float
+        self, request: Request, seconds: float, courier: RequestTimeout, now: float
     ) -> Response:
         if self._closed:
             message = "the session was closed before this was sent"
             raise TransportError(FailureKind.CONNECT_FAILED, message, sent=False)
 
-        self._on_their_way.add(courier)
+        self._in_flight.add(courier)
         try:
             response = await courier.carry(self.transport.send, request, now + seconds)
         finally:
-            self._on_their_way.discard(courier)
-            if self._closed and not self._on_their_way:
-                self._calm.set()
+            self._in_flight.discard(courier)
+            if self._closed and not self._in_flight:
+                self._idle.set()
 
         if response is not None:
             return response
@@ -365,9 +369,9 @@ class Engine:
 
 
 async def _watched(
-    work: Callable[[AsyncIterator[Any], Courier], Awaitable[None]],
+    work: Callable[[AsyncIterator[Any], RequestTimeout], Awaitable[None]],
     source: AsyncIterator[Any],
-    courier: WatchedCourier,
+    courier: SharedTimeout,
 ) -> None:
     with courier:
         await work(source, courier)

@@ -14,10 +14,10 @@ from attrs import evolve, frozen
 
 from kaleden._results._batch import Failure
 
-START: Final = 8
+INITIAL_LIMIT: Final = 8
 """Requests in flight at first, if the ceiling allows as many."""
 
-DECREASE: Final = 0.7
+DECREASE_FACTOR: Final = 0.7
 """What part of the limit is left after an overload."""
 
 
@@ -44,7 +44,7 @@ class AdaptiveLimit:
     def __init__(self, ceiling: int) -> None:
         self.ceiling: int = ceiling
         self.decreases: int = 0
-        self._limit = float(min(START, ceiling))
+        self._limit = float(min(INITIAL_LIMIT, ceiling))
         self._decreased = -math.inf
         self._probing = True
 
@@ -53,14 +53,14 @@ class AdaptiveLimit:
         """Requests that may be in flight at once, now."""
         return int(self._limit)
 
-    def succeeded(self, in_flight: int) -> None:
+    def record_success(self, in_flight: int) -> None:
         """Hear that a request succeeded, with so many in flight, itself included."""
         # A limit that was not used was not tried either.
         if 2 * in_flight >= self.limit:
             step = 1.0 if self._probing else 1.0 / self._limit
             self._limit = min(float(self.ceiling), self._limit + step)
 
-    def overloaded(self, sent: float, now: float) -> None:
+    def record_overload(self, sent: float, now: float) -> None:
         """Hear that a request met an overload.
 
         Args:
@@ -71,7 +71,7 @@ class AdaptiveLimit:
         if sent > self._decreased:
             self._decreased = now
             if self._limit > 1.0:
-                self._limit = max(1.0, self._limit * DECREASE)
+                self._limit = max(1.0, self._limit * DECREASE_FACTOR)
                 self.decreases += 1
 
 
@@ -80,7 +80,7 @@ logger = logging.getLogger("kaleden")
 
 @final
 @frozen
-class GateStatistics:
+class LimiterStatistics:
     """The state of the gate through which every request of a client goes.
 
     Attributes:
@@ -111,18 +111,18 @@ class Paused(Exception):
 
     def __init__(self, refusal: Failure, seconds: float) -> None:
         super().__init__(refusal, seconds)
-        self.refusal = refusal
+        self.reason = refusal
         self.seconds = seconds
 
-    def failure(self, key: str, elapsed: float) -> Failure:
+    def to_failure(self, key: str, elapsed: float) -> Failure:
         """Say so of a request that was not sent."""
         return evolve(
-            self.refusal, key=key, retry_after=self.seconds, sent=False, attempts=0, elapsed=elapsed
+            self.reason, key=key, retry_after=self.seconds, sent=False, attempts=0, elapsed=elapsed
         )
 
 
 @final
-class Gate:
+class Limiter:
     """Admits at most *limit* requests at a time.
 
     One gate serves a whole client, whatever the number of operations on it. It covers one HTTP
@@ -143,11 +143,11 @@ class Gate:
 
     __slots__ = (
         "_limiter",
+        "_pause_reason",
+        "_paused_holders",
         "_pauses",
-        "_refusal",
         "_resumed",
         "_resumes_at",
-        "_sitting",
         "_waiting",
         "adaptive",
         "ceiling",
@@ -157,10 +157,10 @@ class Gate:
         self.ceiling: int = limit
         self.adaptive: AdaptiveLimit | None = AdaptiveLimit(limit) if adaptive else None
         self._limiter = anyio.CapacityLimiter(self.adaptive.limit if self.adaptive else limit)
-        self._refusal: Failure | None = None
+        self._pause_reason: Failure | None = None
         self._resumed = anyio.Event()
         self._resumes_at = 0.0
-        self._sitting = 0
+        self._paused_holders = 0
         self._pauses = 0
         self._waiting: dict[anyio.CancelScope, float] = {}
 
@@ -169,12 +169,12 @@ class Gate:
         """Requests that may be in flight at once."""
         return int(self._limiter.total_tokens)
 
-    def take_nowait(self, holder: object) -> bool:
+    def acquire_nowait(self, holder: object) -> bool:
         """Take a place for *holder* if one is free and nobody waits for it; tell whether it was.
 
         That needs no trip through the scheduler: the request that follows is a checkpoint.
         """
-        if self._refusal is not None and self.paused:
+        if self._pause_reason is not None and self.paused:
             return False
 
         try:
@@ -184,7 +184,7 @@ class Gate:
 
         return True
 
-    async def take(self, holder: object) -> None:
+    async def acquire(self, holder: object) -> None:
         """Wait for a place that *holder* keeps until it is given back, by whichever task.
 
         Raises:
@@ -193,26 +193,26 @@ class Gate:
         Cancellation:
             No place is taken.
         """
-        if self._refusal is not None:
+        if self._pause_reason is not None:
             # Those who sit it out in front take all the time that the caller has.
             await checkpoint()
             self._check_time()
         while not await self._queue(holder):
             self._check_time()
         try:
-            await self.sit_out()
+            await self.wait_resumed()
         except BaseException:
-            self.give_back(holder)
+            self.release(holder)
             raise
 
     async def _queue(self, holder: object) -> bool:
         """Wait for a place; tell whether there is one, or the pause has become too long."""
-        with self._patience(math.inf) as scope:
+        with self._waiting_scope(math.inf) as scope:
             await self._limiter.acquire_on_behalf_of(holder)
         return not scope.cancelled_caught
 
     @contextmanager
-    def _patience(self, until: float) -> Generator[anyio.CancelScope]:
+    def _waiting_scope(self, until: float) -> Generator[anyio.CancelScope]:
         """Wait until then, or until a pause takes longer than the caller has time."""
         deadline = anyio.current_effective_deadline()
         with anyio.CancelScope(deadline=until) as scope:
@@ -222,7 +222,7 @@ class Gate:
             finally:
                 del self._waiting[scope]
 
-    def give_back(self, holder: object) -> None:
+    def release(self, holder: object) -> None:
         """Give back the place of *holder*."""
         self._limiter.release_on_behalf_of(holder)
 
@@ -242,86 +242,89 @@ class Gate:
             self._pauses += 1
             left = until - anyio.current_time()
             logger.warning("nothing is sent for %.3g seconds: %s", left, refusal.message)
-        self._refusal = refusal
+        self._pause_reason = refusal
         for scope, deadline in self._waiting.items():
             if deadline < self._resumes_at:
                 scope.cancel()
 
     def resume(self) -> None:
         """End a pause now."""
-        self._refusal = None
+        self._pause_reason = None
         self._resumed.set()
         self._resumed = anyio.Event()
 
-    async def sit_out(self) -> None:
+    async def wait_resumed(self) -> None:
         """Wait until the gate is not paused, for a caller who has a place.
 
         Raises:
             Paused: the caller's deadline comes first.
         """
-        while self._refusal is not None and self.paused:
+        while self._pause_reason is not None and self.paused:
             self._check_time()
-            await self._sit()
+            await self._wait_in_slot()
 
     def _check_time(self) -> None:
         """Refuse a caller who has less time than the pause takes."""
-        left, refusal = self.paused, self._refusal
+        left, refusal = self.paused, self._pause_reason
         if refusal is not None and anyio.current_effective_deadline() < self._resumes_at:
             raise Paused(refusal, left)
 
-    async def _sit(self) -> None:
-        self._sitting += 1
+    async def _wait_in_slot(self) -> None:
+        self._paused_holders += 1
         try:
-            with self._patience(self._resumes_at):
+            with self._waiting_scope(self._resumes_at):
                 await self._resumed.wait()
         finally:
-            self._sitting -= 1
+            self._paused_holders -= 1
 
     @property
     def paused(self) -> float:
         """Seconds that a pause still takes; 0 without one."""
-        if self._refusal is None:
+        if self._pause_reason is None:
             return 0.0
 
         left = self._resumes_at - anyio.current_time()
         if left > 0.0:
             return left
 
-        self._refusal = None
+        self._pause_reason = None
         return 0.0
 
     # --- overloads -------------------------------------------------------------------------------
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """Hear that a request has succeeded, while its place is still held."""
         if self.adaptive is not None:
-            self.adaptive.succeeded(self._limiter.borrowed_tokens)
-            self._fit(self.adaptive.limit)
+            self.adaptive.record_success(self._limiter.borrowed_tokens)
+            self._resize(self.adaptive.limit)
 
-    def overloaded(self, sent: float) -> None:
+    def record_overload(self, sent: float) -> None:
         """Hear that a request, sent at that time, has met an overload."""
         if self.adaptive is not None:
-            self.adaptive.overloaded(sent, anyio.current_time())
-            self._fit(self.adaptive.limit)
+            self.adaptive.record_overload(sent, anyio.current_time())
+            self._resize(self.adaptive.limit)
 
-    def _fit(self, limit: int) -> None:
+    def _resize(self, limit: int) -> None:
         if limit != self._limiter.total_tokens:
             self._limiter.total_tokens = limit
 
-    def statistics(self) -> GateStatistics:
+    def statistics(self) -> LimiterStatistics:
         """Tell the gate's state now; a pause only inside the event loop, whose clock it is on."""
         try:
             paused = self.paused
         except anyio.NoEventLoopError:
             paused = 0.0
         decreases = 0 if self.adaptive is None else self.adaptive.decreases
-        return GateStatistics(self.limit, *self._tasks(), paused, self._pauses, decreases)
+        return LimiterStatistics(self.limit, *self._tasks(), paused, self._pauses, decreases)
 
     def __repr__(self) -> str:
         in_flight, waiting = self._tasks()
-        return f"<Gate {in_flight}/{self.limit} in flight, {waiting} waiting>"
+        return f"<Limiter {in_flight}/{self.limit} in flight, {waiting} waiting>"
 
     def _tasks(self) -> tuple[int, int]:
         """Count the requests in flight, and the tasks that wait, in their places or for one."""
         state = self._limiter.statistics()
-        return state.borrowed_tokens - self._sitting, state.tasks_waiting + self._sitting
+        return (
+            state.borrowed_tokens - self._paused_holders,
+            state.tasks_waiting + self._paused_holders,
+        )

@@ -16,12 +16,12 @@ from kaleden._results._batch import Failure, Outcome, Outcomes, Success
 from kaleden._wire import (
     Event,
     Headers,
-    InTurns,
+    IncrementalParser,
     Launch,
+    MalformedResponse,
     Request,
     Response,
     SessionInfo,
-    UnreadableReply,
     classify,
 )
 
@@ -39,8 +39,9 @@ class Operation(Generic[T]):
         parse: reads the value from a reply with a good status.
         timeout: seconds for one attempt, from the gate to the last byte of the reply.
         about: tells which session a value is of; a reply about another one is no reply.
-        repeats: whether to try again after what may pass: that does no harm, and nobody else does.
-        general: whether a refusal is about the server as a whole, and not about this request.
+        idempotent: whether to try again after what may pass: that does no harm, and nobody else
+            does.
+        server_wide: whether a refusal is about the server as a whole, and not about this request.
     """
 
     name: str
@@ -48,11 +49,11 @@ class Operation(Generic[T]):
     parse: Callable[[Response], T]
     timeout: float
     about: Callable[[T], str] | None = None
-    repeats: bool = False
-    general: bool = True
+    idempotent: bool = False
+    server_wide: bool = True
 
 
-async def judge(
+async def parse_response(
     key: str, operation: Operation[T], response: Response, elapsed: float
 ) -> Outcome[T]:
     """Read a reply: what the server refuses, and what cannot be read, are failures."""
@@ -70,55 +71,55 @@ async def judge(
 
     reply = Success(key, response, elapsed=elapsed)
     parse: object = operation.parse
-    if isinstance(parse, InTurns):
-        return await _read_in_turns(cast("InTurns[T]", parse), reply)
+    if isinstance(parse, IncrementalParser):
+        return await _parse_incrementally(cast("IncrementalParser[T]", parse), reply)
 
-    return read(operation, reply)
+    return parse_deferred(operation, reply)
 
 
-def unread(operation: Operation[Any]) -> Operation[Response]:
+def without_parsing(operation: Operation[Any]) -> Operation[Response]:
     """Make the operation whose values are the replies with a good status, for `read` to read."""
-    return evolve(operation, parse=_as_it_is, about=None)
+    return evolve(operation, parse=_identity, about=None)
 
 
-def read(operation: Operation[T], reply: Success[Response]) -> Outcome[T]:
+def parse_deferred(operation: Operation[T], reply: Success[Response]) -> Outcome[T]:
     """Read the value from a reply with a good status; never raises an error."""
     try:
         value = operation.parse(reply.value)
-    except UnreadableReply as error:
-        return _unreadable(reply, str(error))
+    except MalformedResponse as error:
+        return _malformed(reply, str(error))
     except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
-        return _failed(reply, FailureKind.INTERNAL, report(error))
+        return _failed(reply, FailureKind.INTERNAL, describe_bug(error))
 
     if operation.about is not None and operation.about(value) != reply.key:
-        return _unreadable(reply, f"the reply is about session {operation.about(value)!r}")
+        return _malformed(reply, f"the reply is about session {operation.about(value)!r}")
 
     return Success(reply.key, value, reply.attempts, reply.elapsed)
 
 
-def report(error: Exception) -> str:
+def describe_bug(error: Exception) -> str:
     """Say that something went wrong that never should."""
     return f"please report this: {type(error).__name__}: {error}"
 
 
-async def _read_in_turns(parse: InTurns[T], reply: Success[Response]) -> Outcome[T]:
+async def _parse_incrementally(parse: IncrementalParser[T], reply: Success[Response]) -> Outcome[T]:
     """Read a long reply, and let others have their turn in between."""
-    reading = parse.turns(reply.value)
+    reading = parse.steps(reply.value)
     while True:
         try:
             next(reading)
         except StopIteration as end:
             return Success(reply.key, cast("T", end.value), reply.attempts, reply.elapsed)
-        except UnreadableReply as error:
-            return _unreadable(reply, str(error))
+        except MalformedResponse as error:
+            return _malformed(reply, str(error))
         await checkpoint()
 
 
-def _as_it_is(response: Response) -> Response:
+def _identity(response: Response) -> Response:
     return response
 
 
-def _unreadable(reply: Success[Response], problem: str) -> Failure:
+def _malformed(reply: Success[Response], problem: str) -> Failure:
     return _failed(reply, FailureKind.PROTOCOL, problem)
 
 
@@ -153,7 +154,7 @@ def info(limits: Limits) -> Operation[SessionInfo]:
         _wire.parse_info,
         limits.timeout,
         about=lambda info: info.id,
-        repeats=True,
+        idempotent=True,
     )
 
 
@@ -165,29 +166,31 @@ def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
         _wire.parse_raw_info,
         limits.timeout,
         about=lambda found: str(found.get("id", "")),
-        repeats=True,
+        idempotent=True,
     )
 
 
 def logs(limits: Limits) -> Operation[str]:
     """Read one session's output."""
-    return Operation("logs", _wire.build_logs, _wire.parse_logs, limits.timeout, repeats=True)
+    return Operation("logs", _wire.build_logs, _wire.parse_logs, limits.timeout, idempotent=True)
 
 
 def events(limits: Limits) -> Operation[tuple[Event, ...]]:
     """Read what the platform reports of one session."""
-    return Operation("events", _wire.build_events, _wire.parse_events, limits.timeout, repeats=True)
+    return Operation(
+        "events", _wire.build_events, _wire.parse_events, limits.timeout, idempotent=True
+    )
 
 
 def renew(limits: Limits) -> Operation[bool]:
     """Put off one session's expiry."""
-    return Operation("renew", _wire.build_renew, _wire.parse_done, limits.timeout, repeats=True)
+    return Operation("renew", _wire.build_renew, _wire.parse_done, limits.timeout, idempotent=True)
 
 
-def destroy(limits: Limits, *, repeats: bool = True) -> Operation[bool]:
+def destroy(limits: Limits, *, idempotent: bool = True) -> Operation[bool]:
     """Ask for one session's end; the server's answer proves nothing."""
     return Operation(
-        "destroy", _wire.build_destroy, _wire.parse_done, limits.timeout, repeats=repeats
+        "destroy", _wire.build_destroy, _wire.parse_done, limits.timeout, idempotent=idempotent
     )
 
 

@@ -9,8 +9,8 @@ from typing import Final, TypeVar, final
 import anyio
 from attrs import evolve, frozen
 
-from kaleden._engine._config import LONGEST_PAUSE, RetryPolicy, may_pass
-from kaleden._engine._limiter import Gate, Paused
+from kaleden._engine._config import MAX_PAUSE, RetryPolicy, is_transient
+from kaleden._engine._limiter import Limiter, Paused
 from kaleden._results._batch import Failure, Outcome
 
 
@@ -63,7 +63,7 @@ class RetryBudget:
 
 T = TypeVar("T")
 
-LAST_WORD: Final = 0.05
+DEADLINE_MARGIN: Final = 0.05
 """Seconds before the caller's deadline at which repetitions end, so that their reason is told."""
 
 _NEVER: Final = RetryPolicy(attempts=1, reserve=0.0, share=0.0)
@@ -88,7 +88,7 @@ class RetryStatistics:
 
 
 @final
-class Retries:
+class Retrier:
     """Decides whether a client tries again, and waits until it may.
 
     Args:
@@ -99,10 +99,10 @@ class Retries:
         budget: pays for repetitions.
     """
 
-    def __init__(self, policy: RetryPolicy | None, gate: Gate) -> None:
+    def __init__(self, policy: RetryPolicy | None, gate: Limiter) -> None:
         self._policy = policy or _NEVER
-        self._gate = gate
-        self._chance = random.Random(self._policy.seed)  # noqa: S311  # spreads load, keeps no secret
+        self._limiter = gate
+        self._random = random.Random(self._policy.seed)  # noqa: S311  # spreads load, keeps no secret
         self._closed = anyio.Event()
         self.budget: RetryBudget = RetryBudget(self._policy.reserve, self._policy.share)
 
@@ -110,7 +110,7 @@ class Retries:
         """Let nobody wait any more, nor try again."""
         self._closed.set()
 
-    async def insist(
+    async def run(
         self, failure: Failure, started: float, attempt: Callable[[], Awaitable[Outcome[T]]]
     ) -> Outcome[T]:
         """Try again what has failed once, as long as that is worth while.
@@ -125,11 +125,11 @@ class Retries:
         """
         attempts = failure.attempts
         # A call that ran into its caller's deadline could not tell why.
-        with anyio.CancelScope(deadline=anyio.current_effective_deadline() - LAST_WORD):
-            while await self.wait(failure, attempts, started):
+        with anyio.CancelScope(deadline=anyio.current_effective_deadline() - DEADLINE_MARGIN):
+            while await self.backoff(failure, attempts, started):
                 holder = object()
                 try:
-                    await self._gate.take(holder)
+                    await self._limiter.acquire(holder)
                 except Paused:
                     break
 
@@ -137,7 +137,7 @@ class Retries:
                     attempts += 1
                     outcome = await attempt()
                 finally:
-                    self._gate.give_back(holder)
+                    self._limiter.release(holder)
 
                 if not isinstance(outcome, Failure):
                     return evolve(
@@ -148,7 +148,7 @@ class Retries:
 
         return evolve(failure, attempts=attempts, elapsed=anyio.current_time() - started)
 
-    async def wait(self, failure: Failure, attempts: int, started: float) -> bool:
+    async def backoff(self, failure: Failure, attempts: int, started: float) -> bool:
         """Sit out the back-off; nobody should hold a place at the gate meanwhile.
 
         Args:
@@ -163,13 +163,13 @@ class Retries:
         if attempts >= policy.attempts or failure.final:
             return False
 
-        if not may_pass(failure.kind, failure.status):
+        if not is_transient(failure.kind, failure.status):
             return False
 
         now = anyio.current_time()
-        asked = min(failure.retry_after or 0.0, LONGEST_PAUSE)
-        due = now + max(policy.back_off(attempts, self._chance), asked, self._gate.paused)
-        if due > min(started + policy.total, anyio.current_effective_deadline() - LAST_WORD):
+        asked = min(failure.retry_after or 0.0, MAX_PAUSE)
+        due = now + max(policy.draw_backoff(attempts, self._random), asked, self._limiter.paused)
+        if due > min(started + policy.total, anyio.current_effective_deadline() - DEADLINE_MARGIN):
             return False
 
         if self._closed.is_set() or not self.budget.spend():

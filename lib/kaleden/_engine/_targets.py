@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, Self, TypeAlias, cast, final
 
-from kaleden._engine._channel import Deliver, open_handoff
+from kaleden._engine._channel import SendItem, open_channel
 from kaleden._results._batch import Outcomes
 from kaleden._wire import SessionInfo
 
@@ -35,7 +35,7 @@ def length_of(keys: Keys) -> int | None:
     return len(cast("Sized", keys)) if isinstance(keys, _SIZED) else None
 
 
-def as_target(item: Any) -> Any:
+def to_target(item: Any) -> Any:
     """Take the id of a session; an application of a desktop has only the desktop's."""
     return item.id if isinstance(item, SessionInfo) and item.app_id is None else item
 
@@ -44,15 +44,15 @@ def as_target(item: Any) -> Any:
 async def open_source(keys: Keys) -> AsyncGenerator[AsyncIterator[Any]]:
     """Open *keys* for any number of tasks to draw from; its errors come out as themselves."""
     if not isinstance(keys, AsyncIterable):
-        yield _Shared(keys)
+        yield _SharedIterator(keys)
         return
 
     # Only one task may draw from an asynchronous iterable, so a task of its own does.
-    async with open_handoff(partial(_feed, keys)) as receive:
+    async with open_channel(partial(_feed, keys)) as receive:
         yield receive
 
 
-async def _feed(keys: AsyncIterable[Any], deliver: Deliver[Any]) -> None:
+async def _feed(keys: AsyncIterable[Any], deliver: SendItem[Any]) -> None:
     iterator = aiter(keys)
     try:
         async for item in iterator:
@@ -64,7 +64,7 @@ async def _feed(keys: AsyncIterable[Any], deliver: Deliver[Any]) -> None:
 
 
 @final
-class _Shared:
+class _SharedIterator:
     """One synchronous iterator that many workers draw from; nothing can come between its steps."""
 
     __slots__ = ("_iterator",)

@@ -93,11 +93,11 @@ def _lone_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 T = TypeVar("T")
 R = TypeVar("R")
 
-PART: Final = 500
+CHUNK: Final = 500
 """Steps of some microseconds each, which together take a millisecond or two."""
 
 
-async def map_in_turns(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+async def map_with_checkpoints(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Apply *function* to each of *items*, and be a checkpoint after every few hundred of them.
 
     Raises:
@@ -106,6 +106,6 @@ async def map_in_turns(function: Callable[[T], R], items: Iterable[T]) -> list[R
     results: list[R] = []
     for item in items:
         results.append(function(item))
-        if len(results) % PART == 0:
+        if len(results) % CHUNK == 0:
             await checkpoint()
     return results

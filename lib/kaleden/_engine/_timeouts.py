@@ -1,8 +1,8 @@
 """Who carries a request, and is called back when that takes too long.
 
 A timer for each request costs a fifth of all that a request costs here. So workers side by side
-have couriers of one `Watchdog`, which sleeps until the first of them is overdue; as a rule it looks
-once per time-out, and everybody has come back by then.
+have couriers of one `TimeoutMonitor`, which sleeps until the first of them is overdue; as a rule it
+looks once per time-out, and everybody has come back by then.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kaleden._wire import Request, Response
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
-class Courier(Protocol):
+class RequestTimeout(Protocol):
     """Carries one request at a time; each belongs to one task."""
 
     async def carry(self, send: Send, request: Request, due: float) -> Response | None:
@@ -36,7 +36,7 @@ class Courier(Protocol):
 
 
 @final
-class LoneCourier:
+class OwnTimeout:
     """A courier with a timer of its own for each request."""
 
     __slots__ = ("_scope",)
@@ -45,7 +45,7 @@ class LoneCourier:
         self._scope = anyio.CancelScope()
 
     async def carry(self, send: Send, request: Request, due: float) -> Response | None:
-        """Carry one request; see `Courier`."""
+        """Carry one request; see `RequestTimeout`."""
         with anyio.CancelScope(deadline=due) as self._scope:
             return await send(request)
 
@@ -57,8 +57,8 @@ class LoneCourier:
 
 
 @final
-class WatchedCourier:
-    """A courier that a `Watchdog` calls back: ``with courier: ...`` around all that it carries.
+class SharedTimeout:
+    """A time-out that a `TimeoutMonitor` enforces: ``with timeout: ...`` around all its requests.
 
     One cancel scope serves all requests up to one that is given up.
 
@@ -66,10 +66,10 @@ class WatchedCourier:
         due: when the request that is on its way is overdue; `math.inf` if none is.
     """
 
-    __slots__ = ("_scope", "_watchdog", "due")
+    __slots__ = ("_monitor", "_scope", "due")
 
-    def __init__(self, watchdog: Watchdog) -> None:
-        self._watchdog = watchdog
+    def __init__(self, watchdog: TimeoutMonitor) -> None:
+        self._monitor = watchdog
         self._scope = anyio.CancelScope()
         self.due = math.inf
 
@@ -83,14 +83,14 @@ class WatchedCourier:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        self._watchdog.dismiss(self)
+        self._monitor.discard(self)
         return bool(self._scope.__exit__(kind, error, traceback))
 
     async def carry(self, send: Send, request: Request, due: float) -> Response | None:
-        """Carry one request; see `Courier`."""
+        """Carry one request; see `RequestTimeout`."""
         self.due = due
-        if due < self._watchdog.wakes:
-            self._watchdog.wake_at(due)
+        if due < self._monitor.wakes:
+            self._monitor.wake_at(due)
         try:
             response = await send(request)
         except BaseException as error:
@@ -119,7 +119,7 @@ class WatchedCourier:
 
 
 @final
-class Watchdog:
+class TimeoutMonitor:
     """Calls back the couriers that are overdue, each at its time.
 
     Attributes:
@@ -128,39 +128,39 @@ class Watchdog:
 
     def __init__(self) -> None:
         self.wakes = math.inf
-        self._couriers: set[WatchedCourier] = set()
-        self._stirred = anyio.Event()
+        self._timeouts: set[SharedTimeout] = set()
+        self._changed = anyio.Event()
 
-    def hire(self) -> WatchedCourier:
+    def new_timeout(self) -> SharedTimeout:
         """Make one more courier; to be done before `watch`."""
-        courier = WatchedCourier(self)
-        self._couriers.add(courier)
+        courier = SharedTimeout(self)
+        self._timeouts.add(courier)
         return courier
 
-    def dismiss(self, courier: WatchedCourier) -> None:
+    def discard(self, courier: SharedTimeout) -> None:
         """Hear that *courier* carries nothing more."""
-        self._couriers.discard(courier)
-        if not self._couriers:
-            self._stirred.set()
+        self._timeouts.discard(courier)
+        if not self._timeouts:
+            self._changed.set()
 
     def wake_at(self, due: float) -> None:
         """Look at the time *due*, or earlier."""
         self.wakes = due
-        self._stirred.set()
+        self._changed.set()
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Watch over the couriers until the last of them is dismissed."""
-        while self._couriers:
+        while self._timeouts:
             with anyio.CancelScope(deadline=self.wakes):
-                await self._stirred.wait()
-            self._stirred = anyio.Event()
+                await self._changed.wait()
+            self._changed = anyio.Event()
             self._look(anyio.current_time())
 
     def _look(self, now: float) -> None:
-        for courier in self._couriers:
+        for courier in self._timeouts:
             if courier.due <= now:
                 courier.call_back()
 
         self.wakes = min(
-            (courier.due for courier in self._couriers if courier.due > now), default=math.inf
+            (courier.due for courier in self._timeouts if courier.due > now), default=math.inf
         )

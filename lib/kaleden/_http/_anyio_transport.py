@@ -18,10 +18,10 @@ import httpx
 from attrs import frozen
 
 from kaleden._errors import ConfigurationError
-from kaleden._http._h1._connect import Dialler, open_connection
+from kaleden._http._h1._connect import Dialer, open_connection
 from kaleden._http._h1._connection import Connection, read_more
 from kaleden._http._h1._pool import Origin, Pool
-from kaleden._http._h1._response_parser import Reply
+from kaleden._http._h1._response_parser import ResponseParser
 from kaleden._http._h1._tls import detect_truncation
 from kaleden._http._transport import TransportError, TransportStatistics
 
@@ -169,7 +169,7 @@ class AnyioTransport(httpx.AsyncBaseTransport):
             keep=most if keep is None else min(keep, most),
             expiry=math.inf if expiry is None else expiry,
         )
-        self._dialler = Dialler()
+        self._dialer = Dialer()
         self._making = anyio.Lock()
         self._context: ssl.SSLContext | None = None
         if isinstance(verify, ssl.SSLContext) and cert is None:
@@ -189,13 +189,13 @@ class AnyioTransport(httpx.AsyncBaseTransport):
         asked = _Asked(request, origin_of(request.url), write_head(request), _Timeouts.of(request))
         context = await self._tls() if asked.origin.scheme == "https" else None
         slots = self._pool.slots
-        if not slots.take_now():
+        if not slots.acquire_nowait():
             with _within(asked.timeouts.pool, httpx.PoolTimeout):
-                await slots.take()
+                await slots.acquire()
         try:
             connection, reply = await self._converse(asked, context)
         except BaseException:
-            slots.give_back()
+            slots.release()
             raise
 
         body = _Body(self._pool, asked, connection, reply)
@@ -206,9 +206,9 @@ class AnyioTransport(httpx.AsyncBaseTransport):
 
     async def _converse(
         self, asked: _Asked, context: ssl.SSLContext | None
-    ) -> tuple[Connection, Reply]:
+    ) -> tuple[Connection, ResponseParser]:
         """Send the request, and read until the head of its reply is there."""
-        connection = self._pool.take(asked.origin, context)
+        connection = self._pool.acquire(asked.origin, context)
         if connection is not None:
             reply = asked.reply()
             try:
@@ -224,7 +224,7 @@ class AnyioTransport(httpx.AsyncBaseTransport):
         await self._exchange(asked, connection, reply)
         return connection, reply
 
-    async def _exchange(self, asked: _Asked, connection: Connection, reply: Reply) -> None:
+    async def _exchange(self, asked: _Asked, connection: Connection, reply: ResponseParser) -> None:
         try:
             whole = await _write(asked, connection)
             while not reply.head_complete:
@@ -237,7 +237,7 @@ class AnyioTransport(httpx.AsyncBaseTransport):
     async def _dial(self, asked: _Asked, context: ssl.SSLContext | None) -> Connection:
         try:
             with _within(asked.timeouts.connect, httpx.ConnectTimeout):
-                dial = partial(open_connection, self._dialler, asked.origin, context)
+                dial = partial(open_connection, self._dialer, asked.origin, context)
                 return await self._pool.add(dial)
         except TransportError as error:
             raise httpx.ConnectError(error.message) from error
@@ -301,9 +301,9 @@ class _Asked:
         options = self.request.headers.get("connection", "").lower().split(",")
         return "close" in [option.strip() for option in options]
 
-    def reply(self) -> Reply:
+    def reply(self) -> ResponseParser:
         """Begin to expect a reply."""
-        return Reply(sys.maxsize, bodiless=self.request.method == "HEAD")
+        return ResponseParser(sys.maxsize, bodiless=self.request.method == "HEAD")
 
     def may_go_again(self, connection: Connection) -> bool:
         """Tell whether a connection that brought nothing may be followed by another one."""
@@ -316,7 +316,9 @@ class _Asked:
 class _Body(httpx.AsyncByteStream):
     """The body of a reply, read piece by piece; gives its connection back when it has ended."""
 
-    def __init__(self, pool: Pool, asked: _Asked, connection: Connection, reply: Reply) -> None:
+    def __init__(
+        self, pool: Pool, asked: _Asked, connection: Connection, reply: ResponseParser
+    ) -> None:
         self._pool = pool
         self._asked = asked
         self._connection = connection
@@ -330,10 +332,10 @@ class _Body(httpx.AsyncByteStream):
 
         self._ended = True
         if self._reply.complete and self._reply.keep:
-            self._pool.give_back(self._asked.origin, self._connection)
+            self._pool.release(self._asked.origin, self._connection)
         else:
             self._pool.discard(self._connection)
-        self._pool.slots.give_back()
+        self._pool.slots.release()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -384,7 +386,7 @@ async def _write_piece(asked: _Asked, connection: Connection, piece: bytes) -> b
     return True
 
 
-async def _read(asked: _Asked, connection: Connection, reply: Reply) -> None:
+async def _read(asked: _Asked, connection: Connection, reply: ResponseParser) -> None:
     """Read more of a reply."""
     try:
         with _within(asked.timeouts.read, httpx.ReadTimeout):

@@ -12,17 +12,17 @@ import anyio
 from anyio import AsyncContextManagerMixin
 
 from kaleden._http._h1._connect import (
-    Dialler,
+    Dialer,
     connect_failed,
+    describe_error,
     is_certificate_refusal,
     open_connection,
-    told,
 )
 from kaleden._http._h1._connection import Connection, read_more
 from kaleden._http._h1._pool import Pool
-from kaleden._http._h1._request_writer import Heads, origin_of
-from kaleden._http._h1._response_parser import Headers, Reply, lost
-from kaleden._http._h1._write_batch import SMALL, Outbox
+from kaleden._http._h1._request_writer import RequestWriter, origin_of
+from kaleden._http._h1._response_parser import Headers, ResponseParser, lost
+from kaleden._http._h1._write_batch import MAX_BATCHED_BYTES, WriteBatcher
 from kaleden._http._transport import (
     CONNECT_TIMEOUT,
     MAX_BODY,
@@ -37,7 +37,7 @@ from kaleden._wire import Request, Response
 _IDEMPOTENT: Final = frozenset({"GET", "DELETE"})
 
 # Requests in flight from which on it pays to send together: it takes a turn of the event loop.
-_MANY: Final = 4
+_BATCH_THRESHOLD: Final = 4
 
 _Write: TypeAlias = Callable[[Connection, bytes], Awaitable[None]]
 
@@ -72,11 +72,11 @@ class DirectTransport(AsyncContextManagerMixin):
         self._bearer = bearer
         self._tls = tls
         self._max_body = max_body
-        self._heads = Heads(root, base)
+        self._writer = RequestWriter(root, base)
         self._origin = origin_of(root)
         self._pool = Pool(connections, keep=connections)
-        self._dialler = Dialler()
-        self._outbox = Outbox()
+        self._dialer = Dialer()
+        self._batcher = WriteBatcher()
         self._in_flight = 0
 
     @asynccontextmanager
@@ -95,23 +95,23 @@ class DirectTransport(AsyncContextManagerMixin):
             self._in_flight -= 1
 
     async def _deliver(self, request: Request, token: str | None) -> Response:
-        data = self._heads.write(request, token)
+        data = self._writer.write(request, token)
         context = None if self._tls is None else await self._tls.context()
         slots = self._pool.slots
-        await slots.take()
+        await slots.acquire()
         try:
             return await self._attempt(request, data, context)
         finally:
-            slots.give_back()
+            slots.release()
 
     async def _attempt(
         self, request: Request, data: bytes, context: ssl.SSLContext | None
     ) -> Response:
         pool = self._pool
-        connection = pool.take(self._origin, context)
+        connection = pool.acquire(self._origin, context)
         if connection is None:
             connection = await pool.add(partial(self._dial, context))
-        reply = Reply(self._max_body)
+        reply = ResponseParser(self._max_body)
         write = self._way(request, connection, data)
         try:
             return await self._exchange(connection, data, reply, write)
@@ -124,22 +124,24 @@ class DirectTransport(AsyncContextManagerMixin):
 
         # The server had closed the connection while nobody used it (RFC 9112 §9.3.1).
         connection = await pool.add(partial(self._dial, context))
-        return await self._exchange(connection, data, Reply(self._max_body), Connection.write)
+        return await self._exchange(
+            connection, data, ResponseParser(self._max_body), Connection.write
+        )
 
     def _way(self, request: Request, connection: Connection, data: bytes) -> _Write:
         """Choose how a request is sent: with others only if it could be sent once more."""
         if (
-            self._in_flight >= _MANY
+            self._in_flight >= _BATCH_THRESHOLD
             and connection.reused
             and request.method in _IDEMPOTENT
-            and len(data) <= SMALL
+            and len(data) <= MAX_BATCHED_BYTES
         ):
-            return self._outbox.send
+            return self._batcher.send
 
         return Connection.write
 
     async def _exchange(
-        self, connection: Connection, data: bytes, reply: Reply, write: _Write
+        self, connection: Connection, data: bytes, reply: ResponseParser, write: _Write
     ) -> Response:
         try:
             await self._converse(connection, data, reply, write)
@@ -148,13 +150,13 @@ class DirectTransport(AsyncContextManagerMixin):
             raise
 
         if reply.keep:
-            self._pool.give_back(self._origin, connection)
+            self._pool.release(self._origin, connection)
         else:
             self._pool.discard(connection)
         return Response(reply.status, Headers(reply.headers), reply.take_body())
 
     async def _converse(
-        self, connection: Connection, data: bytes, reply: Reply, write: _Write
+        self, connection: Connection, data: bytes, reply: ResponseParser, write: _Write
     ) -> None:
         """Send a request and read its reply."""
         whole = True
@@ -172,14 +174,14 @@ class DirectTransport(AsyncContextManagerMixin):
                 await read_more(connection, reply)
             except OSError as error:
                 if is_certificate_refusal(error) and not connection.reused:
-                    raise connect_failed(self._origin, told(error), final=True) from error
+                    raise connect_failed(self._origin, describe_error(error), final=True) from error
                 raise lost(f"the connection broke off: {error}") from error
         reply.keep = reply.keep and whole
 
     async def _dial(self, context: ssl.SSLContext | None) -> Connection:
         try:
             with anyio.fail_after(CONNECT_TIMEOUT):
-                return await open_connection(self._dialler, self._origin, context)
+                return await open_connection(self._dialer, self._origin, context)
         except TimeoutError:
             why = f"it was not made within {CONNECT_TIMEOUT:g} seconds"
             raise connect_failed(self._origin, why) from None

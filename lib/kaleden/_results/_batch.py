@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast, final
 
 from kaleden._errors import FailureKind, KaledenError
-from kaleden._results._outcome import Failure, Finished, Outcome, Success
+from kaleden._results._outcome import Failure, FinishedSession, Outcome, Success
 from kaleden._results._tables import Grid, Tabular, View, choose, outcome_grid, view
 from kaleden._wire import Event, SessionInfo, converter
 
-__all__ = ("Again", "BatchError", "Failure", "Finished", "Outcome", "Outcomes", "Success")
+__all__ = ("Again", "BatchError", "Failure", "FinishedSession", "Outcome", "Outcomes", "Success")
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _VALUE_TYPES: Final[dict[str, Any]] = {
     "raw info": dict[str, Any],
     "reap": bool,
     "renew": bool,
-    "run": Finished,
+    "run": FinishedSession,
     "wait": SessionInfo,
 }
 

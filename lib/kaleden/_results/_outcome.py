@@ -90,7 +90,7 @@ class Failure:
 
 @final
 @frozen
-class Finished:
+class FinishedSession:
     """A session that ran to its end, and what it left.
 
     Attributes:
@@ -109,7 +109,7 @@ class Finished:
 Outcome: TypeAlias = Success[T] | Failure
 
 
-def belied(
+def contradicted(
     answer: Success[Any], kind: FailureKind, message: str, status: int | None = None
 ) -> Failure:
     """Make the failure of what was answered with success, and was none."""

@@ -15,12 +15,12 @@ OK = "ok"
 
 
 @final
-class Tally(Counter[str]):
+class ProgressUpdate(Counter[str]):
     """How far an operation is: a count of sessions, and what there is to say of all of them.
 
-    What is counted is, while sessions are waited for, how many have each `Status`; and else how
-    many requests came to what: ``"ok"``, ``"answered"`` for deletes that are not verified yet, or a
-    `FailureKind`.
+    What is counted is, while sessions are waited for, how many have each `SessionStatus`; and else
+    how many requests came to what: ``"ok"``, ``"answered"`` for deletes that are not verified yet,
+    or a `FailureKind`.
 
     Attributes:
         operation: the method; `run` is a ``create`` and a ``wait``.
@@ -49,21 +49,21 @@ class Tally(Counter[str]):
 
     def __repr__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected}"
-        return f"<Tally {self.operation}: {self.done}{of} done; {self}>"
+        return f"<ProgressUpdate {self.operation}: {self.done}{of} done; {self}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (dict(self), self.operation, self.done, self.failed, self.expected)
 
 
-class Progress(Protocol):
+class ProgressCallback(Protocol):
     """A function that is told how far an operation is.
 
     It is called after each outcome, or where sessions are waited for after each look that changed
     something, and is to be quick. What it raises gives the operation up, as a cancellation does.
     """
 
-    def __call__(self, tally: Tally, /) -> object:
-        """Take one `Tally`, which is not changed later."""
+    def __call__(self, tally: ProgressUpdate, /) -> object:
+        """Take one `ProgressUpdate`, which is not changed later."""
         ...
 
 
@@ -76,8 +76,8 @@ def check_progress(progress: object) -> None:
     # A block that was not entered can be called, as a decorator.
     if isinstance(progress, ContextDecorator) or not (progress is None or callable(progress)):
         raise InvalidRequest(
-            f"progress is a function of a Tally, not {type(progress).__name__}; bars are opened "
-            "first: `with rich_bars() as progress:`"
+            f"progress is a function of a ProgressUpdate, not {type(progress).__name__}; bars are "
+            "opened first: `with rich_bars() as progress:`"
         )
 
     check_plain(progress)
@@ -97,5 +97,5 @@ def check_plain(function: object) -> None:
 
 def _restored(
     counts: dict[str, int], operation: str, done: int, failed: int, expected: int | None
-) -> Tally:
-    return Tally(counts, operation=operation, done=done, failed=failed, expected=expected)
+) -> ProgressUpdate:
+    return ProgressUpdate(counts, operation=operation, done=done, failed=failed, expected=expected)

@@ -10,14 +10,14 @@ from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._sessions._launch._launcher import Launcher
 from kaleden._sessions._ledger._ledger import Ledger
-from kaleden._sessions._monitor._lister import Lister
-from kaleden._sessions._monitor._wait import Watcher
-from kaleden._wire import Headers, Kind
+from kaleden._sessions._monitor._lister import SharedList
+from kaleden._sessions._monitor._wait import Waiter
+from kaleden._wire import Headers, SessionKind
 
 
 @final
 @frozen
-class Rooms:
+class Components:
     """The parts of one open client, for the operations that need several of them.
 
     Attributes:
@@ -30,18 +30,18 @@ class Rooms:
     """
 
     engine: Engine
-    lister: Lister
+    sessions: SharedList
     launcher: Launcher
-    watcher: Watcher
+    waiter: Waiter
     limits: Limits
     ledger: Ledger | None = None
 
 
-def open_rooms(
+def build_components(
     engine: Engine, limits: Limits, ledger: Ledger | None = None, headers: Headers = ()
-) -> Rooms:
+) -> Components:
     """Make the parts of a client around its engine; *headers* go with each create."""
-    lister = Lister(engine, limits)
+    lister = SharedList(engine, limits)
     launcher = Launcher(engine, lister, limits, headers)
-    watcher = Watcher(lister, Lister(engine, limits, Kind.DESKTOP_APP), engine, limits)
-    return Rooms(engine, lister, launcher, watcher, limits, ledger)
+    watcher = Waiter(lister, SharedList(engine, limits, SessionKind.DESKTOP_APP), engine, limits)
+    return Components(engine, lister, launcher, watcher, limits, ledger)

@@ -15,8 +15,8 @@ from anyio.abc import TaskGroup
 from attrs import frozen
 
 from kaleden._engine._config import Limits
-from kaleden._sessions._launch._launch_request import Ticket, token_of
-from kaleden._sessions._launch._launcher import Flight
+from kaleden._sessions._launch._launch_request import LaunchRequest, token_of
+from kaleden._sessions._launch._launcher import InFlightCreate
 from kaleden._sessions._ledger._ledger import Ledger
 from kaleden._wire import SessionInfo
 
@@ -36,12 +36,12 @@ class ScopeStatistics:
 
     owned: int
     launching: int
-    doubtful: int
+    unconfirmed: int
 
 
 @final
-class Holdings:
-    """The `Account` of a scope's launches.
+class OwnedSessions:
+    """The `LaunchObserver` of a scope's launches.
 
     Args:
         limits: for how long a session may still appear.
@@ -50,66 +50,67 @@ class Holdings:
     Attributes:
         is_open: whether requests may still leave.
         group: where they run.
-        flights: those that are on their way.
+        in_flight: those that are on their way.
         owned: the names of the owned sessions, by their ids; of adopted ones the ids themselves.
-        doubts: for launches whose answer told nothing, by name, until when on the clock of the
+        unconfirmed: for launches whose answer told nothing, by name, until when on the clock of the
             event loop their sessions may still appear.
     """
 
     def __init__(self, limits: Limits, ledger: Ledger | None) -> None:
         self.is_open = False
         self.group: TaskGroup
-        self.flights: set[Flight] = set()
+        self.in_flight: set[InFlightCreate] = set()
         self.owned: dict[str, str] = {}
-        self.doubts: dict[str, float] = {}
+        self.unconfirmed: dict[str, float] = {}
         self._limits = limits
         self._ledger = ledger
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left to answer for."""
-        return not (self.owned or self.doubts or self.flights)
+        return not (self.owned or self.unconfirmed or self.in_flight)
 
-    def unknown(self) -> tuple[str, ...]:
+    def unconfirmed_names(self) -> tuple[str, ...]:
         """Name the launches that may have made sessions of which no id is known."""
-        flying = [flight.ticket.name for flight in self.flights if flight.ticket.sent is not None]
-        return tuple(dict.fromkeys([*self.doubts, *flying]))
+        flying = [flight.ticket.name for flight in self.in_flight if flight.ticket.sent is not None]
+        return tuple(dict.fromkeys([*self.unconfirmed, *flying]))
 
-    # --- what a launch tells (`Account`) ---------------------------------------------------------
+    # --- what a launch tells (`LaunchObserver`)
+    # ---------------------------------------------------------
 
-    async def departing(self, ticket: Ticket) -> None:
+    async def before_send(self, ticket: LaunchRequest) -> None:
         """Write down that a request is about to leave."""
         if self._ledger is not None:
             await self._ledger.launching({token_of(ticket.name): ticket.name})
 
-    async def arrived(self, ticket: Ticket, session: str) -> None:
+    async def on_created(self, ticket: LaunchRequest, session: str) -> None:
         """Own a session, before its launcher hears of it."""
         await self._own(ticket.name, session)
 
-    async def doubtful(self, ticket: Ticket) -> None:
+    async def on_unknown(self, ticket: LaunchRequest) -> None:
         """Keep in mind a request whose answer told nothing."""
         assert ticket.ended is not None  # noqa: S101  # it landed
         # Without an answer the server may still be at work, for as long as a create takes at most.
         wait = self._limits.settle if ticket.answered else self._limits.create_timeout
-        self.doubts[ticket.name] = ticket.ended + wait
+        self.unconfirmed[ticket.name] = ticket.ended + wait
 
-    async def settled(self, ticket: Ticket) -> None:
+    async def on_not_created(self, ticket: LaunchRequest) -> None:
         """Forget a launch that made no session."""
         await self._forget([ticket.name])
 
     # --- what the scope does ---------------------------------------------------------------------
 
-    async def land(self) -> None:
+    async def wait_in_flight(self) -> None:
         """Wait until nothing is on its way."""
-        while self.flights:
-            await next(iter(self.flights)).landed.wait()
+        while self.in_flight:
+            await next(iter(self.in_flight)).done.wait()
 
-    async def disown(self, ids: Iterable[str]) -> None:
+    async def release(self, ids: Iterable[str]) -> None:
         """Answer no more for sessions that are gone, or that are to live on."""
         names = {self.owned.pop(key) for key in ids if key in self.owned}
-        await self._write_ended(names - {*self.owned.values(), *self.doubts})
+        await self._write_ended(names - {*self.owned.values(), *self.unconfirmed})
 
-    async def resolve(self, sessions: Mapping[str, SessionInfo], now: float) -> None:
+    async def reconcile(self, sessions: Mapping[str, SessionInfo], now: float) -> None:
         """Own what is listed under this scope's names, and forget doubts that time has answered.
 
         Names tell more than answers: they show what was told the id of another session, and should
@@ -121,26 +122,26 @@ class Holdings:
         """
         ours = {
             name for session, name in self.owned.items() if name != session
-        } | self.doubts.keys()
+        } | self.unconfirmed.keys()
         for info in sessions.values():
             if info.name in ours and self.owned.get(info.id) != info.name:
                 await self._own(info.name, info.id)
         # What was listed is owned now, and in doubt no more.
-        await self._forget([name for name, until in self.doubts.items() if now >= until])
+        await self._forget([name for name, until in self.unconfirmed.items() if now >= until])
 
-    async def release_doubts(self) -> None:
+    async def release_unconfirmed(self) -> None:
         """Forget what is in doubt; its launcher was told so."""
-        await self._forget(tuple(self.doubts))
+        await self._forget(tuple(self.unconfirmed))
 
     # --- inside ----------------------------------------------------------------------------------
 
     async def _own(self, name: str, session: str) -> None:
-        self.doubts.pop(name, None)
+        self.unconfirmed.pop(name, None)
         before = self.owned.get(session, name)
         self.owned[session] = name
         if before not in {name, session} and before not in self.owned.values():
             # That launch was told another's id: what became of itself? It had no answer yet.
-            self.doubts[before] = anyio.current_time() + self._limits.create_timeout
+            self.unconfirmed[before] = anyio.current_time() + self._limits.create_timeout
             doubt = {token_of(before): before}
             await self._note(lambda ledger: ledger.launching(doubt), f"the doubt about {before}")
         token = token_of(name)
@@ -148,7 +149,7 @@ class Holdings:
 
     async def _forget(self, names: Collection[str]) -> None:
         for name in names:
-            self.doubts.pop(name, None)
+            self.unconfirmed.pop(name, None)
         await self._write_ended(names)
 
     async def _write_ended(self, names: Collection[str]) -> None:

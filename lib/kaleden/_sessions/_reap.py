@@ -35,8 +35,8 @@ from kaleden._sessions._ledger._file import (
     read_ledger,
 )
 from kaleden._sessions._ledger._ledger import in_file_thread
-from kaleden._sessions._ledger._process import Standing, standing
-from kaleden._sessions._monitor._lister import Lister
+from kaleden._sessions._ledger._process import ProcessStatus, process_status
+from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import SessionInfo
 
 logger = logging.getLogger("kaleden")
@@ -61,7 +61,7 @@ class Survey:
     dead: list[OpenLaunch]
     alive: list[OpenLaunch]
     unknown: list[OpenLaunch]
-    foreign: list[OpenLaunch]
+    other_servers: list[OpenLaunch]
 
 
 def survey(path: Place, server: str) -> Survey:
@@ -70,19 +70,22 @@ def survey(path: Place, server: str) -> Survey:
     Raises:
         LedgerError: it cannot be read.
     """
-    stand = lru_cache(None)(standing)
-    sorted_: dict[Standing | None, list[OpenLaunch]] = defaultdict(list)
+    stand = lru_cache(None)(process_status)
+    sorted_: dict[ProcessStatus | None, list[OpenLaunch]] = defaultdict(list)
     for launch in read_ledger(path):
         sorted_[stand(launch.owner) if launch.server == server else None].append(launch)
 
     return Survey(
-        sorted_[Standing.DEAD], sorted_[Standing.ALIVE], sorted_[Standing.UNKNOWN], sorted_[None]
+        sorted_[ProcessStatus.DEAD],
+        sorted_[ProcessStatus.ALIVE],
+        sorted_[ProcessStatus.UNKNOWN],
+        sorted_[None],
     )
 
 
 async def reap(
     engine: Engine,
-    lister: Lister,
+    lister: SharedList,
     limits: Limits,
     path: Place,
     server: str,
@@ -133,7 +136,7 @@ def doubt(launch: OpenLaunch, settle: float) -> float:
 @frozen
 class _Reaper:
     engine: Engine
-    lister: Lister
+    lister: SharedList
     limits: Limits
     path: Path
     settle: float
@@ -160,7 +163,7 @@ class _Reaper:
         while due:
             now = anyio.current_time()
             try:
-                snapshot = await self.lister.insist(now)
+                snapshot = await self.lister.since_with_retry(now)
             except RequestError as error:
                 return outcomes + [evolve(error.failure, key=launch.key) for launch in due]
 

@@ -9,15 +9,15 @@ import anyio
 from attrs import evolve, frozen
 
 from kaleden._engine import _operations
-from kaleden._engine._collectors import Collected
+from kaleden._engine._collectors import Collector
 from kaleden._engine._tasks import open_task_group
-from kaleden._engine._timeouts import Courier
+from kaleden._engine._timeouts import RequestTimeout
 from kaleden._errors import FailureKind, InvalidRequest
-from kaleden._results._batch import Failure, Finished, Outcome, Outcomes, Success
-from kaleden._results._progress import Progress, Tally
-from kaleden._sessions._components import Rooms
+from kaleden._results._batch import Failure, FinishedSession, Outcome, Outcomes, Success
+from kaleden._results._progress import ProgressCallback, ProgressUpdate
+from kaleden._sessions._components import Components
 from kaleden._sessions._scope import Scope
-from kaleden._wire import TERMINAL, SessionInfo, SessionSpec, Status
+from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionSpec, SessionStatus
 
 _TAIL: Final = 500
 """Characters of a failed session's log that its failure shows."""
@@ -59,12 +59,12 @@ def read_start_rule(
 
 
 async def run(
-    rooms: Rooms,
+    rooms: Components,
     scope: Scope,
     spec: SessionSpec,
     start: StartRule | None,
-    progress: Progress | None,
-) -> Outcomes[Finished]:
+    progress: ProgressCallback | None,
+) -> Outcomes[FinishedSession]:
     """Launch *spec* in *scope*, and collect the end of every replica."""
     batch = _Batch(rooms, anyio.current_time(), progress)
     created = await scope.create(spec, progress=progress)
@@ -80,14 +80,16 @@ async def run(
 class _Batch:
     """The sessions of one run, from their launch to their ends."""
 
-    def __init__(self, rooms: Rooms, started: float, progress: Progress | None) -> None:
+    def __init__(
+        self, rooms: Components, started: float, progress: ProgressCallback | None
+    ) -> None:
         self.names: dict[str, str] = {}
         self._rooms = rooms
         self._started = started
         self._progress = progress
         self._ended: dict[str, Outcome[SessionInfo]] = {}
-        self._results = Collected[Finished]()
-        self._statuses = Tally()
+        self._results = Collector[FinishedSession]()
+        self._statuses = ProgressUpdate()
         self._gave_up: str | None = None
 
     async def collect(self, start: StartRule | None) -> None:
@@ -98,7 +100,7 @@ class _Batch:
             await self._rooms.engine.fan_out(self._finish, self._as_they_end(), self._results)
             group.cancel_scope.cancel()
 
-    def outcome(self, name: str, session: str) -> Outcome[Finished]:
+    def outcome(self, name: str, session: str) -> Outcome[FinishedSession]:
         """Tell what became of one replica."""
         result = self._results.known.get(session)
         if result is not None:
@@ -112,20 +114,22 @@ class _Batch:
         return Failure(name, FailureKind.PENDING_TIMEOUT, self._gave_up or "", sent=True)
 
     async def _as_they_end(self) -> AsyncIterator[str]:
-        waiting = self._rooms.watcher.stream(list(self.names), TERMINAL, progress=self._note)
+        waiting = self._rooms.waiter.stream(
+            list(self.names), TERMINAL_STATUSES, progress=self._note
+        )
         async with waiting as ended:
             async for outcome in ended:
                 self._ended[outcome.key] = outcome
                 yield outcome.key
 
-    def _note(self, statuses: Tally) -> None:
+    def _note(self, statuses: ProgressUpdate) -> None:
         self._statuses = statuses
         if self._progress is not None:
             self._progress(statuses)
 
     async def _give_up_unless(self, rule: StartRule, scope: anyio.CancelScope) -> None:
         await anyio.sleep(rule.within)
-        pending = self._statuses[Status.PENDING] if self._statuses else len(self.names)
+        pending = self._statuses[SessionStatus.PENDING] if self._statuses else len(self.names)
         started = len(self.names) - pending
         if started < rule.least:
             self._gave_up = (
@@ -134,7 +138,7 @@ class _Batch:
             )
             scope.cancel()
 
-    async def _finish(self, session: str, courier: Courier) -> Outcome[Finished]:
+    async def _finish(self, session: str, courier: RequestTimeout) -> Outcome[FinishedSession]:
         ended = self._ended[session]
         if isinstance(ended, Failure):
             return ended
@@ -150,12 +154,12 @@ class _Batch:
 
         # There may be none any more; the platform keeps them for about an hour.
         told = events.value if isinstance(events, Success) else ()
-        return _judge(session, Finished(ended.value, log.value, told, elapsed))
+        return _judge(session, FinishedSession(ended.value, log.value, told, elapsed))
 
 
-def _judge(session: str, finished: Finished) -> Outcome[Finished]:
+def _judge(session: str, finished: FinishedSession) -> Outcome[FinishedSession]:
     status = finished.info.status
-    if status.matches(Status.COMPLETED):
+    if status.matches(SessionStatus.COMPLETED):
         return Success(session, finished, elapsed=finished.elapsed)
 
     warnings = [event.message for event in finished.events if event.type != "Normal"]

@@ -15,14 +15,14 @@ from kaleden._engine._targets import Members, read_members
 from kaleden._engine._tasks import open_task_group, run_shielded
 from kaleden._errors import ConfigurationError, RequestError, ScopeClosed, ScopeError
 from kaleden._results._batch import Outcomes
-from kaleden._results._progress import Progress
-from kaleden._sessions._components import Rooms
+from kaleden._results._progress import ProgressCallback
+from kaleden._sessions._components import Components
 from kaleden._sessions._launch._destroy import destroy
-from kaleden._sessions._launch._launch_request import read_spec, token_tickets
-from kaleden._sessions._monitor._live_table import Show, check_show, look_on
+from kaleden._sessions._launch._launch_request import read_spec, requests_with_tokens
+from kaleden._sessions._monitor._live_table import Show, check_show, show_live
 from kaleden._sessions._monitor._wait import Until
-from kaleden._sessions._owned_sessions import Holdings, ScopeStatistics
-from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec, check_id
+from kaleden._sessions._owned_sessions import OwnedSessions, ScopeStatistics
+from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionKind, SessionSpec, check_id
 
 logger = logging.getLogger("kaleden")
 
@@ -32,7 +32,7 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
 """Seconds between two rounds of a clean-up that did not end everything."""
 
-_SILENCE: Final = 1.0
+_QUIET_SECONDS: Final = 1.0
 """Seconds of a clean-up after which it says what it does, lest somebody interrupts it."""
 
 
@@ -57,7 +57,7 @@ class Scope(AsyncContextManagerMixin):
         names: the names that launches were given, without what was put after them.
     """
 
-    def __init__(self, rooms: Rooms, grace: float, on_success: OnSuccess) -> None:
+    def __init__(self, rooms: Components, grace: float, on_success: OnSuccess) -> None:
         if not grace > 0:
             raise ConfigurationError(f"grace is a number of seconds above 0, not {grace!r}")
 
@@ -66,45 +66,45 @@ class Scope(AsyncContextManagerMixin):
 
         self.error: ScopeError | None = None
         self.names: set[str] = set()
-        self._rooms = rooms
+        self._components = rooms
         self._grace = grace
         self._on_success = on_success
-        self._holdings = Holdings(rooms.limits, rooms.ledger)
+        self._owned = OwnedSessions(rooms.limits, rooms.ledger)
         self._calls: set[anyio.CancelScope] = set()
         self._has_ended = False
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        self._rooms.engine.check()
+        self._components.engine.check()
         async with open_task_group() as group:
-            self._holdings.group, self._holdings.is_open = group, True
+            self._owned.group, self._owned.is_open = group, True
             try:
                 yield self
             except BaseException as error:
-                await self._leave(error)
+                await self._close(error)
                 raise
-            await self._leave(None)
+            await self._close(None)
 
     # --- what users call -------------------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:
         """Whether the scope's block is being run."""
-        return self._holdings.is_open
+        return self._owned.is_open
 
     @property
     def ids(self) -> list[str]:
         """The ids of the sessions that the scope owns now."""
-        return list(self._holdings.owned)
+        return list(self._owned.owned)
 
     def statistics(self) -> ScopeStatistics:
         """Tell the scope's state now."""
-        held = self._holdings
-        return ScopeStatistics(len(held.owned), len(held.flights), len(held.doubts))
+        held = self._owned
+        return ScopeStatistics(len(held.owned), len(held.in_flight), len(held.unconfirmed))
 
     def __repr__(self) -> str:
         state = self.statistics()
-        doubts = f", {state.doubtful} in doubt" if state.doubtful else ""
+        doubts = f", {state.unconfirmed} in doubt" if state.unconfirmed else ""
         closed = "" if self.is_open else " (closed)"
         return f"<Scope owns {state.owned}, {state.launching} launching{doubts}{closed}>"
 
@@ -114,14 +114,14 @@ class Scope(AsyncContextManagerMixin):
         image: str | None = None,
         cores: float | None = None,
         ram: int | None = None,
-        kind: str = Kind.HEADLESS,
+        kind: str = SessionKind.HEADLESS,
         gpu: int | None = None,
         cmd: str | None = None,
         args: str | Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[str]:
         """Launch sessions that end with the scope.
 
@@ -157,10 +157,10 @@ class Scope(AsyncContextManagerMixin):
     async def wait(
         self,
         ids: Members | None = None,
-        until: Until = TERMINAL,
+        until: Until = TERMINAL_STATUSES,
         *,
         pending_timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[SessionInfo]:
         """Wait for sessions; by default for all that the scope owns now.
 
@@ -169,7 +169,7 @@ class Scope(AsyncContextManagerMixin):
         for success, say ``until="Completed"``.
         """
         keys = self.ids if ids is None else read_members(ids)
-        return await self._rooms.watcher.wait(keys, until, pending_timeout, progress)
+        return await self._components.waiter.wait(keys, until, pending_timeout, progress)
 
     def watch(self, show: Show | None = None) -> AbstractAsyncContextManager[None]:
         """Show how the sessions of the scope stand: ``async with scope.watch(): ...``.
@@ -188,7 +188,9 @@ class Scope(AsyncContextManagerMixin):
             The table stays as it is.
         """
         self._check_open()
-        return look_on(self._rooms.watcher.sessions, lambda: self._holdings.owned, check_show(show))
+        return show_live(
+            self._components.waiter.sessions, lambda: self._owned.owned, check_show(show)
+        )
 
     async def adopt(self, ids: Members) -> None:
         """Take over sessions that were launched elsewhere: they will end with the scope.
@@ -202,7 +204,7 @@ class Scope(AsyncContextManagerMixin):
         """
         self._check_open()
         for key in [check_id(key) for key in read_members(ids)]:
-            self._holdings.owned.setdefault(key, key)
+            self._owned.owned.setdefault(key, key)
         await anyio.lowlevel.checkpoint()
 
     async def release(self, ids: Members) -> None:
@@ -215,7 +217,7 @@ class Scope(AsyncContextManagerMixin):
             The sessions are released all the same.
         """
         self._check_open()
-        await self._holdings.disown(read_members(ids))
+        await self._owned.release(read_members(ids))
         await anyio.lowlevel.checkpoint()
 
     # --- inside ----------------------------------------------------------------------------------
@@ -224,12 +226,14 @@ class Scope(AsyncContextManagerMixin):
         self,
         spec: SessionSpec,
         keys: Collection[str] | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[str]:
         """Launch *spec*, or only the replicas named by *keys*."""
         self._check_open()
         self.names.add(spec.name)
-        tickets = [ticket for ticket in token_tickets(spec) if keys is None or ticket.key in keys]
+        tickets = [
+            ticket for ticket in requests_with_tokens(spec) if keys is None or ticket.key in keys
+        ]
 
         async def again(failed: Sequence[str]) -> Outcomes[str]:
             return await self._launch(spec, failed)
@@ -237,7 +241,7 @@ class Scope(AsyncContextManagerMixin):
         with anyio.CancelScope() as call:
             self._calls.add(call)
             try:
-                outcomes = await self._rooms.launcher.launch(tickets, self._holdings, progress)
+                outcomes = await self._components.launcher.launch(tickets, self._owned, progress)
                 return Outcomes("create", outcomes, again=again)
             finally:
                 self._calls.discard(call)
@@ -249,13 +253,13 @@ class Scope(AsyncContextManagerMixin):
             ended, unused = "has ended", "was not entered: use it inside its `with` block"
             raise ScopeClosed(f"this scope {ended if self._has_ended else unused}")
 
-    async def _leave(self, error: BaseException | None) -> None:
-        self._holdings.is_open, self._has_ended = False, True
+    async def _close(self, error: BaseException | None) -> None:
+        self._owned.is_open, self._has_ended = False, True
         for call in self._calls:
             call.cancel()
-        for flight in tuple(self._holdings.flights):
+        for flight in tuple(self._owned.in_flight):
             # A third, so that time is left to end what the answers tell of.
-            flight.abandon(min(self._rooms.limits.create_grace, self._grace / 3))
+            flight.cancel_after(min(self._components.limits.create_grace, self._grace / 3))
 
         keep = error is None and self._on_success == "release"
         trouble: Exception | None = None
@@ -265,13 +269,13 @@ class Scope(AsyncContextManagerMixin):
             trouble = raised
             logger.error("the clean-up of a scope failed: %r", raised)  # noqa: TRY400
         except BaseException as interruption:
-            self._reckon(interruption, None)
+            self._report_survivors(interruption, None)
             raise
-        self._reckon(error, trouble)
+        self._report_survivors(error, trouble)
 
-    def _reckon(self, error: BaseException | None, trouble: Exception | None) -> None:
+    def _report_survivors(self, error: BaseException | None, trouble: Exception | None) -> None:
         """Name what may be left; never in the place of what was in flight."""
-        survivors, launches = tuple(self._holdings.owned), self._holdings.unknown()
+        survivors, launches = tuple(self._owned.owned), self._owned.unconfirmed_names()
         if not survivors and not launches:
             return
 
@@ -284,46 +288,46 @@ class Scope(AsyncContextManagerMixin):
 
     async def _release_all(self) -> None:
         """Let everything live; of what is in doubt, its launcher was told so."""
-        await self._holdings.disown(self.ids)
-        await self._holdings.land()
-        await self._holdings.disown(self.ids)
-        await self._holdings.release_doubts()
+        await self._owned.release(self.ids)
+        await self._owned.wait_in_flight()
+        await self._owned.release(self.ids)
+        await self._owned.release_unconfirmed()
 
     async def _end(self) -> None:
         """End everything, again and again until a list shows that it is gone."""
         async with open_task_group() as group:
-            group.start_soon(self._say_what_takes_long)
+            group.start_soon(self._log_if_slow)
             pause = _FIRST_PAUSE
             while not await self._end_once():
                 await anyio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             group.cancel_scope.cancel()
 
-    async def _say_what_takes_long(self) -> None:
-        await anyio.sleep(_SILENCE)
+    async def _log_if_slow(self) -> None:
+        await anyio.sleep(_QUIET_SECONDS)
         state = self.statistics()
-        count = state.owned + state.doubtful + state.launching
+        count = state.owned + state.unconfirmed + state.launching
         logger.warning("ending %d sessions, up to %g seconds", count, self._grace)
 
     async def _end_once(self) -> bool:
         """Destroy what is there; tell whether that is all."""
-        rooms, held = self._rooms, self._holdings
-        await held.land()
-        if held.doubts:
+        rooms, held = self._components, self._owned
+        await held.wait_in_flight()
+        if held.unconfirmed:
             await self._resolve(anyio.current_time())
         if held.owned:
             began = anyio.current_time()
             outcomes = await destroy(
-                rooms.engine, rooms.lister, rooms.limits, self.ids, repeats=False
+                rooms.engine, rooms.sessions, rooms.limits, self.ids, retry=False
             )
             if gone := outcomes.successes:
                 # The list that proves it shows by names what no answer told of.
                 await self._resolve(began)
-                await held.disown(gone)
+                await held.release(gone)
         return held.is_empty
 
     async def _resolve(self, now: float) -> None:
         """Look for what nobody knows the ids of, in a list that began at *now* or later."""
         with suppress(RequestError):
-            snapshot = await self._rooms.lister.listed(now)
-            await self._holdings.resolve(snapshot.sessions, now)
+            snapshot = await self._components.sessions.since(now)
+            await self._owned.reconcile(snapshot.sessions, now)

@@ -14,9 +14,9 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast, final
 import anyio
 
 from kaleden._errors import CallTimedOut, InvalidRequest, SessionNotOpen
-from kaleden._results._batch import Finished, Outcomes
-from kaleden._results._progress import Progress, Tally, check_plain, check_progress
-from kaleden._sync._loop_thread import POLL, Bridge
+from kaleden._results._batch import FinishedSession, Outcomes
+from kaleden._results._progress import ProgressCallback, ProgressUpdate, check_plain, check_progress
+from kaleden._sync._loop_thread import POLL, LoopThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Call:
 
     def __init__(
         self,
-        bridge: Bridge,
+        bridge: LoopThread,
         timeout: float | None = None,
         grace: float = 0.0,
         inbox: Inbox | None = None,
@@ -97,7 +97,7 @@ class Call:
 
         return cast("T", self.result())
 
-    def here(self, progress: Progress | None) -> Progress | None:
+    def here(self, progress: ProgressCallback | None) -> ProgressCallback | None:
         """Have *progress* called in the waiting thread; its errors are that thread's.
 
         If it is slower than the work, it gets only the newest tally of each operation.
@@ -106,13 +106,13 @@ class Call:
             return None
 
         check_progress(progress)
-        news: dict[str, Tally] = {}
+        news: dict[str, ProgressUpdate] = {}
 
         def tell() -> None:
             for operation in tuple(news):
                 progress(news.pop(operation))
 
-        def note(tally: Tally) -> None:
+        def note(tally: ProgressUpdate) -> None:
             news[tally.operation] = tally
             self.inbox.put(tell)
 
@@ -187,9 +187,9 @@ class Call:
 
     def abandon(self) -> None:
         """Have the work cancelled, and wait for nothing."""
-        self._bridge.left.add(self)
+        self._bridge.abandoned.add(self)
         if self.is_over:
-            self._bridge.left.discard(self)
+            self._bridge.abandoned.discard(self)
             self._tell_unseen()
             return
 
@@ -246,8 +246,8 @@ class Call:
         finally:
             self.is_over = True
             self._bridge.running.discard(self)
-            if self in self._bridge.left:
-                self._bridge.left.discard(self)
+            if self in self._bridge.abandoned:
+                self._bridge.abandoned.discard(self)
                 self._tell_unseen()
             self.inbox.put(self)
 
@@ -294,7 +294,9 @@ def _check_timeout(timeout: object) -> None:
 def _sessions(made: Outcomes[Any]) -> list[str]:
     """The ids in the outcomes of a `create` or `run`."""
     values = made.values
-    return sorted(each.info.id if isinstance(each, Finished) else str(each) for each in values)
+    return sorted(
+        each.info.id if isinstance(each, FinishedSession) else str(each) for each in values
+    )
 
 
 def _take(inbox: Inbox) -> Message:

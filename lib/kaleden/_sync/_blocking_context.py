@@ -11,7 +11,7 @@ import anyio
 
 from kaleden._errors import CallTimedOut, SessionNotOpen
 from kaleden._sync._blocking_call import Call, Inbox
-from kaleden._sync._loop_thread import Bridge
+from kaleden._sync._loop_thread import LoopThread
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -27,7 +27,7 @@ def _entered() -> None:
 
 
 @final
-class Block(Generic[T]):
+class BlockingContext(Generic[T]):
     """Enters a context manager in a task of its own, and leaves it there when the thread says so.
 
     Args:
@@ -39,7 +39,9 @@ class Block(Generic[T]):
         host: the work that holds it open.
     """
 
-    def __init__(self, bridge: Bridge, timeout: float | None = None, grace: float = 0.0) -> None:
+    def __init__(
+        self, bridge: LoopThread, timeout: float | None = None, grace: float = 0.0
+    ) -> None:
         self._bridge = bridge
         self._inbox: Inbox = SimpleQueue()
         self.host = Call(bridge, timeout, grace, self._inbox)
@@ -106,11 +108,11 @@ class Block(Generic[T]):
         self._error = None if error is None else _Left()
         is_interrupted = isinstance(error, KeyboardInterrupt)
         try:
-            if isinstance(error, KeyboardInterrupt) and not self._bridge.left:
+            if isinstance(error, KeyboardInterrupt) and not self._bridge.abandoned:
                 self.host.say_how_long(error)
             with suppress(SessionNotOpen):
                 self._bridge.spawn(self._leave_soon)
-            if not self._bridge.left:
+            if not self._bridge.abandoned:
                 self._await_end()
         except BaseException as interruption:
             if is_interrupted:

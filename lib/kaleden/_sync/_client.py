@@ -12,14 +12,14 @@ from os import PathLike
 from types import TracebackType
 from typing import Literal, NoReturn, Self, TypeAlias, cast
 
-from kaleden._auth import Login, TokenFunction
+from kaleden._auth import ConnectionInfo, TokenFunction
 from kaleden._client._runtime import SessionStatistics
 from kaleden._client._session import AsyncSession
 from kaleden._engine._config import RETRY, RetryPolicy
 from kaleden._errors import ConfigurationError
 from kaleden._http import HttpAuth, HttpClient, Transport
 from kaleden._sync._blocking_call import Call
-from kaleden._sync._loop_thread import Bridge
+from kaleden._sync._loop_thread import LoopThread
 from kaleden._sync._mirror import mirrors
 from kaleden._sync._streams import SyncStreams
 
@@ -80,7 +80,7 @@ class SyncClient:
             ledger=ledger,
             transport=transport,
         )
-        self._bridge = Bridge(
+        self._bridge = LoopThread(
             partial(_opened, transport, client, self._client),
             backend,
             self._client._left_behind,  # pyright: ignore[reportPrivateUsage]  # not for users
@@ -126,7 +126,7 @@ class SyncClient:
         return self._begin().run(read)
 
     @mirrors(AsyncSession.describe)
-    def describe(self) -> Login:
+    def describe(self) -> ConnectionInfo:
         return self._client.describe()
 
     def __repr__(self) -> str:

@@ -52,7 +52,7 @@ class Work(Protocol):
 
 
 @final
-class Bridge:
+class LoopThread:
     """Opens a client in a thread of its own at first use, and leads calls to it.
 
     Args:
@@ -73,7 +73,7 @@ class Bridge:
     ) -> None:
         self.left_behind = left_behind
         self.running: set[Work] = set()
-        self.left: set[Work] = set()
+        self.abandoned: set[Work] = set()
         self._client = client
         self._backend = backend
         self._process = os.getpid()
@@ -177,7 +177,7 @@ class Bridge:
         """
         self.check()
         self.stop()
-        if self._opening is None or self.left:
+        if self._opening is None or self.abandoned:
             return
 
         try:
@@ -213,7 +213,7 @@ class Bridge:
 
     def close_at_exit(self) -> None:
         """End everything, within what that may take, since the program ends."""
-        if self.is_forked or self.left:
+        if self.is_forked or self.abandoned:
             return
 
         grace = max((work.grace for work in tuple(self.running)), default=0.0)
@@ -283,7 +283,7 @@ class Bridge:
                 self._told = True
 
 
-_open: weakref.WeakSet[Bridge] = weakref.WeakSet()
+_open: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
 
 @atexit.register

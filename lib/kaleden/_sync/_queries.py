@@ -8,12 +8,12 @@ from typing import Any, Literal, cast, overload
 from kaleden._client._session import AsyncSession
 from kaleden._engine._operations import Ids
 from kaleden._results._batch import Outcomes
-from kaleden._results._progress import Progress
+from kaleden._results._progress import ProgressCallback
 from kaleden._results._session_list import SessionList
 from kaleden._sync._client import SyncClient
 from kaleden._sync._iterables import drawn
 from kaleden._sync._mirror import mirrors
-from kaleden._wire import Availability, Context, Event, Image, SessionInfo, Stats
+from kaleden._wire import Availability, Event, Image, PlatformStats, ResourceOptions, SessionInfo
 
 
 class SyncQueries(SyncClient):
@@ -70,7 +70,7 @@ class SyncQueries(SyncClient):
         return self._begin(timeout).run(self._client.apps, session)
 
     @mirrors(AsyncSession.stats)
-    def stats(self, *, timeout: float | None = None) -> Stats:
+    def stats(self, *, timeout: float | None = None) -> PlatformStats:
         return self._begin(timeout).run(self._client.stats)
 
     @mirrors(AsyncSession.images)
@@ -78,7 +78,7 @@ class SyncQueries(SyncClient):
         return self._begin(timeout).run(self._client.images, kind)
 
     @mirrors(AsyncSession.context)
-    def context(self, *, timeout: float | None = None) -> Context:
+    def context(self, *, timeout: float | None = None) -> ResourceOptions:
         return self._begin(timeout).run(self._client.context)
 
     @mirrors(AsyncSession.repositories)
@@ -95,7 +95,7 @@ class SyncQueries(SyncClient):
         ids: Ids,
         *,
         raw: Literal[False] = False,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[SessionInfo]: ...
 
@@ -105,13 +105,18 @@ class SyncQueries(SyncClient):
         ids: Ids,
         *,
         raw: Literal[True],
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[dict[str, Any]]: ...
 
     @overload
     def info(
-        self, ids: Ids, *, raw: bool, progress: Progress | None = None, timeout: float | None = None
+        self,
+        ids: Ids,
+        *,
+        raw: bool,
+        progress: ProgressCallback | None = None,
+        timeout: float | None = None,
     ) -> Outcomes[SessionInfo] | Outcomes[dict[str, Any]]: ...
 
     @mirrors(AsyncSession.info)
@@ -120,7 +125,7 @@ class SyncQueries(SyncClient):
         ids: Ids,
         *,
         raw: bool = False,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[Any]:
         info = cast("Callable[..., Awaitable[Outcomes[Any]]]", self._client.info)
@@ -133,7 +138,7 @@ class SyncQueries(SyncClient):
         ids: Ids,
         verbose: bool = False,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[str]:
         call = self._begin(timeout)
@@ -146,7 +151,7 @@ class SyncQueries(SyncClient):
         ids: Ids,
         verbose: bool = False,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[tuple[Event, ...]]:
         call = self._begin(timeout)

@@ -10,17 +10,17 @@ from typing import Self, final
 from kaleden._engine._targets import Members
 from kaleden._errors import ScopeError
 from kaleden._results._batch import Outcomes
-from kaleden._results._progress import Progress
+from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._monitor._live_table import Show
 from kaleden._sessions._monitor._wait import Until
 from kaleden._sessions._owned_sessions import ScopeStatistics
 from kaleden._sessions._scope import Scope
 from kaleden._sync._blocking_call import Call
-from kaleden._sync._blocking_context import Block
+from kaleden._sync._blocking_context import BlockingContext
 from kaleden._sync._iterables import drawn_goal, drawn_members
-from kaleden._sync._loop_thread import Bridge
+from kaleden._sync._loop_thread import LoopThread
 from kaleden._sync._mirror import mirrors
-from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec
+from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionKind, SessionSpec
 
 
 @final
@@ -32,12 +32,12 @@ class SyncScope:
     `ScopeError` names it. Any thread may use it while the block is open.
     """
 
-    def __init__(self, session: object, bridge: Bridge, scope: Scope, grace: float) -> None:
+    def __init__(self, session: object, bridge: LoopThread, scope: Scope, grace: float) -> None:
         # As long as somebody has the scope, its session is not forgotten and closed.
         self._session = session
         self._bridge = bridge
         self._scope = scope
-        self._block = Block[Scope](bridge, grace=grace)
+        self._block = BlockingContext[Scope](bridge, grace=grace)
 
     def __enter__(self) -> Self:
         self._block.enter(self._scope)
@@ -77,14 +77,14 @@ class SyncScope:
         image: str | None = None,
         cores: float | None = None,
         ram: int | None = None,
-        kind: str = Kind.HEADLESS,
+        kind: str = SessionKind.HEADLESS,
         gpu: int | None = None,
         cmd: str | None = None,
         args: str | Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[str]:
         call = self._begin(timeout)
@@ -107,10 +107,10 @@ class SyncScope:
     def wait(
         self,
         ids: Members | None = None,
-        until: Until = TERMINAL,
+        until: Until = TERMINAL_STATUSES,
         *,
         pending_timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[SessionInfo]:
         call = self._begin(timeout)
@@ -125,7 +125,7 @@ class SyncScope:
     @mirrors(Scope.watch)
     def watch(self, show: Show | None = None) -> AbstractContextManager[None]:
         self._bridge.check()
-        block = Block[None](self._bridge)
+        block = BlockingContext[None](self._bridge)
         return block.around(self._scope.watch(block.host.guarded(show)))
 
     @mirrors(Scope.adopt)

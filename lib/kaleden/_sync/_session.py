@@ -9,8 +9,8 @@ from typing import TypeVar, final
 
 from kaleden._client._session import AsyncSession
 from kaleden._engine._operations import Ids
-from kaleden._results._batch import Finished, Outcomes
-from kaleden._results._progress import Progress
+from kaleden._results._batch import FinishedSession, Outcomes
+from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._monitor._wait import Until
 from kaleden._sessions._scope import OnSuccess
 from kaleden._sync._iterables import drawn, drawn_goal
@@ -18,7 +18,7 @@ from kaleden._sync._mirror import mirrors, mirrors_arguments
 from kaleden._sync._queries import SyncQueries
 from kaleden._sync._scope import SyncScope
 from kaleden._sync._streams import SyncLogStream
-from kaleden._wire import TERMINAL, Kind, SessionInfo, SessionSpec, Status
+from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionKind, SessionSpec, SessionStatus
 
 T = TypeVar("T")
 
@@ -63,14 +63,14 @@ class Session(SyncQueries):
         image: str | None = None,
         cores: float | None = None,
         ram: int | None = None,
-        kind: str = Kind.HEADLESS,
+        kind: str = SessionKind.HEADLESS,
         gpu: int | None = None,
         cmd: str | None = None,
         args: str | Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[str]:
         call = self._begin(timeout, self._create_grace, makes=True)
@@ -102,7 +102,7 @@ class Session(SyncQueries):
         image: str | None = None,
         cores: float | None = None,
         ram: int | None = None,
-        kind: str = Kind.HEADLESS,
+        kind: str = SessionKind.HEADLESS,
         gpu: int | None = None,
         cmd: str | None = None,
         args: str | Sequence[str] | None = None,
@@ -113,9 +113,9 @@ class Session(SyncQueries):
         min_started: int | None = None,
         start_timeout: float | None = None,
         grace: float = 30.0,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
-    ) -> Outcomes[Finished]:
+    ) -> Outcomes[FinishedSession]:
         call = self._begin(timeout, grace, makes=keep)
         return call.run(
             self._client.run,
@@ -140,10 +140,10 @@ class Session(SyncQueries):
     def wait(
         self,
         ids: Ids,
-        until: Until = TERMINAL,
+        until: Until = TERMINAL_STATUSES,
         *,
         pending_timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[SessionInfo]:
         call = self._begin(timeout)
@@ -177,7 +177,7 @@ class Session(SyncQueries):
         self,
         ids: Ids,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[bool]:
         call = self._begin(timeout)
@@ -188,7 +188,7 @@ class Session(SyncQueries):
         self,
         ids: Ids,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[bool]:
         call = self._begin(timeout)
@@ -198,10 +198,10 @@ class Session(SyncQueries):
     def destroy_with(
         self,
         prefix: str | re.Pattern[str],
-        kind: str | None = Kind.HEADLESS,
-        status: str | None = Status.COMPLETED,
+        kind: str | None = SessionKind.HEADLESS,
+        status: str | None = SessionStatus.COMPLETED,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[bool]:
         call = self._begin(timeout)

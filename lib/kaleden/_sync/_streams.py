@@ -29,15 +29,15 @@ from kaleden._client._streams import Streams
 from kaleden._engine._operations import Ids, as_keys
 from kaleden._errors import SessionNotOpen
 from kaleden._results._batch import Outcome
-from kaleden._results._progress import Progress
+from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._monitor._follow import LogItem
 from kaleden._sessions._monitor._wait import Until
 from kaleden._sync._blocking_call import Call
-from kaleden._sync._blocking_context import Block
+from kaleden._sync._blocking_context import BlockingContext
 from kaleden._sync._iterables import Feed, Source, drawn, drawn_goal
-from kaleden._sync._loop_thread import Bridge
+from kaleden._sync._loop_thread import LoopThread
 from kaleden._sync._mirror import mirrors
-from kaleden._wire import TERMINAL, Event, SessionInfo
+from kaleden._wire import TERMINAL_STATUSES, Event, SessionInfo
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Batches(Protocol[T]):
         """Wait for the next item."""
         ...
 
-    def at_hand(self) -> list[T]:
+    def receive_nowait(self) -> list[T]:
         """Take the items that are there already."""
         ...
 
@@ -76,7 +76,7 @@ class SyncStream(Generic[T]):
     def __init__(
         self,
         home: object,
-        bridge: Bridge,
+        bridge: LoopThread,
         timeout: float | None,
         manager: Callable[[Call], Manager[T]],
     ) -> None:
@@ -84,7 +84,7 @@ class SyncStream(Generic[T]):
         self._home = home
         self._bridge = bridge
         self._manager = manager
-        self._block = Block[Batches[T]](bridge, timeout)
+        self._block = BlockingContext[Batches[T]](bridge, timeout)
         self._stream: Batches[T] | None = None
         # Ids that ask for the outcomes of their own stream get an error, and no endless wait.
         self._lock = threading.RLock()
@@ -148,7 +148,7 @@ class SyncOutcomeStream(SyncStream[Outcome[T]]):
     def __init__(
         self,
         home: object,
-        bridge: Bridge,
+        bridge: LoopThread,
         timeout: float | None,
         manager: Callable[[Call], Manager[Outcome[T]]],
         supply: Supply | None = None,
@@ -190,7 +190,7 @@ class SyncStreams:
 
     __slots__ = ("_bridge", "_client", "_home")
 
-    def __init__(self, home: object, bridge: Bridge, client: AsyncSession) -> None:
+    def __init__(self, home: object, bridge: LoopThread, client: AsyncSession) -> None:
         self._home = home
         self._bridge = bridge
         self._client = client
@@ -235,10 +235,10 @@ class SyncStreams:
     def wait(
         self,
         ids: Ids,
-        until: Until = TERMINAL,
+        until: Until = TERMINAL_STATUSES,
         *,
         pending_timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> SyncOutcomeStream[SessionInfo]:
         keys, goal = drawn(ids), drawn_goal(until)
@@ -320,7 +320,7 @@ async def _batch(stream: Batches[T], ready: deque[T]) -> bool:
     empty = 0
     while empty < _PASSES and len(ready) < _BATCH:
         await checkpoint()
-        more = stream.at_hand()
+        more = stream.receive_nowait()
         empty = 0 if more else empty + 1
         ready.extend(more)
 
@@ -330,7 +330,7 @@ async def _batch(stream: Batches[T], ready: deque[T]) -> bool:
 async def _exchange(stream: Batches[T], supply: Supply, ready: deque[T]) -> bool:
     """Bring ids, and take items; none if more ids are wanted first."""
     if supply.put():
-        ready.extend(stream.at_hand())
+        ready.extend(stream.receive_nowait())
         return True
 
     goes_on = await _batch(stream, ready)

@@ -6,13 +6,12 @@ what a reply came to. Nothing here opens a socket, reads a clock unasked, or wai
 
 from __future__ import annotations
 
-from kaleden._wire._classify import Refusal, classify
-from kaleden._wire._enums import TERMINAL, Kind, Status
+from kaleden._wire._classify import ErrorResponse, classify
+from kaleden._wire._enums import TERMINAL_STATUSES, SessionKind, SessionStatus
 from kaleden._wire._models import (
     Availability,
     Capability,
     Choices,
-    Context,
     CoreStats,
     Event,
     GpuStats,
@@ -20,9 +19,10 @@ from kaleden._wire._models import (
     InstanceStats,
     Interface,
     Listing,
+    PlatformStats,
     RamStats,
+    ResourceOptions,
     SessionInfo,
-    Stats,
 )
 from kaleden._wire._requests import (
     FORM_TYPE,
@@ -48,9 +48,9 @@ from kaleden._wire._requests import (
     registry_header,
 )
 from kaleden._wire._responses import (
-    InTurns,
+    IncrementalParser,
+    MalformedResponse,
     Response,
-    UnreadableReply,
     parse_availability,
     parse_capabilities,
     parse_context,
@@ -86,31 +86,31 @@ __all__ = (
     "IMAGE_HOST",
     "MAX_NAME",
     "MAX_REPLICAS",
-    "TERMINAL",
+    "TERMINAL_STATUSES",
     "Availability",
     "Capability",
     "Choices",
-    "Context",
     "CoreStats",
+    "ErrorResponse",
     "Event",
     "GpuStats",
     "Headers",
     "Image",
-    "InTurns",
+    "IncrementalParser",
     "InstanceStats",
     "Interface",
-    "Kind",
     "Launch",
     "Listing",
+    "MalformedResponse",
+    "PlatformStats",
     "RamStats",
-    "Refusal",
     "Request",
+    "ResourceOptions",
     "Response",
     "SessionInfo",
+    "SessionKind",
     "SessionSpec",
-    "Stats",
-    "Status",
-    "UnreadableReply",
+    "SessionStatus",
     "build_app_create",
     "build_app_destroy",
     "build_app_info",

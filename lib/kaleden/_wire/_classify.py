@@ -28,7 +28,7 @@ _SECONDS = re.compile(r"\d{1,12}(?:\.\d{0,12})?", re.ASCII)
 
 
 @frozen
-class Refusal:
+class ErrorResponse:
     """A reply that is no success.
 
     Attributes:
@@ -44,7 +44,7 @@ class Refusal:
     retry_after: float | None = None
 
 
-def classify(response: Response, *, now: datetime | None = None) -> Refusal | None:
+def classify(response: Response, *, now: datetime | None = None) -> ErrorResponse | None:
     """Tell what a reply came to; never raises, whatever the reply.
 
     Args:
@@ -57,7 +57,7 @@ def classify(response: Response, *, now: datetime | None = None) -> Refusal | No
     if 200 <= response.status < 300:
         return None
     kind, message = _verdict(response)
-    return Refusal(kind, message, response.status, _retry_after(response, now))
+    return ErrorResponse(kind, message, response.status, _retry_after(response, now))
 
 
 def _verdict(response: Response) -> tuple[FailureKind, str]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from kaleden._wire._enums import Kind, Status
+from kaleden._wire._enums import SessionKind, SessionStatus
 from kaleden._wire._models import (
     Choices,
-    Context,
     CoreStats,
     GpuStats,
     Image,
     InstanceStats,
+    PlatformStats,
     RamStats,
+    ResourceOptions,
     SessionInfo,
-    Stats,
 )
 from kaleden._wire._primitives import (
     JsonObject,
@@ -35,8 +35,8 @@ from kaleden._wire._primitives import (
     time,
 )
 
-_KINDS = {member.value: member for member in Kind}
-_STATUSES = {member.value: member for member in Status}
+_KINDS = {member.value: member for member in SessionKind}
+_STATUSES = {member.value: member for member in SessionStatus}
 
 
 def session_info(raw: JsonObject, body: bytes | None = None) -> SessionInfo:
@@ -78,9 +78,9 @@ def image(raw: JsonObject) -> Image:
     return Image(text(raw.get("id")), kinds, optional_text(raw.get("digest")), raw)
 
 
-def context(raw: JsonObject) -> Context:
+def context(raw: JsonObject) -> ResourceOptions:
     """Read what sessions may ask for; only memory comes in a unit, GiB."""
-    return Context(
+    return ResourceOptions(
         cores=_choices(raw.get("cores")),
         memory=_choices(raw.get("memoryGB"), gibibytes),
         gpus=_choices(raw.get("gpus")),
@@ -89,9 +89,9 @@ def context(raw: JsonObject) -> Context:
     )
 
 
-def stats(raw: JsonObject) -> Stats:
+def stats(raw: JsonObject) -> PlatformStats:
     """Read the platform's resources."""
-    return Stats(
+    return PlatformStats(
         cores=_core_stats(as_object(raw.get("cores"))),
         ram=_ram_stats(as_object(raw.get("ram"))),
         gpu=_gpu_stats(raw.get("gpu")),
@@ -163,11 +163,11 @@ def _counts(value: Any) -> tuple[int, ...]:
     return tuple([each for each in numbers if each is not None])
 
 
-def _kind(value: Any) -> Kind:
+def _kind(value: Any) -> SessionKind:
     word = text(value)
-    return _KINDS.get(word) or Kind(word or Kind.UNKNOWN)
+    return _KINDS.get(word) or SessionKind(word or SessionKind.UNKNOWN)
 
 
-def _status(value: Any) -> Status:
+def _status(value: Any) -> SessionStatus:
     word = text(value)
-    return _STATUSES.get(word) or Status(word or Status.UNKNOWN)
+    return _STATUSES.get(word) or SessionStatus(word or SessionStatus.UNKNOWN)

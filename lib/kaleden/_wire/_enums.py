@@ -47,8 +47,8 @@ class OpenEnum(StrEnum):
         return self.value in type(self)._value2member_map_
 
 
-class Kind(OpenEnum):
-    """What a session is for. Unknown kinds are members too: ``Kind("vscode")``."""
+class SessionKind(OpenEnum):
+    """What a session is for. Unknown kinds are members too: ``SessionKind("vscode")``."""
 
     CARTA = "carta"
     CONTRIBUTED = "contributed"
@@ -61,8 +61,8 @@ class Kind(OpenEnum):
     """The server did not say."""
 
 
-class Status(OpenEnum):
-    """Where a session stands. Unknown statuses are members too: ``Status("Hibernated")``.
+class SessionStatus(OpenEnum):
+    """Where a session stands. Unknown statuses are members too: ``SessionStatus("Hibernated")``.
 
     Servers since 1.1 say Pending, Running, Terminating, Completed and Failed. Older ones say
     Succeeded where these say Completed (`matches` knows), and had Error and Unknown.
@@ -81,14 +81,16 @@ class Status(OpenEnum):
     @property
     def is_terminal(self) -> bool:
         """Whether a session in this status has ended, for better or worse."""
-        return self in TERMINAL
+        return self in TERMINAL_STATUSES
 
     def matches(self, other: str) -> bool:
         """Tell whether both mean the same, on whichever server and in whichever case."""
         return _meaning(self) == _meaning(other)
 
 
-TERMINAL = frozenset({Status.COMPLETED, Status.SUCCEEDED, Status.FAILED, Status.ERROR})
+TERMINAL_STATUSES = frozenset(
+    {SessionStatus.COMPLETED, SessionStatus.SUCCEEDED, SessionStatus.FAILED, SessionStatus.ERROR}
+)
 """The statuses that a session does not leave."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from kaleden._wire._enums import Kind, Status
+from kaleden._wire._enums import SessionKind, SessionStatus
 from kaleden._wire._primitives import JsonObject, parse_json
 
 
@@ -47,8 +47,8 @@ class SessionInfo:
 
     id: str = ""
     name: str = ""
-    kind: Kind = Kind.UNKNOWN
-    status: Status = Status.UNKNOWN
+    kind: SessionKind = SessionKind.UNKNOWN
+    status: SessionStatus = SessionStatus.UNKNOWN
     user: str = ""
     image: str = ""
     start_time: datetime | None = None
@@ -173,7 +173,7 @@ class InstanceStats:
 
 
 @frozen
-class Stats:
+class PlatformStats:
     """What the platform has and what is asked of it.
 
     Attributes:
@@ -203,7 +203,7 @@ class Image:
     """
 
     id: str
-    kinds: tuple[Kind, ...] = ()
+    kinds: tuple[SessionKind, ...] = ()
     digest: str | None = None
     raw: dict[str, Any] = field(factory=dict[str, Any], repr=False, eq=False)
 
@@ -248,7 +248,7 @@ class Choices:
 
 
 @frozen
-class Context:
+class ResourceOptions:
     """What sessions may ask for on this platform.
 
     Attributes:

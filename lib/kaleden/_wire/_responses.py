@@ -1,6 +1,6 @@
 """Parsers: one function per reply of the Skaha API, for replies that `classify` lets pass.
 
-A parser returns a model or raises `UnreadableReply`, whatever bytes it is given.
+A parser returns a model or raises `MalformedResponse`, whatever bytes it is given.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from kaleden._wire import _decoders
 from kaleden._wire._models import (
     Availability,
     Capability,
-    Context,
     Event,
     Image,
     Interface,
     Listing,
+    PlatformStats,
+    ResourceOptions,
     SessionInfo,
-    Stats,
 )
 from kaleden._wire._primitives import (
     JsonArray,
@@ -120,7 +120,7 @@ T = TypeVar("T")
 _SLICE = 100
 
 
-class UnreadableReply(ValueError):  # says what it is, as kaleden's errors do
+class MalformedResponse(ValueError):  # says what it is, as kaleden's errors do
     """A reply that is not what the Skaha API gives here; the message says what came."""
 
 
@@ -150,21 +150,21 @@ class Response:
 
 
 @final
-class InTurns(Generic[T]):
+class IncrementalParser(Generic[T]):
     """A parser of what may be so long that it would hold up an event loop.
 
-    Called, it reads all at once; `turns` reads a piece at a time.
+    Called, it reads all at once; `steps` reads a piece at a time.
 
     Args:
-        turns: yields between two pieces, and returns what was read.
+        steps: yields between two pieces, and returns what was read.
     """
 
-    def __init__(self, turns: Callable[[Response], Generator[None, None, T]]) -> None:
-        self.turns = turns
-        functools.update_wrapper(self, turns)
+    def __init__(self, steps: Callable[[Response], Generator[None, None, T]]) -> None:
+        self.steps = steps
+        functools.update_wrapper(self, steps)
 
     def __call__(self, response: Response) -> T:
-        reading = self.turns(response)
+        reading = self.steps(response)
         while True:
             try:
                 next(reading)
@@ -190,7 +190,7 @@ def parse_raw_info(response: Response) -> JsonObject:
     return _json_object(response, "a session")
 
 
-@InTurns
+@IncrementalParser
 def parse_list(response: Response) -> Generator[None, None, Listing]:
     """Read sessions; what is no object in the list stands apart, and costs no other.
 
@@ -206,7 +206,7 @@ def parse_list(response: Response) -> Generator[None, None, Listing]:
     return Listing(tuple(sessions), tuple(malformed))
 
 
-@InTurns
+@IncrementalParser
 def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
     """Read sessions, and what else stands in the list, as the server tells of them.
 
@@ -261,7 +261,7 @@ def parse_done(response: Response) -> bool:
     return True
 
 
-def parse_stats(response: Response) -> Stats:
+def parse_stats(response: Response) -> PlatformStats:
     """Read the platform's resources.
 
     Raises:
@@ -280,7 +280,7 @@ def parse_images(response: Response) -> tuple[Image, ...]:
     return tuple(_decoders.image(each) for each in objects if text(each.get("id")))
 
 
-def parse_context(response: Response) -> Context:
+def parse_context(response: Response) -> ResourceOptions:
     """Read what sessions may ask for.
 
     Raises:
@@ -362,9 +362,9 @@ def _text(response: Response, due: str) -> str:
     return decoded(response.body)
 
 
-def _unreadable(response: Response, due: str, problem: object = "") -> UnreadableReply:
+def _unreadable(response: Response, due: str, problem: object = "") -> MalformedResponse:
     because = f" ({problem})" if problem else ""
-    return UnreadableReply(f"expected {due}, but the reply is {_came(response)}{because}")
+    return MalformedResponse(f"expected {due}, but the reply is {_came(response)}{because}")
 
 
 def _came(response: Response) -> str:

@@ -16,7 +16,6 @@ from kaleden._wire._models import (
     Availability,
     Capability,
     Choices,
-    Context,
     CoreStats,
     Event,
     GpuStats,
@@ -24,9 +23,10 @@ from kaleden._wire._models import (
     InstanceStats,
     Interface,
     Listing,
+    PlatformStats,
     RamStats,
+    ResourceOptions,
     SessionInfo,
-    Stats,
 )
 from kaleden._wire._spec import Launch, SessionSpec
 
@@ -37,7 +37,7 @@ MODELS: tuple[type, ...] = (
     Availability,
     Capability,
     Choices,
-    Context,
+    ResourceOptions,
     CoreStats,
     Event,
     GpuStats,
@@ -49,7 +49,7 @@ MODELS: tuple[type, ...] = (
     RamStats,
     SessionInfo,
     SessionSpec,
-    Stats,
+    PlatformStats,
 )
 """What the converter is for."""
 

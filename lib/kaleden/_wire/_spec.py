@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import field, frozen
 
 from kaleden._errors import InvalidRequest
-from kaleden._wire._enums import Kind
+from kaleden._wire._enums import SessionKind
 from kaleden._wire._validation import (
     check_cmd,
     check_cores,
@@ -57,7 +57,7 @@ class SessionSpec:
 
     name: str
     image: str = field(converter=full_image)
-    kind: Kind = field(default=Kind.HEADLESS, converter=check_kind)
+    kind: SessionKind = field(default=SessionKind.HEADLESS, converter=check_kind)
     cores: float | None = None
     ram: int | None = None
     gpus: int | None = None
@@ -81,9 +81,9 @@ class SessionSpec:
 
     def _check_fit(self) -> None:
         """Refuse what the server would silently ignore for this kind."""
-        if self.kind is not Kind.HEADLESS:
+        if self.kind is not SessionKind.HEADLESS:
             self._refuse("cmd", "args", "env", why="only headless sessions have it")
-        if self.kind in {Kind.DESKTOP, Kind.FIREFLY}:
+        if self.kind in {SessionKind.DESKTOP, SessionKind.FIREFLY}:
             self._refuse("cores", "ram", why=f"{self.kind} sessions come in one size")
 
     def _refuse(self, *names: str, why: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeGuard, TypeVar
 
 from kaleden._errors import InvalidRequest
-from kaleden._wire._enums import Kind, OpenEnum, Status
+from kaleden._wire._enums import OpenEnum, SessionKind, SessionStatus
 
 MAX_NAME = 63
 """Longest session name, replica suffix included: it becomes a host name label."""
@@ -154,7 +154,8 @@ MAX_REPLICAS = 10_000
 """Most replicas of one spec. The server has no such limit; this one is against slips of the pen."""
 
 MAX_AMOUNT = 1_000_000
-"""Most cores, GiB or GPUs of one session. What a server really offers is in its `Context`."""
+"""Most cores, GiB or GPUs of one session. What a server really offers is in its
+`ResourceOptions`."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WAY_OUT = "send it as URL-safe base64 without padding, and decode it in the container"
@@ -162,55 +163,55 @@ _WAY_OUT = "send it as URL-safe base64 without padding, and decode it in the con
 _UNSAFE = re.compile(r'[$"\\]|[^ -~]')
 
 
-def check_kind(value: str) -> Kind:
+def check_kind(value: str) -> SessionKind:
     """Return the kind, if the server has it.
 
-    A kind that is not known here is taken only as `Kind`, so that a slip of the pen in a string
-    is told and a newer server's kind can still be used.
+    A kind that is not known here is taken only as `SessionKind`, so that a slip of the pen in a
+    string is told and a newer server's kind can still be used.
 
     Raises:
         InvalidRequest: no kind of that name is known.
     """
-    if isinstance(value, Kind):
+    if isinstance(value, SessionKind):
         return value
-    kind = _known(Kind, value)
-    if kind is None or kind is Kind.UNKNOWN:
-        known = ", ".join(known for known in Kind if known is not Kind.UNKNOWN)
+    kind = _known(SessionKind, value)
+    if kind is None or kind is SessionKind.UNKNOWN:
+        known = ", ".join(known for known in SessionKind if known is not SessionKind.UNKNOWN)
         raise InvalidRequest(
             f"kind {shown(value)} is not known: use one of {known} "
-            "(or kaleden.Kind(...) for one that only your server knows)"
+            "(or kaleden.SessionKind(...) for one that only your server knows)"
         )
     return kind
 
 
-def check_status(value: str) -> Status:
-    """Return the status, if servers have it; `Status` objects pass as `check_kind` lets kinds.
+def check_status(value: str) -> SessionStatus:
+    """Return the status, if servers have it; a `SessionStatus` passes unchecked.
 
     Raises:
         InvalidRequest: no status of that name is known.
     """
-    if isinstance(value, Status):
+    if isinstance(value, SessionStatus):
         return value
-    status = _known(Status, value)
+    status = _known(SessionStatus, value)
     if status is None:
         raise InvalidRequest(
-            f"status {shown(value)} is not known: use one of {', '.join(Status)} "
-            "(or kaleden.Status(...) for one that only your server knows)"
+            f"status {shown(value)} is not known: use one of {', '.join(SessionStatus)} "
+            "(or kaleden.SessionStatus(...) for one that only your server knows)"
         )
     return status
 
 
-def check_launchable(kind: Kind) -> None:
+def check_launchable(kind: SessionKind) -> None:
     """Refuse the kinds that no launch can make.
 
     Raises:
         InvalidRequest: sessions of that kind come about in another way.
     """
-    if kind is Kind.DESKTOP_APP:
+    if kind is SessionKind.DESKTOP_APP:
         raise InvalidRequest(
             "kind 'desktop-app' is launched through its desktop: create it with the desktop's id"
         )
-    if kind is Kind.UNKNOWN:
+    if kind is SessionKind.UNKNOWN:
         raise InvalidRequest("kind 'unknown' cannot be launched: name the kind")
 
 
@@ -253,7 +254,7 @@ def check_gpus(value: object) -> None:
         )
 
 
-def check_replicas(value: object, kind: Kind) -> None:
+def check_replicas(value: object, kind: SessionKind) -> None:
     """Refuse a number of replicas that is none, too large, or not for this kind.
 
     Raises:
@@ -264,7 +265,7 @@ def check_replicas(value: object, kind: Kind) -> None:
             f"replicas must be a whole number from 1 to {MAX_REPLICAS}, not {shown(value)}: "
             "for more than that, use several calls"
         )
-    if value != 1 and kind in {Kind.DESKTOP, Kind.FIREFLY}:
+    if value != 1 and kind in {SessionKind.DESKTOP, SessionKind.FIREFLY}:
         raise InvalidRequest(f"replicas must be 1 for {kind} sessions, not {shown(value)}")
 
 

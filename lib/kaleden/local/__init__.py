@@ -50,9 +50,9 @@ from kaleden.local._api._app import Statistics
 from kaleden.local._platform._model import (
     Event,
     Forget,
+    HTTPError,
     Kind,
     Phase,
-    Refused,
     Session,
     Settings,
     Spec,
@@ -66,11 +66,11 @@ from kaleden.local._server import LocalPlatform
 __all__ = (
     "Event",
     "Forget",
+    "HTTPError",
     "Kind",
     "LocalPlatform",
     "Phase",
     "Platform",
-    "Refused",
     "Session",
     "Settings",
     "Spec",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from attrs import define, field, frozen
 
-from kaleden.local._platform._model import Refused
+from kaleden.local._platform._model import HTTPError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _COMMON_NAME = re.compile(r"(?:^|,)CN=([^,]+)")
@@ -122,11 +122,11 @@ class Accounts:
         scheme, _, token = authorization.partition(" ")
         grant = self._grants.get(_digest(token.strip()))
         if scheme.lower() != "bearer" or grant is None or grant.expires <= self.clock():
-            raise Refused(401, "Unauthorized")
+            raise HTTPError(401, "Unauthorized")
         return grant.user
 
     def _admitted(self, user: str) -> str:
         account = self._accounts.get(user)
         if account is None or not account.authorized:
-            raise Refused(403, "Not authorized to use the skaha system")
+            raise HTTPError(403, "Not authorized to use the skaha system")
         return user

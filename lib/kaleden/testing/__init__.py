@@ -32,13 +32,13 @@ except ImportError as _error:
 from kaleden._public import publish as _publish
 from kaleden.testing._cancellation import (
     CAUSES,
-    Struck,
+    InjectedError,
     SweepReport,
     cancel_at_every_checkpoint,
-    hazard,
+    error_injection_point,
 )
 from kaleden.testing._clock import run_virtual
-from kaleden.testing._faults import Fault, FaultPlan, Trouble
+from kaleden.testing._faults import Fault, FaultKind, FaultPlan
 from kaleden.testing._memory._server import POINTS
 from kaleden.testing._memory._transport import MemoryTransport
 from kaleden.testing._proxy._proxy import FaultProxy
@@ -52,20 +52,20 @@ __all__ = (
     "REQUEST_KINDS",
     "Deadlock",
     "Fault",
+    "FaultKind",
     "FaultPlan",
     "FaultProxy",
     "Faults",
+    "InjectedError",
     "MemoryTransport",
     "Sandbox",
-    "Struck",
     "SweepReport",
-    "Trouble",
     "cancel_at_every_checkpoint",
-    "hazard",
+    "error_injection_point",
     "run_virtual",
 )
 
 _publish(__name__, __all__, globals())
 
-for _function in (cancel_at_every_checkpoint, hazard, run_virtual):
+for _function in (cancel_at_every_checkpoint, error_injection_point, run_virtual):
     _function.__module__ = __name__

@@ -36,7 +36,7 @@ _NATIVE: Final = frozenset[Cause]({"native", "native3"})
 
 
 @final
-class Struck(KaledenError):
+class InjectedError(KaledenError):
     """The error that a sweep raises in the program it tries."""
 
 
@@ -111,7 +111,7 @@ class _Trial:
         if self.cause in _NATIVE:
             self._cancel_natively = native_canceller()
         try:
-            with anyio.fail_after(None) as self._scope, hazard():
+            with anyio.fail_after(None) as self._scope, error_injection_point():
                 self._running = True
                 try:
                     await scenario(world)
@@ -179,7 +179,7 @@ _current: ContextVar[_Trial | None] = ContextVar("_current", default=None)
 
 
 @contextmanager
-def hazard() -> Generator[None]:
+def error_injection_point() -> Generator[None]:
     """Mark where the cause "error" of a sweep strikes: in this block, as if it were raised there.
 
     ::
@@ -192,8 +192,8 @@ def hazard() -> Generator[None]:
     of a sweep, nothing happens.
 
     Raises:
-        Struck: at the end of the block, if a sweep struck in it; what the block waited for was
-            cancelled.
+        InjectedError: at the end of the block, if a sweep struck in it; what the block waited for
+            was cancelled.
     """
     trial = _current.get()
     if trial is None:
@@ -203,7 +203,7 @@ def hazard() -> Generator[None]:
     with CancelScope() as scope, trial.exposed(scope):
         yield
     if scope.cancel_called:
-        raise Struck("a sweep strikes here")
+        raise InjectedError("a sweep strikes here")
 
 
 def cancel_at_every_checkpoint(
@@ -234,7 +234,7 @@ def cancel_at_every_checkpoint(
             long and so keep in step, unless its fault plan has a delay with jitter.
         causes: "scope", a cancel scope around the program; "native", asyncio's ``Task.cancel`` of
             its task; "native3", that three times; "deadline", as of ``fail_after``; "error", an
-            exception, see `hazard`. The native ones are left out on trio.
+            exception, see `error_injection_point`. The native ones are left out on trio.
         backend: the event loop.
         start: the first pass of the event loop to strike at.
         step: how many passes from one trial to the next.

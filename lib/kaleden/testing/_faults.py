@@ -17,7 +17,7 @@ from attrs import define, field, frozen, validators
 from kaleden.testing._requests import REQUEST_KINDS
 
 
-class Trouble(StrEnum):
+class FaultKind(StrEnum):
     """What can go wrong with a request; "before" and "after" speak of what it was to do.
 
     Attributes:
@@ -94,16 +94,17 @@ class Fault:
         on: the kind of request that it befalls, one of `REQUEST_KINDS`; None for any.
         nth: which of those requests, counted from 1, one number or several; None for all.
         probability: how likely it befalls each of them, from 0 to 1.
-        seconds: how long, for `Trouble.DELAY`, `Trouble.BUSY`, `Trouble.SLOW` and `Trouble.LAG`.
+        seconds: how long, for `FaultKind.DELAY`, `FaultKind.BUSY`, `FaultKind.SLOW` and
+            `FaultKind.LAG`.
         jitter: seconds that a delay may take on top.
-        status: the HTTP status, for `Trouble.BUSY`.
+        status: the HTTP status, for `FaultKind.BUSY`.
         size: how many bytes, where the trouble speaks of them.
 
     Raises:
         ValueError: one of them cannot be.
     """
 
-    trouble: Trouble = field(converter=Trouble)
+    trouble: FaultKind = field(converter=FaultKind)
     on: str | None = field(default=None, validator=_check_kind)
     nth: frozenset[int] | None = field(default=None, converter=_ordinals, kw_only=True)
     probability: float = field(
@@ -135,7 +136,7 @@ class FaultPlan:
     faults: tuple[Fault, ...] = field(default=(), converter=tuple[Fault, ...])
     seed: int = 0
 
-    def without(self, *troubles: Trouble) -> FaultPlan:
+    def without(self, *troubles: FaultKind) -> FaultPlan:
         """Give this plan, after making sure that there are none of these troubles in it.
 
         Raises:
@@ -143,19 +144,19 @@ class FaultPlan:
         """
         for fault in self.faults:
             if fault.trouble in troubles:
-                raise ValueError(f"{fault.trouble!r} cannot be done here: see `Trouble`")
+                raise ValueError(f"{fault.trouble!r} cannot be done here: see `FaultKind`")
         return self
 
     @property
     def lag(self) -> float:
         """How far back it lets requests look, in seconds."""
-        lags = [fault.seconds for fault in self.faults if fault.trouble is Trouble.LAG]
+        lags = [fault.seconds for fault in self.faults if fault.trouble is FaultKind.LAG]
         return max(lags, default=0.0)
 
 
 @final
 @define(eq=False)
-class Fate:
+class FaultSchedule:
     """A plan as it comes true, request by request.
 
     Args:
@@ -169,10 +170,10 @@ class Fate:
     def __attrs_post_init__(self) -> None:
         self._random = random.Random(self.plan.seed)  # noqa: S311 - nothing is secret here
 
-    def befall(self, kind: str) -> dict[Trouble, Fault]:
+    def draw(self, kind: str) -> dict[FaultKind, Fault]:
         """Decide what befalls the next request, which is of this kind."""
         self._seen.update((kind, None))
-        troubles: dict[Trouble, Fault] = {}
+        troubles: dict[FaultKind, Fault] = {}
         for fault in self.plan.faults:
             if fault.concerns(kind, self._seen[fault.on]) and self._strikes(fault):
                 troubles.setdefault(fault.trouble, fault)

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from kaleden import AsyncSession
 from kaleden.local import LocalPlatform, Session
-from kaleden.testing._faults import Fault, FaultPlan, Trouble
+from kaleden.testing._faults import Fault, FaultKind, FaultPlan
 from kaleden.testing._memory._transport import MemoryTransport
 from kaleden.testing._proxy._proxy import FaultProxy
 
@@ -44,7 +44,7 @@ class Faults:
         self._apply(plan)
         self._plan = plan
 
-    def add(self, trouble: Trouble | str, on: str | None = None, **details: Any) -> None:
+    def add(self, trouble: FaultKind | str, on: str | None = None, **details: Any) -> None:
         """Add a fault.
 
         Args:
@@ -55,7 +55,7 @@ class Faults:
         Raises:
             ValueError: there is no such thing, or it cannot be done on this platform.
         """
-        fault = Fault(Trouble(trouble), on, **details)
+        fault = Fault(FaultKind(trouble), on, **details)
         self.plan = evolve(self._plan, faults=(*self._plan.faults, fault))
 
     def clear(self) -> None:

@@ -13,14 +13,14 @@ from attrs import evolve
 
 import kaleden
 from _cli.called import NOWHERE, Caller, where
-from kaleden import Login
-from kaleden._cli._commands._doctor import Examination, Finding, Verdict, check_login, judge_clock
+from kaleden import ConnectionInfo
+from kaleden._cli._commands._doctor import Check, CheckStatus, Diagnostics, check_login, judge_clock
 from kaleden._wire import Request, Response
 from platforms import Server
 from support import PLAIN_BACKENDS, FakeTransport, text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LOGIN = Login(
+LOGIN = ConnectionInfo(
     url="https://host.example/skaha/v1",
     url_from="url=",
     credential="bearer token",
@@ -120,7 +120,7 @@ def test_what_cannot_begin_is_a_finding_too(words: list[str], call_alone: Caller
     assert ["failed"] == [check["verdict"] for check in report["checks"]]
 
 
-def verdicts(findings: list[Finding]) -> list[Verdict]:
+def verdicts(findings: list[Check]) -> list[CheckStatus]:
     return [finding.verdict for finding in findings]
 
 
@@ -128,23 +128,23 @@ def verdicts(findings: list[Finding]) -> list[Verdict]:
     ("changes", "expected"),
     [
         ({}, []),
-        ({"credential": "none"}, [Verdict.WARNING]),
-        ({"expires": NOW + timedelta(days=20)}, [Verdict.OK]),
-        ({"expires": NOW + timedelta(hours=2)}, [Verdict.WARNING]),
-        ({"expires": NOW - timedelta(seconds=1)}, [Verdict.FAILED]),
-        ({"proxy": "http://proxy.example:3128"}, [Verdict.OK]),
+        ({"credential": "none"}, [CheckStatus.WARNING]),
+        ({"expires": NOW + timedelta(days=20)}, [CheckStatus.OK]),
+        ({"expires": NOW + timedelta(hours=2)}, [CheckStatus.WARNING]),
+        ({"expires": NOW - timedelta(seconds=1)}, [CheckStatus.FAILED]),
+        ({"proxy": "http://proxy.example:3128"}, [CheckStatus.OK]),
     ],
 )
 def test_a_login_is_judged_before_anything_is_sent(
-    changes: dict[str, Any], expected: list[Verdict]
+    changes: dict[str, Any], expected: list[CheckStatus]
 ) -> None:
     assert expected == verdicts(check_login(evolve(LOGIN, **changes), NOW))
 
 
 @pytest.mark.parametrize(
-    ("off", "verdict"), [(0, Verdict.OK), (29, Verdict.OK), (-600, Verdict.WARNING)]
+    ("off", "verdict"), [(0, CheckStatus.OK), (29, CheckStatus.OK), (-600, CheckStatus.WARNING)]
 )
-def test_a_clock_that_is_wrong_is_noticed(off: float, verdict: Verdict) -> None:
+def test_a_clock_that_is_wrong_is_noticed(off: float, verdict: CheckStatus) -> None:
     response = Response(200, {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}, b"")
     finding = judge_clock(response, NOW.timestamp() + off)
     assert finding is not None
@@ -178,12 +178,12 @@ def test_what_the_server_answers_is_explained(
     async def answer(request: Request) -> Response:
         return text("<availability/>") if request.target == "availability" else reply
 
-    async def examine() -> list[Finding]:
+    async def examine() -> list[Check]:
         async with kaleden.AsyncSession(transport=FakeTransport(answer), retry=None) as session:
-            return await Examination(session, evolve(LOGIN, **changes)).findings()
+            return await Diagnostics(session, evolve(LOGIN, **changes)).findings()
 
     *_, account = anyio.run(examine, backend=backend)
-    assert ("account", Verdict.FAILED) == (account.what, account.verdict)
+    assert ("account", CheckStatus.FAILED) == (account.what, account.verdict)
     assert named in account.advice
 
 

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from kaleden import FailureKind
 from kaleden._http import TransportError
-from kaleden._http._h1._response_parser import MAX_HEAD, MAX_HEADERS, MAX_INTERIM, Headers, Reply
+from kaleden._http._h1._response_parser import (
+    MAX_HEAD,
+    MAX_HEADERS,
+    MAX_INTERIM,
+    Headers,
+    ResponseParser,
+)
 
 OK = b"HTTP/1.1 200 OK\r\n"
 PLAIN = OK + b"Content-Type: application/json\r\nContent-Length: 5\r\n\r\nhello"
@@ -20,8 +26,10 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n3;a=b\r\nhel\r\n2\r\nlo\r\n0\
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
 
 
-def read(pieces: Iterable[bytes], *, max_body: int = 1000, bodiless: bool = False) -> Reply:
-    reply = Reply(max_body, bodiless=bodiless)
+def read(
+    pieces: Iterable[bytes], *, max_body: int = 1000, bodiless: bool = False
+) -> ResponseParser:
+    reply = ResponseParser(max_body, bodiless=bodiless)
     for piece in pieces:
         reply.feed(piece)
     return reply
@@ -201,7 +209,7 @@ def test_interim_replies_have_an_end() -> None:
     "piece", [b"1;" + b"a" * 3000 + b"\r\nx\r\n", b"0\r\nT: " + b"x" * 100_000, b"1\r\nx\r\n"]
 )
 def test_framing_has_an_end(piece: bytes) -> None:
-    reply = Reply(1_000_000)
+    reply = ResponseParser(1_000_000)
     reply.feed(chunked(b""))
     with pytest.raises(TransportError, match=r"framing|longer"):
         for _ in range(1_000_001):
@@ -210,7 +218,7 @@ def test_framing_has_an_end(piece: bytes) -> None:
 
 @pytest.mark.parametrize("opening", [b"0\r\nT: ", b"1;a="])
 def test_framing_has_an_end_also_after_much_content(opening: bytes) -> None:
-    reply = Reply(100_000_000)
+    reply = ResponseParser(100_000_000)
     reply.feed(chunked(b""))
     content = b"x" * 1_000_000
     for _ in range(50):
@@ -242,7 +250,7 @@ def test_headers_are_found_in_any_case_and_show_no_value() -> None:
 def ends_well(raw: bytes, cuts: Iterable[int]) -> bool:
     """Read *raw* cut up; whether it was a reply. Anything but that and `TransportError` raises."""
     places = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
-    reply = Reply(10_000)
+    reply = ResponseParser(10_000)
     try:
         for start, stop in pairwise(places):
             reply.feed(raw[start:stop])

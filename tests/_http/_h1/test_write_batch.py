@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from _http.servers import asked_for, reply
 from kaleden._http import DirectTransport
 from kaleden._http._h1._connection import Connection
-from kaleden._http._h1._write_batch import MOST, Outbox
+from kaleden._http._h1._write_batch import MAX_BATCH, WriteBatcher
 from kaleden._wire import Request, build_info
 from support import raw_server, read_request
 
@@ -45,7 +45,7 @@ def came(theirs: socket.socket) -> bytes:
 
 async def test_what_comes_in_one_turn_leaves_together() -> None:
     """The first waits for that, and the others go on at once."""
-    outbox = Outbox()
+    outbox = WriteBatcher()
     early: list[bytes] = []
     async with pairs(3) as made:
 
@@ -63,7 +63,7 @@ async def test_what_comes_in_one_turn_leaves_together() -> None:
 
 
 async def test_the_next_turn_has_a_first_of_its_own() -> None:
-    outbox = Outbox()
+    outbox = WriteBatcher()
     async with pairs(1) as [(connection, theirs)]:
         for word in (b"one", b"two"):
             await outbox.send(connection, word)
@@ -73,7 +73,7 @@ async def test_the_next_turn_has_a_first_of_its_own() -> None:
 @pytest.mark.parametrize("struck", [0, 1, 2])
 async def test_of_those_who_send_together_one_is_cancelled(struck: int) -> None:
     """What the others have put in leaves; a connection that was closed meanwhile harms nobody."""
-    outbox = Outbox()
+    outbox = WriteBatcher()
     scopes: list[anyio.CancelScope] = []
     told: list[bytes] = []
 
@@ -100,7 +100,7 @@ async def test_of_those_who_send_together_one_is_cancelled(struck: int) -> None:
 
 
 async def test_whoever_is_given_up_as_the_first_sends_nothing_of_its_own() -> None:
-    outbox = Outbox()
+    outbox = WriteBatcher()
     async with pairs(2) as [(first, its), (second, others)]:
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -113,16 +113,16 @@ async def test_whoever_is_given_up_as_the_first_sends_nothing_of_its_own() -> No
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_a_good_deal_leaves_at_once(cancelled: bool) -> None:
     """Whoever was the first has nothing left to send then, but what came after that."""
-    outbox = Outbox()
+    outbox = WriteBatcher()
     early: list[int] = []
     scopes: list[anyio.CancelScope] = []
-    async with pairs(MOST + 1) as made:
+    async with pairs(MAX_BATCH + 1) as made:
 
         async def send(connection: Connection) -> None:
             with anyio.CancelScope() as scope:
                 scopes.append(scope)
                 await outbox.send(connection, b"it")
-                if len(scopes) == MOST and not early:
+                if len(scopes) == MAX_BATCH and not early:
                     early.append(sum(came(theirs) == b"it" for _, theirs in made))
                     if cancelled:
                         scopes[0].cancel()
@@ -132,7 +132,7 @@ async def test_a_good_deal_leaves_at_once(cancelled: bool) -> None:
                 group.start_soon(send, connection)
         late = [came(theirs) for _, theirs in made]
 
-    assert [MOST] == early
+    assert [MAX_BATCH] == early
     assert 1 == late.count(b"it")
 
 
@@ -154,7 +154,7 @@ async def test_a_connection_that_does_not_take_all_at_once_ends(trouble: str) ->
             theirs.close()
         else:
             connection.close()
-        outbox = Outbox()
+        outbox = WriteBatcher()
         async with anyio.create_task_group() as group:
             group.start_soon(outbox.send, connection, bytes(2**16))
             group.start_soon(outbox.send, other, b"whole")

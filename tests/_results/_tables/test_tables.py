@@ -21,12 +21,12 @@ from kaleden import (
     Event,
     Failure,
     FailureKind,
-    Finished,
-    Kind,
+    FinishedSession,
     Outcomes,
     SessionInfo,
+    SessionKind,
     SessionList,
-    Status,
+    SessionStatus,
     Success,
 )
 from kaleden._results._tables import Tone
@@ -39,8 +39,8 @@ STARTED = datetime(2026, 1, 2, 3, 4, tzinfo=timezone(timedelta(hours=-8)))
 INFO = SessionInfo(
     id="abc",
     name="fits-1-k3x9",
-    kind=Kind.HEADLESS,
-    status=Status.RUNNING,
+    kind=SessionKind.HEADLESS,
+    status=SessionStatus.RUNNING,
     image="skaha/astroml:latest",
     start_time=STARTED,
     connect_url=SECRET,
@@ -50,7 +50,7 @@ INFO = SessionInfo(
 )
 LOST = Failure("xyz", FailureKind.NOT_FOUND, "no such <session>", 404, attempts=2, elapsed=0.5)
 EVENTS = (Event("Normal", "Pulled", "image"), Event("Warning", "Failed", "no memory"))
-FINISHED = Finished(INFO, "first line\nlast line\n", EVENTS, 12.5)
+FINISHED = FinishedSession(INFO, "first line\nlast line\n", EVENTS, 12.5)
 RESULTS: dict[str, Any] = {
     "connect": SECRET,
     "create": "abc",
@@ -169,7 +169,7 @@ def test_a_notebook_shows_key_state_and_what_is_known() -> None:
 
 
 def test_a_run_shows_the_last_line_of_each_log() -> None:
-    outcomes = Outcomes[Finished]("run", [Success("fits-1", FINISHED), LOST])
+    outcomes = Outcomes[FinishedSession]("run", [Success("fits-1", FINISHED), LOST])
     heads, well, _ = cells(outcomes._repr_html_())
     assert "name" not in heads  # it begins with the key
     assert "|abc|" in well
@@ -211,7 +211,7 @@ def test_each_state_can_be_read_on_its_own_ground() -> None:
     ],
 )
 def test_states_have_colours(status: str, tone: Tone) -> None:
-    table = SessionList([SessionInfo(id="a", status=Status(status))])._repr_html_()
+    table = SessionList([SessionInfo(id="a", status=SessionStatus(status))])._repr_html_()
     assert GROUNDS[tone] in table
 
 
@@ -221,7 +221,7 @@ def test_of_many_rows_those_that_failed_are_shown_before_others() -> None:
     assert 1 + 100 == table.count("<tr>")
     assert "… and 101 more" in table
     assert "xyz|not_found" in cells(table)[-1]
-    failed = [SessionInfo(id=f"a{n}", status=Status.FAILED) for n in range(300)]
+    failed = [SessionInfo(id=f"a{n}", status=SessionStatus.FAILED) for n in range(300)]
     table = SessionList([INFO, *failed])._repr_html_()
     assert "Running" not in "".join(cells(table))
     assert "… and 201 more" in table
@@ -390,8 +390,8 @@ ODD = Outcomes(
             SessionInfo(
                 id="abc",
                 name="odd",
-                kind=Kind.HEADLESS,
-                status=Status.RUNNING,
+                kind=SessionKind.HEADLESS,
+                status=SessionStatus.RUNNING,
                 start_time=datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-8))),
                 requested_ram=2**63,
                 uid=2**63 - 1,

@@ -11,10 +11,10 @@ import pytest
 from kaleden import Failure, FailureKind, RetryPolicy, SessionNotOpen, Success
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._limiter import Gate
+from kaleden._engine._limiter import Limiter
 from kaleden._http import TransportError
-from kaleden._sessions._launch._launch_request import Ticket, plain_tickets
-from kaleden._sessions._launch._launcher import Answers, Flight
+from kaleden._sessions._launch._launch_request import LaunchRequest, plain_requests
+from kaleden._sessions._launch._launcher import InFlightCreate, SeenSessionIds
 from kaleden._wire import Request, Response, SessionSpec
 from support import FakeTransport, data, launch_name, session_object, session_on, text
 from virtual_time import in_virtual_time
@@ -184,31 +184,31 @@ async def test_a_request_that_is_abandoned_while_it_is_written_down_never_leaves
 
         def __init__(self, group: anyio.abc.TaskGroup) -> None:
             self.group = group
-            self.flights: set[Flight] = set()
+            self.in_flight: set[InFlightCreate] = set()
 
-        async def departing(self, _: Ticket) -> None:
+        async def before_send(self, _: LaunchRequest) -> None:
             await anyio.sleep(5)
 
-        async def settled(self, _: Ticket) -> None:
+        async def on_not_created(self, _: LaunchRequest) -> None:
             self.settled_at = anyio.current_time()
 
-        async def arrived(self, _ticket: Ticket, _session: str) -> None:
+        async def on_created(self, _ticket: LaunchRequest, _session: str) -> None:
             raise AssertionError
 
-        async def doubtful(self, _: Ticket) -> None:
+        async def on_unknown(self, _: LaunchRequest) -> None:
             raise AssertionError
 
     async def reply(_: Request) -> Response:
         raise AssertionError
 
-    engine = Engine(Gate(1), transport := FakeTransport(reply))
-    [ticket] = plain_tickets(SessionSpec("fits", IMAGE))
+    engine = Engine(Limiter(1), transport := FakeTransport(reply))
+    [ticket] = plain_requests(SessionSpec("fits", IMAGE))
     async with anyio.create_task_group() as group:
         account = Slow(group)
-        flight = Flight(engine, Limits(), ticket, account, Answers())
+        flight = InFlightCreate(engine, Limits(), ticket, account, SeenSessionIds())
         group.start_soon(flight.run)
         await anyio.sleep(1)
-        flight.abandon(10)
-        await flight.landed.wait()
+        flight.cancel_after(10)
+        await flight.done.wait()
     assert (5, None, []) == (account.settled_at, flight.outcome, transport.requests)
     await engine.aclose()

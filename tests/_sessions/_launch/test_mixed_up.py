@@ -14,7 +14,7 @@ from anyio.abc import SocketStream
 import kaleden
 from _http.servers import LANES, reply
 from kaleden import Failure, FailureKind, Outcomes, Success
-from kaleden._sessions._launch._launcher import Answers
+from kaleden._sessions._launch._launcher import SeenSessionIds
 from kaleden._sessions._ledger._file import read_ledger
 from kaleden._wire import Request, Response
 from support import (
@@ -194,7 +194,7 @@ async def test_in_whatever_order_a_list_tells_it_nothing_stays_in_doubt(first: s
             # Whoever waits for "b" gives up, so that the end of the scope has to sort it out.
             group.cancel_scope.cancel()
         server.lists.set()
-        assert 1 == scope.statistics().doubtful
+        assert 1 == scope.statistics().unconfirmed
         server.names = dict(sorted(server.names.items(), key=lambda item: item[0][-1] != first))
         left_at = anyio.current_time()
     assert anyio.current_time() - left_at < 1
@@ -214,7 +214,7 @@ async def test_who_was_told_a_wrong_id_may_still_be_on_the_way(tmp_path: Path) -
             server.names["id-c"] = name
 
         group.start_soon(finish)
-        assert (2, 1) == (scope.statistics().owned, scope.statistics().doubtful)
+        assert (2, 1) == (scope.statistics().owned, scope.statistics().unconfirmed)
         # Were this process killed now, `reap` would look for the name.
         known = {launch.name: launch.session_id for launch in read_ledger(ledger)}
         assert known[name] is None
@@ -287,7 +287,7 @@ async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
 
 
 def test_old_answers_are_forgotten() -> None:
-    answers = Answers(most=2)
+    answers = SeenSessionIds(most=2)
     for name in "abca":
         assert isinstance(answers.check(Success(name, name), "fits"), Success)
     assert isinstance(answers.check(Success("a", "c"), "fits"), Failure)
@@ -300,7 +300,7 @@ async def test_an_adopted_session_may_be_launched_here_as_well() -> None:
         await scope.adopt("id-a")
         await scope.create("a", IMAGE)
         assert ["id-a"] == scope.ids
-        assert 0 == scope.statistics().doubtful
+        assert 0 == scope.statistics().unconfirmed
 
 
 @pytest.mark.parametrize("lane", LANES)

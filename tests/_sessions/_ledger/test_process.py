@@ -16,11 +16,11 @@ from attrs import evolve
 from kaleden._sessions._ledger import _process
 from kaleden._sessions._ledger._process import (
     Owner,
-    Standing,
+    ProcessStatus,
     ask_ps,
     is_alive,
     judge,
-    standing,
+    process_status,
     start_time,
     this_owner,
 )
@@ -50,7 +50,7 @@ def owner_of(pid: int) -> Owner:
 
 
 def test_this_process_is_alive() -> None:
-    assert Standing.ALIVE is standing(this_owner("a"))
+    assert ProcessStatus.ALIVE is process_status(this_owner("a"))
     assert is_alive(this_owner("a"))
 
 
@@ -62,10 +62,10 @@ def test_clients_of_one_process_are_different_owners() -> None:
 def test_another_process_is_alive_until_it_is_killed() -> None:
     with sleeping() as process:
         owner = owner_of(process.pid)
-        assert Standing.ALIVE is standing(owner)
+        assert ProcessStatus.ALIVE is process_status(owner)
         process.kill()
         process.wait()
-        assert Standing.DEAD is standing(owner)
+        assert ProcessStatus.DEAD is process_status(owner)
 
 
 def test_a_killed_process_is_dead_before_its_parent_asks_for_it() -> None:
@@ -73,17 +73,17 @@ def test_a_killed_process_is_dead_before_its_parent_asks_for_it() -> None:
         owner = owner_of(process.pid)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert Standing.DEAD is standing(owner)
+        assert ProcessStatus.DEAD is process_status(owner)
         assert ask_ps(process.pid) is None
 
 
 def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it() -> None:
     owner = this_owner("a")
-    assert Standing.DEAD is standing(evolve(owner, started=owner.started + "0"))
+    assert ProcessStatus.DEAD is process_status(evolve(owner, started=owner.started + "0"))
 
 
 def test_a_number_that_nobody_has_is_dead() -> None:
-    assert Standing.DEAD is standing(evolve(this_owner("a"), pid=NO_SUCH_PID))
+    assert ProcessStatus.DEAD is process_status(evolve(this_owner("a"), pid=NO_SUCH_PID))
 
 
 def test_a_program_may_have_any_name(tmp_path: Path) -> None:
@@ -113,15 +113,15 @@ def test_after_a_fork_the_child_is_another_owner() -> None:
 @pytest.mark.parametrize(
     ("owner", "expected"),
     [
-        (evolve(HERE, boot="boot-1"), Standing.DEAD),
-        (evolve(HERE, boot="boot-1", host="login2"), Standing.UNKNOWN),
-        (evolve(HERE, boot="boot-1", machine="77aa"), Standing.UNKNOWN),
-        (evolve(HERE, boot="boot-1", machine=""), Standing.UNKNOWN),
-        (evolve(HERE, boot="boot-1", space="pid:[4026532201]"), Standing.UNKNOWN),
-        (evolve(HERE, space="pid:[4026532201]"), Standing.UNKNOWN),
-        (evolve(HERE, started=""), Standing.UNKNOWN),
-        (evolve(HERE, pid=NO_SUCH_PID), Standing.DEAD),
-        (evolve(HERE, pid=NO_SUCH_PID, host="renamed"), Standing.DEAD),
+        (evolve(HERE, boot="boot-1"), ProcessStatus.DEAD),
+        (evolve(HERE, boot="boot-1", host="login2"), ProcessStatus.UNKNOWN),
+        (evolve(HERE, boot="boot-1", machine="77aa"), ProcessStatus.UNKNOWN),
+        (evolve(HERE, boot="boot-1", machine=""), ProcessStatus.UNKNOWN),
+        (evolve(HERE, boot="boot-1", pid_namespace="pid:[4026532201]"), ProcessStatus.UNKNOWN),
+        (evolve(HERE, pid_namespace="pid:[4026532201]"), ProcessStatus.UNKNOWN),
+        (evolve(HERE, started=""), ProcessStatus.UNKNOWN),
+        (evolve(HERE, pid=NO_SUCH_PID), ProcessStatus.DEAD),
+        (evolve(HERE, pid=NO_SUCH_PID, host="renamed"), ProcessStatus.DEAD),
     ],
     ids=[
         "before the last start of this machine",
@@ -135,24 +135,24 @@ def test_after_a_fork_the_child_is_another_owner() -> None:
         "a process that is gone, before the machine was renamed",
     ],
 )
-def test_only_what_is_certainly_gone_is_dead(owner: Owner, expected: Standing) -> None:
+def test_only_what_is_certainly_gone_is_dead(owner: Owner, expected: ProcessStatus) -> None:
     assert expected is judge(owner, HERE)
 
 
 def test_containers_of_one_name_are_not_taken_for_one_machine() -> None:
-    pod = evolve(HERE, space="pid:[4026532201]")
-    assert Standing.UNKNOWN is judge(evolve(pod, boot="boot-1"), pod)
+    pod = evolve(HERE, pid_namespace="pid:[4026532201]")
+    assert ProcessStatus.UNKNOWN is judge(evolve(pod, boot="boot-1"), pod)
 
 
 def test_machines_without_an_identity_are_not_taken_for_one() -> None:
     nameless = evolve(HERE, machine="")
-    assert Standing.UNKNOWN is judge(evolve(nameless, boot="boot-1"), nameless)
+    assert ProcessStatus.UNKNOWN is judge(evolve(nameless, boot="boot-1"), nameless)
 
 
 def test_without_proc_a_process_is_known_by_its_host_and_start() -> None:
-    here = evolve(HERE, machine="", boot="", space="")
-    assert Standing.DEAD is judge(evolve(here, pid=NO_SUCH_PID), here)
-    assert Standing.UNKNOWN is judge(evolve(here, pid=NO_SUCH_PID, host="other"), here)
+    here = evolve(HERE, machine="", boot="", pid_namespace="")
+    assert ProcessStatus.DEAD is judge(evolve(here, pid=NO_SUCH_PID), here)
+    assert ProcessStatus.UNKNOWN is judge(evolve(here, pid=NO_SUCH_PID, host="other"), here)
 
 
 def test_where_there_is_no_proc_the_command_ps_tells(
@@ -184,7 +184,7 @@ def test_without_proc_and_ps_nothing_is_known(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not ask_ps(os.getpid())
     assert ask_ps(os.getpid()) is not None
-    assert Standing.UNKNOWN is judge(owner, owner)
+    assert ProcessStatus.UNKNOWN is judge(owner, owner)
     assert is_alive(owner)
 
 

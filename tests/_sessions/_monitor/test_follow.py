@@ -22,22 +22,29 @@ import kaleden
 from kaleden import Failure, FailureKind, SessionInfo
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._limiter import Gate
+from kaleden._engine._limiter import Limiter
 from kaleden._sessions._monitor._follow import (
     CHUNK,
     READERS,
     WINDOW,
-    GrowingLog,
+    LogCursor,
+    LogDelta,
     LogItem,
     LogLine,
     LogReset,
-    News,
     _Followed,
     _hand_on,
     follow,
 )
-from kaleden._sessions._monitor._lister import Lister
-from kaleden._sessions._monitor._poller import BORNE, JITTER, MOST, Pace, Poller, Sight
+from kaleden._sessions._monitor._lister import SharedList
+from kaleden._sessions._monitor._poller import (
+    JITTER,
+    MAX_FAILURES,
+    MAX_INTERVAL,
+    Poller,
+    PollInterval,
+    SessionState,
+)
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import MemoryTransport, run_virtual
@@ -45,7 +52,7 @@ from support import PLAIN_BACKENDS, FakeTransport, data, session_id, session_obj
 from virtual_time import in_virtual_time
 
 LATENCY = 0.1
-LONGEST = MOST * (1 + JITTER)
+LONGEST = MAX_INTERVAL * (1 + JITTER)
 LIMITS = Limits()
 
 Versions = list[tuple[float, bytes]]
@@ -75,8 +82,8 @@ class Server:
         self.list_trouble: Callable[[], Response | None] = lambda: None
         self.log_trouble: Callable[[str], Response | None] = lambda _: None
         self.transport = FakeTransport(self.reply)
-        self.engine = Engine(Gate(LIMITS.concurrency), self.transport)
-        self.poller = Poller(Lister(self.engine, LIMITS), Pace(random.Random(1)))
+        self.engine = Engine(Limiter(LIMITS.concurrency), self.transport)
+        self.poller = Poller(SharedList(self.engine, LIMITS), PollInterval(random.Random(1)))
 
     async def reply(self, request: Request) -> Response:
         now = anyio.current_time()
@@ -356,7 +363,8 @@ async def test_a_server_that_is_away_for_a_minute_costs_no_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "tries"), [(503, "unavailable", BORNE + 1), (401, "not_authenticated", 1)]
+    ("status", "kind", "tries"),
+    [(503, "unavailable", MAX_FAILURES + 1), (401, "not_authenticated", 1)],
 )
 @in_virtual_time
 async def test_a_log_that_cannot_be_read_is_one_failure_and_the_others_go_on(
@@ -436,7 +444,7 @@ async def test_a_quiet_log_is_read_rarely_and_a_busy_one_often() -> None:
         async for _ in lines:
             pass
     quiet = [later - sooner for sooner, later in pairwise(server.read_at["quiet"])]
-    assert len(quiet) <= 300 / (MOST * (1 - JITTER)) + 12
+    assert len(quiet) <= 300 / (MAX_INTERVAL * (1 - JITTER)) + 12
     assert len(server.read_at["busy"]) > 300 / (1 + JITTER + 2 * LATENCY)
 
 
@@ -496,7 +504,7 @@ async def test_leaving_early_leaves_nothing() -> None:
     requests = len(server.transport.requests)
     await anyio.sleep(100)
     assert requests == len(server.transport.requests)
-    assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+    assert (0, 0) == (server.engine.limiter.statistics().in_flight, server.transport.in_flight)
 
 
 @in_virtual_time
@@ -539,7 +547,7 @@ async def test_following_cancelled_at_every_step_leaves_nothing() -> None:
             for _ in range(step):
                 await checkpoint()
             group.cancel_scope.cancel()
-        assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+        assert (0, 0) == (server.engine.limiter.statistics().in_flight, server.transport.in_flight)
 
 
 # --- a long log ----------------------------------------------------------------------------------
@@ -614,7 +622,7 @@ class Turns:
 
 @in_virtual_time
 async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
-    log, whole, turns = GrowingLog(), b"x" * (8 * CHUNK), Turns()
+    log, whole, turns = LogCursor(), b"x" * (8 * CHUNK), Turns()
     assert set() == {line for lines in log.lines(whole) for line in lines}
     async with anyio.create_task_group() as group:
         group.start_soon(turns.take)
@@ -625,14 +633,14 @@ async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
 
 @in_virtual_time
 async def test_others_have_their_turn_while_a_line_does_not_end() -> None:
-    session, turns = _Followed("a", Pace(), Sight("a")), Turns()
+    session, turns = _Followed("a", PollInterval(), SessionState("a")), Turns()
 
     async def deliver(_: list[LogItem]) -> None:
         pytest.fail("no line has ended")
 
     async with anyio.create_task_group() as group:
         group.start_soon(turns.take)
-        assert await _hand_on(session, News(b"x" * (50 * WINDOW)), deliver)
+        assert await _hand_on(session, LogDelta(b"x" * (50 * WINDOW)), deliver)
         assert turns.count >= 49
         group.cancel_scope.cancel()
 

@@ -12,8 +12,8 @@ from anyio.lowlevel import checkpoint
 from kaleden import FailureKind, RequestError, RetryPolicy
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._limiter import Gate
-from kaleden._sessions._monitor._lister import Lister, Snapshot
+from kaleden._engine._limiter import Limiter
+from kaleden._sessions._monitor._lister import SharedList, Snapshot
 from kaleden._wire import Request, Response
 from support import FakeTransport, data, session_object, text
 from virtual_time import in_virtual_time
@@ -28,7 +28,7 @@ Answer = Callable[[int], Response]
 @asynccontextmanager
 async def open_lister(
     answer: Answer = lambda _: ONE, retry: RetryPolicy | None = None, kind: str | None = None
-) -> AsyncIterator[tuple[Lister, FakeTransport]]:
+) -> AsyncIterator[tuple[SharedList, FakeTransport]]:
     """A lister, and a server that takes a second for each list; *answer* is given its number."""
 
     async def reply(_: Request) -> Response:
@@ -36,22 +36,22 @@ async def open_lister(
         await anyio.sleep(1)
         return answer(number)
 
-    engine = Engine(Gate(4), transport := FakeTransport(reply), retry)
-    yield Lister(engine, Limits(), kind), transport
+    engine = Engine(Limiter(4), transport := FakeTransport(reply), retry)
+    yield SharedList(engine, Limits(), kind), transport
     await engine.aclose()
 
 
 class Asker:
     """Asks for a list that began now or later."""
 
-    def __init__(self, lister: Lister) -> None:
+    def __init__(self, lister: SharedList) -> None:
         self.lister = lister
         self.got: Snapshot | RequestError | None = None
         self.at = 0.0
 
     async def __call__(self) -> None:
         try:
-            self.got = await self.lister.listed(anyio.current_time())
+            self.got = await self.lister.since(anyio.current_time())
         except RequestError as error:
             self.got = error
         self.at = anyio.current_time()
@@ -71,7 +71,7 @@ async def test_those_who_ask_at_once_share_a_request() -> None:
         assert (0, ["a"], 0) == (first.began, list(first.sessions), first.unreadable)
         assert 1 == len(transport.requests)
         # What is fresh enough is not asked for.
-        assert first is await lister.listed(0)
+        assert first is await lister.since(0)
         assert 1 == len(transport.requests)
 
 
@@ -107,7 +107,7 @@ async def test_all_who_share_a_request_are_told_that_it_failed() -> None:
         # Each may add notes to its own.
         assert 3 == len({id(asker.got) for asker in askers})
         assert 1 == len(transport.requests)
-        assert ["a"] == list((await lister.listed(anyio.current_time())).sessions)
+        assert ["a"] == list((await lister.since(anyio.current_time())).sessions)
 
 
 @in_virtual_time
@@ -131,7 +131,7 @@ async def test_another_asks_if_the_one_who_did_is_cancelled() -> None:
 async def test_who_insists_gets_a_list_after_what_may_pass() -> None:
     policy = RetryPolicy(attempts=4, base=1, seed=1)
     async with open_lister(lambda n: BUSY if n < 4 else ONE, policy) as (lister, transport):
-        snapshot = await lister.insist(0)
+        snapshot = await lister.since_with_retry(0)
         assert ["a"] == list(snapshot.sessions)
         assert 4 == len(transport.requests)
 
@@ -142,7 +142,7 @@ async def test_who_insists_is_told_in_the_end(answer: Response, attempts: int) -
     policy = RetryPolicy(attempts=4, base=1, seed=1)
     async with open_lister(lambda _: answer, policy) as (lister, transport):
         with pytest.raises(RequestError) as caught:
-            await lister.insist(0)
+            await lister.since_with_retry(0)
         assert answer.status == caught.value.failure.status
         assert attempts == len(transport.requests)
 
@@ -152,6 +152,6 @@ async def test_what_has_no_id_is_counted_and_applications_have_their_own() -> No
     app = session_object("desk", appid="app", type="desktop-app")
     listing = data([session_object("desk"), app, {"type": "headless"}, session_object(""), 5])
     async with open_lister(lambda _: listing, kind="desktop-app") as (lister, transport):
-        snapshot = await lister.listed(0)
+        snapshot = await lister.since(0)
     assert (["desk", "app"], 3) == (list(snapshot.sessions), snapshot.unreadable)
     assert transport.targets == ["session?type=desktop-app"]

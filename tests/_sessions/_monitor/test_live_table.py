@@ -19,7 +19,7 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden import AsyncSession, InvalidRequest, ScopeClosed, SessionList
 from kaleden._results._tables import open_display
-from kaleden.testing import Fault, FaultPlan, MemoryTransport, Trouble, run_virtual
+from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 
 IMAGE = "skaha/astroml:latest"
 QUICK: dict[str, Any] = {"start_delay": 0, "duration": 0.05, "latency": 0.001}
@@ -94,7 +94,7 @@ def test_it_shows_sessions_that_are_gone_and_bears_lists_that_fail(
                 await anyio.sleep(60)
         assert "2 sessions: 1 gone, 1 Running" in {shown[-1], *shown}
 
-    faults = [Fault(Trouble.BUSY, "list", nth=nth) for nth in (1, 2, 3)]
+    faults = [Fault(FaultKind.BUSY, "list", nth=nth) for nth in (1, 2, 3)]
     play(scenario, *faults, duration=1e6)
 
 
@@ -185,8 +185,8 @@ def test_a_view_that_leaves_the_program_leaves_plain_code(backend: Any) -> None:
 
 TABLES = [
     SessionList(),
-    SessionList([kaleden.SessionInfo(id="a", status=kaleden.Status.PENDING)]),
-    SessionList([kaleden.SessionInfo(id="a", status=kaleden.Status.RUNNING)] * 50),
+    SessionList([kaleden.SessionInfo(id="a", status=kaleden.SessionStatus.PENDING)]),
+    SessionList([kaleden.SessionInfo(id="a", status=kaleden.SessionStatus.RUNNING)] * 50),
 ]
 
 

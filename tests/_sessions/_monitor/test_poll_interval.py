@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden import FailureKind
-from kaleden._engine._config import LONGEST_PAUSE
-from kaleden._sessions._monitor._poller import BORNE, FIRST, GROWTH, JITTER, MOST, Pace, Patience
+from kaleden._engine._config import MAX_PAUSE
+from kaleden._sessions._monitor._poller import (
+    GROWTH,
+    JITTER,
+    MAX_FAILURES,
+    MAX_INTERVAL,
+    MIN_INTERVAL,
+    ErrorTolerance,
+    PollInterval,
+)
 
 TIMES = st.floats(0, 1e6)
 PASSING = [
@@ -31,7 +39,7 @@ def steady(share: float = 0.5) -> random.Random:
     return chance
 
 
-def intervals(pace: Pace, changes: list[bool]) -> list[float]:
+def intervals(pace: PollInterval, changes: list[bool]) -> list[float]:
     seen = []
     for changed in changes:
         before = pace.due
@@ -41,53 +49,53 @@ def intervals(pace: Pace, changes: list[bool]) -> list[float]:
 
 
 def test_the_first_look_is_due_at_once_and_the_second_soon() -> None:
-    pace = Pace(steady())
+    pace = PollInterval(steady())
     assert 0 == pace.due
-    assert [FIRST] == pytest.approx(intervals(pace, [False]))
+    assert [MIN_INTERVAL] == pytest.approx(intervals(pace, [False]))
 
 
 def test_intervals_grow_by_half_up_to_the_longest() -> None:
-    expected = [min(FIRST * GROWTH**step, MOST) for step in range(12)]
-    assert expected == pytest.approx(intervals(Pace(steady()), [False] * 12))
-    assert MOST == expected[-1]
+    expected = [min(MIN_INTERVAL * GROWTH**step, MAX_INTERVAL) for step in range(12)]
+    assert expected == pytest.approx(intervals(PollInterval(steady()), [False] * 12))
+    assert MAX_INTERVAL == expected[-1]
 
 
 def test_a_change_makes_looks_frequent_again() -> None:
-    told = intervals(Pace(steady()), [False, False, False, True, False])
+    told = intervals(PollInterval(steady()), [False, False, False, True, False])
     assert [1, 1.5, 2.25, 1, 1.5] == pytest.approx(told)
 
 
 def test_a_restart_makes_a_look_due_now_and_looks_frequent_again() -> None:
-    pace = Pace(steady())
+    pace = PollInterval(steady())
     intervals(pace, [False] * 12)
     pace.restart(1000.0)
     assert 1000.0 == pace.due
-    assert [FIRST] == pytest.approx(intervals(pace, [False]))
+    assert [MIN_INTERVAL] == pytest.approx(intervals(pace, [False]))
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers())
 def test_the_jitter_is_a_fifth_at_most_and_never_grows(changes: list[bool], seed: int) -> None:
-    jittered = intervals(Pace(random.Random(seed)), changes)
-    exact = intervals(Pace(steady()), changes)
+    jittered = intervals(PollInterval(random.Random(seed)), changes)
+    exact = intervals(PollInterval(steady()), changes)
     for told, meant in zip(jittered, exact, strict=True):
         assert meant * (1 - JITTER) - 1e-6 <= told <= meant * (1 + JITTER) + 1e-6
 
 
 def test_clients_do_not_look_in_step() -> None:
-    assert 2 <= len({intervals(Pace(), [False])[0] for _ in range(10)})
+    assert 2 <= len({intervals(PollInterval(), [False])[0] for _ in range(10)})
 
 
 @given(TIMES, st.floats(0, 1e12))
 def test_a_pause_is_as_long_as_the_server_asks_within_reason(now: float, seconds: float) -> None:
-    pace = Pace()
+    pace = PollInterval()
     pace.restart(now)
     pace.pause(now, seconds)
-    assert now + min(seconds, LONGEST_PAUSE) == pace.due
+    assert now + min(seconds, MAX_PAUSE) == pace.due
 
 
 @given(TIMES)
 def test_a_pause_never_brings_a_look_forward(now: float) -> None:
-    pace = Pace()
+    pace = PollInterval()
     pace.looked(now, changed=False)
     due = pace.due
     pace.pause(now, None)
@@ -98,12 +106,14 @@ def test_a_pause_never_brings_a_look_forward(now: float) -> None:
 
 @pytest.mark.parametrize("kind", PASSING)
 def test_failures_that_pass_are_borne_some_times_in_a_row(kind: FailureKind) -> None:
-    patience = Patience()
-    assert [True] * BORNE + [False] == [patience.bears(kind) for _ in range(BORNE + 1)]
+    patience = ErrorTolerance()
+    assert [True] * MAX_FAILURES + [False] == [
+        patience.allow(kind) for _ in range(MAX_FAILURES + 1)
+    ]
     patience.renew()
-    assert patience.bears(kind)
+    assert patience.allow(kind)
 
 
 @pytest.mark.parametrize("kind", sorted(set(FailureKind) - set(PASSING)))
 def test_failures_that_last_are_not_borne_at_all(kind: FailureKind) -> None:
-    assert not Patience().bears(kind)
+    assert not ErrorTolerance().allow(kind)

@@ -19,21 +19,21 @@ from hypothesis import strategies as st
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import Failure, FailureKind, Outcomes, SessionInfo, Status, Success
+from kaleden import Failure, FailureKind, Outcomes, SessionInfo, SessionStatus, Success
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._limiter import Gate
+from kaleden._engine._limiter import Limiter
 from kaleden._http import TransportError
-from kaleden._sessions._monitor._lister import Lister
-from kaleden._sessions._monitor._poller import BORNE, GROWTH, JITTER, MOST
-from kaleden._sessions._monitor._wait import Watcher
+from kaleden._sessions._monitor._lister import SharedList
+from kaleden._sessions._monitor._poller import GROWTH, JITTER, MAX_FAILURES, MAX_INTERVAL
+from kaleden._sessions._monitor._wait import Waiter
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport, run_virtual
 from support import PLAIN_BACKENDS, FakeTransport, data, session_object, text
 from virtual_time import in_virtual_time
 
 LATENCY = 0.1
-LONGEST = MOST * (1 + JITTER)
+LONGEST = MAX_INTERVAL * (1 + JITTER)
 LIMITS = Limits()
 
 Story = list[tuple[float, str | None]]
@@ -49,11 +49,11 @@ class Server:
         self.events: Callable[[Request], Response] = lambda _: text("not found.", 404)
         self.trouble: Callable[[], Response | None] = lambda: None
         self.transport = FakeTransport(self.reply)
-        self.engine = Engine(Gate(LIMITS.concurrency), self.transport)
-        lister = Lister(self.engine, LIMITS)
+        self.engine = Engine(Limiter(LIMITS.concurrency), self.transport)
+        lister = SharedList(self.engine, LIMITS)
         chance = random.Random(0)
-        self.watcher = Watcher(
-            lister, Lister(self.engine, LIMITS, "desktop-app"), self.engine, LIMITS, chance
+        self.watcher = Waiter(
+            lister, SharedList(self.engine, LIMITS, "desktop-app"), self.engine, LIMITS, chance
         )
 
     async def reply(self, request: Request) -> Response:
@@ -111,9 +111,9 @@ async def test_every_end_is_one_if_nothing_else_is_asked_for() -> None:
     [
         "Running",
         "running",
-        Status.RUNNING,
+        SessionStatus.RUNNING,
         {"Running"},
-        frozenset({Status.RUNNING, Status.COMPLETED}),
+        frozenset({SessionStatus.RUNNING, SessionStatus.COMPLETED}),
         ["Failed", "Running"],
         lambda info: info.status == "Running",
     ],
@@ -151,7 +151,7 @@ async def test_a_pending_timeout_is_a_number_of_seconds(seconds: Any) -> None:
 @in_virtual_time
 async def test_a_status_that_only_this_server_knows_can_be_waited_for() -> None:
     server = Server({"a": [(0, "Running"), (3, "Hibernated")]})
-    assert {"a": "Hibernated"} == kinds(await server.wait("a", until=Status("Hibernated")))
+    assert {"a": "Hibernated"} == kinds(await server.wait("a", until=SessionStatus("Hibernated")))
 
 
 @in_virtual_time
@@ -302,7 +302,7 @@ async def test_a_closed_client_says_so() -> None:
 
 @in_virtual_time
 async def test_applications_of_desktops_are_looked_up_in_their_own_list() -> None:
-    app = SessionInfo(id="desk", app_id="x1y", status=Status.RUNNING)
+    app = SessionInfo(id="desk", app_id="x1y", status=SessionStatus.RUNNING)
     server = Server({"desk": always("Running"), "job": [(0, "Running"), (20, "Completed")]})
 
     def apps(_: Request) -> Response:
@@ -421,9 +421,9 @@ async def test_looks_become_rare_while_nothing_changes() -> None:
     server = Server({"a": [(0, "Running"), (600, "Completed")]})
     await server.wait("a")
     gaps = [later - sooner for sooner, later in pairwise(server.listed_at)]
-    assert all(MOST * (1 - JITTER) <= gap - LATENCY <= LONGEST + 1e-6 for gap in gaps[8:])
+    assert all(MAX_INTERVAL * (1 - JITTER) <= gap - LATENCY <= LONGEST + 1e-6 for gap in gaps[8:])
     assert gaps[0] - LATENCY <= 1 + JITTER
-    assert len(gaps) < 9 + 600 / (MOST * (1 - JITTER))
+    assert len(gaps) < 9 + 600 / (MAX_INTERVAL * (1 - JITTER))
 
 
 @in_virtual_time
@@ -528,7 +528,7 @@ async def test_who_is_cancelled_while_asking_for_all_leaves_the_others_none_the_
             with anyio.move_on_after(3):
                 await server.wait("a")
     assert [{"a": "Completed"}] * 3 == ended
-    assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+    assert (0, 0) == (server.engine.limiter.statistics().in_flight, server.transport.in_flight)
 
 
 @in_virtual_time
@@ -577,7 +577,7 @@ async def test_a_server_that_stays_away_is_told_to_everybody_for_every_session(
     assert {"b": "unavailable", "c": "unavailable"} == kinds(told[1])
     assert {"d": "unavailable"} == kinds(told[2])
     assert "temporarily unavailable" in told[0].failures["a"].message
-    assert BORNE + 1 == len(server.listed_at) == len(caplog.records)
+    assert MAX_FAILURES + 1 == len(server.listed_at) == len(caplog.records)
     assert 60 < anyio.current_time() < 200
 
 
@@ -595,7 +595,7 @@ async def test_a_refusal_that_will_not_pass_is_told_at_once(status: int, kind: s
 @in_virtual_time
 async def test_failures_are_counted_in_a_row() -> None:
     server = Server({"a": [(0, "Running"), (2000, "Completed")]})
-    server.trouble = lambda: unavailable() if len(server.listed_at) % BORNE else None
+    server.trouble = lambda: unavailable() if len(server.listed_at) % MAX_FAILURES else None
     assert {"a": "Completed"} == kinds(await server.wait("a"))
 
 
@@ -626,7 +626,7 @@ async def test_a_lost_connection_is_borne_too() -> None:
 
 @in_virtual_time
 async def test_progress_is_told_when_something_changed() -> None:
-    told: list[tuple[float, kaleden.Tally]] = []
+    told: list[tuple[float, kaleden.ProgressUpdate]] = []
     server = Server(
         {
             "a": [(0, "Pending"), (30, "Running"), (90, "Completed")],
@@ -638,12 +638,12 @@ async def test_progress_is_told_when_something_changed() -> None:
         "a", "b", "c", "d", progress=lambda counts: told.append((anyio.current_time(), counts))
     )
     assert [
-        {Status.PENDING: 2, Status.RUNNING: 1},
-        {Status.PENDING: 2, Status.RUNNING: 1},  # and one was never there
-        {Status.PENDING: 1, Status.RUNNING: 2},
-        {Status.FAILED: 1, Status.RUNNING: 2},
-        {Status.FAILED: 1, Status.RUNNING: 1, Status.COMPLETED: 1},
-        {Status.FAILED: 1, Status.COMPLETED: 1},
+        {SessionStatus.PENDING: 2, SessionStatus.RUNNING: 1},
+        {SessionStatus.PENDING: 2, SessionStatus.RUNNING: 1},  # and one was never there
+        {SessionStatus.PENDING: 1, SessionStatus.RUNNING: 2},
+        {SessionStatus.FAILED: 1, SessionStatus.RUNNING: 2},
+        {SessionStatus.FAILED: 1, SessionStatus.RUNNING: 1, SessionStatus.COMPLETED: 1},
+        {SessionStatus.FAILED: 1, SessionStatus.COMPLETED: 1},
     ] == [tally for _, tally in told]
     assert [0, 1, 1, 2, 3, 4] == [tally.done for _, tally in told]
     assert [0, 1, 1, 1, 1, 2] == [tally.failed for _, tally in told]
@@ -667,7 +667,7 @@ async def test_an_error_of_the_callers_function_comes_out_as_itself() -> None:
         with pytest.raises(ZeroDivisionError, match="mine"):
             async with server.watcher.stream(["a"], **option) as outcomes:
                 await anext(outcomes)
-    assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+    assert (0, 0) == (server.engine.limiter.statistics().in_flight, server.transport.in_flight)
 
 
 @in_virtual_time
@@ -744,7 +744,7 @@ async def test_waiting_cancelled_at_every_step_leaves_nothing() -> None:
             for _ in range(step):
                 await checkpoint()
             group.cancel_scope.cancel()
-        assert (0, 0) == (server.engine.gate.statistics().in_flight, server.transport.in_flight)
+        assert (0, 0) == (server.engine.limiter.statistics().in_flight, server.transport.in_flight)
     assert (await server.wait("a", "b")).ok
 
 
@@ -775,7 +775,7 @@ async def test_a_batch_on_a_platform_is_waited_for() -> None:
 # --- a model -------------------------------------------------------------------------------------
 
 STAY = 2 * LONGEST + 5  # long enough to be seen, whatever the pace
-STATUSES = [*Status, None]
+STATUSES = [*SessionStatus, None]
 
 
 def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
@@ -783,9 +783,9 @@ def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
     for state in states:
         if state is None:
             return "vanished"
-        if any(Status(state).matches(each) for each in wanted):
+        if any(SessionStatus(state).matches(each) for each in wanted):
             return state
-        if Status(state) in kaleden.TERMINAL:
+        if SessionStatus(state) in kaleden.TERMINAL_STATUSES:
             return "wrong_state"
     return None
 
@@ -797,7 +797,7 @@ def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
         st.lists(st.sampled_from(STATUSES), min_size=1, max_size=4),
         max_size=8,
     ),
-    wanted=st.frozensets(st.sampled_from(sorted(Status)), min_size=1, max_size=4),
+    wanted=st.frozensets(st.sampled_from(sorted(SessionStatus)), min_size=1, max_size=4),
     backend=st.sampled_from(PLAIN_BACKENDS),
 )
 def test_every_session_has_the_outcome_that_its_story_says(

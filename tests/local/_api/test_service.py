@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from kaleden.local import Event, Platform, Refused, Settings
+from kaleden.local import Event, HTTPError, Platform, Settings
 from kaleden.local._api._render import cores, events_table, gigabytes, java_time
 from kaleden.local._api._service import Call, Reply, Service
 from kaleden.local._platform._create_params import Parameters
@@ -412,7 +412,7 @@ def test_newer_servers_answer_400_to_who_is_not_logged_in() -> None:
 
 def test_who_is_refused_gets_no_further_than_what_is_open() -> None:
     service = make_service()
-    refused = Refused(403, "no")
+    refused = HTTPError(403, "no")
     for path, status in {"/v1/session": 403, "/availability": 200}.items():
         call = Call("GET", path, Parameters(), None, NOW, refused=refused)
         assert status == service.handle(call).status

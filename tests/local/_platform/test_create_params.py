@@ -22,7 +22,7 @@ from kaleden.local._platform._create_params import (
     substitute,
     unquote_yaml,
 )
-from kaleden.local._platform._model import GIB, Refused, Spec
+from kaleden.local._platform._model import GIB, HTTPError, Spec
 from local.worlds import IMAGE
 
 OFFER = Resources.of(Settings(millicores=16_000, ram=192 * GIB))
@@ -40,8 +40,8 @@ def spec_of(**fields: str) -> Spec:
     return read_spec(parameters(**fields), OFFER, no_limit)
 
 
-def refusal(**fields: str) -> Refused:
-    with pytest.raises(Refused) as caught:
+def refusal(**fields: str) -> HTTPError:
+    with pytest.raises(HTTPError) as caught:
         spec_of(**fields)
     return caught.value
 
@@ -91,7 +91,7 @@ def test_a_split_has_lost_separators_at_the_end_and_nothing_else(text: str) -> N
     ],
 )
 def test_a_dollar_is_a_reference_that_does_not_exist(text: str, status: int, message: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HTTPError) as caught:
         substitute(text)
     assert (status, message) == (caught.value.status, caught.value.text)
 
@@ -210,11 +210,11 @@ def test_parameters_are_looked_at_in_the_servers_order() -> None:
 
 def test_the_limit_is_looked_at_between_name_and_gpus_and_for_interactive_kinds_only() -> None:
     def limit() -> None:
-        raise Refused(400, "limit")
+        raise HTTPError(400, "limit")
 
-    with pytest.raises(Refused, match="limit"):
+    with pytest.raises(HTTPError, match="limit"):
         read_spec(parameters(type="notebook", gpus="0"), OFFER, limit)
-    with pytest.raises(Refused, match="name"):
+    with pytest.raises(HTTPError, match="name"):
         read_spec(parameters(type="notebook", name="_"), OFFER, limit)
     assert Kind.HEADLESS is read_spec(parameters(), OFFER, limit).kind
 
@@ -238,7 +238,7 @@ def test_interactive_kinds_ignore_commands_and_environments() -> None:
 def test_an_apps_registry_is_not_checked() -> None:
     spec = read_app_spec(parameters(image="elsewhere.org/Tools/DS9_x:8"), OFFER)
     assert (Kind.DESKTOP_APP, "ds9-x") == (spec.kind, spec.name)
-    with pytest.raises(Refused, match="Missing parameter 'image'"):
+    with pytest.raises(HTTPError, match="Missing parameter 'image'"):
         read_app_spec(parameters(image=""), OFFER)
 
 
@@ -254,13 +254,13 @@ def test_a_registry_login_is_split_as_java_splits() -> None:
 
 @pytest.mark.parametrize("secret", ["no colon", "a:b:c", "a:", ":", "", "a::b"])
 def test_a_registry_login_has_exactly_two_parts(secret: str) -> None:
-    with pytest.raises(Refused, match="Must be in form of username:secret"):
+    with pytest.raises(HTTPError, match="Must be in form of username:secret"):
         read_registry_login(encoded(secret))
 
 
 @pytest.mark.parametrize("header", ["?", "a", "gIA="])
 def test_a_registry_login_is_base64_of_text(header: str) -> None:
-    with pytest.raises(Refused, match="Must be in form of username:secret"):
+    with pytest.raises(HTTPError, match="Must be in form of username:secret"):
         read_registry_login(header)
 
 

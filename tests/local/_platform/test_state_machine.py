@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from kaleden.local import (
     Forget,
+    HTTPError,
     Kind,
     Phase,
     Platform,
-    Refused,
     Session,
     Settings,
     Spec,
@@ -291,7 +291,7 @@ def test_only_active_sessions_can_be_renewed() -> None:
     running(platform)
     queued = platform.create("ada", JOB, NOW)
     for id_ in (finished.id, queued.id, "nothere0"):
-        with pytest.raises(Refused, match=f"No active job for user ada with session {id_}"):
+        with pytest.raises(HTTPError, match=f"No active job for user ada with session {id_}"):
             platform.renew("ada", id_, NOW)
 
 
@@ -300,7 +300,7 @@ def test_the_limit_counts_active_interactive_sessions_of_the_user() -> None:
     running(platform)
     for _ in range(3):
         platform.create("ada", NOTEBOOK, NOW)
-    with pytest.raises(Refused, match=r"User ada has reached the maximum of 3 active sessions\."):
+    with pytest.raises(HTTPError, match=r"User ada has reached the maximum of 3 active sessions\."):
         platform.create("ada", NOTEBOOK, NOW)
     platform.create("ada", JOB, NOW)
     platform.create("bob", NOTEBOOK, NOW)
@@ -331,7 +331,7 @@ def test_desktop_apps_need_a_running_desktop_and_go_and_are_renewed_with_it() ->
 def test_a_desktop_app_without_a_desktop_is_404(spec: Spec | None) -> None:
     platform = make()
     id_ = "nothere0" if spec is None else running(platform, spec).id
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HTTPError) as caught:
         platform.create_app("ada", id_, APP, NOW)
     assert 404 == caught.value.status
 
@@ -452,7 +452,7 @@ class Life(RuleBasedStateMachine):
         try:
             spec = evolve(JOB, kind=kind, millicores=1000 * cores)
             self.platform.create("ada", spec, self.now)
-        except Refused:
+        except HTTPError:
             assert Kind.NOTEBOOK is kind
         self.obey()
 

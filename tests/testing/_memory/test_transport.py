@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 import kaleden
-from kaleden import SessionSpec, Status, _wire
+from kaleden import SessionSpec, SessionStatus, _wire
 from kaleden._http import Transport
 from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session, Settings
@@ -193,7 +193,7 @@ def test_a_whole_client_works_on_it(run: Run) -> None:
             logs = await session.logs(created)
             events = await session.events(created)
 
-            assert {Status.RUNNING} == {info.status for info in infos.values}
+            assert {SessionStatus.RUNNING} == {info.status for info in infos.values}
             assert ["done\n"] * 3 == logs.values
             assert events.ok
             assert (await session.availability()).available

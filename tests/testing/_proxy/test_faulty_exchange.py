@@ -11,8 +11,8 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaleden.testing import Fault, FaultPlan, Trouble
-from kaleden.testing._faults import Fate
+from kaleden.testing import Fault, FaultKind, FaultPlan
+from kaleden.testing._faults import FaultSchedule
 from kaleden.testing._proxy._faulty_exchange import Act, Exchange, Pause, Say, Step, wire_kind
 
 REQUEST = b"GET /skaha/v1/session HTTP/1.1\r\nhost: here\r\n\r\n"
@@ -40,8 +40,8 @@ def collect(steps: Sequence[Step]) -> Seen:
 
 
 def exchange(*faults: Fault, seed: int = 0) -> Exchange:
-    fate = Fate(FaultPlan(faults, seed))
-    return Exchange(fate.befall("list"), fate, Counter())
+    fate = FaultSchedule(FaultPlan(faults, seed))
+    return Exchange(fate.draw("list"), fate, Counter())
 
 
 def answered(made: Exchange, chunks: Sequence[bytes] = (REPLY,)) -> Seen:
@@ -70,7 +70,7 @@ def test_a_request_breaks_after_so_many_bytes(size: int, passed: bytes, acts: li
     made = exchange(Fault("reset-before", size=size))
     seen = collect([*made.ask(REQUEST[:2]), *([] if size == 0 else made.ask(REQUEST[2:]))])
     assert (passed, acts) == (seen.data, seen.others)
-    assert len(acts) == made.done[Trouble.RESET_BEFORE]
+    assert len(acts) == made.done[FaultKind.RESET_BEFORE]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_delay_comes_before_the_first_byte_once() -> None:
     made = exchange(Fault("delay", seconds=3))
     assert [Pause(3.0), b"GE"] == made.ask(b"GE")
     assert [b"T"] == made.ask(b"T")
-    assert {Trouble.DELAY: 1} == made.done
+    assert {FaultKind.DELAY: 1} == made.done
 
 
 def test_a_slow_reply_comes_in_pieces() -> None:
@@ -150,7 +150,7 @@ def test_half_of_what_has_no_length_is_half_of_what_comes_first() -> None:
 def test_what_happens_first_hides_what_would_happen_later() -> None:
     made = exchange(Fault("html"), Fault("reset-after", size=3), Fault("busy", nth=2))
     assert REPLY[:3] == answered(made).data
-    assert {Trouble.RESET_AFTER: 1} == made.done
+    assert {FaultKind.RESET_AFTER: 1} == made.done
 
 
 CUTS = st.lists(st.integers(1, len(REPLY) - 1), max_size=6)

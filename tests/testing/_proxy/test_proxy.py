@@ -17,7 +17,7 @@ from attrs import define, field
 import kaleden
 from kaleden import FailureKind
 from kaleden.local import LocalPlatform
-from kaleden.testing import Fault, FaultPlan, FaultProxy, Trouble
+from kaleden.testing import Fault, FaultKind, FaultPlan, FaultProxy
 from kaleden.testing._proxy._link import hang_up
 from support import raw_server, read_request
 
@@ -273,7 +273,7 @@ async def test_a_launch_whose_reply_is_lost_on_the_way_is_found_again() -> None:
                 assert created.ok
                 assert 2 == len(await session.fetch())
             assert [] == await session.fetch()
-    assert {Trouble.RESET_AFTER: 1} == proxy.done
+    assert {FaultKind.RESET_AFTER: 1} == proxy.done
 
 
 async def test_a_client_over_tls_meets_faults_too() -> None:

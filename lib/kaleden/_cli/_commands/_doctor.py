@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from kaleden._auth import EXPLAINED_BY, Login
+from kaleden._auth import EXPLAINED_BY, ConnectionInfo
 from kaleden._cli._client import open_session, perform
 from kaleden._cli._io import DONE, NOT_ALL, REFUSED, Output
 from kaleden._client._session import AsyncSession
@@ -45,7 +45,7 @@ _ADVICE: Final = {
 }
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """How something stands."""
 
     OK = "ok"
@@ -55,7 +55,7 @@ class Verdict(StrEnum):
 
 @final
 @frozen
-class Finding:
+class Check:
     """What was found out about one thing.
 
     Attributes:
@@ -66,39 +66,39 @@ class Finding:
     """
 
     what: str
-    verdict: Verdict
+    verdict: CheckStatus
     message: str
     advice: str = ""
 
 
-def check_login(login: Login, now: datetime | None = None) -> list[Finding]:
+def check_login(login: ConnectionInfo, now: datetime | None = None) -> list[Check]:
     """Judge what is known before anything is sent."""
-    found: list[Finding] = []
+    found: list[Check] = []
     if login.credential == "none":
-        found.append(Finding("login", Verdict.WARNING, "none was found", _LOG_IN))
+        found.append(Check("login", CheckStatus.WARNING, "none was found", _LOG_IN))
     elif login.expires is not None:
         found.append(_judge_expiry(login.expires - (now or datetime.now(UTC))))
     if login.proxy is not None:
         advice = "if the server is not behind it: name the server in NO_PROXY"
-        found.append(Finding("proxy", Verdict.OK, f"requests go through {login.proxy}", advice))
+        found.append(Check("proxy", CheckStatus.OK, f"requests go through {login.proxy}", advice))
     return found
 
 
-def _judge_expiry(left: timedelta) -> Finding:
+def _judge_expiry(left: timedelta) -> Check:
     hours = left / timedelta(hours=1)
     if hours <= 0:
-        return Finding("login", Verdict.FAILED, "it has expired", _LOG_IN)
+        return Check("login", CheckStatus.FAILED, "it has expired", _LOG_IN)
 
     message = f"it is valid for {hours:.0f} hours more"
     if hours < 24:
         advice = "renew it before something long is launched"
-        return Finding("login", Verdict.WARNING, message, advice)
+        return Check("login", CheckStatus.WARNING, message, advice)
 
-    return Finding("login", Verdict.OK, message)
+    return Check("login", CheckStatus.OK, message)
 
 
 @final
-class Examination:
+class Diagnostics:
     """Asks the server a few things that change nothing.
 
     Args:
@@ -109,20 +109,20 @@ class Examination:
         round_trip: the median of some requests, in seconds; None if there was no answer.
     """
 
-    def __init__(self, session: AsyncSession, login: Login) -> None:
+    def __init__(self, session: AsyncSession, login: ConnectionInfo) -> None:
         self.round_trip: float | None = None
         self._session = session
         self._login = login
 
-    async def findings(self) -> list[Finding]:
+    async def findings(self) -> list[Check]:
         """Ask whether the server is there, and then who is asking."""
         server = await self._check_server()
-        if server[0].verdict is Verdict.FAILED and self.round_trip is None:
+        if server[0].verdict is CheckStatus.FAILED and self.round_trip is None:
             return server
 
         return [*server, await self._check_account(server[0])]
 
-    async def _check_server(self) -> list[Finding]:
+    async def _check_server(self) -> list[Check]:
         began = time.perf_counter()
         try:
             response = await self._ask()
@@ -139,7 +139,7 @@ class Examination:
             f"it answers; the first request took {1000 * first:.0f} ms, the next ones "
             f"{1000 * self.round_trip:.0f} ms"
         )
-        found = [Finding("server", Verdict.OK, message)]
+        found = [Check("server", CheckStatus.OK, message)]
         return found if clock is None else [*found, clock]
 
     async def _measure(self) -> float:
@@ -155,26 +155,26 @@ class Examination:
         session, request = self._session, build_availability()
         return await session._ask("doctor", request, lambda response: response)  # pyright: ignore[reportPrivateUsage]  # its time and headers are looked at
 
-    async def _check_account(self, server: Finding) -> Finding:
+    async def _check_account(self, server: Check) -> Check:
         began = time.perf_counter()
         try:
             sessions = await self._session.fetch()
         except RequestError as error:
             finding = self._explained("account", error.failure)
             version = _version(self._login)
-            if server.verdict is Verdict.OK and error.failure.kind is FailureKind.PROTOCOL:
+            if server.verdict is CheckStatus.OK and error.failure.kind is FailureKind.PROTOCOL:
                 advice = f"the server is there, and may have no {version}: leave it out of the URL"
-                return Finding("account", Verdict.FAILED, finding.message, advice)
+                return Check("account", CheckStatus.FAILED, finding.message, advice)
             return finding
 
         took = 1000 * (time.perf_counter() - began)
-        return Finding(
-            "account", Verdict.OK, f"{_counted(sessions)}; to list them took {took:.0f} ms"
+        return Check(
+            "account", CheckStatus.OK, f"{_counted(sessions)}; to list them took {took:.0f} ms"
         )
 
-    def _explained(self, what: str, failure: Failure) -> Finding:
+    def _explained(self, what: str, failure: Failure) -> Check:
         message = failure.message.removesuffix(f": see {EXPLAINED_BY}")
-        return Finding(what, Verdict.FAILED, message, self._advice(failure))
+        return Check(what, CheckStatus.FAILED, message, self._advice(failure))
 
     def _advice(self, failure: Failure) -> str:
         """Name the mistake that is usually behind a failure."""
@@ -201,7 +201,7 @@ class Examination:
         return "is the URL right, is this machine on the network, and is there a proxy to name?"
 
 
-def judge_clock(response: Response, now: float) -> Finding | None:
+def judge_clock(response: Response, now: float) -> Check | None:
     """Compare this machine's clock with the server's, which tells whole seconds."""
     try:
         theirs = parsedate_to_datetime(response.headers.get("date", ""))
@@ -210,15 +210,15 @@ def judge_clock(response: Response, now: float) -> Finding | None:
 
     off = now - theirs.replace(tzinfo=theirs.tzinfo or UTC).timestamp()
     if abs(off) < SKEW:
-        return Finding("clock", Verdict.OK, "the server's and this machine's agree")
+        return Check("clock", CheckStatus.OK, "the server's and this machine's agree")
 
     way = "ahead of" if off > 0 else "behind"
     message = f"this machine's is {abs(off):.0f} seconds {way} the server's"
     advice = "set it: certificates and tokens that are valid may look expired, or not valid yet"
-    return Finding("clock", Verdict.WARNING, message, advice)
+    return Check("clock", CheckStatus.WARNING, message, advice)
 
 
-def _version(login: Login) -> str:
+def _version(login: ConnectionInfo) -> str:
     return urlsplit(login.url or "").path.rpartition("/")[2]
 
 
@@ -231,7 +231,7 @@ def _counted(sessions: list[SessionInfo]) -> str:
     return f"it has {len(sessions)} session{plural}{who}" + (f" ({kinds})" if kinds else "")
 
 
-_MARKS = {Verdict.OK: "ok     ", Verdict.WARNING: "warning", Verdict.FAILED: "FAILED "}
+_MARKS = {CheckStatus.OK: "ok     ", CheckStatus.WARNING: "warning", CheckStatus.FAILED: "FAILED "}
 
 
 def main(options: argparse.Namespace, output: Output) -> int:
@@ -239,7 +239,7 @@ def main(options: argparse.Namespace, output: Output) -> int:
     try:
         session = open_session(options, retry=None)
     except (ConfigurationError, OSError) as error:
-        finding = Finding("login", Verdict.FAILED, str(error), "")
+        finding = Check("login", CheckStatus.FAILED, str(error), "")
         _tell(None, [finding], None, output)
         return REFUSED
 
@@ -250,17 +250,17 @@ async def _examine(output: Output, session: AsyncSession) -> int:
     login = session.describe()
     if not output.json:
         output.line(f"{_versions()}\n\n{login}\n")
-    examination = Examination(session, login)
+    examination = Diagnostics(session, login)
     findings = [*check_login(login), *await examination.findings()]
     _tell(login, findings, examination, output)
-    failed = any(finding.verdict is Verdict.FAILED for finding in findings)
+    failed = any(finding.verdict is CheckStatus.FAILED for finding in findings)
     return NOT_ALL if failed else DONE
 
 
 def _tell(
-    login: Login | None,
-    findings: list[Finding],
-    examination: Examination | None,
+    login: ConnectionInfo | None,
+    findings: list[Check],
+    examination: Diagnostics | None,
     output: Output,
 ) -> None:
     if output.json:

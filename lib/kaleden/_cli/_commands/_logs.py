@@ -45,7 +45,7 @@ class Lines:
         async with session.follow(ids) as stream:
             async for first in stream:
                 # What is there already goes out in one piece.
-                await self._take([first, *stream.at_hand()])
+                await self._take([first, *stream.receive_nowait()])
 
     async def _take(self, items: list[LogItem]) -> None:
         lines: list[str] = []

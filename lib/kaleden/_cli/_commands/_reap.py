@@ -70,7 +70,7 @@ def _facts(found: Survey, launches: Sequence[OpenLaunch]) -> dict[str, Any]:
 
 
 def _servers(found: Survey) -> list[str]:
-    return sorted({launch.server for launch in found.foreign})
+    return sorted({launch.server for launch in found.other_servers})
 
 
 def _tell_survey(found: Survey, launches: Sequence[OpenLaunch], output: Output) -> None:

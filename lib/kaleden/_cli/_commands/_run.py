@@ -16,9 +16,9 @@ from kaleden._client._session import AsyncSession
 from kaleden._engine._tasks import open_task_group
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._results._batch import Failure, Outcome, Outcomes
-from kaleden._results._progress import Tally
+from kaleden._results._progress import ProgressUpdate
 from kaleden._sessions._scope import OnSuccess, Scope
-from kaleden._wire import SessionInfo, SessionSpec, Status, converter
+from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, converter
 
 _EXPLAINED: Final = 20
 """Failed sessions whose events are asked for, one after the other."""
@@ -129,7 +129,7 @@ class _Run:
 
     async def _watch(self, session: AsyncSession) -> None:
         """Show states and logs until all sessions have ended."""
-        send, receive = anyio.create_memory_object_stream[Tally](math.inf)
+        send, receive = anyio.create_memory_object_stream[ProgressUpdate](math.inf)
         with send, receive:
             async with open_task_group() as group:
                 group.start_soon(self._show_states, receive)
@@ -142,7 +142,7 @@ class _Run:
                         await self._note_end(session, outcome)
                 send.close()
 
-    async def _show_states(self, receive: MemoryObjectReceiveStream[Tally]) -> None:
+    async def _show_states(self, receive: MemoryObjectReceiveStream[ProgressUpdate]) -> None:
         async for counts in receive:
             told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
             facts = {"counts": {str(status): count for status, count in counts.items()}}
@@ -166,7 +166,7 @@ class _Run:
             return
 
         status = outcome.value.status
-        ok = status.matches(Status.COMPLETED)
+        ok = status.matches(SessionStatus.COMPLETED)
         reason = None if ok else await self._reason(session, outcome.key)
         self._succeeded += ok
         self._failed += not ok

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kaleden import Failure, Outcome, Outcomes, Tally
+from kaleden import Failure, Outcome, Outcomes, ProgressUpdate
 from kaleden._cli._demo._replica import LIMIT, Share
 from kaleden._results._tables import COLOURS, status_tone
 
@@ -19,7 +19,7 @@ from kaleden._results._tables import COLOURS, status_tone
 class Board(Protocol):
     """Shows how the sessions stand."""
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: ProgressUpdate) -> None:
         """Show how many sessions have each status; of their launch, nothing."""
         ...
 
@@ -61,7 +61,7 @@ class _Bars:
     def __init__(self, live: Live) -> None:
         self._live = live
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: ProgressUpdate) -> None:
         if tally.operation != "wait":
             return
 
@@ -76,7 +76,7 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: ProgressUpdate) -> None:
         if tally.operation != "wait":
             return
 

@@ -14,7 +14,7 @@ from kaleden import (
     AsyncSession,
     Failure,
     FailureKind,
-    Finished,
+    FinishedSession,
     KaledenError,
     Outcome,
     Outcomes,
@@ -137,7 +137,7 @@ async def _launch_and_watch(
     return Outcomes("demo", [_read(outcome) for outcome in finished])
 
 
-def _read(outcome: Outcome[Finished]) -> Outcome[Share]:
+def _read(outcome: Outcome[FinishedSession]) -> Outcome[Share]:
     """Find the result of one replica in its log."""
     if isinstance(outcome, Failure):
         return outcome

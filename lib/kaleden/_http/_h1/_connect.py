@@ -24,7 +24,7 @@ Address: TypeAlias = tuple[socket.AddressFamily, Any]
 
 
 @final
-class Dialler:
+class Dialer:
     """Connects to hosts. Those who dial one host at the same time share one look-up of its name."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ _LASTING: Final = re.compile(
 
 
 async def open_connection(
-    dialler: Dialler, origin: Origin, context: ssl.SSLContext | None
+    dialler: Dialer, origin: Origin, context: ssl.SSLContext | None
 ) -> Connection:
     """Connect to *origin*.
 
@@ -205,7 +205,7 @@ async def open_connection(
         return await _with_tls(connected, origin, context)
     except (OSError, ValueError) as error:
         connected.close()
-        raise connect_failed(origin, told(error), final=is_lasting(error)) from error
+        raise connect_failed(origin, describe_error(error), final=is_lasting(error)) from error
     except BaseException:
         connected.close()
         raise
@@ -264,7 +264,7 @@ def is_lasting(error: BaseException) -> bool:
     return isinstance(error, ValueError)
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Say what went wrong with TLS."""
     if isinstance(error, OSError) and is_certificate_refusal(error):
         return f"the server refused the client's certificate, or wants one: {error}"

@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from sniffio import current_async_library
 
 from kaleden._http._h1._reader import NOT_NOW, AnyioReader, Reader, new_poll
-from kaleden._http._h1._response_parser import Reply
+from kaleden._http._h1._response_parser import ResponseParser
 
 
 @final
@@ -114,7 +114,7 @@ class Connection:
         self._socket.close()
 
 
-async def read_more(connection: Connection, reply: Reply) -> None:
+async def read_more(connection: Connection, reply: ResponseParser) -> None:
     """Wait for more of *reply*, and take it.
 
     Raises:

@@ -24,7 +24,7 @@ class Origin(NamedTuple):
 
 
 @final
-class Slots:
+class Semaphore:
     """Places for exchanges: a free one is had without a wait, else first come, first served.
 
     Args:
@@ -43,7 +43,7 @@ class Slots:
         """How many are taken now."""
         return self._count - self._free
 
-    def take_now(self) -> bool:
+    def acquire_nowait(self) -> bool:
         """Take a place if one is free; tell whether it was."""
         if not self._free:
             return False
@@ -51,13 +51,13 @@ class Slots:
         self._free -= 1
         return True
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Take a place.
 
         Cancellation:
             No place is taken.
         """
-        if self.take_now():
+        if self.acquire_nowait():
             return
 
         turn = anyio.Event()
@@ -66,12 +66,12 @@ class Slots:
             await turn.wait()
         except BaseException:
             if turn.is_set():
-                self.give_back()
+                self.release()
             else:
                 del self._waiting[turn]
             raise
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Give a place back; who has waited longest gets it."""
         if self._waiting:
             turn = next(iter(self._waiting))
@@ -103,7 +103,7 @@ class Pool:
         expiry: float = EXPIRY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots = Slots(most)
+        self.slots = Semaphore(most)
         self._most = most
         self._keep = keep
         self._expiry = expiry
@@ -128,7 +128,7 @@ class Pool:
         """Connections that wait to be used."""
         return self._idle_count
 
-    def take(self, origin: Origin, context: ssl.SSLContext | None) -> Connection | None:
+    def acquire(self, origin: Origin, context: ssl.SSLContext | None) -> Connection | None:
         """Take an idle connection, if there is one that is fit for use.
 
         Args:
@@ -159,7 +159,7 @@ class Pool:
         self._open.add(connection)
         return connection
 
-    def give_back(self, origin: Origin, connection: Connection) -> None:
+    def release(self, origin: Origin, connection: Connection) -> None:
         """Let a connection wait for its next use."""
         if self._closed or not self._keep:
             self.discard(connection)

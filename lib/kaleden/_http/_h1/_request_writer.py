@@ -25,7 +25,7 @@ def origin_of(url: str) -> Origin:
 
 
 @final
-class Heads:
+class RequestWriter:
     """Writes requests to one server.
 
     Args:

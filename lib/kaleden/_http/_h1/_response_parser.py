@@ -67,7 +67,7 @@ class Headers(Mapping[str, str]):
 
 
 @final
-class Reply:
+class ResponseParser:
     """What is known of a reply so far; give it all bytes that come with `feed`.
 
     Args:

@@ -15,25 +15,25 @@ from anyio.lowlevel import checkpoint
 
 from kaleden._http._h1._connection import Connection
 
-MOST: Final = 32
+MAX_BATCH: Final = 32
 """Requests that leave together: with more, a server would wait while this side is at work."""
 
-SMALL: Final = 2**14
+MAX_BATCHED_BYTES: Final = 2**14
 """Bytes that a socket without anything in it takes at once, as a rule."""
 
 
 @final
-class Outbox:
+class WriteBatcher:
     """Requests that leave at the end of a turn of the event loop.
 
     Whoever is the first of a turn waits for its end, and sends for all. The others go on at once:
     to wait for their replies.
     """
 
-    __slots__ = ("_mail",)
+    __slots__ = ("_pending",)
 
     def __init__(self) -> None:
-        self._mail: list[tuple[Connection, bytes]] = []
+        self._pending: list[tuple[Connection, bytes]] = []
 
     async def send(self, connection: Connection, data: bytes) -> None:
         """Send *data*, or have it sent; if that fails the connection ends, as `read` will tell.
@@ -46,10 +46,10 @@ class Outbox:
             *data* is not sent if it was to be sent here; what others have put in is.
         """
         letter = (connection, data)
-        self._mail.append(letter)
-        if len(self._mail) == MOST:
+        self._pending.append(letter)
+        if len(self._pending) == MAX_BATCH:
             self._send_all()
-        if len(self._mail) != 1:
+        if len(self._pending) != 1:
             return
 
         try:
@@ -57,12 +57,12 @@ class Outbox:
         except BaseException:
             # Unless it has left with many others.
             with suppress(ValueError):
-                self._mail.remove(letter)
+                self._pending.remove(letter)
             raise
         finally:
             self._send_all()
 
     def _send_all(self) -> None:
-        mail, self._mail = self._mail, []
+        mail, self._pending = self._pending, []
         for connection, data in mail:
             connection.write_or_end(data)

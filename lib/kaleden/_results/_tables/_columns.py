@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, cast, final
 
 from attrs import frozen
 
-from kaleden._results._outcome import Failure, Finished, Outcome
+from kaleden._results._outcome import Failure, FinishedSession, Outcome
 from kaleden._wire import Event, SessionInfo
 
 Row: TypeAlias = dict[str, Any]
@@ -177,7 +177,7 @@ def _value_cells(operation: str, value: Any) -> Row:
     if isinstance(value, SessionInfo):
         return _session_row(value)
 
-    if isinstance(value, Finished):
+    if isinstance(value, FinishedSession):
         cells = {"log": value.log, **_event_cells(value.events)}
         return _session_row(value.info) | cells
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar, final
 from attrs import frozen
 
 from kaleden._results._tables._columns import Grid, Row
-from kaleden._wire import Status
+from kaleden._wire import SessionStatus
 
 T = TypeVar("T")
 
@@ -34,12 +34,12 @@ class Tone(StrEnum):
 
 
 _TONES: Final = {
-    Status.PENDING: Tone.WAITING,
-    Status.RUNNING: Tone.BUSY,
-    Status.COMPLETED: Tone.GOOD,
-    Status.SUCCEEDED: Tone.GOOD,
-    Status.FAILED: Tone.BAD,
-    Status.ERROR: Tone.BAD,
+    SessionStatus.PENDING: Tone.WAITING,
+    SessionStatus.RUNNING: Tone.BUSY,
+    SessionStatus.COMPLETED: Tone.GOOD,
+    SessionStatus.SUCCEEDED: Tone.GOOD,
+    SessionStatus.FAILED: Tone.BAD,
+    SessionStatus.ERROR: Tone.BAD,
 }
 
 
@@ -131,7 +131,7 @@ _BESIDE_LOGS: Final = frozenset({"kind", "expiry_time", "last_event"})
 
 def status_tone(status: str) -> Tone:
     """Tell how a status is meant, in whichever case; those that nobody knows are neither."""
-    return _TONES.get(Status(status), Tone.OTHER)
+    return _TONES.get(SessionStatus(status), Tone.OTHER)
 
 
 def choose(items: Iterable[T], count: int, is_bad: Callable[[T], bool], most: int) -> list[T]:

@@ -15,28 +15,28 @@ from typing import TypeAlias, cast
 import anyio
 
 from kaleden._engine import _operations
-from kaleden._engine._collectors import told
+from kaleden._engine._collectors import to_progress_update
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._targets import Keys
 from kaleden._errors import FailureKind, InvalidRequest, RequestError
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._results._outcome import belied
-from kaleden._results._progress import OK, Progress
-from kaleden._sessions._monitor._lister import Lister, Snapshot
-from kaleden._wire import SessionInfo, Status, check_status
+from kaleden._results._outcome import contradicted
+from kaleden._results._progress import OK, ProgressCallback
+from kaleden._sessions._monitor._lister import SharedList, Snapshot
+from kaleden._wire import SessionInfo, SessionStatus, check_status
 
 Listed: TypeAlias = Snapshot | Failure
 
 
 async def destroy(
     engine: Engine,
-    lister: Lister,
+    lister: SharedList,
     limits: Limits,
     keys: Keys,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
-    repeats: bool = True,
+    retry: bool = True,
 ) -> Outcomes[bool]:
     """Delete sessions, then list once and report as destroyed what is absent or terminating.
 
@@ -46,19 +46,19 @@ async def destroy(
         limits: how long a delete may take.
         keys: the sessions.
         progress: is told of each answer, and in the end of what the list proves.
-        repeats: whether to try again after what may pass; not where the caller does.
+        retry: whether to try again after what may pass; not where the caller does.
     """
-    operation = _operations.destroy(limits, repeats=repeats)
+    operation = _operations.destroy(limits, idempotent=retry)
     answers = await engine.collect(operation, keys, progress, "answered")
     again = partial(destroy, engine, lister, limits)
     if not any(_is_open(answer) for answer in answers):
         return Outcomes("destroy", answers, again=again)
 
-    listed = await _list(lister.insist if repeats else lister.listed)
+    listed = await _list(lister.since_with_retry if retry else lister.since)
     outcomes = Outcomes("destroy", [_verdict(answer, listed) for answer in answers], again=again)
     if progress is not None:
         counts = Counter[str]({OK: len(outcomes.values)}) + outcomes.counts()
-        progress(told("destroy", counts, len(outcomes)))
+        progress(to_progress_update("destroy", counts, len(outcomes)))
     return outcomes
 
 
@@ -67,7 +67,9 @@ def _is_open(answer: Outcome[bool]) -> bool:
     if isinstance(answer, Success):
         return True
 
-    return answer.sent and (answer.kind.leaves_doubt or answer.kind is FailureKind.NOT_FOUND)
+    return answer.sent and (
+        answer.kind.may_have_taken_effect or answer.kind is FailureKind.NOT_FOUND
+    )
 
 
 async def _list(listed: Callable[[float], Awaitable[Snapshot]]) -> Listed:
@@ -88,7 +90,7 @@ def _verdict(answer: Outcome[bool], listed: Listed) -> Outcome[bool]:
     if session is None and listed.unreadable:
         return _unproven(answer, f"has {listed.unreadable} elements that nobody can tell apart")
 
-    if session is None or session.status == Status.TERMINATING:
+    if session is None or session.status == SessionStatus.TERMINATING:
         return Success(answer.key, True, answer.attempts, answer.elapsed)
 
     return answer if isinstance(answer, Failure) else _survivor(answer, session)
@@ -99,7 +101,7 @@ def _survivor(answer: Success[bool], session: SessionInfo) -> Failure:
         "the server answered the delete with success, and still lists the session as "
         f"{session.status}"
     )
-    return belied(answer, FailureKind.NOT_DESTROYED, message)
+    return contradicted(answer, FailureKind.NOT_DESTROYED, message)
 
 
 def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Failure:
@@ -107,7 +109,7 @@ def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Fai
         return answer
 
     message = f"the delete was answered, and the list that should prove it {why}"
-    return belied(answer, FailureKind.NOT_DESTROYED, message, status)
+    return contradicted(answer, FailureKind.NOT_DESTROYED, message, status)
 
 
 def chooser(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:

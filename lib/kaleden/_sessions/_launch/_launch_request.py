@@ -8,7 +8,7 @@ from typing import Any, Final, final
 from attrs import define, evolve
 
 from kaleden._errors import InvalidRequest
-from kaleden._wire import Kind, Launch, SessionSpec, check_name
+from kaleden._wire import Launch, SessionKind, SessionSpec, check_name
 
 # In an alphabet that names allow; eight of 32 are a trillion.
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -18,7 +18,7 @@ _TOKEN_LENGTH: Final = 8
 _NOTHING_ELSE: Final[dict[str, Any]] = {
     "cores": None,
     "ram": None,
-    "kind": Kind.HEADLESS,
+    "kind": SessionKind.HEADLESS,
     "gpus": None,
     "cmd": None,
     "args": None,
@@ -44,7 +44,7 @@ def read_spec(name: str | SessionSpec, image: str | None, /, **others: Any) -> S
 
 @final
 @define(eq=False)
-class Ticket:
+class LaunchRequest:
     """One launch on its way.
 
     Attributes:
@@ -69,12 +69,12 @@ class Ticket:
         return self.launch.name
 
 
-def plain_tickets(spec: SessionSpec) -> list[Ticket]:
+def plain_requests(spec: SessionSpec) -> list[LaunchRequest]:
     """Make a ticket for each replica, under the user's own names."""
-    return [Ticket(launch.name, launch) for launch in spec.launches()]
+    return [LaunchRequest(launch.name, launch) for launch in spec.launches()]
 
 
-def token_tickets(spec: SessionSpec) -> list[Ticket]:
+def requests_with_tokens(spec: SessionSpec) -> list[LaunchRequest]:
     """Make a ticket for each replica, with a token in its name that no other launch has.
 
     Raises:
@@ -88,6 +88,8 @@ def token_of(name: str) -> str:
     return name.rpartition("-")[2]
 
 
-def _with_token(launch: Launch) -> Ticket:
+def _with_token(launch: Launch) -> LaunchRequest:
     token = "".join(secrets.choice(_ALPHABET) for _ in range(_TOKEN_LENGTH))
-    return Ticket(launch.name, evolve(launch, name=check_name(f"{launch.name}-{token}")), token)
+    return LaunchRequest(
+        launch.name, evolve(launch, name=check_name(f"{launch.name}-{token}")), token
+    )

@@ -6,7 +6,7 @@ never sent twice. Its request runs shielded in a task of its own, so that the an
 left is read even if its caller is cancelled. Where no usable answer comes, the session is looked
 for in lists that began after the request, until `Limits.settle` seconds have passed.
 
-Whoever launches gives an `Account`, which hears of every session before anybody else does.
+Whoever launches gives an `LaunchObserver`, which hears of every session before anybody else does.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from kaleden._engine import _operations
-from kaleden._engine._collectors import Collected, counted
+from kaleden._engine._collectors import Collector, with_progress
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._limiter import Gate, Paused
-from kaleden._engine._timeouts import Courier
+from kaleden._engine._limiter import Limiter, Paused
+from kaleden._engine._timeouts import RequestTimeout
 from kaleden._errors import FailureKind, RequestError
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._results._outcome import belied
-from kaleden._results._progress import Progress, check_progress
-from kaleden._sessions._launch._launch_request import Ticket
-from kaleden._sessions._monitor._lister import Lister
+from kaleden._results._outcome import contradicted
+from kaleden._results._progress import ProgressCallback, check_progress
+from kaleden._sessions._launch._launch_request import LaunchRequest
+from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import Headers, SessionInfo
 
 _MOST: Final = 1000
@@ -39,7 +39,7 @@ _MOST: Final = 1000
 
 
 @final
-class Answers:
+class SeenSessionIds:
     """What the creates of one client were told lately.
 
     Args:
@@ -60,7 +60,7 @@ class Answers:
 
         if outcome.value in self.names:
             message = f"session {outcome.value}, which was the answer, is another create's"
-            return belied(outcome, FailureKind.PROTOCOL, message)
+            return contradicted(outcome, FailureKind.PROTOCOL, message)
 
         self.add(outcome.value, name)
         return outcome
@@ -77,16 +77,16 @@ _LONGEST_PAUSE: Final = 4.0
 """Seconds between two lists that look for an unanswered launch."""
 
 # No reply, or one of a proxy that got none: the server may still be at work.
-_NO_ANSWER: Final = (None, 502, 504)
+_NO_SERVER_RESPONSE: Final = (None, 502, 504)
 
 
-class Account(Protocol):
+class LaunchObserver(Protocol):
     """Who answers for the sessions of a launch."""
 
     group: TaskGroup
     """Where requests run that have left; it outlives the launch."""
 
-    flights: set[Flight]
+    in_flight: set[InFlightCreate]
     """The requests that are on their way."""
 
     @property
@@ -94,19 +94,19 @@ class Account(Protocol):
         """Whether requests may still leave."""
         ...
 
-    async def departing(self, ticket: Ticket) -> None:
+    async def before_send(self, ticket: LaunchRequest) -> None:
         """Hear that a request is about to leave; nothing is sent before this returns."""
         ...
 
-    async def arrived(self, ticket: Ticket, session: str) -> None:
+    async def on_created(self, ticket: LaunchRequest, session: str) -> None:
         """Hear of a session before its launcher does."""
         ...
 
-    async def doubtful(self, ticket: Ticket) -> None:
+    async def on_unknown(self, ticket: LaunchRequest) -> None:
         """Hear that a request has left and its answer tells nothing."""
         ...
 
-    async def settled(self, ticket: Ticket) -> None:
+    async def on_not_created(self, ticket: LaunchRequest) -> None:
         """Hear that a launch certainly made no session."""
         ...
 
@@ -123,33 +123,36 @@ class Launcher:
     """
 
     def __init__(
-        self, engine: Engine, lister: Lister, limits: Limits, headers: Headers = ()
+        self, engine: Engine, lister: SharedList, limits: Limits, headers: Headers = ()
     ) -> None:
         self._engine = engine
         self._lister = lister
         self._limits = limits
         self._headers = headers
-        self._gate = Gate(limits.create_concurrency)
-        self._answers = Answers()
+        self._gate = Limiter(limits.create_concurrency)
+        self._answers = SeenSessionIds()
 
     async def launch(
-        self, tickets: Sequence[Ticket], account: Account, progress: Progress | None = None
+        self,
+        tickets: Sequence[LaunchRequest],
+        account: LaunchObserver,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[str]:
         """Launch each of *tickets* once; the values are the ids of the new sessions."""
         self._engine.check()
         check_progress(progress)
         before = await self._names_before(tickets)
         known = {ticket.key: ticket for ticket in tickets}
-        into = Collected[str]()
+        into = Collector[str]()
 
-        async def perform(key: str, _: Courier) -> Outcome[str]:
+        async def perform(key: str, _: RequestTimeout) -> Outcome[str]:
             return await self._perform(known[key], account, before)
 
-        sink = counted(into, progress, "create", len(known))
+        sink = with_progress(into, progress, "create", len(known))
         await self._engine.fan_out(perform, known, sink, self._limits.create_concurrency)
         return Outcomes("create", into.done)
 
-    async def _names_before(self, tickets: Sequence[Ticket]) -> Collection[str] | None:
+    async def _names_before(self, tickets: Sequence[LaunchRequest]) -> Collection[str] | None:
         """List what is there before a launch under the user's own names; None if nobody can tell.
 
         Without it a session of such a name could be an older one.
@@ -159,86 +162,88 @@ class Launcher:
             return ()
 
         try:
-            return (await self._lister.insist(anyio.current_time())).sessions.keys()
+            return (await self._lister.since_with_retry(anyio.current_time())).sessions.keys()
         except RequestError:
             return None
 
     async def _perform(
-        self, ticket: Ticket, account: Account, before: Collection[str] | None
+        self, ticket: LaunchRequest, account: LaunchObserver, before: Collection[str] | None
     ) -> Outcome[str]:
         started = anyio.current_time()
-        retries = self._engine.retries
+        retries = self._engine.retrier
         retries.budget.first += 1
         outcome = await self._send(ticket, account)
         attempts = outcome.attempts
-        while _never_left(outcome) and await retries.wait(outcome, attempts, started):
+        while _was_not_sent(outcome) and await retries.backoff(outcome, attempts, started):
             ticket.sent = None
             outcome = await self._send(ticket, account)
             attempts += outcome.attempts
 
-        if isinstance(outcome, Failure) and _is_doubtful(outcome):
-            outcome = await self._settle(ticket, account, outcome, before)
+        if isinstance(outcome, Failure) and _may_have_created(outcome):
+            outcome = await self._reconcile(ticket, account, outcome, before)
 
         return evolve(outcome, attempts=attempts, elapsed=anyio.current_time() - started)
 
-    async def _send(self, ticket: Ticket, account: Account) -> Outcome[str]:
+    async def _send(self, ticket: LaunchRequest, account: LaunchObserver) -> Outcome[str]:
         """Send the request in the account's group, where it goes on if this is cancelled."""
-        flight = Flight(self._engine, self._limits, ticket, account, self._answers, self._headers)
+        flight = InFlightCreate(
+            self._engine, self._limits, ticket, account, self._answers, self._headers
+        )
         # The places belong to the request, which may outlive this task, and are given back by it.
         with ExitStack() as places:
-            for gate in (self._gate, self._engine.gate):
+            for gate in (self._gate, self._engine.limiter):
                 try:
-                    await gate.take(flight)
+                    await gate.acquire(flight)
                 except Paused as paused:
-                    return paused.failure(ticket.key, 0.0)
+                    return paused.to_failure(ticket.key, 0.0)
 
-                places.callback(gate.give_back, flight)
+                places.callback(gate.release, flight)
             # The turn may have come at the very moment in which the account was closed.
             if not account.is_open:
-                return _too_late(ticket)
+                return _not_sent(ticket)
 
-            account.flights.add(flight)
+            account.in_flight.add(flight)
             flight.places = places.pop_all()
             account.group.start_soon(flight.run)
         try:
-            await flight.landed.wait()
+            await flight.done.wait()
         except anyio.get_cancelled_exc_class():
-            flight.abandon(self._limits.create_grace)
+            flight.cancel_after(self._limits.create_grace)
             raise
 
         if flight.outcome is not None:
             return flight.outcome
 
         if ticket.sent is None:
-            return _too_late(ticket)
+            return _not_sent(ticket)
 
         message = "it was abandoned by its scope, which will look for what came of it"
         return Failure(ticket.key, FailureKind.UNKNOWN_EFFECT, message, sent=True)
 
-    async def _settle(
+    async def _reconcile(
         self,
-        ticket: Ticket,
-        account: Account,
+        ticket: LaunchRequest,
+        account: LaunchObserver,
         failure: Failure,
         before: Collection[str] | None,
     ) -> Outcome[str]:
         """Look for the session of a launch whose answer told nothing."""
-        found, certain = await self._search(ticket, before)
+        found, certain = await self._poll_for_session(ticket, before)
         if found is not None:
             self._answers.add(found.id, ticket.name)
-            await account.arrived(ticket, found.id)
+            await account.on_created(ticket, found.id)
             return Success(ticket.key, found.id)
 
         if ticket.answered and certain:
             # The server is done with it and nothing has come of it.
-            await account.settled(ticket)
+            await account.on_not_created(ticket)
             return evolve(failure, message=f"{failure.message} (and no session came of it)")
 
         message = f"a session named {ticket.name} may have been made: {failure.message}"
         return evolve(failure, kind=FailureKind.UNKNOWN_EFFECT, message=message)
 
-    async def _search(
-        self, ticket: Ticket, before: Collection[str] | None
+    async def _poll_for_session(
+        self, ticket: LaunchRequest, before: Collection[str] | None
     ) -> tuple[SessionInfo | None, bool]:
         """List again and again until the session is there, or the time to settle is over.
 
@@ -251,18 +256,18 @@ class Launcher:
         pause, deadline = _FIRST_PAUSE, anyio.current_time() + self._limits.settle
         while True:
             now = anyio.current_time()
-            found, certain = await self._look(ticket, before, now)
+            found, certain = await self._find_new(ticket, before, now)
             if found is not None or now >= deadline:
                 return found, certain
 
             await anyio.sleep(min(pause, max(0.0, deadline - anyio.current_time())))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _look(
-        self, ticket: Ticket, before: Collection[str], since: float
+    async def _find_new(
+        self, ticket: LaunchRequest, before: Collection[str], since: float
     ) -> tuple[SessionInfo | None, bool]:
         try:
-            snapshot = await self._lister.listed(since)
+            snapshot = await self._lister.since(since)
         except RequestError:
             return None, False
 
@@ -281,7 +286,7 @@ class Launcher:
 
 @final
 @define(eq=False)
-class Flight:
+class InFlightCreate:
     """A create request that goes its way, whatever becomes of its caller.
 
     Attributes:
@@ -298,23 +303,23 @@ class Flight:
 
     engine: Engine
     limits: Limits
-    ticket: Ticket
-    account: Account
-    answers: Answers
+    ticket: LaunchRequest
+    account: LaunchObserver
+    answers: SeenSessionIds
     headers: Headers = field(default=(), repr=False)
-    landed: anyio.Event = field(factory=anyio.Event)
+    done: anyio.Event = field(factory=anyio.Event)
     outcome: Outcome[str] | None = None
     places: ExitStack = field(factory=ExitStack)
     _shield: anyio.CancelScope = field(factory=lambda: anyio.CancelScope(shield=True))
     _abandoned: bool = False
     _has_begun: bool = False
 
-    def abandon(self, grace: float) -> None:
+    def cancel_after(self, grace: float) -> None:
         """Give the answer *grace* seconds more; a request that has not left yet never does."""
         self._abandoned = True
         if not self._has_begun:
             # asyncio never begins a task that is cancelled natively before its first step.
-            self._land()
+            self._finish()
         self._shield.deadline = min(self._shield.deadline, anyio.current_time() + grace)
 
     @property
@@ -331,20 +336,20 @@ class Flight:
                 await self._send()
             # The account takes its own time to write down what is known.
             with anyio.CancelScope(shield=True):
-                await self._tell()
+                await self._notify()
         finally:
-            self._land()
+            self._finish()
 
-    def _land(self) -> None:
+    def _finish(self) -> None:
         self.places.close()
-        self.account.flights.discard(self)
-        self.landed.set()
+        self.account.in_flight.discard(self)
+        self.done.set()
 
     async def _send(self) -> None:
         key = self.ticket.key
         try:
             if not self._is_stopped:
-                await self.account.departing(self.ticket)
+                await self.account.before_send(self.ticket)
         except OSError as error:
             message = f"nothing was sent, because it could not be written down first: {error}"
             self.outcome = Failure(key, FailureKind.INTERNAL, message, attempts=0)
@@ -356,24 +361,24 @@ class Flight:
             told = await self.engine.exchange(create, key)
             self.outcome = self.answers.check(told, self.ticket.name)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         ticket, outcome = self.ticket, self.outcome
         ticket.ended = anyio.current_time()
         if isinstance(outcome, Success):
-            await self.account.arrived(ticket, outcome.value)
-        elif ticket.sent is None or (outcome and not _is_doubtful(outcome)):
-            await self.account.settled(ticket)
+            await self.account.on_created(ticket, outcome.value)
+        elif ticket.sent is None or (outcome and not _may_have_created(outcome)):
+            await self.account.on_not_created(ticket)
         else:
-            ticket.answered = outcome is not None and outcome.status not in _NO_ANSWER
-            await self.account.doubtful(ticket)
+            ticket.answered = outcome is not None and outcome.status not in _NO_SERVER_RESPONSE
+            await self.account.on_unknown(ticket)
 
 
-def _too_late(ticket: Ticket) -> Failure:
+def _not_sent(ticket: LaunchRequest) -> Failure:
     message = "the scope was left before this was sent"
     return Failure(ticket.key, FailureKind.CONNECT_FAILED, message, attempts=0)
 
 
-def _never_left(outcome: Outcome[str]) -> TypeGuard[Failure]:
+def _was_not_sent(outcome: Outcome[str]) -> TypeGuard[Failure]:
     """Whether a create was tried and nothing of it was sent: the only kind that is tried again."""
     if isinstance(outcome, Success):
         return False
@@ -381,7 +386,7 @@ def _never_left(outcome: Outcome[str]) -> TypeGuard[Failure]:
     return outcome.kind is FailureKind.CONNECT_FAILED and outcome.attempts > 0
 
 
-def _is_doubtful(failure: Failure) -> bool:
+def _may_have_created(failure: Failure) -> bool:
     """Whether the server may have made the session; a whole refusal says that it has not."""
     refused = failure.status is not None and 300 <= failure.status < 500
-    return failure.sent and failure.kind.leaves_doubt and not refused
+    return failure.sent and failure.kind.may_have_taken_effect and not refused

@@ -11,9 +11,9 @@ from anyio.abc import TaskGroup
 
 from kaleden._engine._tasks import open_task_group
 from kaleden._results._batch import Outcomes
-from kaleden._results._progress import Progress
-from kaleden._sessions._launch._launch_request import Ticket, plain_tickets
-from kaleden._sessions._launch._launcher import Flight, Launcher
+from kaleden._results._progress import ProgressCallback
+from kaleden._sessions._launch._launch_request import LaunchRequest, plain_requests
+from kaleden._sessions._launch._launcher import InFlightCreate, Launcher
 from kaleden._wire import SessionSpec
 
 logger = logging.getLogger("kaleden")
@@ -25,41 +25,41 @@ class _Plain:
 
     def __init__(self, group: TaskGroup) -> None:
         self.group = group
-        self.flights: set[Flight] = set()
+        self.in_flight: set[InFlightCreate] = set()
         self.created: dict[str, str] = {}
-        self.doubts: dict[str, Ticket] = {}
+        self.unconfirmed: dict[str, LaunchRequest] = {}
 
     is_open = True
 
-    async def departing(self, ticket: Ticket) -> None:
+    async def before_send(self, ticket: LaunchRequest) -> None:
         """Nothing is written down for sessions that are meant to stay."""
 
-    async def arrived(self, ticket: Ticket, session: str) -> None:
+    async def on_created(self, ticket: LaunchRequest, session: str) -> None:
         self.created[ticket.name] = session
-        self.doubts.pop(ticket.name, None)
+        self.unconfirmed.pop(ticket.name, None)
 
-    async def doubtful(self, ticket: Ticket) -> None:
-        self.doubts[ticket.name] = ticket
+    async def on_unknown(self, ticket: LaunchRequest) -> None:
+        self.unconfirmed[ticket.name] = ticket
 
-    async def settled(self, ticket: Ticket) -> None:
-        self.doubts.pop(ticket.name, None)
+    async def on_not_created(self, ticket: LaunchRequest) -> None:
+        self.unconfirmed.pop(ticket.name, None)
 
 
 async def launch_plain(
     launcher: Launcher,
     spec: SessionSpec,
     keys: Collection[str] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Outcomes[str]:
     """Launch every replica of *spec*, or only those named by *keys*, under the user's own names."""
-    tickets = [ticket for ticket in plain_tickets(spec) if keys is None or ticket.key in keys]
+    tickets = [ticket for ticket in plain_requests(spec) if keys is None or ticket.key in keys]
     account: _Plain | None = None
     try:
         async with open_task_group() as group:
             account = _Plain(group)
             outcomes = await launcher.launch(tickets, account, progress)
     except BaseException:
-        if account is not None and (account.created or account.doubts):
+        if account is not None and (account.created or account.unconfirmed):
             logger.warning("a launch was interrupted: %s", _left(account))
         raise
 
@@ -72,6 +72,6 @@ def _left(account: _Plain) -> str:
     if account.created:
         created = sorted(account.created.values())
         parts.append(f"sessions {created} were created and are yours to destroy")
-    if account.doubts:
-        parts.append(f"sessions with the names {sorted(account.doubts)} may have been created")
+    if account.unconfirmed:
+        parts.append(f"sessions with the names {sorted(account.unconfirmed)} may have been created")
     return "; ".join(parts)

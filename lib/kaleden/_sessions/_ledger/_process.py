@@ -2,7 +2,7 @@
 
 A process is known by its machine, its number and the time at which it started, since numbers are
 used again. To take a living process for a dead one would end somebody's sessions, so whatever
-cannot be told from here, such as a process in another container, is `Standing.UNKNOWN`.
+cannot be told from here, such as a process in another container, is `ProcessStatus.UNKNOWN`.
 
 On Linux all of it is read from ``/proc``. Elsewhere ``ps`` tells when a process started, and the
 machine is known by its name only.
@@ -22,14 +22,14 @@ from typing import Final, final
 from attrs import evolve, frozen
 
 _PROC: Final = Path("/proc")
-_BARE: Final = "pid:[4026531836]"
+_ROOT_NAMESPACE: Final = "pid:[4026531836]"
 """The processes of a Linux machine itself, and of no container; the kernel fixes this number."""
 
-_NO_ANSWER: Final = ""
+_UNKNOWN_START: Final = ""
 """In place of a start time: nobody could be asked."""
 
 
-class Standing(StrEnum):
+class ProcessStatus(StrEnum):
     """What is known of a process."""
 
     ALIVE = "alive"
@@ -56,7 +56,7 @@ class Owner:
     host: str
     machine: str
     boot: str
-    space: str
+    pid_namespace: str
     pid: int
     started: str
     client: str
@@ -69,24 +69,24 @@ def this_owner(client: str) -> Owner:
 
 def is_alive(owner: Owner) -> bool:
     """Tell whether *owner* may still be at work; what cannot be told counts as alive."""
-    return standing(owner) is not Standing.DEAD
+    return process_status(owner) is not ProcessStatus.DEAD
 
 
-def standing(owner: Owner) -> Standing:
+def process_status(owner: Owner) -> ProcessStatus:
     """Find out what is known of *owner* from here."""
     return judge(owner, _describe(os.getpid()))
 
 
-def judge(owner: Owner, here: Owner) -> Standing:
+def judge(owner: Owner, here: Owner) -> ProcessStatus:
     """Find out what the process *here* can know of *owner*."""
     if not _is_same_run(owner, here):
-        return Standing.DEAD if _is_earlier_run(owner, here) else Standing.UNKNOWN
+        return ProcessStatus.DEAD if _is_earlier_run(owner, here) else ProcessStatus.UNKNOWN
 
     started = start_time(owner.pid)
-    if _NO_ANSWER in {started, owner.started}:
-        return Standing.UNKNOWN
+    if _UNKNOWN_START in {started, owner.started}:
+        return ProcessStatus.UNKNOWN
 
-    return Standing.ALIVE if started == owner.started else Standing.DEAD
+    return ProcessStatus.ALIVE if started == owner.started else ProcessStatus.DEAD
 
 
 def start_time(pid: int) -> str | None:
@@ -101,7 +101,7 @@ def ask_ps(pid: int) -> str | None:
     try:
         done = subprocess.run(command, env=words, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
     except OSError:
-        return _NO_ANSWER
+        return _UNKNOWN_START
 
     state, _, started = done.stdout.strip().partition(" ")
     return None if not state or _has_ended(state) else started.strip()
@@ -126,7 +126,7 @@ def _has_ended(state: str) -> bool:
 
 def _is_same_run(owner: Owner, here: Owner) -> bool:
     """Whether *owner* ran since this machine's start, and where its processes can be seen."""
-    if (owner.boot, owner.space) != (here.boot, here.space):
+    if (owner.boot, owner.pid_namespace) != (here.boot, here.pid_namespace):
         return False
 
     return here.boot != "" or owner.host == here.host
@@ -141,7 +141,7 @@ def _is_earlier_run(owner: Owner, here: Owner) -> bool:
         return False
 
     same = (owner.host, owner.machine) == (here.host, here.machine)
-    return same and owner.space == here.space == _BARE
+    return same and owner.pid_namespace == here.pid_namespace == _ROOT_NAMESPACE
 
 
 def _has_proc() -> bool:
@@ -150,7 +150,7 @@ def _has_proc() -> bool:
 
 @lru_cache(maxsize=1)
 def _describe(pid: int) -> Owner:
-    started = start_time(pid) or _NO_ANSWER
+    started = start_time(pid) or _UNKNOWN_START
     machine = _digest(_read(Path("/etc/machine-id")))
     boot = _read(_PROC / "sys" / "kernel" / "random" / "boot_id")
     return Owner(socket.gethostname(), machine, boot, _space(), pid, started, client="")

@@ -13,7 +13,7 @@ from kaleden._engine._engine import Engine
 from kaleden._engine._targets import Keys
 from kaleden._errors import FailureKind
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._wire import SessionInfo, Status
+from kaleden._wire import SessionInfo, SessionStatus
 
 
 async def connect(engine: Engine, limits: Limits, keys: Keys) -> Outcomes[str]:
@@ -32,7 +32,7 @@ async def _open(outcome: Outcome[SessionInfo]) -> Outcome[str]:
         reason = f"a {outcome.value.kind} session has no page"
     elif not _is_page(url):
         reason = "the server gave no web address for it"
-    elif status != Status.RUNNING:
+    elif status != SessionStatus.RUNNING:
         reason = f"the session is {status}, and its page answers only while it is Running"
     # Starting a browser may take seconds, and some wait for it to be closed.
     elif not await anyio.to_thread.run_sync(_open_tab, url, abandon_on_cancel=True):

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from attrs import define, evolve, field, frozen
 
 from kaleden import _wire
-from kaleden._engine._channel import Deliver, Handoff, open_handoff
+from kaleden._engine._channel import Channel, SendItem, open_channel
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._operations import Operation
@@ -26,7 +26,7 @@ from kaleden._engine._tasks import open_task_group
 from kaleden._errors import SessionNotOpen
 from kaleden._results._batch import Failure
 from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._poller import Pace, Patience, Poller, Sight
+from kaleden._sessions._monitor._poller import ErrorTolerance, Poller, PollInterval, SessionState
 from kaleden._sessions._monitor._wait import Item, read_items
 from kaleden._wire import Response, SessionInfo
 
@@ -36,7 +36,7 @@ CHUNK: Final = 2**20  # bytes that are hashed before others get their turn
 
 @final
 @frozen
-class News:
+class LogDelta:
     """What one read of a log showed.
 
     Attributes:
@@ -49,7 +49,7 @@ class News:
 
 
 @final
-class GrowingLog:
+class LogCursor:
     """What is kept of one log."""
 
     __slots__ = ("_digest", "_seen", "_unfinished")
@@ -59,16 +59,16 @@ class GrowingLog:
         self._digest = hashlib.blake2b(digest_size=16)
         self._unfinished: list[bytes] = []
 
-    async def news(self, body: bytes) -> News:
+    async def news(self, body: bytes) -> LogDelta:
         """Compare the whole log, as it is now, with what was seen of it."""
         # The server also answers with nothing when it cannot reach the container.
         if not body:
-            return News(b"")
+            return LogDelta(b"")
 
         if await self._continues(body):
-            return News(body[self._seen :])
+            return LogDelta(body[self._seen :])
 
-        return News(body, reset=True)
+        return LogDelta(body, reset=True)
 
     async def _continues(self, body: bytes) -> bool:
         view, digest = memoryview(body), hashlib.blake2b(digest_size=16)
@@ -147,7 +147,7 @@ class LogStream:
 
     __slots__ = ("_batch", "_receive")
 
-    def __init__(self, receive: Handoff[Batch]) -> None:
+    def __init__(self, receive: Channel[Batch]) -> None:
         self._receive = receive
         self._batch = deque[LogItem]()
 
@@ -165,7 +165,7 @@ class LogStream:
 
         return self._batch.popleft()
 
-    def at_hand(self) -> list[LogItem]:
+    def receive_nowait(self) -> list[LogItem]:
         """Take the items that wait to be taken; none if there are none now."""
         taken = list(self._batch)
         self._batch.clear()
@@ -194,11 +194,11 @@ async def follow(
     """
     engine.check()
     await checkpoint()
-    following = _Following(engine, limits, poller, chance)
+    following = _LogFollower(engine, limits, poller, chance)
     for item in (await read_items(ids)).values():
         following.add(item)
 
-    async with open_handoff(following.run) as receive:
+    async with open_channel(following.run) as receive:
         yield LogStream(receive)
 
 
@@ -218,10 +218,10 @@ class _Followed:
     """
 
     id: str
-    pace: Pace
-    sight: Sight
-    log: GrowingLog = field(factory=GrowingLog)
-    patience: Patience = field(factory=Patience)
+    pace: PollInterval
+    sight: SessionState
+    log: LogCursor = field(factory=LogCursor)
+    patience: ErrorTolerance = field(factory=ErrorTolerance)
     waits: bool = False
     ended: bool = False
     verdict: Failure | None = None
@@ -259,7 +259,7 @@ class _Agenda:
 
 
 @final
-class _Following:
+class _LogFollower:
     """One call of `follow`: a few readers, and a task that looks at how the sessions stand."""
 
     def __init__(
@@ -281,9 +281,9 @@ class _Following:
         else:
             # The log of a desktop has those of its applications in it.
             key = item.id if isinstance(item, SessionInfo) else item
-            self._open[key] = _Followed(key, Pace(self._chance), Sight(key))
+            self._open[key] = _Followed(key, PollInterval(self._chance), SessionState(key))
 
-    async def run(self, deliver: Deliver[Batch]) -> None:
+    async def run(self, deliver: SendItem[Batch]) -> None:
         """Deliver what the logs give, until all have ended."""
         if self._refused:
             await deliver(self._refused)
@@ -291,7 +291,7 @@ class _Following:
         if not self._open:
             return
 
-        readers = min(READERS, self._engine.gate.limit, len(self._open))
+        readers = min(READERS, self._engine.limiter.limit, len(self._open))
         for session in self._open.values():
             self._agenda.put(session)
 
@@ -338,7 +338,7 @@ class _Following:
             session.pace.restart(anyio.current_time())
             self._agenda.put(session)
 
-    async def _read(self, deliver: Deliver[Batch]) -> None:
+    async def _read(self, deliver: SendItem[Batch]) -> None:
         while True:
             session = await self._agenda.next()
             # Only a read that begins after the session's end can be the last one.
@@ -356,13 +356,13 @@ class _Following:
                 session.pace.looked(anyio.current_time(), changed=changed or session.ended)
                 self._agenda.put(session)
 
-    async def _fetch(self, session: _Followed) -> News | Failure:
+    async def _fetch(self, session: _Followed) -> LogDelta | Failure:
         # The whole reply goes with this frame, however long what is new waits to be taken.
         outcome = await self._engine.attempt(self._operation, session.id)
         return outcome if isinstance(outcome, Failure) else await session.log.news(outcome.value)
 
-    async def _bear(self, session: _Followed, failure: Failure, deliver: Deliver[Batch]) -> None:
-        if not session.patience.bears(failure.kind):
+    async def _bear(self, session: _Followed, failure: Failure, deliver: SendItem[Batch]) -> None:
+        if not session.patience.allow(failure.kind):
             await self._close(session, failure, deliver)
             return
 
@@ -372,7 +372,7 @@ class _Following:
         self._agenda.put(session)
 
     async def _close(
-        self, session: _Followed, verdict: Failure | None, deliver: Deliver[Batch]
+        self, session: _Followed, verdict: Failure | None, deliver: SendItem[Batch]
     ) -> None:
         """Deliver the last of one session, and end with the last session."""
         last: Batch = [LogLine(session.id, text) for text in session.log.rest()]
@@ -387,11 +387,11 @@ class _Following:
             self._over.set()
 
 
-async def _hand_on(session: _Followed, news: News, deliver: Deliver[Batch]) -> bool:
+async def _hand_on(session: _Followed, news: LogDelta, deliver: SendItem[Batch]) -> bool:
     """Deliver what is new in a log; tell whether anything was."""
     if news.reset:
         last = [LogLine(session.id, text) for text in session.log.rest()]
-        session.log = GrowingLog()
+        session.log = LogCursor()
         await deliver([*last, LogReset(session.id)])
 
     for lines in session.log.lines(news.fresh):

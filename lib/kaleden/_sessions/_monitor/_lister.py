@@ -34,7 +34,7 @@ class Snapshot:
 
 
 @define(eq=False)
-class _Flight:
+class _PendingList:
     """A list that is on its way."""
 
     began: float
@@ -43,7 +43,7 @@ class _Flight:
 
 
 @final
-class Lister:
+class SharedList:
     """Shares lists among tasks: those who ask at the same time are served by one request.
 
     On the server a list costs as much as a question about one session, so whoever watches,
@@ -59,10 +59,10 @@ class Lister:
         self._engine = engine
         request = _wire.build_list(kind)
         self._operation = Operation("fetch", lambda _: request, _wire.parse_list, limits.timeout)
-        self._flight: _Flight | None = None
+        self._pending: _PendingList | None = None
         self._last: Snapshot | None = None
 
-    async def listed(self, since: float) -> Snapshot:
+    async def since(self, since: float) -> Snapshot:
         """Get a list that began at *since* or later.
 
         Args:
@@ -75,7 +75,7 @@ class Lister:
             If this task's request served others too, one of them asks again.
         """
         while self._last is None or self._last.began < since:
-            flight = self._flight
+            flight = self._pending
             if flight is None:
                 await self._fetch()
                 continue
@@ -87,7 +87,7 @@ class Lister:
         await anyio.lowlevel.checkpoint()
         return self._last
 
-    async def insist(self, since: float) -> Snapshot:
+    async def since_with_retry(self, since: float) -> Snapshot:
         """Get such a list, and try again after what may pass.
 
         It is for those who need one list. Who looks again and again has a pace of his own, and
@@ -102,14 +102,14 @@ class Lister:
         started, attempts = anyio.current_time(), 0
         while True:
             try:
-                return await self.listed(since)
+                return await self.since(since)
             except RequestError as error:
                 attempts += 1
-                if not await self._engine.retries.wait(error.failure, attempts, started):
+                if not await self._engine.retrier.backoff(error.failure, attempts, started):
                     raise
 
     async def _fetch(self) -> None:
-        flight = self._flight = _Flight(anyio.current_time())
+        flight = self._pending = _PendingList(anyio.current_time())
         try:
             listing = await self._engine.ask(self._operation)
         except RequestError as error:
@@ -121,5 +121,5 @@ class Lister:
             unreadable = len(listing.malformed) + sum(not info.id for info in listing.sessions)
             self._last = Snapshot(flight.began, sessions, unreadable)
         finally:
-            self._flight = None
+            self._pending = None
             flight.done.set()

@@ -9,21 +9,21 @@ from typing import TypeAlias, final
 
 from attrs import evolve
 
-from kaleden._engine._tasks import map_in_turns, open_task_group
+from kaleden._engine._tasks import map_with_checkpoints, open_task_group
 from kaleden._errors import InvalidRequest
 from kaleden._results._progress import check_plain
 from kaleden._results._session_list import SessionList
 from kaleden._results._tables import open_display
 from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._poller import Poller, Sight
-from kaleden._wire import SessionInfo, Status
+from kaleden._sessions._monitor._poller import Poller, SessionState
+from kaleden._wire import SessionInfo, SessionStatus
 
 logger = logging.getLogger("kaleden")
 
 Show: TypeAlias = Callable[[SessionList], object]
 """Shows how sessions stand."""
 
-GONE = Status("gone")
+GONE = SessionStatus("gone")
 """What is shown for a session that is no longer listed, and had not ended."""
 
 
@@ -41,7 +41,7 @@ def check_show(show: Show | None) -> Show | None:
 
 
 @asynccontextmanager
-async def look_on(
+async def show_live(
     poller: Poller, ids: Callable[[], Iterable[str]], show: Show | None
 ) -> AsyncGenerator[None]:
     """Show how sessions stand, after each look that changed something, until the block ends.
@@ -81,7 +81,7 @@ class _Onlooker:
         self._poller = poller
         self._ids = ids
         self._show = show
-        self._sights: dict[str, Sight] = {}
+        self._sights: dict[str, SessionState] = {}
         self._infos: dict[str, SessionInfo] = {}
         self._noted: Snapshot | None = poller.last
         self._shown: list[tuple[str, str]] = []
@@ -99,7 +99,7 @@ class _Onlooker:
             logger.warning("the sessions are no longer looked on: %r", error)
 
     async def _take(self, look: Snapshot) -> None:
-        await map_in_turns(lambda key: self._note(key, look), list(self._ids()))
+        await map_with_checkpoints(lambda key: self._note(key, look), list(self._ids()))
         self._noted = look
         self._tell()
 
@@ -112,7 +112,7 @@ class _Onlooker:
             self._tell()
 
     def _note(self, key: str, look: Snapshot) -> None:
-        sight = self._sights.setdefault(key, Sight(key))
+        sight = self._sights.setdefault(key, SessionState(key))
         info = sight.note(look)
         if info is not None:
             self._infos[key] = info

@@ -14,21 +14,21 @@ import anyio
 from anyio.lowlevel import checkpoint
 from attrs import define
 
-from kaleden._engine._config import LONGEST_PAUSE
+from kaleden._engine._config import MAX_PAUSE
 from kaleden._errors import FailureKind, RequestError
 from kaleden._results._batch import Failure
 from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._wire import SessionInfo, Status
+from kaleden._wire import SessionInfo, SessionStatus
 
-FIRST: Final = 1.0  # seconds
-MOST: Final = 15.0  # seconds
+MIN_INTERVAL: Final = 1.0  # seconds
+MAX_INTERVAL: Final = 15.0  # seconds
 GROWTH: Final = 1.5
 JITTER: Final = 0.2
 
 # With the growing intervals this outlasts a minute and a half without a server.
-BORNE: Final = 10
+MAX_FAILURES: Final = 10
 
-_PASSING: Final = frozenset(
+_TOLERATED: Final = frozenset(
     {
         FailureKind.CONNECT_FAILED,
         FailureKind.CONNECTION_LOST,
@@ -41,7 +41,7 @@ _PASSING: Final = frozenset(
 
 
 @final
-class Pace:
+class PollInterval:
     """Looks often after a change, and ever less often while nothing changes.
 
     The interval is one second after a change and grows by half with each look that shows none, up
@@ -54,29 +54,29 @@ class Pace:
         due: the time of the next look, on the clock that the caller tells *now* from.
     """
 
-    __slots__ = ("_chance", "_interval", "due")
+    __slots__ = ("_interval", "_random", "due")
 
     def __init__(self, chance: random.Random | None = None) -> None:
-        self._chance = chance or random.Random()  # noqa: S311  # spreads load, keeps no secret
+        self._random = chance or random.Random()  # noqa: S311  # spreads load, keeps no secret
         self.restart(0.0)
 
     def restart(self, now: float) -> None:
         """Make a look due at once, and the ones after it frequent."""
-        self._interval = FIRST / GROWTH
+        self._interval = MIN_INTERVAL / GROWTH
         self.due: float = now
 
     def looked(self, now: float, *, changed: bool) -> None:
         """Set the time of the next look, after one that ended at *now*."""
-        self._interval = FIRST if changed else min(self._interval * GROWTH, MOST)
-        self.due = now + self._interval * self._chance.uniform(1 - JITTER, 1 + JITTER)
+        self._interval = MIN_INTERVAL if changed else min(self._interval * GROWTH, MAX_INTERVAL)
+        self.due = now + self._interval * self._random.uniform(1 - JITTER, 1 + JITTER)
 
     def pause(self, now: float, seconds: float | None) -> None:
         """Put the next look off as the server asked: by *seconds*, within reason."""
-        self.due = max(self.due, now + min(seconds or 0.0, LONGEST_PAUSE))
+        self.due = max(self.due, now + min(seconds or 0.0, MAX_PAUSE))
 
 
 @final
-class Patience:
+class ErrorTolerance:
     """Bears some failures in a row, if they are of a kind that passes."""
 
     __slots__ = ("_left",)
@@ -86,12 +86,12 @@ class Patience:
 
     def renew(self) -> None:
         """Start to count anew, after a success."""
-        self._left = BORNE
+        self._left = MAX_FAILURES
 
-    def bears(self, kind: FailureKind) -> bool:
+    def allow(self, kind: FailureKind) -> bool:
         """Count one more failure, and tell whether to try again after it."""
         self._left -= 1
-        return kind in _PASSING and self._left >= 0
+        return kind in _TOLERATED and self._left >= 0
 
 
 logger = logging.getLogger("kaleden")
@@ -101,9 +101,9 @@ ABSENCES: Final = 2
 
 
 class Lists(Protocol):
-    """Where the lists come from; see `kaleden._sessions._monitor._lister.Lister`."""
+    """Where the lists come from; see `kaleden._sessions._monitor._lister.SharedList`."""
 
-    async def listed(self, since: float) -> Snapshot:
+    async def since(self, since: float) -> Snapshot:
         """Get a list that began at *since* or later."""
         ...
 
@@ -117,22 +117,22 @@ class Poller:
         pace: says when the next one is due.
     """
 
-    def __init__(self, lister: Lists, pace: Pace) -> None:
+    def __init__(self, lister: Lists, pace: PollInterval) -> None:
         self._lister = lister
-        self._pace = pace
+        self._interval = pace
         self._last: Snapshot | None = None
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
 
     @property
     def last(self) -> Snapshot | None:
         """The look that was shared last; None before there was one."""
         return self._last
 
-    def join(self) -> Looks:
+    def join(self) -> Subscription:
         """Take part from now on; a newcomer makes a look due at once."""
         now = anyio.current_time()
-        self._pace.restart(now)
-        return Looks(self, now)
+        self._interval.restart(now)
+        return Subscription(self, now)
 
     async def look(self, since: float, seen: Snapshot | None) -> Snapshot:
         """Wait for a look that began at *since* or later and is not the one that was *seen* last.
@@ -141,51 +141,51 @@ class Poller:
             RequestError: the list failed, for all who shared it.
         """
         while self._last is None or self._last.began < since or self._last is seen:
-            if self._pace.due <= anyio.current_time():
+            if self._interval.due <= anyio.current_time():
                 await self._look()
             else:
-                with anyio.CancelScope(deadline=self._pace.due):
-                    await self._news.wait()
+                with anyio.CancelScope(deadline=self._interval.due):
+                    await self._changed.wait()
 
         await checkpoint()
         return self._last
 
     async def _look(self) -> None:
         try:
-            snapshot = await self._lister.listed(self._pace.due)
+            snapshot = await self._lister.since(self._interval.due)
         except RequestError as error:
             self._note_failure(error.failure)
             raise
 
         # Of those who shared a list, only the first notes it; and it may already be known when
         # somebody joins at the moment in which it began.
-        if snapshot is not self._last or self._pace.due <= snapshot.began:
+        if snapshot is not self._last or self._interval.due <= snapshot.began:
             self._note(snapshot)
 
     def _note(self, snapshot: Snapshot) -> None:
         changed = _statuses(snapshot) != _statuses(self._last)
-        self._pace.looked(anyio.current_time(), changed=changed)
+        self._interval.looked(anyio.current_time(), changed=changed)
         self._last = snapshot
-        self._news.set()
-        self._news = anyio.Event()
+        self._changed.set()
+        self._changed = anyio.Event()
 
     def _note_failure(self, failure: Failure) -> None:
         now = anyio.current_time()
-        if self._pace.due <= now:
-            self._pace.looked(now, changed=False)
-            self._pace.pause(now, failure.retry_after)
+        if self._interval.due <= now:
+            self._interval.looked(now, changed=False)
+            self._interval.pause(now, failure.retry_after)
             logger.warning("the sessions could not be listed: %s", failure)
 
 
 @final
-class Looks:
+class Subscription:
     """What one of those who joined gets to see: every look that began since, once."""
 
     def __init__(self, poller: Poller, since: float) -> None:
         self._poller = poller
         self._since = since
         self._seen: Snapshot | None = None
-        self._patience = Patience()
+        self._tolerance = ErrorTolerance()
 
     async def next(self) -> Snapshot | Failure:
         """Wait for the next look.
@@ -197,16 +197,16 @@ class Looks:
             try:
                 self._seen = await self._poller.look(self._since, self._seen)
             except RequestError as error:
-                if not self._patience.bears(error.failure.kind):
+                if not self._tolerance.allow(error.failure.kind):
                     return error.failure
             else:
-                self._patience.renew()
+                self._tolerance.renew()
                 return self._seen
 
 
 @final
 @define
-class Sight:
+class SessionState:
     """How one session was seen last.
 
     Attributes:
@@ -217,7 +217,7 @@ class Sight:
     """
 
     key: str
-    status: Status | None = None
+    status: SessionStatus | None = None
     absences: int = 0
     unreadable: int = 0
 
@@ -252,6 +252,6 @@ class Sight:
         return Failure(self.key, FailureKind.VANISHED, message, sent=True)
 
 
-def _statuses(snapshot: Snapshot | None) -> dict[str, Status]:
+def _statuses(snapshot: Snapshot | None) -> dict[str, SessionStatus]:
     sessions = {} if snapshot is None else snapshot.sessions
     return {key: session.status for key, session in sessions.items()}

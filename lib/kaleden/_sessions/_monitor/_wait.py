@@ -14,18 +14,26 @@ from anyio.lowlevel import checkpoint
 from attrs import evolve, frozen
 
 from kaleden._engine import _operations
-from kaleden._engine._channel import Deliver, open_handoff
-from kaleden._engine._collectors import Collected
+from kaleden._engine._channel import SendItem, open_channel
+from kaleden._engine._collectors import Collector
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine, OutcomeStream
 from kaleden._engine._targets import Keys
-from kaleden._engine._tasks import map_in_turns, open_task_group
+from kaleden._engine._tasks import map_with_checkpoints, open_task_group
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._results._progress import Progress, Tally, check_plain, check_progress
+from kaleden._results._progress import ProgressCallback, ProgressUpdate, check_plain, check_progress
 from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._poller import Lists, Pace, Poller, Sight
-from kaleden._wire import TERMINAL, Event, SessionInfo, Status, check_id, check_status, shown
+from kaleden._sessions._monitor._poller import Lists, Poller, PollInterval, SessionState
+from kaleden._wire import (
+    TERMINAL_STATUSES,
+    Event,
+    SessionInfo,
+    SessionStatus,
+    check_id,
+    check_status,
+    shown,
+)
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
 """What to wait for: a status, one of several, or whatever a function of the session says."""
@@ -39,7 +47,7 @@ EVENT_LENGTH: Final = 150  # characters; a failure stays below a kilobyte
 
 @final
 @frozen
-class Terms:
+class WaitCondition:
     """What a wait is for, and what it bears.
 
     Attributes:
@@ -52,11 +60,11 @@ class Terms:
     reached: Callable[[SessionInfo], bool]
     goal: str
     pending_timeout: float
-    progress: Progress | None
+    progress: ProgressCallback | None
 
 
 @final
-class Watcher:
+class Waiter:
     """Waits for sessions of one client, through one `Poller` for all waits.
 
     Args:
@@ -75,23 +83,23 @@ class Watcher:
         limits: Limits,
         chance: random.Random | None = None,
     ) -> None:
-        self.sessions: Poller = Poller(lister, Pace(chance))
-        self.apps: Poller = Poller(apps, Pace(chance))
+        self.sessions: Poller = Poller(lister, PollInterval(chance))
+        self.apps: Poller = Poller(apps, PollInterval(chance))
         self._engine = engine
         self._limits = limits
 
     async def wait(
         self,
         ids: Keys,
-        until: Until = TERMINAL,
+        until: Until = TERMINAL_STATUSES,
         pending_timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[SessionInfo]:
         """Wait until every session is where it should be, or will not get there.
 
         See `read_terms` for the arguments, and `AsyncSession.wait`.
         """
-        terms = read_terms(until, pending_timeout, progress)
+        terms = read_condition(until, pending_timeout, progress)
         self._engine.check()
         return await self._collect(await read_items(ids), terms)
 
@@ -99,22 +107,22 @@ class Watcher:
     async def stream(
         self,
         ids: Keys,
-        until: Until = TERMINAL,
+        until: Until = TERMINAL_STATUSES,
         pending_timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> AsyncGenerator[OutcomeStream[SessionInfo]]:
         """Wait as `wait` does, and hand on each outcome once it is known."""
-        terms = read_terms(until, pending_timeout, progress)
+        terms = read_condition(until, pending_timeout, progress)
         self._engine.check()
         await checkpoint()
         items = await read_items(ids)
-        async with open_handoff((await self._begin(items, terms)).run) as receive:
+        async with open_channel((await self._begin(items, terms)).run) as receive:
             yield OutcomeStream(receive)
 
-    async def _collect(self, items: dict[str, Item], terms: Terms) -> Outcomes[SessionInfo]:
+    async def _collect(self, items: dict[str, Item], terms: WaitCondition) -> Outcomes[SessionInfo]:
         self._engine.check()
         await checkpoint()
-        collected = Collected[SessionInfo]()
+        collected = Collector[SessionInfo]()
         for key in items:
             collected.claim(key)
 
@@ -126,8 +134,8 @@ class Watcher:
             again=lambda keys: self._collect({key: items[key] for key in keys}, terms),
         )
 
-    async def _begin(self, items: dict[str, Item], terms: Terms) -> _Wait:
-        wait = _Wait(self._engine, self._limits, terms)
+    async def _begin(self, items: dict[str, Item], terms: WaitCondition) -> _WaitRun:
+        wait = _WaitRun(self._engine, self._limits, terms)
 
         def take(named: tuple[str, Item]) -> None:
             key, item = named
@@ -135,9 +143,9 @@ class Watcher:
                 wait.refused.append(item)
             else:
                 poller = self.apps if _is_app(item) else self.sessions
-                wait.targets.append(_Target(Sight(key), poller))
+                wait.targets.append(_Target(SessionState(key), poller))
 
-        await map_in_turns(take, items.items())
+        await map_with_checkpoints(take, items.items())
         return wait
 
 
@@ -145,25 +153,25 @@ class Watcher:
 class _Target:
     """One session that is waited for, and who looks at it."""
 
-    sight: Sight
+    sight: SessionState
     poller: Poller
 
 
 @final
-class _Wait:
-    """One call of `Watcher.wait` or `Watcher.stream`."""
+class _WaitRun:
+    """One call of `Waiter.wait` or `Waiter.stream`."""
 
-    def __init__(self, engine: Engine, limits: Limits, terms: Terms) -> None:
+    def __init__(self, engine: Engine, limits: Limits, terms: WaitCondition) -> None:
         self._engine = engine
         self._limits = limits
-        self._terms = terms
+        self._condition = terms
         self._started = anyio.current_time()
-        self._told = Tally()
+        self._told = ProgressUpdate()
         self._done = self._failed = 0
         self.targets: list[_Target] = []
         self.refused: list[Failure] = []
 
-    async def run(self, deliver: Deliver[Outcome[SessionInfo]]) -> None:
+    async def run(self, deliver: SendItem[Outcome[SessionInfo]]) -> None:
         """Deliver the outcome of every session, each as soon as it is known."""
         self._done = self._failed = len(self.refused)
         for failure in self.refused:
@@ -178,7 +186,7 @@ class _Wait:
         self,
         poller: Poller,
         waiting: dict[str, _Target],
-        deliver: Deliver[Outcome[SessionInfo]],
+        deliver: SendItem[Outcome[SessionInfo]],
     ) -> None:
         looks = poller.join()
         while waiting:
@@ -209,7 +217,7 @@ class _Wait:
             verdict = self._judge(target, look)
             return None if verdict is None else evolve(verdict, elapsed=elapsed)
 
-        verdicts = await map_in_turns(judge, waiting.values())
+        verdicts = await map_with_checkpoints(judge, waiting.values())
         return [verdict for verdict in verdicts if verdict is not None]
 
     def _judge(self, target: _Target, look: Snapshot) -> Outcome[SessionInfo] | None:
@@ -218,26 +226,26 @@ class _Wait:
         if info is None:
             return target.sight.vanished() if target.sight.is_gone else None
 
-        if self._terms.reached(info):
+        if self._condition.reached(info):
             return Success(key, info)
 
         if info.status.is_terminal:
-            message = f"it ended as {info.status}; it was waited for {self._terms.goal}"
+            message = f"it ended as {info.status}; it was waited for {self._condition.goal}"
             return Failure(key, FailureKind.WRONG_STATE, message, sent=True)
 
         waited = look.began - self._started
-        if info.status == Status.PENDING and waited >= self._terms.pending_timeout:
+        if info.status == SessionStatus.PENDING and waited >= self._condition.pending_timeout:
             message = f"it is still Pending after {waited:.0f} seconds"
             return Failure(key, FailureKind.PENDING_TIMEOUT, message, sent=True)
 
         return None
 
     def _report(self) -> None:
-        if self._terms.progress is None:
+        if self._condition.progress is None:
             return
 
         seen = (target.sight for target in self.targets if not target.sight.is_gone)
-        tally = Tally(
+        tally = ProgressUpdate(
             Counter(str(sight.status) for sight in seen if sight.status is not None),
             operation="wait",
             done=self._done,
@@ -246,7 +254,7 @@ class _Wait:
         )
         if (tally, tally.done) != (self._told, self._told.done):
             self._told = tally
-            self._terms.progress(tally)
+            self._condition.progress(tally)
 
     async def _explained(self, late: list[Failure]) -> list[Failure]:
         """Add to failures to start what the platform reports of them."""
@@ -261,9 +269,9 @@ class _Wait:
         ]
 
 
-def read_terms(
-    until: Until, pending_timeout: float | None = None, progress: Progress | None = None
-) -> Terms:
+def read_condition(
+    until: Until, pending_timeout: float | None = None, progress: ProgressCallback | None = None
+) -> WaitCondition:
     """Read the arguments of a wait.
 
     Args:
@@ -280,10 +288,10 @@ def read_terms(
     limit = _limit(pending_timeout)
     if callable(until):
         check_plain(until)
-        return Terms(until, "what the given function tells", limit, progress)
+        return WaitCondition(until, "what the given function tells", limit, progress)
 
     wanted = _statuses(until)
-    return Terms(
+    return WaitCondition(
         lambda info: any(info.status.matches(status) for status in wanted),
         " or ".join(wanted),
         limit,
@@ -296,7 +304,7 @@ async def read_items(keys: Keys) -> dict[str, Item]:
     if isinstance(keys, AsyncIterable):
         return {_key(item): _checked(item) async for item in keys}
 
-    return dict(await map_in_turns(_named, keys))
+    return dict(await map_with_checkpoints(_named, keys))
 
 
 def _limit(seconds: object) -> float:
@@ -310,7 +318,7 @@ def _limit(seconds: object) -> float:
     return seconds
 
 
-def _statuses(until: str | Iterable[str]) -> list[Status]:
+def _statuses(until: str | Iterable[str]) -> list[SessionStatus]:
     try:
         given = [until] if isinstance(until, str) else list(until)
     except TypeError:
@@ -318,7 +326,9 @@ def _statuses(until: str | Iterable[str]) -> list[Status]:
         raise InvalidRequest(msg) from None
 
     if not given:
-        raise InvalidRequest("until names no status: give at least one, or kaleden.TERMINAL")
+        raise InvalidRequest(
+            "until names no status: give at least one, or kaleden.TERMINAL_STATUSES"
+        )
 
     return sorted(check_status(each) for each in given)
 

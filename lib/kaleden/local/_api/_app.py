@@ -24,7 +24,7 @@ from kaleden.local._accounts import Accounts
 from kaleden.local._api import _openapi
 from kaleden.local._api._service import MAX_TARGET, Call, Reply, Service
 from kaleden.local._platform._create_params import Parameters
-from kaleden.local._platform._model import Refused, Session, Status
+from kaleden.local._platform._model import HTTPError, Session, Status
 
 MAX_FORM = 2 * 1024**2
 _CHUNK = 65536
@@ -139,13 +139,13 @@ class _Endpoints:
         self.settle()
         return _response(reply)
 
-    def _identify(self, request: Request) -> tuple[str | None, Refused | None]:
+    def _identify(self, request: Request) -> tuple[str | None, HTTPError | None]:
         """Who asks, by token or certificate; or why we do not talk to them."""
         tls = request.scope.get("extensions", {}).get("tls", {})
         subject: str | None = tls.get("client_cert_name")
         try:
             return self.accounts.identify(request.headers.get("authorization"), subject), None
-        except Refused as refused:
+        except HTTPError as refused:
             return None, refused
 
     async def document(self, _: Request) -> Response:

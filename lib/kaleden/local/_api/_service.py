@@ -24,7 +24,7 @@ from kaleden.local._platform._create_params import (
     read_registry_login,
     read_spec,
 )
-from kaleden.local._platform._model import Kind, Refused, Session, invalid
+from kaleden.local._platform._model import HTTPError, Kind, Session, invalid
 from kaleden.local._platform._state_machine import Platform
 
 VERSIONS = ("v0", "v1")
@@ -56,7 +56,7 @@ class Call:
     user: str | None
     now: float
     registry_secret: str | None = field(default=None, repr=False)
-    refused: Refused | None = None
+    refused: HTTPError | None = None
 
 
 @frozen
@@ -123,7 +123,7 @@ class Service:
         self.platform.advance(call.now)
         try:
             return self._dispatch(call)
-        except Refused as refusal:
+        except HTTPError as refusal:
             end = "" if refusal.status == 500 else "\n"
             headers = self._challenges() if refusal.status == 401 else ()
             return Reply(refusal.status, f"{refusal.text}{end}".encode(), _TEXT, headers)
@@ -163,7 +163,7 @@ class Service:
         if call.user is None and self.anonymous == 400:
             raise invalid("cannot get group memberships for anonymous")
         if call.user is None:
-            raise Refused(401, "Unauthorized")
+            raise HTTPError(401, "Unauthorized")
 
 
 def _match(path: str) -> tuple[tuple[str, ...], list[str]]:
@@ -260,7 +260,7 @@ class _Exchange:
         except NotCreated:
             kind = self.parameter("type") or Kind.HEADLESS
             text = render.job_not_found(self.user, kind, self.platform.new_id())
-            raise Refused(500, text) from None
+            raise HTTPError(500, text) from None
         if is_private(spec.image):
             self.log_in_at_registry(spec.image, registry_login)
         return _text(f"{self.platform.create(self.user, spec, self.call.now).id}\n")
@@ -283,14 +283,14 @@ class _Exchange:
             log = None if session is None else self.service.log_file(session.id)
             return Reply(200, b"", _TEXT, file=log)
         if session is None:
-            raise Refused(404, f"session {self.id} not found")
+            raise HTTPError(404, f"session {self.id} not found")
         if view == "events":
             return self.events(session)
         return _json(render.session_object(session, self.service.origin))
 
     def events(self, session: Session) -> Reply:
         if not session.has_pod:
-            raise Refused(404, f"session {self.id} not found.")
+            raise HTTPError(404, f"session {self.id} not found.")
         return _text(render.events_table(session.events))
 
     def modify(self) -> Reply:
@@ -326,7 +326,7 @@ class _Exchange:
         app = self.platform.find(self.user, self.id, self.appid)
         if app is None:
             what = f"desktop app with session {self.id} and app ID {self.appid}"
-            raise Refused(404, f"{what} was not found")
+            raise HTTPError(404, f"{what} was not found")
         return _json(render.session_object(app, self.service.origin))
 
     def modify_app(self) -> Reply:

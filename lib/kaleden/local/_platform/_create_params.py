@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from attrs import define, field, frozen
 
 from kaleden.local._platform._catalogue import REGISTRIES, Resources
-from kaleden.local._platform._model import GIB, Kind, Refused, Spec, invalid
+from kaleden.local._platform._model import GIB, HTTPError, Kind, Spec, invalid
 
 NAME = re.compile(r"[A-Za-z0-9\-]+")
 _YAML_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|.)")
@@ -98,12 +98,12 @@ def substitute(text: str) -> str:
     return "".join(result)
 
 
-def _illegal_reference(follower: str | None) -> Refused:
+def _illegal_reference(follower: str | None) -> HTTPError:
     if follower is None:
         return invalid("Illegal group reference: group index is missing")
     if follower.isascii() and follower.isdigit():
         error = f"java.lang.IndexOutOfBoundsException: No group {follower}"
-        return Refused(500, f"unexpected exception: {error}")
+        return HTTPError(500, f"unexpected exception: {error}")
     return invalid("Illegal group reference")
 
 
@@ -242,7 +242,7 @@ def read_spec(parameters: Parameters, offer: Resources, check_limit: Callable[[]
     gpus = read_gpus(parameters, offer)
     if kind is Kind.DESKTOP_APP:
         error = "java.lang.IllegalArgumentException: no template for desktop-app"
-        raise Refused(500, f"unexpected exception: {error}")
+        raise HTTPError(500, f"unexpected exception: {error}")
 
     headless = kind is Kind.HEADLESS
     command = read_command(parameters) if headless else ()

@@ -233,7 +233,7 @@ class Forget:
 Order = Start | Stop | Forget
 
 
-class Refused(Exception):
+class HTTPError(Exception):
     """The platform says no: an HTTP status and the text that tells why."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -242,6 +242,6 @@ class Refused(Exception):
         self.text = text
 
 
-def invalid(text: str) -> Refused:
+def invalid(text: str) -> HTTPError:
     """Refuse what was asked, with the server's words (HTTP 400)."""
-    return Refused(400, text)
+    return HTTPError(400, text)

@@ -19,10 +19,10 @@ from attrs import define, field
 
 from kaleden.local._platform._model import (
     Forget,
+    HTTPError,
     Kind,
     Order,
     Phase,
-    Refused,
     Session,
     Settings,
     Spec,
@@ -171,7 +171,7 @@ class Platform:
             or desktop.spec.kind is not Kind.DESKTOP
             or desktop.status is not Status.RUNNING
         ):
-            raise Refused(404, f"desktop session {desktop_id} not found")
+            raise HTTPError(404, f"desktop session {desktop_id} not found")
 
         appid = self._new_name(3)
         session = Session(desktop_id, user, spec, now, self._lifetime(spec), appid=appid)

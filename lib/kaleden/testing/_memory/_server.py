@@ -17,7 +17,7 @@ from kaleden._errors import FailureKind
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
 from kaleden.testing import _canned_responses as replies
-from kaleden.testing._faults import Fate, Fault, Trouble
+from kaleden.testing._faults import Fault, FaultKind, FaultSchedule
 from kaleden.testing._memory._world import World
 
 POINTS: Final = (
@@ -46,7 +46,7 @@ class Exchange:
 
     request: Request
     kind: str
-    troubles: Mapping[Trouble, Fault]
+    troubles: Mapping[FaultKind, Fault]
     abandoned: bool = False
     reply: Response | None = None
     error: TransportError | None = None
@@ -67,7 +67,7 @@ class Server:
     """
 
     world: World
-    fate: Fate
+    fate: FaultSchedule
     latency: float | Mapping[str, float]
     abandoned: Abandoned
     finish_delay: float
@@ -101,7 +101,7 @@ class Server:
     async def _answer(self, exchange: Exchange) -> Response:
         await self._arrive(exchange)
         self.pass_("arrived", exchange)
-        await self._gap(exchange, self.fate.delay(exchange.troubles.get(Trouble.DELAY)))
+        await self._gap(exchange, self.fate.delay(exchange.troubles.get(FaultKind.DELAY)))
         self.pass_("before-effect", exchange)
         await self._gap(exchange)
         await self._heed_abandonment(exchange)
@@ -112,7 +112,7 @@ class Server:
 
     async def _arrive(self, exchange: Exchange) -> None:
         await self._gap(exchange)
-        if Trouble.REFUSED in exchange.troubles:
+        if FaultKind.REFUSED in exchange.troubles:
             raise TransportError(
                 FailureKind.CONNECT_FAILED, "all connection attempts failed", sent=False
             )
@@ -128,33 +128,33 @@ class Server:
     async def _act(self, exchange: Exchange) -> Response:
         """Do what is asked, or what the plan has in its place."""
         troubles = exchange.troubles
-        if Trouble.STALL in troubles:
+        if FaultKind.STALL in troubles:
             await self._stall()
-        if Trouble.RESET_BEFORE in troubles:
+        if FaultKind.RESET_BEFORE in troubles:
             raise _lost()
-        if busy := troubles.get(Trouble.BUSY):
+        if busy := troubles.get(FaultKind.BUSY):
             return replies.busy(busy)
-        if Trouble.ERROR_BEFORE in troubles:
+        if FaultKind.ERROR_BEFORE in troubles:
             return replies.error()
-        if Trouble.LIE in troubles:
+        if FaultKind.LIE in troubles:
             return Response(200)
-        lag = troubles.get(Trouble.LAG)
+        lag = troubles.get(FaultKind.LAG)
         return self.world.handle(exchange.request, 0.0 if lag is None else lag.seconds)
 
     async def _reply(self, exchange: Exchange, response: Response) -> Response:
         """Send the reply, or what the plan makes of it."""
         troubles = exchange.troubles
-        if Trouble.STALL_AFTER in troubles:
+        if FaultKind.STALL_AFTER in troubles:
             await self._stall()
-        if Trouble.RESET_AFTER in troubles:
+        if FaultKind.RESET_AFTER in troubles:
             raise _lost()
 
         self.pass_("before-reply", exchange)
         await self._gap(exchange)
         self.pass_("mid-reply", exchange)
-        if Trouble.HALF_BODY in troubles or Trouble.WRONG_LENGTH in troubles:
+        if FaultKind.HALF_BODY in troubles or FaultKind.WRONG_LENGTH in troubles:
             raise _lost()
-        if slow := troubles.get(Trouble.SLOW):
+        if slow := troubles.get(FaultKind.SLOW):
             await anyio.sleep(slow.seconds * (len(response.body) // max(slow.size, 1)))
         await checkpoint()
         for trouble, make in _MANGLED.items():
@@ -186,8 +186,8 @@ def _lost() -> TransportError:
     return TransportError(FailureKind.CONNECTION_LOST, "the connection was reset", sent=True)
 
 
-_MANGLED: Mapping[Trouble, Callable[[], Response]] = {
-    Trouble.ERROR_AFTER: replies.error,
-    Trouble.GARBAGE: replies.garbage,
-    Trouble.HTML: replies.page,
+_MANGLED: Mapping[FaultKind, Callable[[], Response]] = {
+    FaultKind.ERROR_AFTER: replies.error,
+    FaultKind.GARBAGE: replies.garbage,
+    FaultKind.HTML: replies.page,
 }

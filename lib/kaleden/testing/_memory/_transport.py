@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from kaleden._engine._tasks import open_task_group
 from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session
-from kaleden.testing._faults import Fate, FaultPlan, Trouble
+from kaleden.testing._faults import FaultKind, FaultPlan, FaultSchedule
 from kaleden.testing._memory._server import Abandoned, Exchange, OnPoint, Server
 from kaleden.testing._memory._sessions import Script
 from kaleden.testing._memory._world import World, large_platform
@@ -109,7 +109,7 @@ class MemoryTransport(AsyncContextManagerMixin):
         self.requests: Counter[str] = Counter[str]()
         self.in_flight: int = 0
         self.max_in_flight: int = 0
-        self._fate = Fate(faults.without(Trouble.DUPLICATE))
+        self._fate = FaultSchedule(faults.without(FaultKind.DUPLICATE))
         self._world = World(self.platform, script, faults.lag)
         self._server = Server(self._world, self._fate, latency, abandoned, finish_delay, on_point)
         self._group: TaskGroup | None = None
@@ -137,7 +137,7 @@ class MemoryTransport(AsyncContextManagerMixin):
 
     @faults.setter
     def faults(self, faults: FaultPlan) -> None:
-        self._fate = self._server.fate = Fate(faults.without(Trouble.DUPLICATE))
+        self._fate = self._server.fate = FaultSchedule(faults.without(FaultKind.DUPLICATE))
         self._world.look_back(faults.lag)
 
     @property
@@ -185,7 +185,7 @@ class MemoryTransport(AsyncContextManagerMixin):
             raise RuntimeError("use a MemoryTransport inside its `async with` block")
 
         kind = request_kind(request)
-        exchange = Exchange(request, kind, self._fate.befall(kind))
+        exchange = Exchange(request, kind, self._fate.draw(kind))
         self.requests[kind] += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)

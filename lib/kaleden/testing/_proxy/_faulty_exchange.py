@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 
 from kaleden._wire import Response
 from kaleden.testing import _canned_responses as replies
-from kaleden.testing._faults import Fate, Fault, Trouble
+from kaleden.testing._faults import Fault, FaultKind, FaultSchedule
 from kaleden.testing._requests import kind_of
 
 _REQUEST_LINE = re.compile(rb"([A-Z]+) \S*?/v\d[\d.]*/(\S+) HTTP/1\.")
@@ -71,23 +71,23 @@ class Exchange:
         done: counts what has come to pass.
     """
 
-    troubles: Mapping[Trouble, Fault]
-    fate: Fate
-    done: Counter[Trouble]
+    troubles: Mapping[FaultKind, Fault]
+    fate: FaultSchedule
+    done: Counter[FaultKind]
     asked: int = field(init=False, default=0)
     answered: int = field(init=False, default=0)
     # Of the reply: what came of it, how long it is, and where it is to be cut off.
     _said: bytearray = field(init=False, factory=bytearray)
     _whole: int | None = field(init=False, default=None)
     _end: int | None = field(init=False, default=None)
-    _happened: set[Trouble] = field(init=False, factory=set[Trouble])
+    _happened: set[FaultKind] = field(init=False, factory=set[FaultKind])
 
     def ask(self, chunk: bytes) -> list[Step]:
         """Let a part of the request pass."""
         steps: list[Step] = []
-        delay = self.troubles.get(Trouble.DELAY)
+        delay = self.troubles.get(FaultKind.DELAY)
         if delay is not None and self.asked == 0:
-            self._note(Trouble.DELAY)
+            self._note(FaultKind.DELAY)
             steps.append(Pause(self.fate.delay(delay)))
         steps += self._pass(_OF_REQUESTS, chunk)
         self.asked += len(chunk)
@@ -113,7 +113,7 @@ class Exchange:
                 return steps
         return [chunk]
 
-    def _note(self, trouble: Trouble) -> None:
+    def _note(self, trouble: FaultKind) -> None:
         if trouble not in self._happened:
             self._happened.add(trouble)
             self.done[trouble] += 1
@@ -195,23 +195,23 @@ def _dribble(fault: Fault, chunk: bytes) -> list[Step]:
     return steps
 
 
-_Befall: TypeAlias = Mapping[Trouble, Callable[[Exchange, Fault, bytes], list[Step] | None]]
+_Befall: TypeAlias = Mapping[FaultKind, Callable[[Exchange, Fault, bytes], list[Step] | None]]
 
 # In the order of time: what happens first hides what would happen later.
 _OF_REQUESTS: _Befall = {
-    Trouble.STALL: lambda _exchange, _fault, _chunk: [Act.PART],
-    Trouble.RESET_BEFORE: Exchange.reset_before,
-    Trouble.BUSY: lambda _exchange, fault, _chunk: _say(replies.busy(fault)),
-    Trouble.ERROR_BEFORE: lambda _exchange, _fault, _chunk: _say(replies.error()),
+    FaultKind.STALL: lambda _exchange, _fault, _chunk: [Act.PART],
+    FaultKind.RESET_BEFORE: Exchange.reset_before,
+    FaultKind.BUSY: lambda _exchange, fault, _chunk: _say(replies.busy(fault)),
+    FaultKind.ERROR_BEFORE: lambda _exchange, _fault, _chunk: _say(replies.error()),
 }
 _OF_REPLIES: _Befall = {
-    Trouble.STALL_AFTER: lambda _exchange, _fault, _chunk: [Act.PART],
-    Trouble.RESET_AFTER: Exchange.reset_after,
-    Trouble.HALF_BODY: Exchange.halve,
-    Trouble.WRONG_LENGTH: Exchange.lengthen,
-    Trouble.ERROR_AFTER: lambda _exchange, _fault, _chunk: _say(replies.error()),
-    Trouble.GARBAGE: Exchange.garble,
-    Trouble.HTML: lambda _exchange, _fault, _chunk: _say(replies.page()),
-    Trouble.SLOW: lambda _exchange, fault, chunk: _dribble(fault, chunk),
-    Trouble.DUPLICATE: Exchange.repeat,
+    FaultKind.STALL_AFTER: lambda _exchange, _fault, _chunk: [Act.PART],
+    FaultKind.RESET_AFTER: Exchange.reset_after,
+    FaultKind.HALF_BODY: Exchange.halve,
+    FaultKind.WRONG_LENGTH: Exchange.lengthen,
+    FaultKind.ERROR_AFTER: lambda _exchange, _fault, _chunk: _say(replies.error()),
+    FaultKind.GARBAGE: Exchange.garble,
+    FaultKind.HTML: lambda _exchange, _fault, _chunk: _say(replies.page()),
+    FaultKind.SLOW: lambda _exchange, fault, chunk: _dribble(fault, chunk),
+    FaultKind.DUPLICATE: Exchange.repeat,
 }

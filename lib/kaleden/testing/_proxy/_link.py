@@ -14,7 +14,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from attrs import define, field
 
 from kaleden._engine._tasks import open_task_group
-from kaleden.testing._faults import Fate, Trouble
+from kaleden.testing._faults import FaultKind, FaultSchedule
 from kaleden.testing._proxy._faulty_exchange import Act, Exchange, Pause, Say, Step, wire_kind
 
 # On close: throw away what is unsent, and reset.
@@ -47,9 +47,9 @@ class Link:
 
     client: SocketStream
     server: SocketStream
-    fate: Callable[[], Fate]
+    fate: Callable[[], FaultSchedule]
     exchanges: Counter[str]
-    done: Counter[Trouble]
+    done: Counter[FaultKind]
     _exchange: Exchange | None = field(init=False, default=None)
     _server_has_spoken: bool = field(init=False, default=True)
     _parted: bool = field(init=False, default=False)
@@ -87,7 +87,7 @@ class Link:
     def _begin(self, chunk: bytes) -> None:
         kind, fate = wire_kind(chunk), self.fate()
         self.exchanges[kind] += 1
-        self._exchange = Exchange(fate.befall(kind), fate, self.done)
+        self._exchange = Exchange(fate.draw(kind), fate, self.done)
         self._server_has_spoken = False
 
     async def _carry_replies(self) -> None:

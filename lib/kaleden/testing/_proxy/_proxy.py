@@ -13,7 +13,7 @@ from anyio import AsyncContextManagerMixin
 from anyio.abc import SocketAttribute, SocketStream
 
 from kaleden._engine._tasks import open_task_group
-from kaleden.testing._faults import Fate, FaultPlan, Trouble
+from kaleden.testing._faults import FaultKind, FaultPlan, FaultSchedule
 from kaleden.testing._proxy._link import Link, hang_up
 
 HOST: Final = "127.0.0.1"
@@ -40,12 +40,12 @@ class FaultProxy(AsyncContextManagerMixin):
 
     Args:
         target: the URL of the server; the proxy's is the same with another host and port.
-        faults: what goes wrong, to begin with. `Trouble.REFUSED` befalls connections, of which it
+        faults: what goes wrong, to begin with. `FaultKind.REFUSED` befalls connections, of which it
             knows no kinds: each is reset at once.
 
     Raises:
         ValueError: the target has no host and port, or there is a trouble that a proxy knows
-            nothing of: `Trouble.LIE`, `Trouble.LAG`.
+            nothing of: `FaultKind.LIE`, `FaultKind.LAG`.
         OSError: on entering: there is no port left.
 
     Attributes:
@@ -66,7 +66,7 @@ class FaultProxy(AsyncContextManagerMixin):
         self._port: int | None = None
         self.connections: int = 0
         self.exchanges: Counter[str] = Counter[str]()
-        self.done: Counter[Trouble] = Counter[Trouble]()
+        self.done: Counter[FaultKind] = Counter[FaultKind]()
         self.faults = faults
 
     @property
@@ -76,11 +76,11 @@ class FaultProxy(AsyncContextManagerMixin):
 
     @faults.setter
     def faults(self, faults: FaultPlan) -> None:
-        self._fate = Fate(faults.without(Trouble.LIE, Trouble.LAG))
-        at_the_door = [fault for fault in faults.faults if fault.trouble is Trouble.REFUSED]
+        self._fate = FaultSchedule(faults.without(FaultKind.LIE, FaultKind.LAG))
+        at_the_door = [fault for fault in faults.faults if fault.trouble is FaultKind.REFUSED]
         if any(fault.on is not None for fault in at_the_door):
             raise ValueError("a connection that is refused is of no kind yet: leave `on` out")
-        self._door = Fate(FaultPlan(at_the_door, faults.seed))
+        self._door = FaultSchedule(FaultPlan(at_the_door, faults.seed))
 
     @property
     def url(self) -> str:
@@ -111,8 +111,8 @@ class FaultProxy(AsyncContextManagerMixin):
     async def _connect(self, client: SocketStream) -> None:
         self.connections += 1
         async with client:
-            if self._door.befall("other"):
-                self.done[Trouble.REFUSED] += 1
+            if self._door.draw("other"):
+                self.done[FaultKind.REFUSED] += 1
                 await hang_up(client, reset=True)
                 return
             try:
