@@ -104,10 +104,10 @@ async def use(session: kaleden.AsyncSession, witness: Witness) -> None:
             await session.fetch(kind="nonsense")
         except kaleden.InvalidRequest as error:
             witness.catch(error)
-        internals = [vars(session), session._rooms, session._engine, session._engine.transport]
+        internals = [vars(session), session._components, session._engine, session._engine.transport]
         for internal in internals:
             witness.see(internal)
-        witness.see(*inspect.getmembers(session._rooms, lambda part: not callable(part)))
+        witness.see(*inspect.getmembers(session._components, lambda part: not callable(part)))
 
 
 async def test_a_token_and_the_secret_of_a_registry(

@@ -88,7 +88,7 @@ def test_an_error_that_nobody_expects_is_not_hidden(
         ["run", "fits", IMAGE, "--cores", "nan"],
         ["run", "fits", IMAGE, "--ram", "1.5"],
         ["run", "fits", IMAGE, "-e", "NOT_SET_ANYWHERE"],
-        ["run", "fits", IMAGE, "--keep", "--detach"],
+        ["run", "fits", IMAGE, "--release", "--detach"],
         ["logs"],
         ["reap"],
         ["completion", "cmd.exe"],

@@ -522,9 +522,9 @@ async def test_the_statistics_of_a_session_with_its_own_transport() -> None:
     async with session:
         statistics = session.statistics()
         assert (3, 0, 0) == (
-            statistics.gate.limit,
-            statistics.gate.in_flight,
-            statistics.gate.waiting,
+            statistics.limiter.limit,
+            statistics.limiter.in_flight,
+            statistics.limiter.waiting,
         )
         assert statistics.transport is None
         assert "<AsyncSession own transport: <Limiter 0/3 in flight, 0 waiting>>" == repr(session)

@@ -97,6 +97,6 @@ def test_a_call_never_ends_well_if_what_it_awaits_was_cancelled(concurrency: int
             with pytest.raises(asyncio.CancelledError):
                 async with session.stream.info(ids) as results:
                     assert len(ids) > len([outcome async for outcome in results])
-            assert 0 == session.statistics().gate.in_flight
+            assert 0 == session.statistics().limiter.in_flight
 
     asyncio.run(main())

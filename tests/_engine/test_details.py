@@ -332,11 +332,11 @@ async def test_pauses_and_repetitions_are_counted() -> None:
     policy = RetryPolicy(reserve=2, share=0.0)
     session, transport = session_on(reply, retry=policy)
     async with session:
-        assert 0.0 == session.statistics().gate.paused
+        assert 0.0 == session.statistics().limiter.paused
         assert (await session.info("a")).ok
         state = session.statistics()
-        assert 2 == state.gate.pauses
-        assert 0.0 == state.gate.paused
+        assert 2 == state.limiter.pauses
+        assert 0.0 == state.limiter.paused
         retries = state.retries
         assert (1, 2, 0) == (retries.first, retries.repeated, retries.refused)
         assert 0.0 == retries.budget
@@ -379,7 +379,7 @@ async def test_repetitions_at_once_stay_within_the_limit() -> None:
     session, transport = session_on(reply, concurrency=2, retry=RetryPolicy(base=0.01))
     async with session:
         outcomes = await session.info([f"id{number}" for number in range(8)])
-        assert 0 == session.statistics().gate.in_flight
+        assert 0 == session.statistics().limiter.in_flight
     assert outcomes.ok
     assert 2 == transport.most_in_flight
 

@@ -188,7 +188,7 @@ async def test_an_attempt_that_takes_too_long_is_given_up() -> None:
         assert isinstance(outcome, Failure)
         assert (FailureKind.TIMED_OUT, True) == (outcome.kind, outcome.sent)
         assert "0.001 seconds" in outcome.message
-        assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+        assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
 
 
 async def test_waiting_for_a_turn_does_not_count_as_the_attempt() -> None:
@@ -210,7 +210,7 @@ async def test_waiting_for_a_turn_does_not_count_as_the_attempt() -> None:
         while not transport.requests:
             await checkpoint()
         group.start_soon(ask, "second")
-        while session.statistics().gate.waiting == 0:
+        while session.statistics().limiter.waiting == 0:
             await checkpoint()
         assert 1 == len(transport.requests)
         release.set()
@@ -297,7 +297,7 @@ async def test_an_error_of_the_callers_iterable_comes_out_as_itself() -> None:
         for given in (broken(), broken_later()):
             with pytest.raises(ZeroDivisionError, match="mine"):
                 await session.info(given)
-        assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+        assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
         assert (await session.info("a")).ok
 
 
@@ -340,7 +340,7 @@ async def test_cancelling_frees_every_place() -> None:
                 while transport.in_flight < 4:
                     await checkpoint()
                 scope.cancel()
-        assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+        assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
         transport.reply = described
         assert (await session.info(ids(50))).ok
 
@@ -537,7 +537,7 @@ async def test_an_error_in_the_block_of_a_stream_comes_out_as_itself() -> None:
                     async for _ in results:
                         raise error
             assert error is caught.value
-            assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+            assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
 
 
 async def test_an_error_of_the_iterable_of_a_stream_comes_out_as_itself() -> None:
@@ -571,7 +571,7 @@ async def test_leaving_a_stream_early_leaves_nothing() -> None:
                 async with session.stream.info(ids(50)) as results:
                     for _ in range(depth):
                         await anext(results)
-        assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+        assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
 
 
 async def test_a_stream_cancelled_at_every_step_leaves_nothing() -> None:
@@ -589,7 +589,7 @@ async def test_a_stream_cancelled_at_every_step_leaves_nothing() -> None:
                 for _ in range(step):
                     await checkpoint()
                 group.cancel_scope.cancel()
-            assert (0, 0) == (session.statistics().gate.in_flight, transport.in_flight)
+            assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
 
 
 @pytest.mark.slow

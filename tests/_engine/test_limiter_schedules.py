@@ -78,26 +78,26 @@ class World:
     wrong: list[str] = field(factory=list[str])
 
     async def play(self, steps: list[Step]) -> None:
-        self.gate = Limiter(self.limit, adaptive=self.adaptive)
+        self.limiter = Limiter(self.limit, adaptive=self.adaptive)
         async with anyio.create_task_group() as group:
             for number, step in enumerate(steps):
                 if isinstance(step, Visit):
                     group.start_soon(self.visit, number, step)
                 elif isinstance(step, Pause):
                     self.paused_at = anyio.current_time()
-                    self.gate.pause(self.paused_at + step.seconds, REFUSAL)
+                    self.limiter.pause(self.paused_at + step.seconds, REFUSAL)
                 elif isinstance(step, Resume):
-                    self.gate.resume()
+                    self.limiter.resume()
                 else:
                     await anyio.sleep(step.seconds)
                 await anyio.wait_all_tasks_blocked()
         self.at_rest()
 
     def at_rest(self) -> None:
-        state = self.gate.statistics()
+        state = self.limiter.statistics()
         assert (0, 0) == (state.in_flight, state.waiting)
         for _ in range(state.limit):
-            assert state.paused or self.gate.acquire_nowait(object())
+            assert state.paused or self.limiter.acquire_nowait(object())
 
     async def visit(self, number: int, visit: Visit) -> None:
         with anyio.CancelScope() as scope:
@@ -114,7 +114,7 @@ class World:
             except TimeoutError:
                 self.ends["late"] += 1
                 waited = max(now, self.paused_at) < anyio.current_time()
-                if waited and self.gate.paused and number not in self.left:
+                if waited and self.limiter.paused and number not in self.left:
                     self.wrong.append(f"{number} was not told of a pause beyond its deadline")
             else:
                 self.ends["done"] += 1
@@ -122,11 +122,11 @@ class World:
 
     async def stay(self, number: int, visit: Visit) -> None:
         holder = object()
-        if not self.gate.acquire_nowait(holder):
-            await self.gate.acquire(holder)
+        if not self.limiter.acquire_nowait(holder):
+            await self.limiter.acquire(holder)
         try:
             sent = anyio.current_time()
-            if self.gate.paused:
+            if self.limiter.paused:
                 self.wrong.append(f"{number} left during a pause")
             self.left[number] = sent
             self.inside += 1
@@ -135,20 +135,20 @@ class World:
             finally:
                 self.inside -= 1
             if visit.meets == "success":
-                self.gate.record_success()
+                self.limiter.record_success()
             elif visit.meets == "overload":
-                self.gate.record_overload(sent)
+                self.limiter.record_overload(sent)
         finally:
-            self.gate.release(holder)
+            self.limiter.release(holder)
 
     def watch(self) -> bool:
         """Whoever is inside beyond the limit was there when it was lowered."""
-        if hasattr(self, "gate"):
-            if self.inside > max(self.gate.limit, self.most):
-                self.wrong.append(f"{self.inside} inside, and {self.gate.limit} allowed")
+        if hasattr(self, "limiter"):
+            if self.inside > max(self.limiter.limit, self.most):
+                self.wrong.append(f"{self.inside} inside, and {self.limiter.limit} allowed")
             self.most = self.inside
-            if not 1 <= self.gate.limit <= self.limit:
-                self.wrong.append(f"a limit of {self.gate.limit}")
+            if not 1 <= self.limiter.limit <= self.limit:
+                self.wrong.append(f"a limit of {self.limiter.limit}")
         return False
 
 

@@ -260,8 +260,8 @@ async def test_no_request_leaves_before_the_server_wants_one(
         group.start_soon(session.logs, ids(20))
         group.start_soon(session.renew, ids(20))
         await anyio.sleep(1)
-        assert seconds - 1 <= session.statistics().gate.paused <= seconds + 1
-        assert 1 == session.statistics().gate.pauses
+        assert seconds - 1 <= session.statistics().limiter.paused <= seconds + 1
+        assert 1 == session.statistics().limiter.pauses
         # Those that were on their way when the server said so.
         assert [0.0, 0.5, 0.5, 0.5] == times
     assert min(times[4:]) >= 1 + seconds - 0.9
@@ -283,8 +283,8 @@ async def test_a_paused_gate_lets_pass_in_order(caplog: pytest.LogCaptureFixture
             group.start_soon(session.info, key)
             await anyio.wait_all_tasks_blocked()
         assert ["nothing is sent for 10 seconds: temporarily unavailable"] == caplog.messages
-        assert 9 == session.statistics().gate.waiting
-        assert 0 == session.statistics().gate.in_flight
+        assert 9 == session.statistics().limiter.waiting
+        assert 0 == session.statistics().limiter.in_flight
     assert ["first", *ids(9)] == order
     assert 10 == anyio.current_time()
 
@@ -323,7 +323,7 @@ async def test_a_pause_is_told_at_once_also_behind_those_who_sit_it_out() -> Non
             outcomes = await session.info(["b", "c", "d"])
         assert asked == anyio.current_time()
         assert [30.0 - asked] * 3 == [failure.retry_after for failure in outcomes.failures.values()]
-        assert 2 == session.statistics().gate.waiting
+        assert 2 == session.statistics().limiter.waiting
 
 
 @in_virtual_time
@@ -338,8 +338,8 @@ async def test_missing_metrics_pause_nobody() -> None:
         assert (await session.info("a")).ok
         assert 0 == anyio.current_time()
         assert (0, 0) == (
-            session.statistics().gate.pauses,
-            session.statistics().gate.decreases,
+            session.statistics().limiter.pauses,
+            session.statistics().limiter.decreases,
         )
     assert 2 == len(transport.requests)
 
@@ -407,7 +407,7 @@ async def test_a_cancelled_back_off_leaves_nothing_behind() -> None:
                     group.start_soon(session.info, "a")
                     await anyio.wait_all_tasks_blocked()
                     scope.cancel()
-        gate = session.statistics().gate
+        gate = session.statistics().limiter
         assert (0, 0) == (gate.in_flight, gate.waiting)
         assert (await session.info("a")).ok
 
@@ -546,7 +546,7 @@ async def test_an_adaptive_limit_finds_what_the_server_bears(capacity: int, shar
         assert len(outcomes.failures) <= share * len(outcomes)
         # Not far from all that the server can do.
         assert anyio.current_time() - began <= 2 * 40
-        assert session.statistics().gate.decreases > 0
+        assert session.statistics().limiter.decreases > 0
 
 
 @in_virtual_time
@@ -555,10 +555,10 @@ async def test_an_adaptive_limit_comes_back_to_its_ceiling_and_stays_below() -> 
     session, transport = session_on(server.reply, concurrency=16, adaptive=True)
     async with session:
         await session.info(ids(50))
-        assert session.statistics().gate.limit <= 2
+        assert session.statistics().limiter.limit <= 2
         server.capacity = 1000
         await session.info(f"more-{key}" for key in ids(1000))
-        assert 16 == session.statistics().gate.limit
+        assert 16 == session.statistics().limiter.limit
         assert 16 == transport.most_in_flight
 
 
@@ -571,7 +571,7 @@ async def test_at_the_floor_one_request_at_a_time_asks_whether_the_server_is_bac
     session, transport = session_on(refuse, concurrency=32, adaptive=True)
     async with session:
         await session.info(ids(100))
-        assert 1 == session.statistics().gate.limit
+        assert 1 == session.statistics().limiter.limit
         transport.most_in_flight = 0
         began = anyio.current_time()
         await session.info(ids(10))
@@ -586,8 +586,8 @@ async def test_a_fixed_limit_does_not_give_way() -> None:
     async with session:
         await session.info(ids(100))
         assert (32, 0) == (
-            session.statistics().gate.limit,
-            session.statistics().gate.decreases,
+            session.statistics().limiter.limit,
+            session.statistics().limiter.decreases,
         )
 
 
@@ -596,7 +596,7 @@ async def test_time_outs_are_overloads_too() -> None:
     session, _ = session_on(stalled, concurrency=32, adaptive=True)
     async with session:
         await session.info(ids(10))
-        assert 5 == session.statistics().gate.limit
+        assert 5 == session.statistics().limiter.limit
 
 
 @in_virtual_time
@@ -604,4 +604,4 @@ async def test_a_reply_of_the_wrong_kind_is_no_overload() -> None:
     session, _ = session_on(script(data([])), concurrency=32, adaptive=True)
     async with session:
         await session.info(ids(10))
-        assert 0 == session.statistics().gate.decreases
+        assert 0 == session.statistics().limiter.decreases

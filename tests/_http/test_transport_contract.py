@@ -203,7 +203,7 @@ async def check_rest(session: kaleden.AsyncSession) -> None:
     """Nothing is borrowed or stuck, and the next request works at once."""
     state = session.statistics()
     assert state.transport is not None
-    assert (0, 0) == (state.gate.in_flight, state.gate.waiting)
+    assert (0, 0) == (state.limiter.in_flight, state.limiter.waiting)
     assert (0, 0, 0) == (state.transport.in_flight, state.transport.stuck, state.transport.replaced)
     with anyio.fail_after(60):
         assert (await session.info("next")).ok

@@ -98,7 +98,7 @@ def test_a_deadline_in_the_middle_ends_everything(play: Play) -> None:
 
 def test_sessions_may_be_kept(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
-        results = await session.run("fits", IMAGE, replicas=3, keep=True)
+        results = await session.run("fits", IMAGE, replicas=3, on_success="release")
         kept = {finished.info.id for finished in results.values}
         assert kept == {session.id for session in transport.sessions()}
 

@@ -288,7 +288,7 @@ def test_a_server_that_stalls_for_ever_is_left_within_the_grace(play: Play, mome
         assert anyio.current_time() <= moment + 30 + 1
         assert isinstance(scope.error, ScopeError)
         assert 8 == len(scope.error.launches)
-        assert 0 == session.statistics().gate.in_flight
+        assert 0 == session.statistics().limiter.in_flight
 
     play(scenario, Fault(FaultKind.STALL, probability=1))
 

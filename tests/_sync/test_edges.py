@@ -42,7 +42,7 @@ def create(session: Session) -> object:
 
 
 def run(session: Session) -> object:
-    return session.run("fits", IMAGE, cmd="echo", replicas=2, keep=True)
+    return session.run("fits", IMAGE, cmd="echo", replicas=2, on_success="release")
 
 
 def interrupt() -> None:

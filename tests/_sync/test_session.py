@@ -128,7 +128,7 @@ def test_it_opens_at_its_first_use(backend: Any) -> None:
     assert "not open" in repr(session)
     assert session.info("abc").ok
     assert "Limiter" in repr(session)
-    assert 0 == session.statistics().gate.in_flight
+    assert 0 == session.statistics().limiter.in_flight
     session.close()
     assert "not open" in repr(session)
 

@@ -102,7 +102,7 @@ def struck_at(point: int, work: Work, backend: Any, strike: Work) -> Struck:
     result = Struck(passed, raised, sum(platform.platform.count().values()))
     if strike is interrupt:
         assert [] == session.fetch()
-        assert 0 == session.statistics().gate.in_flight
+        assert 0 == session.statistics().limiter.in_flight
     session.close()
     return result
 
@@ -144,7 +144,7 @@ def test_a_timeout_at_any_moment_leaves_nothing(milliseconds: int, backend: Any)
         except kaleden.CallTimedOut as error:
             assert isinstance(error, TimeoutError)
         assert [] == session.fetch()
-        assert 0 == session.statistics().gate.in_flight
+        assert 0 == session.statistics().limiter.in_flight
 
 
 # --- how a call ends ------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_a_timeout_gives_up_what_was_on_its_way(backend: Any) -> None:
     with Session(transport=FakeTransport(stalled), backend=backend) as session:
         with pytest.raises(kaleden.CallTimedOut, match=r"0\.01 seconds"):
             session.info("abc", timeout=0.01)
-        assert 0 == session.statistics().gate.in_flight
+        assert 0 == session.statistics().limiter.in_flight
 
 
 def test_a_timeout_of_a_stream_is_that_of_its_block(backend: Any) -> None:
@@ -162,7 +162,7 @@ def test_a_timeout_of_a_stream_is_that_of_its_block(backend: Any) -> None:
         with pytest.raises(kaleden.CallTimedOut, match=r"0\.01 seconds"):
             with session.stream.info(KNOWN, timeout=0.01) as results:
                 list(results)
-        assert 0 == session.statistics().gate.in_flight
+        assert 0 == session.statistics().limiter.in_flight
 
 
 def test_no_time_at_all_is_a_timeout(backend: Any) -> None:

@@ -59,7 +59,7 @@ def test_every_operation_gives_back_what_it_had(
                 await OPERATIONS[operation](session)
             finally:
                 with anyio.CancelScope(shield=True):
-                    gate = session.statistics().gate
+                    gate = session.statistics().limiter
                     assert (0, 0) == (gate.in_flight, gate.waiting)
                     # One service time: there is a free place, and a way to the server.
                     with anyio.fail_after(0.1):
@@ -84,7 +84,7 @@ async def test_no_connection_is_lost(limit: int, trials: Callable[[int], None]) 
                         await checkpoint()
                     group.cancel_scope.cancel()
                 state = session.statistics()
-                assert (0, 0) == (state.gate.in_flight, state.gate.waiting)
+                assert (0, 0) == (state.limiter.in_flight, state.limiter.waiting)
                 assert state.transport is not None
                 assert (0, 0) == (state.transport.in_flight, state.transport.stuck)
                 assert state.transport.connections <= limit

@@ -86,7 +86,7 @@ async def test_no_place_and_no_connection_is_lost(
             await cause(lambda: session.info(IDS), steps)
             state = session.statistics()
             assert state.transport is not None
-            assert (0, 0) == (state.gate.in_flight, state.gate.waiting)
+            assert (0, 0) == (state.limiter.in_flight, state.limiter.waiting)
             assert (0, 0) == (state.transport.in_flight, state.transport.stuck)
             with anyio.fail_after(60):
                 assert (await session.info("next")).ok

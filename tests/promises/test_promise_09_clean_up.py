@@ -43,7 +43,7 @@ def test_a_scope_is_left_within_its_grace(
                 left = {each.id for each in world.sessions()}
                 told = scope.error
                 assert not left or told is not None
-                assert session.statistics().gate.in_flight == 0
+                assert session.statistics().limiter.in_flight == 0
                 return anyio.current_time() - moment
 
     for moment in moments:

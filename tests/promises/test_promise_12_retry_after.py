@@ -106,7 +106,7 @@ def ask_for_a_hundred(
 
 def all_wait(session: kaleden.Session) -> bool:
     """Return whether the client is paused, and the request of each thread waits for its end."""
-    gate = session.statistics().gate
+    gate = session.statistics().limiter
     # The request that was refused waits for its next attempt outside the gate.
     return gate.paused > 0 and gate.in_flight + gate.waiting == THREADS - 1
 

@@ -112,7 +112,7 @@ class Report:
             return False
         transport = self.rest.transport
         return (
-            (0, 0, 0) == (self.rest.gate.in_flight, self.rest.gate.waiting, self.sessions)
+            (0, 0, 0) == (self.rest.limiter.in_flight, self.rest.limiter.waiting, self.sessions)
             and (transport is None or (0, 0) == (transport.in_flight, transport.stuck))
             and self.after.tasks <= self.before.tasks
             and self.after.descriptors <= self.before.descriptors

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from attrs import field, frozen
 
-from kaleden._auth._discovery import ClientOptions, ConnectionInfo, Discovery
+from kaleden._auth._discovery import ConnectionInfo, Discovery
 from kaleden._auth._endpoint import Endpoint, check_proxy, environment_proxy, shown_proxy
+from kaleden._auth._options import ClientOptions
 from kaleden._auth._resolve import ANONYMOUS, Credential, Server, find_credential, find_server
 from kaleden._auth._tls import GivenTls, OwnTls
-from kaleden._engine._config import Limits
 from kaleden._errors import ConfigurationError, InvalidRequest
 from kaleden._http import MAX_BODY, CallerTransport, DirectTransport, Transport, library_of
 from kaleden._wire import registry_header
@@ -51,7 +51,7 @@ class ServerAccess:
 
     registry: Registry | None
     login: ConnectionInfo
-    _wanted: ClientOptions
+    _options: ClientOptions
     _endpoint: Endpoint | None = None
     _credential: Credential = ANONYMOUS
     _proxy: str | None = field(default=None, repr=False)
@@ -73,18 +73,16 @@ class ServerAccess:
         return f"the {login.credential} of {login.credential_from} was refused: see {EXPLAINED_BY}"
 
     @asynccontextmanager
-    async def open(self, limits: Limits) -> AsyncGenerator[Transport]:
-        """Open what carries requests to the server.
-
-        Args:
-            limits: how many connections there may be, and how long a reply.
+    async def open(self) -> AsyncGenerator[Transport]:
+        """Open the transport to the server.
 
         Raises:
             ConfigurationError: the certificate can no longer be used.
         """
-        wanted, endpoint = self._wanted, self._endpoint
+        options, endpoint = self._options, self._endpoint
+        limits = options.limits
         max_body = limits.max_body or MAX_BODY
-        if endpoint is None or wanted.client is not None:
+        if endpoint is None or options.client is not None:
             yield self._given_transport(max_body)
             return
 
@@ -93,7 +91,7 @@ class ServerAccess:
             await tls.prepare()
         bearer = None if self._credential.bearer is None else self._credential.bearer()
         transport: DirectTransport | HttpxTransport
-        if wanted.auth is None and self._proxy is None:
+        if options.auth is None and self._proxy is None:
             transport = DirectTransport(
                 endpoint.root,
                 endpoint.base,
@@ -111,7 +109,7 @@ class ServerAccess:
                 endpoint.base,
                 bearer=bearer,
                 tls=tls,
-                auth=wanted.auth,
+                auth=options.auth,
                 proxy=self._proxy,
                 connections=limits.concurrency,
                 max_body=max_body,
@@ -120,77 +118,76 @@ class ServerAccess:
             yield transport
 
     def _given_transport(self, max_body: int) -> Transport:
-        client, endpoint = self._wanted.client, self._endpoint
+        client, endpoint = self._options.client, self._endpoint
         if client is not None and endpoint is not None:
             return CallerTransport(client, endpoint.root, endpoint.base, max_body)
 
-        assert self._wanted.transport is not None  # noqa: S101  # else there is an endpoint
-        return self._wanted.transport
+        assert self._options.transport is not None  # noqa: S101  # else there is an endpoint
+        return self._options.transport
 
     def _tls(self, endpoint: Endpoint) -> GivenTls | OwnTls | None:
         if not endpoint.encrypted:
             return None
 
-        given = self._wanted.ssl_context
+        given = self._options.ssl_context
         return OwnTls(self._credential.certificate) if given is None else GivenTls(given)
 
 
-def find_server_access(wanted: ClientOptions, limits: Limits) -> ServerAccess:
+def find_server_access(options: ClientOptions) -> ServerAccess:
     """Find the server and who asks, in arguments, environment and files.
 
     Args:
-        wanted: the arguments.
-        limits: what else the client tells of itself.
+        options: the arguments.
 
     Raises:
         ConfigurationError: something is missing, or cannot be used; the message says what to do.
     """
-    if wanted.transport is not None:
-        return _through_transport(wanted, limits)
+    if options.transport is not None:
+        return _through_transport(options)
 
-    if wanted.client is not None:
-        library_of(wanted.client)  # Its server is asked for first.
-    places = Discovery(wanted)
+    if options.client is not None:
+        library_of(options.client)  # Its server is asked for first.
+    places = Discovery(options)
     server = find_server(places)
     credential = find_credential(places, server)
     registry = _find_registry(places, server)
-    proxy = _find_proxy(wanted, server.endpoint)
+    proxy = _find_proxy(options, server.endpoint)
     login = ConnectionInfo(
         server.endpoint.base,
         server.place,
         credential.kind,
-        _told_place(wanted, credential),
+        _told_place(options, credential),
         credential.expires,
         None if registry is None else registry.user,
         None if proxy is None else shown_proxy(proxy),
-        limits.concurrency,
-        limits.timeout,
-        limits.create_concurrency,
-        limits.create_timeout,
+        options.limits.concurrency,
+        options.limits.timeout,
+        options.limits.create_concurrency,
+        options.limits.create_timeout,
         tuple(places.looked),
     )
-    return ServerAccess(registry, login, wanted, server.endpoint, credential, proxy)
+    return ServerAccess(registry, login, options, server.endpoint, credential, proxy)
 
 
-def _told_place(wanted: ClientOptions, credential: Credential) -> str:
-    if credential is ANONYMOUS and wanted.ssl_context is not None:
+def _told_place(options: ClientOptions, credential: Credential) -> str:
+    if credential is ANONYMOUS and options.ssl_context is not None:
         return f"{credential.place}, unless ssl_context= shows a certificate"
 
     return credential.place
 
 
-def _through_transport(wanted: ClientOptions, limits: Limits) -> ServerAccess:
+def _through_transport(options: ClientOptions) -> ServerAccess:
     """Leave everything but the registry to the caller's transport."""
     names = ("url", "token", "server", "certificate", "auth", "client", "proxy", "ssl_context")
-    given = {name: getattr(wanted, name) for name in names} | {"max_body": limits.max_body}
+    given = {name: getattr(options, name) for name in names} | {"max_body": options.limits.max_body}
     for name, value in given.items():
         if value is not None:
             msg = f"a transport of your own takes no {name}=: give it to the transport"
             raise ConfigurationError(msg)
 
     registry = None
-    if wanted.registry is not None:
-        registry = read_registry(wanted.registry, "registry=")
+    if options.registry is not None:
+        registry = read_registry(options.registry, "registry=")
     place = "transport="
     login = ConnectionInfo(
         None,
@@ -200,12 +197,12 @@ def _through_transport(wanted: ClientOptions, limits: Limits) -> ServerAccess:
         None,
         None if registry is None else registry.user,
         None,
-        limits.concurrency,
-        limits.timeout,
-        limits.create_concurrency,
-        limits.create_timeout,
+        options.limits.concurrency,
+        options.limits.timeout,
+        options.limits.create_concurrency,
+        options.limits.create_timeout,
     )
-    return ServerAccess(registry, login, wanted)
+    return ServerAccess(registry, login, options)
 
 
 def read_registry(pair: object, place: str) -> Registry:
@@ -224,8 +221,8 @@ def read_registry(pair: object, place: str) -> Registry:
 
 
 def _find_registry(places: Discovery, server: Server) -> Registry | None:
-    if places.wanted.registry is not None:
-        return read_registry(places.wanted.registry, "registry=")
+    if places.options.registry is not None:
+        return read_registry(places.options.registry, "registry=")
 
     return _saved_registry(places) if server.saved is not None else None
 
@@ -247,13 +244,15 @@ def _saved_registry(places: Discovery) -> Registry | None:
     return registry
 
 
-def _find_proxy(wanted: ClientOptions, endpoint: Endpoint) -> str | None:
-    if wanted.client is not None:
-        if wanted.proxy is not None or wanted.ssl_context is not None:
+def _find_proxy(options: ClientOptions, endpoint: Endpoint) -> str | None:
+    if options.client is not None:
+        if options.proxy is not None or options.ssl_context is not None:
             msg = "client= makes its own connections: give it without proxy= and ssl_context="
             raise ConfigurationError(msg)
         return None
 
     return (
-        environment_proxy(endpoint) if wanted.proxy is None else check_proxy(wanted.proxy, "proxy=")
+        environment_proxy(endpoint)
+        if options.proxy is None
+        else check_proxy(options.proxy, "proxy=")
     )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import ssl
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from kaleden._auth._canfar_config import (
     PLACES,
@@ -21,9 +19,8 @@ from kaleden._auth._canfar_config import (
 )
 from kaleden._auth._certificates import told_time
 from kaleden._auth._environment import is_there
-from kaleden._auth._tokens import TokenFunction
+from kaleden._auth._options import ClientOptions
 from kaleden._errors import ConfigurationError
-from kaleden._http import HttpAuth, HttpClient, Transport
 
 
 @final
@@ -101,33 +98,15 @@ T = TypeVar("T")
 
 
 @final
-@frozen
-class ClientOptions:
-    """The arguments of a client that say where its server is and who asks; told of there."""
-
-    url: str | None = None
-    token: str | TokenFunction | None = field(default=None, repr=False)
-    version: str = "v1"
-    server: str | None = None
-    certificate: str | os.PathLike[str] | None = None
-    auth: HttpAuth | None = field(default=None, repr=False)
-    client: HttpClient | None = field(default=None, repr=False)
-    registry: tuple[str, str] | None = field(default=None, repr=False)
-    proxy: str | None = field(default=None, repr=False)
-    ssl_context: ssl.SSLContext | None = None
-    transport: Transport | None = None
-
-
-@final
 class Discovery:
     """The places of one search, which remember what was taken from them, or why nothing.
 
     Args:
-        wanted: the arguments of the client.
+        options: the arguments of the client.
     """
 
-    def __init__(self, wanted: ClientOptions) -> None:
-        self.wanted = wanted
+    def __init__(self, options: ClientOptions) -> None:
+        self.options = options
         self.looked: list[DiscoveryStep] = []
         self.home = _home()
 

@@ -21,9 +21,10 @@ from kaleden._auth._certificates import (
     read_certificate,
     told_time,
 )
-from kaleden._auth._discovery import ClientOptions, Discovery
+from kaleden._auth._discovery import Discovery
 from kaleden._auth._endpoint import CANFAR_URL, Endpoint, parse_endpoint
 from kaleden._auth._environment import variable
+from kaleden._auth._options import ClientOptions
 from kaleden._auth._tokens import (
     RefreshingToken,
     StaticToken,
@@ -99,25 +100,25 @@ def environment_endpoint(version: str) -> Endpoint | None:
 
 
 def _server_of_arguments(places: Discovery) -> Server | None:
-    wanted = places.wanted
-    if wanted.server is not None:
-        return _named(places, wanted.server)
+    options = places.options
+    if options.server is not None:
+        return _named(places, options.server)
 
-    if wanted.url is not None:
-        return Server(parse_endpoint(wanted.url, wanted.version), "url=")
+    if options.url is not None:
+        return Server(parse_endpoint(options.url, options.version), "url=")
 
-    if wanted.client is not None:
-        url = str(wanted.client.base_url)
+    if options.client is not None:
+        url = str(options.client.base_url)
         if not url:
             raise ConfigurationError("client= has no base_url: give it one, or give url=")
-        return Server(parse_endpoint(url, wanted.version), "base_url of client=")
+        return Server(parse_endpoint(url, options.version), "base_url of client=")
 
     places.passed_over("arguments", "no url=, no server=")
     return None
 
 
 def _named(places: Discovery, name: str) -> Server:
-    if places.wanted.url is not None or places.wanted.client is not None:
+    if places.options.url is not None or places.options.client is not None:
         msg = "server= names a saved server and its login: give it without url= and client="
         raise ConfigurationError(msg)
 
@@ -129,7 +130,7 @@ def _named(places: Discovery, name: str) -> Server:
 
 
 def _server_of_environment(places: Discovery) -> Server | None:
-    endpoint = environment_endpoint(places.wanted.version)
+    endpoint = environment_endpoint(places.options.version)
     if endpoint is None:
         places.passed_over("CANFAR_URL", "not set")
         return None
@@ -159,7 +160,7 @@ def _server_of_certificate(places: Discovery) -> Server | None:
     if path is None:
         return None
 
-    endpoint = parse_endpoint(CANFAR_URL, places.wanted.version)
+    endpoint = parse_endpoint(CANFAR_URL, places.options.version)
     return Server(endpoint, f"CANFAR itself, since {places.named(path)} is there", certificate=True)
 
 
@@ -207,9 +208,9 @@ def find_credential(places: Discovery, server: Server) -> Credential:
 
 
 def _login_of_arguments(places: Discovery, endpoint: Endpoint) -> Credential | None:
-    wanted = places.wanted
+    options = places.options
     names = ("client", "auth", "token", "certificate")
-    given = [name for name in names if getattr(wanted, name) is not None]
+    given = [name for name in names if getattr(options, name) is not None]
     if not given:
         places.passed_over("arguments", "no token=, no certificate=")
         return None
@@ -218,22 +219,22 @@ def _login_of_arguments(places: Discovery, endpoint: Endpoint) -> Credential | N
         if len(given) > 1:
             msg = f"{given[0]}= says by itself who asks: give it without {given[1]}="
             raise ConfigurationError(msg)
-        _check_auth(wanted)
+        _check_auth(options)
         return Credential(f"httpx {given[0]}", f"{given[0]}=")
 
-    if wanted.token is not None:
-        if wanted.certificate is not None:
+    if options.token is not None:
+        if options.certificate is not None:
             places.passed_over("certificate=", "the token wins")
-        return _given_token(wanted.token)
+        return _given_token(options.token)
 
     if (obstacle := _tls_obstacle(places, endpoint)) is not None:
         raise ConfigurationError(f"certificate= is of no use: {obstacle}")
 
-    return _certified(places, "certificate=", Path(wanted.certificate or ""))
+    return _certified(places, "certificate=", Path(options.certificate or ""))
 
 
-def _check_auth(wanted: ClientOptions) -> None:
-    if wanted.auth is not None and not hasattr(wanted.auth, "async_auth_flow"):
+def _check_auth(options: ClientOptions) -> None:
+    if options.auth is not None and not hasattr(options.auth, "async_auth_flow"):
         msg = "auth= takes an httpx.Auth, such as httpx.BasicAuth(user, password)"
         raise ConfigurationError(msg)
 
@@ -245,7 +246,7 @@ def _login_of_environment(places: Discovery, endpoint: Endpoint) -> Credential |
         return None
 
     place = "CANFAR_TOKEN" if token is not None else "CANFAR_CERTIFICATE"
-    own = environment_endpoint(places.wanted.version)
+    own = environment_endpoint(places.options.version)
     if own is not None and not own.is_same_server(endpoint):
         places.passed_over(place, f"it belongs to CANFAR_URL, which is {own.root}")
         return None
@@ -354,7 +355,7 @@ def _certified(places: Discovery, place: str, path: Path) -> Credential:
 
 def _tls_obstacle(places: Discovery, endpoint: Endpoint) -> str | None:
     """Say why no certificate can be shown to the server."""
-    if places.wanted.ssl_context is not None:
+    if places.options.ssl_context is not None:
         return "ssl_context= is used as it is: load the certificate into it"
 
     return None if endpoint.encrypted else "certificates are shown over https only"

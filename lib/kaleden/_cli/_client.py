@@ -13,7 +13,7 @@ import anyio
 
 from kaleden._cli._io import Output
 from kaleden._cli._signals import Interrupted, until_interrupted
-from kaleden._client._session import AsyncSession
+from kaleden._client._session import AsyncSession, runtime_of
 from kaleden._errors import ConfigurationError, FailureKind
 from kaleden._results._batch import Failure
 from kaleden._wire import SessionInfo
@@ -81,7 +81,7 @@ def perform(
             return await work(session)
 
     def hurry() -> None:
-        left = session._left_behind()  # pyright: ignore[reportPrivateUsage]  # as of `Session`
+        left = runtime_of(session).describe_leftovers()
         output.note(f"interrupted again: {left or 'nothing is left that kaleden knows of'}")
 
     done: int | Interrupted = run_on(options.backend, until_interrupted, opened, hurry)

@@ -267,7 +267,11 @@ def _run(commands: Commands) -> None:
     add("--grace", type=seconds, default=30.0, metavar="SECONDS", help="for clean-up (30)")
     add("--no-logs", dest="logs", action="store_false", help="show states only")
     after = parser.add_mutually_exclusive_group()
-    after.add_argument("--keep", action="store_true", help="if all goes well, leave the sessions")
+    after.add_argument(
+        "--release",
+        action="store_true",
+        help="if all goes well, leave the sessions on the platform",
+    )
     after.add_argument(
         "--detach",
         action="store_true",

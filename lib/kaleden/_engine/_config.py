@@ -54,7 +54,7 @@ def _amount(_: object, attribute: Attribute[Any], value: object) -> None:
 
 
 @final
-@frozen
+@frozen(kw_only=True)
 class Limits:
     """What one client may ask of the server.
 

@@ -133,7 +133,7 @@ class Engine:
             )
             raise WrongEventLoop(msg)
 
-    async def ask(self, operation: Operation[T]) -> T:
+    async def request(self, operation: Operation[T]) -> T:
         """Send the one request of an operation that is about no session in particular.
 
         Raises:

@@ -14,12 +14,17 @@ from kaleden._engine._targets import Keys
 from kaleden._errors import FailureKind
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
 from kaleden._wire import (
+    Availability,
     Event,
     Headers,
+    Image,
     IncrementalParser,
     Launch,
+    Listing,
     MalformedResponse,
+    PlatformStats,
     Request,
+    ResourceOptions,
     Response,
     SessionInfo,
     classify,
@@ -146,6 +151,87 @@ def as_keys(ids: Ids) -> Keys:
     return ids.ids if isinstance(ids, Outcomes) else ids
 
 
+def fetch(
+    limits: Limits,
+    kind: str | None = None,
+    status: str | None = None,
+    view: str | None = None,
+    *,
+    retry: bool = True,
+) -> Operation[Listing]:
+    """List sessions."""
+    request = _wire.build_list(kind, status, view)
+    return _single("fetch", request, _wire.parse_list, limits, retry=retry)
+
+
+def raw_fetch(
+    limits: Limits, kind: str | None = None, status: str | None = None, view: str | None = None
+) -> Operation[list[Any]]:
+    """List sessions as the server's own objects."""
+    return _single("fetch", _wire.build_list(kind, status, view), _wire.parse_raw_list, limits)
+
+
+def apps(limits: Limits, session: str) -> Operation[Listing]:
+    """List the applications of a desktop session."""
+    return _single("apps", _wire.build_apps(session), _wire.parse_list, limits)
+
+
+def stats(limits: Limits) -> Operation[PlatformStats]:
+    """Read the load of the platform.
+
+    The server answers this request with 503 and Retry-After whenever it has no metrics, which does
+    not mean that it is overloaded.
+    """
+    return _single(
+        "stats", _wire.build_stats(), _wire.parse_stats, limits, retry=False, server_wide=False
+    )
+
+
+def images(limits: Limits, kind: str | None = None) -> Operation[tuple[Image, ...]]:
+    """List images."""
+    return _single("images", _wire.build_images(kind), _wire.parse_images, limits)
+
+
+def context(limits: Limits) -> Operation[ResourceOptions]:
+    """Read the resources that a session may request."""
+    return _single("context", _wire.build_context(), _wire.parse_context, limits)
+
+
+def repositories(limits: Limits) -> Operation[tuple[str, ...]]:
+    """List the registries of images."""
+    return _single("repositories", _wire.build_repositories(), _wire.parse_repositories, limits)
+
+
+def availability(limits: Limits) -> Operation[Availability]:
+    """Read whether the server reports itself available."""
+    return _single("availability", _wire.build_availability(), _wire.parse_availability, limits)
+
+
+def raw_availability(limits: Limits) -> Operation[Response]:
+    """Read the response to `availability`, unparsed, for its headers."""
+    return _single("doctor", _wire.build_availability(), _identity, limits)
+
+
+def _single(
+    name: str,
+    request: Request,
+    parse: Callable[[Response], T],
+    limits: Limits,
+    *,
+    retry: bool = True,
+    server_wide: bool = True,
+) -> Operation[T]:
+    """Build an operation that is one request, about no session in particular."""
+    return Operation(
+        name,
+        lambda _: request,
+        parse,
+        limits.timeout,
+        idempotent=retry,
+        server_wide=server_wide,
+    )
+
+
 def info(limits: Limits) -> Operation[SessionInfo]:
     """Read one session."""
     return Operation(
@@ -198,3 +284,15 @@ def create(limits: Limits, launch: Launch, headers: Headers = ()) -> Operation[s
     """Launch one session; never repeated here, see `kaleden._sessions._launch._launcher`."""
     request = _wire.build_create(launch, headers=headers)
     return Operation("create", lambda _: request, _wire.parse_create, limits.create_timeout)
+
+
+def follow(limits: Limits) -> Operation[bytes]:
+    """Read the bytes of one session's output; the follower polls, so that nothing is retried."""
+    return Operation("follow", _wire.build_logs, _log_bytes, limits.timeout)
+
+
+def _log_bytes(response: Response) -> bytes:
+    """Read a log as bytes, since its last character may be incomplete."""
+    # An HTML page instead of a log is recognised by its type and its beginning.
+    _wire.parse_logs(evolve(response, body=response.body[:1024]))
+    return response.body

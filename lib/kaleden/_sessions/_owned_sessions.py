@@ -129,9 +129,11 @@ class OwnedSessions:
         # What was listed is owned now, and in doubt no more.
         await self._forget([name for name, until in self.unconfirmed.items() if now >= until])
 
-    async def release_unconfirmed(self) -> None:
-        """Forget what is in doubt; its launcher was told so."""
-        await self._forget(tuple(self.unconfirmed))
+    async def release_unconfirmed(self) -> list[str]:
+        """Forget the unconfirmed launches; return their names."""
+        names = list(self.unconfirmed)
+        await self._forget(names)
+        return names
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Final, Literal, Self, TypeAlias, final
 
 import anyio
@@ -26,7 +27,8 @@ from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionKind, SessionSp
 
 logger = logging.getLogger("kaleden")
 
-OnSuccess: TypeAlias = Literal["destroy", "release"]
+OnExit: TypeAlias = Literal["destroy", "release"]
+"""What a scope does with its sessions when its block ends."""
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
@@ -57,19 +59,23 @@ class Scope(AsyncContextManagerMixin):
         names: the names that launches were given, without what was put after them.
     """
 
-    def __init__(self, rooms: Components, grace: float, on_success: OnSuccess) -> None:
+    def __init__(
+        self, components: Components, grace: float, on_success: OnExit, on_error: OnExit
+    ) -> None:
         if not grace > 0:
             raise ConfigurationError(f"grace is a number of seconds above 0, not {grace!r}")
 
-        if on_success not in {"destroy", "release"}:
-            raise ConfigurationError("on_success is 'destroy' or 'release'")
+        for name, action in (("on_success", on_success), ("on_error", on_error)):
+            if action not in {"destroy", "release"}:
+                raise ConfigurationError(f"{name} is 'destroy' or 'release', not {action!r}")
 
         self.error: ScopeError | None = None
         self.names: set[str] = set()
-        self._components = rooms
+        self._components = components
         self._grace = grace
         self._on_success = on_success
-        self._owned = OwnedSessions(rooms.limits, rooms.ledger)
+        self._on_error = on_error
+        self._owned = OwnedSessions(components.limits, components.ledger)
         self._calls: set[anyio.CancelScope] = set()
         self._has_ended = False
 
@@ -261,10 +267,11 @@ class Scope(AsyncContextManagerMixin):
             # A third, so that time is left to end what the answers tell of.
             flight.cancel_after(min(self._components.limits.create_grace, self._grace / 3))
 
-        keep = error is None and self._on_success == "release"
+        action = self._on_success if error is None else self._on_error
+        clean_up = self._end if action == "destroy" else partial(self._release_all, error)
         trouble: Exception | None = None
         try:
-            await run_shielded(self._release_all if keep else self._end, self._grace)
+            await run_shielded(clean_up, self._grace)
         except Exception as raised:  # noqa: BLE001  # never in the place of what was in flight
             trouble = raised
             logger.error("the clean-up of a scope failed: %r", raised)  # noqa: TRY400
@@ -286,12 +293,21 @@ class Scope(AsyncContextManagerMixin):
 
         error.add_note(str(self.error))
 
-    async def _release_all(self) -> None:
-        """Let everything live; of what is in doubt, its launcher was told so."""
-        await self._owned.release(self.ids)
+    async def _release_all(self, error: BaseException | None) -> None:
+        """Release every session; name those of which an exception may have lost the ids."""
+        released = self.ids
+        await self._owned.release(released)
         await self._owned.wait_in_flight()
+        released += self.ids
         await self._owned.release(self.ids)
-        await self._owned.release_unconfirmed()
+        # The outcomes of these launches have reported that they are unknown.
+        unconfirmed = await self._owned.release_unconfirmed()
+        if error is not None and (released or unconfirmed):
+            message = f"the scope released the sessions {released}"
+            if unconfirmed:
+                message += f", and launches that may have made a session: {unconfirmed}"
+            logger.warning("%s", message)
+            error.add_note(message)
 
     async def _end(self) -> None:
         """End everything, again and again until a list shows that it is gone."""

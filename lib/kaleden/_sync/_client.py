@@ -14,7 +14,7 @@ from typing import Literal, NoReturn, Self, TypeAlias, cast
 
 from kaleden._auth import ConnectionInfo, TokenFunction
 from kaleden._client._runtime import SessionStatistics
-from kaleden._client._session import AsyncSession
+from kaleden._client._session import AsyncSession, runtime_of
 from kaleden._engine._config import RETRY, RetryPolicy
 from kaleden._errors import ConfigurationError
 from kaleden._http import HttpAuth, HttpClient, Transport
@@ -83,7 +83,7 @@ class SyncClient:
         self._bridge = LoopThread(
             partial(_opened, transport, client, self._client),
             backend,
-            self._client._left_behind,  # pyright: ignore[reportPrivateUsage]  # not for users
+            runtime_of(self._client).describe_leftovers,
         )
         self._finalizer = weakref.finalize(self, self._bridge.stop)
         # At the end of the program the bridge itself is closed, and waited for.

@@ -12,7 +12,7 @@ from kaleden._engine._operations import Ids
 from kaleden._results._batch import FinishedSession, Outcomes
 from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._monitor._wait import Until
-from kaleden._sessions._scope import OnSuccess
+from kaleden._sessions._scope import OnExit
 from kaleden._sync._iterables import drawn, drawn_goal
 from kaleden._sync._mirror import mirrors, mirrors_arguments
 from kaleden._sync._queries import SyncQueries
@@ -90,7 +90,7 @@ class Session(SyncQueries):
         )
 
     @mirrors(AsyncSession.scope)
-    def scope(self, *, grace: float = 30.0, on_success: OnSuccess = "destroy") -> SyncScope:
+    def scope(self, *, grace: float = 30.0, on_success: OnExit = "destroy") -> SyncScope:
         self._bridge.open()
         scope = self._client.scope(grace=grace, on_success=on_success)
         return SyncScope(self, self._bridge, scope, grace)
@@ -109,14 +109,15 @@ class Session(SyncQueries):
         env: Mapping[str, str] | None = None,
         replicas: int = 1,
         *,
-        keep: bool = False,
+        on_success: OnExit = "destroy",
+        on_error: OnExit = "destroy",
         min_started: int | None = None,
         start_timeout: float | None = None,
         grace: float = 30.0,
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[FinishedSession]:
-        call = self._begin(timeout, grace, makes=keep)
+        call = self._begin(timeout, grace, makes="release" in {on_success, on_error})
         return call.run(
             self._client.run,
             name,
@@ -129,7 +130,8 @@ class Session(SyncQueries):
             args=args,
             env=env,
             replicas=replicas,
-            keep=keep,
+            on_success=on_success,
+            on_error=on_error,
             min_started=min_started,
             start_timeout=start_timeout,
             grace=grace,

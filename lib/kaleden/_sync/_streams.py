@@ -266,7 +266,7 @@ class SyncStreams:
         )
 
     def _limit(self) -> int:
-        return self._client.statistics().gate.limit
+        return self._client.statistics().limiter.limit
 
 
 @final

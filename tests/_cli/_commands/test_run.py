@@ -85,7 +85,7 @@ def test_detached_sessions_stay_and_their_ids_are_printed(server: Server, call: 
 
 
 def test_kept_sessions_stay_if_all_went_well(server: Server, call: Caller) -> None:
-    done = call("run", "kept", IMAGE, "--keep", "--", "true")
+    done = call("run", "kept", IMAGE, "--release", "--", "true")
     assert (0, "") == (done.status, done.out)
     assert done.err.endswith("1 of 1 succeeded; the sessions are left\n")
     assert [name for name in names(server) if name.startswith("kept-")]

@@ -20,11 +20,12 @@ from attrs import frozen
 from kaleden._auth import EXPLAINED_BY, ConnectionInfo
 from kaleden._cli._client import open_session, perform
 from kaleden._cli._io import DONE, NOT_ALL, REFUSED, Output
-from kaleden._client._session import AsyncSession
+from kaleden._client._session import AsyncSession, runtime_of
+from kaleden._engine import _operations
 from kaleden._errors import ConfigurationError, FailureKind, RequestError
 from kaleden._results._batch import Failure
 from kaleden._version import __version__
-from kaleden._wire import Response, SessionInfo, build_availability, converter
+from kaleden._wire import Response, SessionInfo, converter
 
 CANFAR: Final = "https://ws-uv.canfar.net/skaha"
 SKEW: Final = 30.0
@@ -152,8 +153,8 @@ class Diagnostics:
         return median(took)
 
     async def _ask(self) -> Response:
-        session, request = self._session, build_availability()
-        return await session._ask("doctor", request, lambda response: response)  # pyright: ignore[reportPrivateUsage]  # its time and headers are looked at
+        runtime = runtime_of(self._session)
+        return await runtime.request(_operations.raw_availability(runtime.options.limits))
 
     async def _check_account(self, server: Check) -> Check:
         began = time.perf_counter()

@@ -17,7 +17,7 @@ from kaleden._engine._tasks import open_task_group
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._results._batch import Failure, Outcome, Outcomes
 from kaleden._results._progress import ProgressUpdate
-from kaleden._sessions._scope import OnSuccess, Scope
+from kaleden._sessions._scope import OnExit, Scope
 from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, converter
 
 _EXPLAINED: Final = 20
@@ -100,7 +100,7 @@ class _Run:
         self._scope: Scope | None = None
 
     async def __call__(self, session: AsyncSession) -> int:
-        end: OnSuccess = "release" if self._options.keep else "destroy"
+        end: OnExit = "release" if self._options.release else "destroy"
         async with session.scope(grace=self._options.grace, on_success=end) as self._scope:
             created = await self._scope.create(self._spec)
             await self._note_launches(created)
@@ -191,7 +191,7 @@ class _Run:
     async def _sum_up(self) -> int:
         unread = 0 if self._lines is None else self._lines.failed
         status = NOT_ALL if self._failed or unread else DONE
-        kept = self._options.keep and self._names
+        kept = self._options.release and self._names
         left = "the sessions are left" if kept else "nothing is left"
         told = f"{self._succeeded} of {self._spec.replicas} succeeded; {left}"
         facts = {"succeeded": self._succeeded, "failed": self._failed, "exit_status": status}

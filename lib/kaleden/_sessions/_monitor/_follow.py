@@ -16,11 +16,10 @@ import anyio
 from anyio.lowlevel import checkpoint
 from attrs import define, evolve, field, frozen
 
-from kaleden import _wire
+from kaleden._engine import _operations
 from kaleden._engine._channel import Channel, SendItem, open_channel
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._operations import Operation
 from kaleden._engine._targets import Keys
 from kaleden._engine._tasks import open_task_group
 from kaleden._errors import SessionNotOpen
@@ -28,7 +27,7 @@ from kaleden._results._batch import Failure
 from kaleden._sessions._monitor._lister import Snapshot
 from kaleden._sessions._monitor._poller import ErrorTolerance, Poller, PollInterval, SessionState
 from kaleden._sessions._monitor._wait import Item, read_items
-from kaleden._wire import Response, SessionInfo
+from kaleden._wire import SessionInfo
 
 WINDOW: Final = 2**14  # bytes of a log that are cut into lines at once
 CHUNK: Final = 2**20  # bytes that are hashed before others get their turn
@@ -268,7 +267,7 @@ class _LogFollower:
         self._engine = engine
         self._poller = poller
         self._chance = chance
-        self._operation = Operation("follow", _wire.build_logs, _body, limits.timeout)
+        self._operation = _operations.follow(limits)
         self._agenda = _Agenda()
         self._open: dict[str, _Followed] = {}
         self._refused: Batch = []
@@ -401,10 +400,3 @@ async def _hand_on(session: _Followed, news: LogDelta, deliver: SendItem[Batch])
             await checkpoint()
 
     return news.reset or bool(news.fresh)
-
-
-def _body(response: Response) -> bytes:
-    """Read a log as bytes: its last character may not be whole yet."""
-    # A page instead of a log is told by its type, and shown by its beginning.
-    _wire.parse_logs(evolve(response, body=response.body[:1024]))
-    return response.body

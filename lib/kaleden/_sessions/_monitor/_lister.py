@@ -8,10 +8,9 @@ import anyio
 import anyio.lowlevel
 from attrs import define, field, frozen
 
-from kaleden import _wire
+from kaleden._engine import _operations
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._operations import Operation
 from kaleden._errors import RequestError
 from kaleden._wire import SessionInfo
 
@@ -57,8 +56,7 @@ class SharedList:
 
     def __init__(self, engine: Engine, limits: Limits, kind: str | None = None) -> None:
         self._engine = engine
-        request = _wire.build_list(kind)
-        self._operation = Operation("fetch", lambda _: request, _wire.parse_list, limits.timeout)
+        self._operation = _operations.fetch(limits, kind, retry=False)
         self._pending: _PendingList | None = None
         self._last: Snapshot | None = None
 
@@ -111,7 +109,7 @@ class SharedList:
     async def _fetch(self) -> None:
         flight = self._pending = _PendingList(anyio.current_time())
         try:
-            listing = await self._engine.ask(self._operation)
+            listing = await self._engine.request(self._operation)
         except RequestError as error:
             flight.error = error
             raise
