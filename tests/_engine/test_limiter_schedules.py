@@ -69,7 +69,7 @@ class World:
 
     limit: int
     adaptive: bool
-    gate: Limiter = field(init=False, repr=False)
+    limiter: Limiter = field(init=False, repr=False)
     ends: Counter[str] = field(factory=Counter[str])
     left: dict[int, float] = field(factory=dict[int, float])
     paused_at: float = -1.0

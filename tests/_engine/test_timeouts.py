@@ -102,21 +102,21 @@ async def test_one_that_is_called_back_too_late_keeps_its_reply_and_goes_on() ->
     with watchdog.new_timeout() as courier:
 
         async def overtaken(_: Request) -> Response:
-            courier.call_back()
+            courier.cancel()
             return REPLY
 
         for _ in range(3):
-            assert REPLY is await courier.carry(overtaken, REQUEST, 0)
+            assert REPLY is await courier.run(overtaken, REQUEST, 0)
             await checkpoint()
-            assert REPLY is await courier.carry(at_once, REQUEST, math.inf)
+            assert REPLY is await courier.run(at_once, REQUEST, math.inf)
 
 
 async def test_one_that_is_called_back_can_carry_again() -> None:
     async def carry(courier: SharedTimeout) -> None:
         with courier:
             for _ in range(3):
-                assert None is await courier.carry(stalled, REQUEST, anyio.current_time())
-                assert REPLY is await courier.carry(at_once, REQUEST, math.inf)
+                assert None is await courier.run(stalled, REQUEST, anyio.current_time())
+                assert REPLY is await courier.run(at_once, REQUEST, math.inf)
                 await checkpoint()
 
     watchdog = TimeoutMonitor()
@@ -134,7 +134,7 @@ async def test_a_watchdog_keeps_deadlines_of_different_lengths() -> None:
         with courier:
             for length in lengths:
                 due = anyio.current_time() + length
-                assert None is await courier.carry(stalled, REQUEST, due)
+                assert None is await courier.run(stalled, REQUEST, due)
                 assert due == anyio.current_time()
                 given_up.append(due)
 
@@ -154,7 +154,7 @@ async def test_nothing_is_due_when_nothing_is_on_its_way() -> None:
 
     async def carry(courier: SharedTimeout) -> None:
         with courier:
-            assert REPLY is await courier.carry(after_a_second, REQUEST, 5)
+            assert REPLY is await courier.run(after_a_second, REQUEST, 5)
             await anyio.sleep(100)
             assert math.inf == watchdog.wakes
 
@@ -170,7 +170,7 @@ async def test_a_cancellation_from_outside_is_not_taken_for_a_deadline(called_ba
     async def carry(courier: SharedTimeout) -> None:
         nonlocal went_on
         with courier:
-            await courier.carry(stalled, REQUEST, math.inf)
+            await courier.run(stalled, REQUEST, math.inf)
             went_on = True
 
     async with anyio.create_task_group() as group:
@@ -179,7 +179,7 @@ async def test_a_cancellation_from_outside_is_not_taken_for_a_deadline(called_ba
         for _ in range(5):
             await checkpoint()
         if called_back:
-            courier.call_back()
+            courier.cancel()
         group.cancel_scope.cancel()
     assert not went_on
 
@@ -188,7 +188,7 @@ async def test_an_error_of_a_transport_that_is_called_back_comes_out() -> None:
     watchdog = TimeoutMonitor()
 
     async def stubborn(_: Request) -> Response:
-        courier.call_back()
+        courier.cancel()
         try:
             await anyio.sleep_forever()
         finally:
@@ -196,8 +196,8 @@ async def test_an_error_of_a_transport_that_is_called_back_comes_out() -> None:
 
     with watchdog.new_timeout() as courier:
         with pytest.raises(ZeroDivisionError, match="mine"):
-            await courier.carry(stubborn, REQUEST, math.inf)
-        assert REPLY is await courier.carry(at_once, REQUEST, math.inf)
+            await courier.run(stubborn, REQUEST, math.inf)
+        assert REPLY is await courier.run(at_once, REQUEST, math.inf)
         await checkpoint()
 
 

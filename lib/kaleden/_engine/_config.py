@@ -1,19 +1,19 @@
-"""Decisions, without a single await: how many at once, for how long, and what is tried again."""
+"""The limits and the retry policy of a client: data and decisions, nothing that waits."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any, Final, final
 
 from attrs import Attribute, field, frozen
 
-from kaleden._errors import ConfigurationError, FailureKind
+from kaleden._errors import ConfigurationError, FailureKind, KaledenError
 
-# A Retry-After is obeyed up to here: a wait that sleeps for hours tells its caller nothing.
-MAX_PAUSE: Final = 300.0  # seconds
+MAX_PAUSE: Final = 300.0
+"""Seconds that a Retry-After is obeyed for, at most: callers must learn of a longer outage."""
 
-# Nothing of the request was done, or nobody knows and doing it twice is doing it once.
 TRANSIENT: Final = frozenset(
     {
         FailureKind.CONNECT_FAILED,
@@ -22,121 +22,175 @@ TRANSIENT: Final = frozenset(
         FailureKind.UNAVAILABLE,
     }
 )
+"""Failures after which an idempotent request may succeed if it is sent again."""
 
-# What a proxy says of a server that it cannot reach. A 500 is the server's own, and tends to stay.
+# A proxy answers with these when it cannot reach the server. A 500 is the server's own, and lasts.
 _GATEWAY_ERRORS: Final = frozenset({502, 504})
 
 
-def _seconds(_: object, attribute: Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        msg = f"{attribute.name} is a number of seconds above 0, not {value!r}"
-        raise ConfigurationError(msg)
+def check_number(
+    name: str,
+    value: object,
+    unit: str,
+    *,
+    whole: bool = False,
+    least: float | None = None,
+    error: Callable[[str], KaledenError] = ConfigurationError,
+) -> None:
+    """Check that an argument is a finite number.
+
+    Args:
+        name: the name of the argument.
+        value: its value.
+        unit: the unit, for the message, such as ``"seconds"``.
+        whole: whether it must be an integer.
+        least: the least value; by default any above 0.
+        error: the exception to raise.
+
+    Raises:
+        KaledenError: it is not; of the type *error*.
+    """
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if is_number:
+        number: Any = value
+        if (number > 0 if least is None else number >= least) and number < math.inf:
+            return
+
+    kind = "a whole number" if whole else "a number"
+    bound = " above 0" if least is None else f", {least:g} or more"
+    raise error(f"{name} is {kind} of {unit}{bound}, not {value!r}")
 
 
-def _count(_: object, attribute: Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        msg = f"{attribute.name} is a whole number of requests, 1 or more, not {value!r}"
-        raise ConfigurationError(msg)
+def _number(unit: str, **bounds: Any) -> Callable[[object, Attribute[Any], object], None]:
+    """Make an attrs validator that calls `check_number`."""
+
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        check_number(attribute.name, value, unit, **bounds)
+
+    return check
 
 
-def _bytes(_: object, attribute: Attribute[Any], value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        msg = f"{attribute.name} is a whole number of bytes, 1 or more, not {value!r}"
-        raise ConfigurationError(msg)
+def _optional_bytes(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        check_number(attribute.name, value, "bytes", whole=True, least=1)
 
 
-def _amount(_: object, attribute: Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        msg = f"{attribute.name} is a number of repetitions, 0 or more, not {value!r}"
-        raise ConfigurationError(msg)
+_seconds = _number("seconds")
+_requests = _number("requests", whole=True, least=1)
+_retries = _number("repetitions", least=0)
 
 
 @final
 @frozen(kw_only=True)
 class Limits:
-    """What one client may ask of the server.
+    """How much one client may ask of the server at once, and for how long it waits.
 
     Attributes:
-        timeout: seconds for one attempt of anything but a create.
+        timeout: seconds for one attempt of a request that is not a create.
         create_timeout: seconds for one attempt of a create; a busy server takes 60 to 90 for it.
         concurrency: requests in flight at once.
         create_concurrency: creates in flight at once, within `concurrency`.
-        settle: seconds in which a create whose answer was lost may still show up in a list.
-        create_grace: seconds that a create whose caller was cancelled has for its answer.
-        adaptive: whether fewer requests than `concurrency` are in flight while the server is
-            overloaded.
-        max_body: bytes of one reply, at most; None for what a transport bears by itself.
+        settle: seconds after a create within which lists may not show its session.
+        create_grace: seconds that a create has for its response after its caller was cancelled.
+        adaptive: whether the limit is lowered while the server is overloaded.
+        max_body: bytes of one response body, at most; None for the default of the transport.
     """
 
     timeout: float = field(default=30.0, validator=_seconds)
     create_timeout: float = field(default=180.0, validator=_seconds)
-    concurrency: int = field(default=32, validator=_count)
-    create_concurrency: int = field(default=8, validator=_count)
+    concurrency: int = field(default=32, validator=_requests)
+    create_concurrency: int = field(default=8, validator=_requests)
     settle: float = field(default=10.0, validator=_seconds)
     create_grace: float = field(default=10.0, validator=_seconds)
     adaptive: bool = False
-    max_body: int | None = field(default=None, validator=_bytes)
+    max_body: int | None = field(default=None, validator=_optional_bytes)
 
 
 @final
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How often, and when, a client tries again what failed and may pass.
+    """When, and how often, a client retries a failed request.
 
-    Tried again are requests that do no harm twice (reads, deletes, renewals), after a connection
-    that failed or broke, a reply that did not come in time, and HTTP 429, 502, 503 and 504. A
-    create is tried again only if nothing of it was sent. Nothing else is: 400, 401, 403, 404 and
-    500 say the same a second time.
+    Idempotent requests (reads, deletes, renewals) are retried after a connection that failed or
+    broke, a response that did not come in time, and HTTP 429, 502, 503 and 504. A create is retried
+    only if nothing of it was sent. Nothing else is retried: a second 400, 401, 403, 404 or 500
+    would be the same.
 
-    Before each repetition a client waits a random time, of which the longest doubles each time
-    ("full jitter"), so that many clients do not come back in step; and at least as long as the
-    server asked for with ``Retry-After``. It never waits past the caller's deadline: if that comes
-    first, the failure is told at once.
+    Before each retry a client waits a random time ("full jitter"), whose upper bound doubles each
+    time, so that many clients do not retry in step; and at least as long as the server asked for
+    with ``Retry-After``. It never waits past the caller's deadline: if that comes first, the
+    failure is returned at once.
 
-    All repetitions of one client are paid from one budget. It begins with *reserve*, each request
-    adds *share* of a repetition, and it never holds more than *reserve*. So a server that fails for
-    all gets at most ``(1 + share) * n + reserve`` attempts for n requests, however many of them are
-    under way.
+    All retries of one client are paid from one budget. It begins with *reserve*, each request adds
+    *share* of a retry, and it never holds more than *reserve*. So a server that fails all requests
+    gets at most ``(1 + share) * n + reserve`` attempts for n requests, however many are in flight.
 
     Args:
-        attempts: how often one request is sent at most, the first time included.
-        base: the longest back-off before the second attempt, in seconds.
-        cap: the longest back-off before any attempt, in seconds.
-        total: seconds after the start of the first attempt in which another may begin.
-        reserve: how many repetitions the budget holds at most, and at first.
-        share: what part of a repetition each request adds to the budget.
-        seed: of the random times, to have the same again; None for others each time.
+        attempts: how often one request is sent at most, the first attempt included.
+        base: the upper bound of the back-off before the second attempt, in seconds.
+        cap: the upper bound of the back-off before any attempt, in seconds.
+        total: seconds after the start of the first attempt within which another may begin.
+        reserve: the number of retries that the budget holds at most, and at first.
+        share: the part of a retry that each request adds to the budget.
+        seed: the seed of the random back-offs, to repeat a run; None for a different one each time.
 
     Raises:
         ConfigurationError: an argument cannot be used.
     """
 
-    attempts: int = field(default=4, validator=_count)
+    attempts: int = field(default=4, validator=_requests)
     base: float = field(default=0.5, validator=_seconds)
     cap: float = field(default=15.0, validator=_seconds)
     total: float = field(default=120.0, validator=_seconds)
-    reserve: float = field(default=10.0, validator=_amount)
-    share: float = field(default=0.2, validator=_amount)
+    reserve: float = field(default=10.0, validator=_retries)
+    share: float = field(default=0.2, validator=_retries)
     seed: int | None = None
 
-    def draw_backoff(self, attempts: int, chance: random.Random) -> float:
-        """Draw the seconds to wait after so many attempts."""
-        # Beyond this exponent any base has met its cap, and floats have an end.
+    def draw_backoff(self, attempts: int, source: random.Random) -> float:
+        """Draw the seconds to wait after that many attempts."""
+        # Beyond this exponent any base has reached its cap, and floats overflow at 1024.
         longest = min(self.cap, self.base * 2.0 ** min(attempts - 1, 64))
-        return chance.uniform(0.0, longest)
+        return source.uniform(0.0, longest)
 
 
 RETRY: Final = RetryPolicy()
-"""How a client tries again by default."""
+"""The retry policy of a client by default."""
 
 
-def is_transient(kind: FailureKind, status: int | None) -> bool:
-    """Whether a request that failed so may succeed if it is sent again."""
-    return kind in TRANSIENT or status in _GATEWAY_ERRORS
+@final
+class Backoff:
+    """The growing intervals between two polls.
+
+    Args:
+        first: the first interval, in seconds.
+        longest: the longest interval, in seconds.
+        factor: how much longer each interval is than the one before.
+    """
+
+    __slots__ = ("_factor", "_first", "_longest", "_next")
+
+    def __init__(self, first: float, longest: float, factor: float = 2.0) -> None:
+        self._first = first
+        self._longest = longest
+        self._factor = factor
+        self._next = first
+
+    def reset(self) -> None:
+        """Begin with the first interval again."""
+        self._next = self._first
+
+    def next(self) -> float:
+        """Return the next interval, in seconds."""
+        interval = self._next
+        self._next = min(interval * self._factor, self._longest)
+        return interval
+
+
+def is_transient(failure_kind: FailureKind, status: int | None) -> bool:
+    """Return whether an idempotent request that failed like this is worth a retry."""
+    return failure_kind in TRANSIENT or status in _GATEWAY_ERRORS
 
 
 def is_overload(kind: FailureKind) -> bool:
-    """Whether such a failure says that the server has too much to do."""
+    """Return whether such a failure means that the server has too much to do."""
     return kind is FailureKind.UNAVAILABLE or kind is FailureKind.TIMED_OUT

@@ -1,9 +1,9 @@
-"""One request, and the fan-out over many.
+"""The engine: one request with its retries, and the fan-out over many sessions.
 
-`Engine.attempt` takes a request through the house: built, admitted by the gate, sent, classified,
-parsed. It never raises an error; what went wrong is its result. `Engine.collect` and
-`Engine.stream` let a handful of workers draw keys from one iterator, so what waits costs nothing
-but its place in the caller's own iterable.
+`Engine.attempt` is the only way to the transport: it waits for a slot of the limiter, builds the
+request, sends it, classifies and parses the response. It never raises an error: every request has
+an `Outcome`. `Engine.collect` and `Engine.stream` let a few workers take keys from one iterator, so
+that a key that waits costs no task.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from kaleden._engine._channel import Channel, SendItem, open_channel
 from kaleden._engine._collectors import Collector, DeferredParsing, Sink, ToChannel, with_progress
 from kaleden._engine._config import MAX_PAUSE, RetryPolicy, is_overload
 from kaleden._engine._limiter import Limiter, Paused
-from kaleden._engine._operations import Operation, describe_bug, parse_response, without_parsing
+from kaleden._engine._operations import Operation, parse_response, to_failure, without_parsing
 from kaleden._engine._retry import Retrier
 from kaleden._engine._targets import Keys, length_of, open_source, to_target
 from kaleden._engine._tasks import open_task_group
 from kaleden._engine._timeouts import OwnTimeout, RequestTimeout, SharedTimeout, TimeoutMonitor
-from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEventLoop
+from kaleden._errors import FailureKind, SessionNotOpen, WrongEventLoop
 from kaleden._http import Transport, TransportError
 from kaleden._results._batch import Failure, Outcome, Outcomes
 from kaleden._results._progress import OK, ProgressCallback, check_progress
@@ -40,17 +40,17 @@ from kaleden._wire import IncrementalParser, Request, Response, shown
 T = TypeVar("T")
 
 _CLOSE_TIMEOUT: Final = 5.0
-"""Seconds for what is given up to end, connections included."""
+"""Seconds within which cancelled requests must end, connections included."""
 
 PerformItem: TypeAlias = Callable[[Any, RequestTimeout], Awaitable[Outcome[T]]]
 
 
 @final
 class OutcomeStream(Generic[T]):
-    """The outcomes of a stream, each as soon as it is known: ``async for outcome in results``.
+    """The outcomes of a stream, in the order in which they complete.
 
-    Nothing is kept: a worker holds its outcome until it is taken, and asks for no other one
-    meanwhile.
+    ``async for outcome in results`` receives them. Nothing is buffered: a worker waits until its
+    outcome is received before it sends its next request.
     """
 
     __slots__ = ("_receive",)
@@ -68,54 +68,58 @@ class OutcomeStream(Generic[T]):
             raise SessionNotOpen("this stream's block was left: use it inside") from None
 
     def receive_nowait(self) -> list[Outcome[T]]:
-        """Take the outcomes that wait to be taken; none if there are none now."""
+        """Return the outcomes that wait to be received, without waiting; an empty list if none."""
         return self._receive.receive_nowait()
 
     def __repr__(self) -> str:
-        return f"<OutcomeStream: {len(self._receive)} at hand>"
+        return f"<OutcomeStream: {len(self._receive)} waiting>"
 
 
 @final
 class Engine:
-    """Sends requests through one gate and one transport, in the event loop in which it was made.
+    """Sends requests through one limiter and one transport, in the event loop it was made in.
 
     Args:
-        gate: admits requests.
-        transport: carries them.
-        retry: how they are tried again; None for never.
-        login: what to say of the login when the server refuses it.
+        limiter: bounds the requests in flight.
+        transport: sends requests and receives responses.
+        retry: the retry policy; None for no retries.
+        login: a description of the login, added to failures when the server refuses it.
     """
 
     def __init__(
-        self, gate: Limiter, transport: Transport, retry: RetryPolicy | None = None, login: str = ""
+        self,
+        limiter: Limiter,
+        transport: Transport,
+        retry: RetryPolicy | None = None,
+        login: str = "",
     ) -> None:
         self._login = login
-        self.limiter = gate
+        self.limiter = limiter
         self.transport = transport
-        self.retrier: Retrier = Retrier(retry, gate)
+        self.retrier: Retrier = Retrier(retry, limiter)
         self._loop = current_token()
-        # anyio.current_time looks for the event loop each time, and that takes most of its time.
+        # anyio.current_time looks up the event loop each time, which takes most of its time.
         self._now = self._loop.backend_class.current_time
         self._closed = False
         self._in_flight: set[RequestTimeout] = set()
         self._idle = anyio.Event()
 
     async def aclose(self) -> None:
-        """Give up what is on its way, and refuse every later use.
+        """Cancel the requests in flight, and refuse every later use.
 
-        What is given up becomes a failure of its call, which some other task may wait for.
+        Each cancelled request becomes a failure of its call, which another task may wait for.
         """
         self._closed = True
         self.retrier.close()
         self.limiter.resume()
-        for courier in self._in_flight:
-            courier.call_back()
+        for timeout in self._in_flight:
+            timeout.cancel()
         with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
             while self._in_flight:
                 await self._idle.wait()
 
     def check(self) -> None:
-        """Make sure that requests can be sent, and from here.
+        """Check that requests can be sent from here.
 
         Raises:
             SessionNotOpen: the client was left.
@@ -133,12 +137,14 @@ class Engine:
             )
             raise WrongEventLoop(msg)
 
+    # --- calls: many keys, or none ---------------------------------------------------------------
+
     async def request(self, operation: Operation[T]) -> T:
         """Send the one request of an operation that is about no session in particular.
 
         Raises:
             RequestError: the request failed.
-            InvalidRequest: it was refused before it was sent.
+            InvalidRequest: the request was refused before it was sent.
         """
         [outcome] = await self.collect(operation, [operation.name])
         if isinstance(outcome, Failure):
@@ -151,18 +157,18 @@ class Engine:
         operation: Operation[T],
         keys: Keys,
         progress: ProgressCallback | None = None,
-        word: str = OK,
+        success_label: str = OK,
     ) -> Outcomes[T]:
-        """Run *operation* over *keys* and gather what became of them.
+        """Perform *operation* on each of *keys*, and collect the outcomes.
 
         Args:
-            operation: what to do with each key.
-            keys: the keys; one that comes twice is asked for once.
-            progress: is told after each outcome.
-            word: what it is told of a success.
+            operation: the operation.
+            keys: the keys; one that comes twice is requested once.
+            progress: is called after each outcome.
+            success_label: the label under which *progress* counts a success.
 
         Returns:
-            One outcome per distinct key, in the order in which the keys came.
+            One outcome for each distinct key, in the order of the keys.
 
         Raises:
             Exception: only what the caller's own iterable or *progress* raised.
@@ -172,26 +178,28 @@ class Engine:
         await checkpoint()
         again = partial(self.collect, operation)
         if isinstance(operation.parse, IncrementalParser) or progress is not None:
-            into = Collector[T]()
-            sink = with_progress(into, progress, operation.name, length_of(keys), word)
-            await self.fan_out(partial(self.attempt, operation), keys, sink)
-            return Outcomes(operation.name, into.whole, again=again)
+            collector = Collector[T]()
+            sink = with_progress(
+                collector, progress, operation.name, length_of(keys), success_label
+            )
+            await self.fan_out(partial(self.perform, operation), keys, sink)
+            return Outcomes(operation.name, collector.whole, again=again)
 
-        unread_yet = DeferredParsing(operation)
-        await self.fan_out(partial(self.attempt, without_parsing(operation)), keys, unread_yet)
-        return Outcomes(operation.name, unread_yet.whole, again=again)
+        deferred = DeferredParsing(operation)
+        await self.fan_out(partial(self.perform, without_parsing(operation)), keys, deferred)
+        return Outcomes(operation.name, deferred.whole, again=again)
 
     @asynccontextmanager
     async def stream(self, operation: Operation[T], keys: Keys) -> AsyncGenerator[OutcomeStream[T]]:
-        """Run *operation* over *keys* and hand on each outcome once it is known, in no set order.
+        """Perform *operation* on each of *keys*, and yield the outcomes as they complete.
 
-        Leaving the block early cancels what is on its way.
+        Leaving the block early cancels the requests in flight.
         """
         self.check()
         await checkpoint()
 
-        async def produce(deliver: SendItem[Outcome[T]]) -> None:
-            await self.fan_out(partial(self.attempt, operation), keys, ToChannel(deliver))
+        async def produce(send: SendItem[Outcome[T]]) -> None:
+            await self.fan_out(partial(self.perform, operation), keys, ToChannel(send))
 
         async with open_channel(produce) as receive:
             yield OutcomeStream(receive)
@@ -203,21 +211,21 @@ class Engine:
         sink: Sink[T],
         workers: int | None = None,
     ) -> None:
-        """Let workers draw from *keys*, perform each, and deliver what came of it to *sink*.
+        """Let workers take items from *keys*, perform each, and deliver its outcome to *sink*.
 
         Args:
-            perform: makes an outcome of one item of *keys*; never raises an error.
-            keys: what to perform.
-            sink: where outcomes go.
-            workers: how many work at once, at most; None leaves it to the gate.
+            perform: returns the outcome of one item; never raises an error.
+            keys: the items.
+            sink: receives the outcomes.
+            workers: the number of workers, at most; None for the limit of the client.
         """
-        strays: list[BaseException] = []
+        cancellations: list[BaseException] = []
 
-        async def work(source: AsyncIterator[Any], courier: RequestTimeout) -> None:
+        async def work(source: AsyncIterator[Any], timer: RequestTimeout) -> None:
             try:
-                await self._work(perform, source, sink, courier)
-            except anyio.get_cancelled_exc_class() as stray:
-                strays.append(stray)
+                await self._work(perform, source, sink, timer)
+            except anyio.get_cancelled_exc_class() as cancellation:
+                cancellations.append(cancellation)
                 raise
 
         async with open_source(keys) as source, open_task_group() as group:
@@ -225,18 +233,18 @@ class Engine:
             if count == 1:
                 group.start_soon(work, source, OwnTimeout())
             else:
-                watchdog = TimeoutMonitor()
+                monitor = TimeoutMonitor()
                 for _ in range(count):
-                    group.start_soon(_watched, work, source, watchdog.new_timeout())
-                await watchdog.run()
+                    group.start_soon(_work_within, work, source, monitor.new_timeout())
+                await monitor.run()
 
-        # On asyncio a task that is just about to wake is cancelled later than its children; without
-        # any left to wait for, it would go on as if they had done all.
+        # asyncio cancels a task that is about to wake later than its children. Without children
+        # left to wait for, the task would go on as if all of them had completed.
         await checkpoint_if_cancelled()
-        if strays:
-            # Nobody cancelled this: what the transport or the caller's function awaits was
-            # cancelled, and a worker ended by that as if it had done its part.
-            raise strays[0]
+        if cancellations:
+            # This task was not cancelled: something that the transport or the caller's function
+            # awaits was, and a worker ended by that as if it had completed.
+            raise cancellations[0]
 
     def _count_workers(self, keys: Keys, most: int | None) -> int:
         limit = self.limiter.ceiling
@@ -248,111 +256,108 @@ class Engine:
         perform: PerformItem[T],
         source: AsyncIterator[Any],
         sink: Sink[T],
-        courier: RequestTimeout,
+        timer: RequestTimeout,
     ) -> None:
         async for item in source:
             target = to_target(item)
-            if sink.claim(_key(target)):
-                await sink.deliver(await perform(target, courier))
+            if sink.claim(key_of(target)):
+                await sink.deliver(await perform(target, timer))
             else:
-                # Without this a million repeated ids would hold the event loop until the last.
+                # Without this a million repeated ids would block the event loop.
                 await checkpoint()
 
-    async def attempt(
-        self, operation: Operation[T], target: Any, courier: RequestTimeout | None = None
+    # --- one request -----------------------------------------------------------------------------
+
+    async def perform(
+        self, operation: Operation[T], target: Any, timer: RequestTimeout | None = None
     ) -> Outcome[T]:
-        """Wait for a turn, send one request, and say what became of it; never raises an error.
+        """Send one request, and retry it if it is idempotent; never raises an error.
 
         Args:
-            operation: what to do.
-            target: with which session.
-            courier: carries the request; by default one for this request only.
+            operation: the operation.
+            target: the session, by its id.
+            timer: bounds the first attempt; by default one for this request only.
         """
-        courier = courier or OwnTimeout()
         self.retrier.budget.first += 1
-        started = now = self._now()
-        if not self.limiter.acquire_nowait(courier):
-            try:
-                await self.limiter.acquire(courier)
-            except Paused as paused:
-                return paused.to_failure(_key(target), self._now() - started)
-
-            now = self._now()
-        try:
-            outcome = await self._exchange(operation, target, courier, started, now)
-        finally:
-            self.limiter.release(courier)
-
+        started = self._now()
+        outcome = await self.attempt(operation, target, timer or OwnTimeout(), started)
         if isinstance(outcome, Failure) and operation.idempotent:
-            again = partial(self.exchange, operation, target)
-            return await self.retrier.run(outcome, started, again)
+            again = partial(self.attempt, operation, target, OwnTimeout(), started)
+            return await self.retrier.retry(outcome, started, again)
 
         return outcome
 
-    async def exchange(self, operation: Operation[T], target: Any) -> Outcome[T]:
-        """Send one request, for a caller who has a place at the gate; never raises an error."""
-        now = self._now()
-        return await self._exchange(operation, target, OwnTimeout(), now, now)
+    async def attempt(
+        self, operation: Operation[T], target: Any, timer: RequestTimeout, started: float
+    ) -> Outcome[T]:
+        """Wait for a slot of the limiter, and send one request; never raises an error.
+
+        Args:
+            operation: the operation.
+            target: the session, by its id.
+            timer: bounds the request, and holds the slot.
+            started: when the first attempt began; the elapsed time is counted from then.
+        """
+        key = key_of(target)
+        limiter, now = self.limiter, started
+        if not limiter.acquire_nowait(timer):
+            try:
+                await limiter.acquire(timer)
+            except Paused as paused:
+                return paused.to_failure(key, self._now() - started)
+
+            now = self._now()
+        try:
+            request = operation.build(target)
+            if operation.before_send is not None:
+                await operation.before_send()
+            response = await self._send(request, operation.timeout, timer, now)
+            outcome = await parse_response(key, operation, response, self._now() - started)
+        except Exception as error:  # noqa: BLE001  # every input has an outcome
+            failure = to_failure(key, error, self._now() - started)
+            self._record_failure(operation, failure, now)
+            if not failure.attempts:
+                # Without this a million invalid ids would block the event loop.
+                await checkpoint()
+            return failure
+        else:
+            if isinstance(outcome, Failure):
+                self._record_failure(operation, outcome, now)
+                return self._add_login(outcome)
+
+            if limiter.adaptive is not None:
+                limiter.record_success()
+            return outcome
+        finally:
+            limiter.release(timer)
 
     def _add_login(self, failure: Failure) -> Failure:
-        """Say which login the server refused, if it did."""
+        """Name the login in the message, if the server refused it."""
         if not self._login or failure.kind is not FailureKind.NOT_AUTHENTICATED:
             return failure
 
         return evolve(failure, message=f"{failure.message}; {self._login}")
 
     def _record_failure(self, operation: Operation[Any], failure: Failure, sent: float) -> None:
-        """Give way to a server that has too much to do."""
+        """Lower the limit, or pause, if the server has too much to do."""
         if operation.server_wide and is_overload(failure.kind):
             self.limiter.record_overload(sent)
             if failure.retry_after:
                 seconds = min(failure.retry_after, MAX_PAUSE)
                 self.limiter.pause(self._now() + seconds, failure)
 
-    async def _exchange(
-        self,
-        operation: Operation[T],
-        target: Any,
-        courier: RequestTimeout,
-        started: float,
-        now: float,
-    ) -> Outcome[T]:
-        key = _key(target)
-        try:
-            request = operation.build(target)
-            response = await self._send(request, operation.timeout, courier, now)
-            outcome = await parse_response(key, operation, response, self._now() - started)
-        except InvalidRequest as error:
-            # Without this a million bad ids would hold the event loop until the last.
-            await checkpoint()
-            failure = Failure(key, FailureKind.INVALID, str(error), attempts=0)
-        except TransportError as error:
-            failure = Failure(key, error.kind, error.message, sent=error.sent, final=error.final)
-        except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
-            failure = Failure(key, FailureKind.INTERNAL, describe_bug(error), sent=True)
-        else:
-            if isinstance(outcome, Failure):
-                self._record_failure(operation, outcome, now)
-                return self._add_login(outcome)
-            if self.limiter.adaptive is not None:
-                self.limiter.record_success()
-            return outcome
-
-        self._record_failure(operation, failure, now)
-        return evolve(failure, elapsed=self._now() - started)
-
     async def _send(
-        self, request: Request, seconds: float, courier: RequestTimeout, now: float
+        self, request: Request, seconds: float, timer: RequestTimeout, now: float
     ) -> Response:
         if self._closed:
             message = "the session was closed before this was sent"
             raise TransportError(FailureKind.CONNECT_FAILED, message, sent=False)
 
-        self._in_flight.add(courier)
+        self._in_flight.add(timer)
         try:
-            response = await courier.carry(self.transport.send, request, now + seconds)
+            response = await timer.run(self.transport.send, request, now + seconds)
         finally:
-            self._in_flight.discard(courier)
+            self._in_flight.discard(timer)
             if self._closed and not self._in_flight:
                 self._idle.set()
 
@@ -368,15 +373,15 @@ class Engine:
         )
 
 
-async def _watched(
+async def _work_within(
     work: Callable[[AsyncIterator[Any], RequestTimeout], Awaitable[None]],
     source: AsyncIterator[Any],
-    courier: SharedTimeout,
+    timer: SharedTimeout,
 ) -> None:
-    with courier:
-        await work(source, courier)
+    with timer:
+        await work(source, timer)
 
 
-def _key(target: Any) -> str:
-    """Name an outcome, also of what is no id at all and will be refused."""
+def key_of(target: Any) -> str:
+    """Return the key of an outcome, also for a target that is not an id and will be refused."""
     return target if isinstance(target, str) else f"<{shown(target)}>"

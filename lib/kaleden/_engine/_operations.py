@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeAlias, TypeVar, cast, final
 
 from anyio.lowlevel import checkpoint
@@ -11,7 +11,8 @@ from attrs import evolve, frozen
 from kaleden import _wire
 from kaleden._engine._config import Limits
 from kaleden._engine._targets import Keys
-from kaleden._errors import FailureKind
+from kaleden._errors import FailureKind, InvalidRequest
+from kaleden._http import TransportError
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
 from kaleden._wire import (
     Availability,
@@ -36,26 +37,60 @@ T = TypeVar("T")
 @final
 @frozen
 class Operation(Generic[T]):
-    """What to do with each key.
+    """A request to send for each key, and how its response is read.
 
     Attributes:
-        name: the session method, as it is shown to the user.
-        build: makes the request for one key, or raises `InvalidRequest`.
-        parse: reads the value from a reply with a good status.
-        timeout: seconds for one attempt, from the gate to the last byte of the reply.
-        about: tells which session a value is of; a reply about another one is no reply.
-        idempotent: whether to try again after what may pass: that does no harm, and nobody else
-            does.
-        server_wide: whether a refusal is about the server as a whole, and not about this request.
+        name: the name of the session method.
+        build: builds the request for one key, or raises `InvalidRequest`.
+        parse: reads the value from a response with a good status, or raises `MalformedResponse`.
+        timeout: seconds for one attempt, from the slot of the limiter to the last byte of the
+            response.
+        id_of: reads the id of the session from a value; a response about another session is a
+            failure.
+        idempotent: whether a failed attempt is retried.
+        server_wide: whether an overload that the server reports concerns all requests, and not only
+            this kind.
+        before_send: awaited before each attempt, with the slot held; raises `NotSent` to prevent
+            it.
     """
 
     name: str
     build: Callable[[Any], Request]
     parse: Callable[[Response], T]
     timeout: float
-    about: Callable[[T], str] | None = None
+    id_of: Callable[[T], str] | None = None
     idempotent: bool = False
     server_wide: bool = True
+    before_send: Callable[[], Awaitable[None]] | None = None
+
+
+@final
+class NotSent(Exception):
+    """A request was prevented before anything of it was sent.
+
+    Args:
+        kind: the kind of the failure.
+        message: its message.
+    """
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def to_failure(key: str, error: Exception, elapsed: float) -> Failure:
+    """Convert an exception of an attempt; one that was never sent counts 0 attempts."""
+    if isinstance(error, InvalidRequest):
+        return Failure(key, FailureKind.INVALID, str(error), attempts=0, elapsed=elapsed)
+
+    if isinstance(error, NotSent):
+        return Failure(key, error.kind, str(error), attempts=0, elapsed=elapsed)
+
+    if isinstance(error, TransportError):
+        sent, final = error.sent, error.final
+        return Failure(key, error.kind, error.message, sent=sent, final=final, elapsed=elapsed)
+
+    return Failure(key, FailureKind.INTERNAL, describe_bug(error), sent=True, elapsed=elapsed)
 
 
 async def parse_response(
@@ -84,7 +119,7 @@ async def parse_response(
 
 def without_parsing(operation: Operation[Any]) -> Operation[Response]:
     """Make the operation whose values are the replies with a good status, for `read` to read."""
-    return evolve(operation, parse=_identity, about=None)
+    return evolve(operation, parse=_identity, id_of=None)
 
 
 def parse_deferred(operation: Operation[T], reply: Success[Response]) -> Outcome[T]:
@@ -96,8 +131,8 @@ def parse_deferred(operation: Operation[T], reply: Success[Response]) -> Outcome
     except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
         return _failed(reply, FailureKind.INTERNAL, describe_bug(error))
 
-    if operation.about is not None and operation.about(value) != reply.key:
-        return _malformed(reply, f"the reply is about session {operation.about(value)!r}")
+    if operation.id_of is not None and operation.id_of(value) != reply.key:
+        return _malformed(reply, f"the reply is about session {operation.id_of(value)!r}")
 
     return Success(reply.key, value, reply.attempts, reply.elapsed)
 
@@ -239,7 +274,7 @@ def info(limits: Limits) -> Operation[SessionInfo]:
         _wire.build_info,
         _wire.parse_info,
         limits.timeout,
-        about=lambda info: info.id,
+        id_of=lambda info: info.id,
         idempotent=True,
     )
 
@@ -251,7 +286,7 @@ def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
         _wire.build_info,
         _wire.parse_raw_info,
         limits.timeout,
-        about=lambda found: str(found.get("id", "")),
+        id_of=lambda found: str(found.get("id", "")),
         idempotent=True,
     )
 
@@ -280,10 +315,21 @@ def destroy(limits: Limits, *, idempotent: bool = True) -> Operation[bool]:
     )
 
 
-def create(limits: Limits, launch: Launch, headers: Headers = ()) -> Operation[str]:
-    """Launch one session; never repeated here, see `kaleden._sessions._launch._launcher`."""
+def create(
+    limits: Limits,
+    launch: Launch,
+    headers: Headers = (),
+    before_send: Callable[[], Awaitable[None]] | None = None,
+) -> Operation[str]:
+    """Launch one session; see `kaleden._sessions._launch._launcher` for its retries."""
     request = _wire.build_create(launch, headers=headers)
-    return Operation("create", lambda _: request, _wire.parse_create, limits.create_timeout)
+    return Operation(
+        "create",
+        lambda _: request,
+        _wire.parse_create,
+        limits.create_timeout,
+        before_send=before_send,
+    )
 
 
 def follow(limits: Limits) -> Operation[bytes]:

@@ -1,7 +1,8 @@
-"""Trying again: one budget, one source of chance and one rule for all requests of a client."""
+"""Retries: one budget, one random source and one loop for all requests of a client."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, final
@@ -10,25 +11,32 @@ import anyio
 from attrs import evolve, frozen
 
 from kaleden._engine._config import MAX_PAUSE, RetryPolicy, is_transient
-from kaleden._engine._limiter import Limiter, Paused
+from kaleden._engine._limiter import Limiter
 from kaleden._results._batch import Failure, Outcome
+
+T = TypeVar("T")
+
+DEADLINE_MARGIN: Final = 0.05
+"""Seconds before the caller's deadline at which retries end, so that the failure is returned."""
+
+_NEVER: Final = RetryPolicy(attempts=1, reserve=0.0, share=0.0)
 
 
 @final
 class RetryBudget:
-    """Holds a few repetitions; each first attempt adds a part of one, each repetition takes one.
+    """A budget of retries: each first attempt adds a part of one, each retry takes one.
 
-    However many requests fail at once and however long, after n first attempts no more than
-    ``reserve + share * n`` repetitions were granted, and as many over any stretch of time.
+    After n first attempts at most ``reserve + share * n`` retries were granted, however many
+    requests fail at once. The same holds over any stretch of time.
 
     Args:
-        reserve: how many it holds at most, and at first.
-        share: what part of a repetition a first attempt adds.
+        reserve: the number of retries that it holds at most, and at first.
+        share: the part of a retry that a first attempt adds.
 
     Attributes:
-        first: how many first attempts there were; counted by whoever makes them.
-        granted: how many repetitions were granted.
-        refused: how many were not.
+        first: first attempts so far; counted by the code that makes them.
+        granted: retries that were granted.
+        refused: retries that were not.
     """
 
     __slots__ = ("_counted", "_held", "_reserve", "_share", "first", "granted", "refused")
@@ -43,15 +51,15 @@ class RetryBudget:
 
     @property
     def held(self) -> float:
-        """How many repetitions it holds now."""
-        # Reckoned when somebody asks: a request that succeeds pays for one addition only.
+        """The number of retries that it holds now."""
+        # Computed on demand, so that a request that succeeds costs one addition.
         earned = self._share * (self.first - self._counted)
         self._held = min(self._reserve, self._held + earned)
         self._counted = self.first
         return self._held
 
     def spend(self) -> bool:
-        """Take one repetition; tell whether there was one."""
+        """Take one retry; return whether there was one."""
         if self.held < 1.0:
             self.refused += 1
             return False
@@ -61,24 +69,16 @@ class RetryBudget:
         return True
 
 
-T = TypeVar("T")
-
-DEADLINE_MARGIN: Final = 0.05
-"""Seconds before the caller's deadline at which repetitions end, so that their reason is told."""
-
-_NEVER: Final = RetryPolicy(attempts=1, reserve=0.0, share=0.0)
-
-
 @final
 @frozen
 class RetryStatistics:
-    """How a client has tried again.
+    """The retries of a client.
 
     Attributes:
         first: first attempts, one for each request.
         repeated: attempts after those.
-        refused: repetitions for which the budget did not suffice.
-        budget: how many more it allows now.
+        refused: retries for which the budget did not suffice.
+        budget: retries that it allows now.
     """
 
     first: int
@@ -89,78 +89,83 @@ class RetryStatistics:
 
 @final
 class Retrier:
-    """Decides whether a client tries again, and waits until it may.
+    """Retries failed requests within the policy, the budget and the caller's deadline.
 
     Args:
-        policy: how often and when; None for never.
-        gate: knows of pauses that the server asked for.
+        policy: when and how often; None for never.
+        limiter: knows of pauses that the server asked for.
 
     Attributes:
-        budget: pays for repetitions.
+        budget: pays for retries.
     """
 
-    def __init__(self, policy: RetryPolicy | None, gate: Limiter) -> None:
+    def __init__(self, policy: RetryPolicy | None, limiter: Limiter) -> None:
         self._policy = policy or _NEVER
-        self._limiter = gate
+        self._limiter = limiter
         self._random = random.Random(self._policy.seed)  # noqa: S311  # spreads load, keeps no secret
         self._closed = anyio.Event()
         self.budget: RetryBudget = RetryBudget(self._policy.reserve, self._policy.share)
 
     def close(self) -> None:
-        """Let nobody wait any more, nor try again."""
+        """End all back-offs, and allow no further retry."""
         self._closed.set()
 
-    async def run(
-        self, failure: Failure, started: float, attempt: Callable[[], Awaitable[Outcome[T]]]
+    async def retry(
+        self,
+        failure: Failure,
+        started: float,
+        attempt: Callable[[], Awaitable[Outcome[T]]],
+        *,
+        only_unsent: bool = False,
     ) -> Outcome[T]:
-        """Try again what has failed once, as long as that is worth while.
+        """Retry a request as long as it fails, and a retry is allowed.
 
         Args:
-            failure: what became of the first attempt.
-            started: when it began.
-            attempt: makes one more, for a caller who has a place at the gate.
+            failure: the failure of the first attempt.
+            started: when that began.
+            attempt: makes one more attempt. A failure of it with 0 attempts was refused before it
+                was made: then the failure before it is final.
+            only_unsent: retry only if nothing was sent, and cancel no attempt for the sake of the
+                deadline: for requests that must not be repeated.
 
         Returns:
-            A success, or the last failure that an attempt came to.
+            A success, or the failure of the last attempt.
         """
         attempts = failure.attempts
-        # A call that ran into its caller's deadline could not tell why.
-        with anyio.CancelScope(deadline=anyio.current_effective_deadline() - DEADLINE_MARGIN):
-            while await self.backoff(failure, attempts, started):
-                holder = object()
-                try:
-                    await self._limiter.acquire(holder)
-                except Paused:
+        # The deadline itself would cancel this task, and lose the failure.
+        deadline = anyio.current_effective_deadline() - DEADLINE_MARGIN
+        with anyio.CancelScope(deadline=math.inf if only_unsent else deadline):
+            while not (only_unsent and failure.sent):
+                if not await self._wait(failure, attempts, started):
                     break
 
-                try:
-                    attempts += 1
-                    outcome = await attempt()
-                finally:
-                    self._limiter.release(holder)
-
+                attempts += 1
+                outcome = await attempt()
                 if not isinstance(outcome, Failure):
-                    return evolve(
-                        outcome, attempts=attempts, elapsed=anyio.current_time() - started
-                    )
+                    elapsed = anyio.current_time() - started
+                    return evolve(outcome, attempts=attempts, elapsed=elapsed)
+
+                if not outcome.attempts:
+                    attempts -= 1
+                    break
 
                 failure = outcome
 
         return evolve(failure, attempts=attempts, elapsed=anyio.current_time() - started)
 
-    async def backoff(self, failure: Failure, attempts: int, started: float) -> bool:
-        """Sit out the back-off; nobody should hold a place at the gate meanwhile.
+    async def _wait(self, failure: Failure, attempts: int, started: float) -> bool:
+        """Wait for the back-off, if a retry is allowed.
 
         Args:
-            failure: what became of the last attempt.
-            attempts: how many there were.
+            failure: the failure of the last attempt.
+            attempts: the number of attempts so far.
             started: when the first of them began.
 
         Returns:
-            Whether to try again, now. If not, nothing was waited for.
+            Whether to retry now. If not, nothing was waited for, or the client was closed.
         """
         policy = self._policy
-        if attempts >= policy.attempts or failure.final:
+        if not 0 < attempts < policy.attempts or failure.final:
             return False
 
         if not is_transient(failure.kind, failure.status):
@@ -169,7 +174,8 @@ class Retrier:
         now = anyio.current_time()
         asked = min(failure.retry_after or 0.0, MAX_PAUSE)
         due = now + max(policy.draw_backoff(attempts, self._random), asked, self._limiter.paused)
-        if due > min(started + policy.total, anyio.current_effective_deadline() - DEADLINE_MARGIN):
+        deadline = anyio.current_effective_deadline() - DEADLINE_MARGIN
+        if due > min(started + policy.total, deadline):
             return False
 
         if self._closed.is_set() or not self.budget.spend():
@@ -181,6 +187,6 @@ class Retrier:
         return not self._closed.is_set()
 
     def statistics(self) -> RetryStatistics:
-        """Tell what was tried again until now."""
+        """Return the numbers of retries so far."""
         budget = self.budget
         return RetryStatistics(budget.first, budget.granted, budget.refused, budget.held)

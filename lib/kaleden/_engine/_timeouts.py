@@ -1,8 +1,8 @@
-"""Who carries a request, and is called back when that takes too long.
+"""Time-outs of single requests.
 
-A timer for each request costs a fifth of all that a request costs here. So workers side by side
-have couriers of one `TimeoutMonitor`, which sleeps until the first of them is overdue; as a rule it
-looks once per time-out, and everybody has come back by then.
+A cancel scope with a timer for each request costs a fifth of all processor time that a request
+costs. So workers that run side by side share one `TimeoutMonitor`, which sleeps until the first of
+their requests is overdue; usually it wakes once in each time-out and finds none.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ Send: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class RequestTimeout(Protocol):
-    """Carries one request at a time; each belongs to one task."""
+    """Bounds one request at a time; each instance belongs to one task."""
 
-    async def carry(self, send: Send, request: Request, due: float) -> Response | None:
-        """Send *request*, and give it up at the time *due* of the event loop's clock.
+    async def run(self, send: Send, request: Request, due: float) -> Response | None:
+        """Send *request*, and cancel it at the time *due* of the event loop's clock.
 
         Returns:
-            The reply; None if the courier was called back.
+            The response; None if the request was cancelled by the time-out or by `cancel`.
         """
         ...
 
-    def call_back(self) -> None:
-        """Give up the request that is on its way."""
+    def cancel(self) -> None:
+        """Cancel the request that is in flight."""
         ...
 
 
 @final
 class OwnTimeout:
-    """A courier with a timer of its own for each request."""
+    """A time-out with a timer of its own for each request."""
 
     __slots__ = ("_scope",)
 
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
 
-    async def carry(self, send: Send, request: Request, due: float) -> Response | None:
-        """Carry one request; see `RequestTimeout`."""
+    async def run(self, send: Send, request: Request, due: float) -> Response | None:
+        """Send one request; see `RequestTimeout`."""
         with anyio.CancelScope(deadline=due) as self._scope:
             return await send(request)
 
         return None
 
-    def call_back(self) -> None:
-        """Give up the request that is on its way."""
+    def cancel(self) -> None:
+        """Cancel the request that is in flight."""
         self._scope.cancel()
 
 
@@ -60,16 +60,17 @@ class OwnTimeout:
 class SharedTimeout:
     """A time-out that a `TimeoutMonitor` enforces: ``with timeout: ...`` around all its requests.
 
-    One cancel scope serves all requests up to one that is given up.
+    One cancel scope serves all requests, until one of them is cancelled; then a new scope is
+    entered.
 
     Attributes:
-        due: when the request that is on its way is overdue; `math.inf` if none is.
+        due: when the request in flight is overdue; `math.inf` if there is none.
     """
 
     __slots__ = ("_monitor", "_scope", "due")
 
-    def __init__(self, watchdog: TimeoutMonitor) -> None:
-        self._monitor = watchdog
+    def __init__(self, monitor: TimeoutMonitor) -> None:
+        self._monitor = monitor
         self._scope = anyio.CancelScope()
         self.due = math.inf
 
@@ -86,8 +87,8 @@ class SharedTimeout:
         self._monitor.discard(self)
         return bool(self._scope.__exit__(kind, error, traceback))
 
-    async def carry(self, send: Send, request: Request, due: float) -> Response | None:
-        """Carry one request; see `RequestTimeout`."""
+    async def run(self, send: Send, request: Request, due: float) -> Response | None:
+        """Send one request; see `RequestTimeout`."""
         self.due = due
         if due < self._monitor.wakes:
             self._monitor.wake_at(due)
@@ -95,35 +96,36 @@ class SharedTimeout:
             response = await send(request)
         except BaseException as error:
             self.due = math.inf
-            if self._scope.cancel_called and self._renew(error):
+            if self._scope.cancel_called and self._renew_scope(error):
                 return None
             raise
 
         self.due = math.inf
         if self._scope.cancel_called:
-            # Called back when the reply was there already: the next request is not to suffer.
-            self._renew(None)
+            # The response came before the cancellation was delivered. The next request must not
+            # be cancelled in its place.
+            self._renew_scope(None)
         return response
 
-    def _renew(self, error: BaseException | None) -> bool:
-        """Leave the scope and enter a new one; tell whether *error* was the old one's doing."""
+    def _renew_scope(self, error: BaseException | None) -> bool:
+        """Leave the scope and enter a new one; return whether the old one caused *error*."""
         scope, self._scope = self._scope, anyio.CancelScope()
         try:
             return bool(scope.__exit__(type(error) if error else None, error, None))
         finally:
             self._scope.__enter__()
 
-    def call_back(self) -> None:
-        """Give up the request that is on its way."""
+    def cancel(self) -> None:
+        """Cancel the request that is in flight."""
         self._scope.cancel()
 
 
 @final
 class TimeoutMonitor:
-    """Calls back the couriers that are overdue, each at its time.
+    """Cancels the requests of its time-outs that are overdue, each at its time.
 
     Attributes:
-        wakes: when it looks next; `math.inf` while nothing is on its way.
+        wakes: when it checks next, on the clock of the event loop; `math.inf` for never.
     """
 
     def __init__(self) -> None:
@@ -132,35 +134,35 @@ class TimeoutMonitor:
         self._changed = anyio.Event()
 
     def new_timeout(self) -> SharedTimeout:
-        """Make one more courier; to be done before `watch`."""
-        courier = SharedTimeout(self)
-        self._timeouts.add(courier)
-        return courier
+        """Make one more time-out; to be called before `run`."""
+        timeout = SharedTimeout(self)
+        self._timeouts.add(timeout)
+        return timeout
 
-    def discard(self, courier: SharedTimeout) -> None:
-        """Hear that *courier* carries nothing more."""
-        self._timeouts.discard(courier)
+    def discard(self, timeout: SharedTimeout) -> None:
+        """Forget *timeout*, which sends nothing more."""
+        self._timeouts.discard(timeout)
         if not self._timeouts:
             self._changed.set()
 
     def wake_at(self, due: float) -> None:
-        """Look at the time *due*, or earlier."""
+        """Check at the time *due*, or earlier."""
         self.wakes = due
         self._changed.set()
 
     async def run(self) -> None:
-        """Watch over the couriers until the last of them is dismissed."""
+        """Enforce the time-outs until the last of them is discarded."""
         while self._timeouts:
             with anyio.CancelScope(deadline=self.wakes):
                 await self._changed.wait()
             self._changed = anyio.Event()
-            self._look(anyio.current_time())
+            self._cancel_overdue(anyio.current_time())
 
-    def _look(self, now: float) -> None:
-        for courier in self._timeouts:
-            if courier.due <= now:
-                courier.call_back()
+    def _cancel_overdue(self, now: float) -> None:
+        for timeout in self._timeouts:
+            if timeout.due <= now:
+                timeout.cancel()
 
         self.wakes = min(
-            (courier.due for courier in self._timeouts if courier.due > now), default=math.inf
+            (timeout.due for timeout in self._timeouts if timeout.due > now), default=math.inf
         )

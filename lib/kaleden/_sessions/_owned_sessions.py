@@ -1,7 +1,7 @@
-"""What a scope answers for: its sessions, and its launches whose end nobody knows yet.
+"""The sessions that a scope owns, and its launches whose outcome is not known yet.
 
-Every launch that has left is in one of three places: among the flights, the owned sessions, or the
-doubts; until its session is known to be gone, was released, or cannot appear any more.
+Each launch whose request was sent is in one of three collections: `in_flight`, `owned` or
+`unconfirmed`, until its session is known to be gone, was released, or cannot appear any more.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class ScopeStatistics:
     """The state of a `Scope`.
 
     Attributes:
-        owned: sessions that it will end.
-        launching: creates that are on their way.
-        doubtful: creates whose answer told nothing, and whose session was not found yet.
+        owned: sessions that it will destroy.
+        launching: creates in flight.
+        unconfirmed: creates whose outcome is unknown, and whose session was not found yet.
     """
 
     owned: int
@@ -41,19 +41,19 @@ class ScopeStatistics:
 
 @final
 class OwnedSessions:
-    """The `LaunchObserver` of a scope's launches.
+    """The `LaunchObserver` of a scope.
 
     Args:
-        limits: for how long a session may still appear.
-        ledger: where launches are written down, if anywhere.
+        limits: how long a session may take to appear in a list.
+        ledger: the durable record of launches, if there is one.
 
     Attributes:
-        is_open: whether requests may still leave.
-        group: where they run.
-        in_flight: those that are on their way.
-        owned: the names of the owned sessions, by their ids; of adopted ones the ids themselves.
-        unconfirmed: for launches whose answer told nothing, by name, until when on the clock of the
-            event loop their sessions may still appear.
+        is_open: whether requests may still be sent.
+        group: the task group in which they run.
+        in_flight: the creates that have begun and not ended.
+        owned: the names of the owned sessions by id; the name of an adopted session is its id.
+        unconfirmed: the names of creates whose outcome is unknown, with the time, on the clock of
+            the event loop, until which their sessions may appear.
     """
 
     def __init__(self, limits: Limits, ledger: Ledger | None) -> None:
@@ -67,66 +67,64 @@ class OwnedSessions:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left to answer for."""
+        """Whether nothing is owned, unconfirmed or in flight."""
         return not (self.owned or self.unconfirmed or self.in_flight)
 
     def unconfirmed_names(self) -> tuple[str, ...]:
-        """Name the launches that may have made sessions of which no id is known."""
-        flying = [flight.ticket.name for flight in self.in_flight if flight.ticket.sent is not None]
-        return tuple(dict.fromkeys([*self.unconfirmed, *flying]))
+        """Return the names of launches that may have made sessions of unknown id."""
+        sent = [create.request.name for create in self.in_flight if create.request.sent is not None]
+        return tuple(dict.fromkeys([*self.unconfirmed, *sent]))
 
-    # --- what a launch tells (`LaunchObserver`)
-    # ---------------------------------------------------------
+    # --- called by launches (`LaunchObserver`) ---------------------------------------------------
 
-    async def before_send(self, ticket: LaunchRequest) -> None:
-        """Write down that a request is about to leave."""
+    async def before_send(self, request: LaunchRequest) -> None:
+        """Record a create before it is sent."""
         if self._ledger is not None:
-            await self._ledger.launching({token_of(ticket.name): ticket.name})
+            await self._ledger.launching({token_of(request.name): request.name})
 
-    async def on_created(self, ticket: LaunchRequest, session: str) -> None:
-        """Own a session, before its launcher hears of it."""
-        await self._own(ticket.name, session)
+    async def on_created(self, request: LaunchRequest, session: str) -> None:
+        """Own a session, before the caller of the launch receives its id."""
+        await self._own(request.name, session)
 
-    async def on_unknown(self, ticket: LaunchRequest) -> None:
-        """Keep in mind a request whose answer told nothing."""
-        assert ticket.ended is not None  # noqa: S101  # it landed
-        # Without an answer the server may still be at work, for as long as a create takes at most.
-        wait = self._limits.settle if ticket.answered else self._limits.create_timeout
-        self.unconfirmed[ticket.name] = ticket.ended + wait
+    async def on_unknown(self, request: LaunchRequest) -> None:
+        """Remember a create whose outcome is unknown."""
+        assert request.ended is not None  # noqa: S101  # it has ended
+        # Without a response the server may still be at work, for as long as a create takes at most.
+        wait = self._limits.settle if request.answered else self._limits.create_timeout
+        self.unconfirmed[request.name] = request.ended + wait
 
-    async def on_not_created(self, ticket: LaunchRequest) -> None:
+    async def on_not_created(self, request: LaunchRequest) -> None:
         """Forget a launch that made no session."""
-        await self._forget([ticket.name])
+        await self._forget([request.name])
 
-    # --- what the scope does ---------------------------------------------------------------------
+    # --- called by the scope ---------------------------------------------------------------------
 
     async def wait_in_flight(self) -> None:
-        """Wait until nothing is on its way."""
+        """Wait until no create is in flight."""
         while self.in_flight:
             await next(iter(self.in_flight)).done.wait()
 
     async def release(self, ids: Iterable[str]) -> None:
-        """Answer no more for sessions that are gone, or that are to live on."""
+        """Disown sessions that are gone, or that outlive the scope."""
         names = {self.owned.pop(key) for key in ids if key in self.owned}
-        await self._write_ended(names - {*self.owned.values(), *self.unconfirmed})
+        await self._record_ended(names - {*self.owned.values(), *self.unconfirmed})
 
     async def reconcile(self, sessions: Mapping[str, SessionInfo], now: float) -> None:
-        """Own what is listed under this scope's names, and forget doubts that time has answered.
+        """Own the listed sessions that have names of this scope, and forget expired launches.
 
-        Names tell more than answers: they show what was told the id of another session, and should
-        a name come twice, both are to end.
+        Names are stronger evidence than responses: a list shows the session of a create that was
+        answered with the id of another, and both sessions of a name that appears twice.
 
         Args:
-            sessions: all there are, in a list that began at *now* or later.
-            now: on the clock of the event loop.
+            sessions: all sessions of a list that began at *now* or later.
+            now: a time on the clock of the event loop.
         """
-        ours = {
-            name for session, name in self.owned.items() if name != session
-        } | self.unconfirmed.keys()
+        launched = {name for session, name in self.owned.items() if name != session}
+        names = launched | self.unconfirmed.keys()
         for info in sessions.values():
-            if info.name in ours and self.owned.get(info.id) != info.name:
+            if info.name in names and self.owned.get(info.id) != info.name:
                 await self._own(info.name, info.id)
-        # What was listed is owned now, and in doubt no more.
+        # A launch whose session was listed is owned now, and no longer unconfirmed.
         await self._forget([name for name, until in self.unconfirmed.items() if now >= until])
 
     async def release_unconfirmed(self) -> list[str]:
@@ -135,34 +133,36 @@ class OwnedSessions:
         await self._forget(names)
         return names
 
-    # --- inside ----------------------------------------------------------------------------------
+    # --- internal --------------------------------------------------------------------------------
 
     async def _own(self, name: str, session: str) -> None:
         self.unconfirmed.pop(name, None)
         before = self.owned.get(session, name)
         self.owned[session] = name
         if before not in {name, session} and before not in self.owned.values():
-            # That launch was told another's id: what became of itself? It had no answer yet.
+            # The create named *before* was answered with another's id: its own outcome is unknown.
             self.unconfirmed[before] = anyio.current_time() + self._limits.create_timeout
-            doubt = {token_of(before): before}
-            await self._note(lambda ledger: ledger.launching(doubt), f"the doubt about {before}")
+            launch = {token_of(before): before}
+            await self._record(
+                lambda ledger: ledger.launching(launch), f"the unconfirmed launch {before}"
+            )
         token = token_of(name)
-        await self._note(lambda ledger: ledger.launched(token, session), f"session {session}")
+        await self._record(lambda ledger: ledger.launched(token, session), f"session {session}")
 
     async def _forget(self, names: Collection[str]) -> None:
         for name in names:
             self.unconfirmed.pop(name, None)
-        await self._write_ended(names)
+        await self._record_ended(names)
 
-    async def _write_ended(self, names: Collection[str]) -> None:
+    async def _record_ended(self, names: Collection[str]) -> None:
         if names:
             tokens = [token_of(name) for name in names]
-            await self._note(lambda ledger: ledger.ended(tokens), f"the end of {tokens}")
+            await self._record(lambda ledger: ledger.ended(tokens), f"the end of {tokens}")
 
-    async def _note(self, write: Callable[[Ledger], Awaitable[None]], what: str) -> None:
-        """Write something down that is so whether it is written or not."""
+    async def _record(self, write: Callable[[Ledger], Awaitable[None]], fact: str) -> None:
+        """Write a fact to the ledger; if that fails, it is still a fact."""
         if self._ledger is not None:
             try:
                 await write(self._ledger)
             except OSError as error:
-                logger.error("%s is missing in the ledger: %s", what, error)  # noqa: TRY400
+                logger.error("%s is missing in the ledger: %s", fact, error)  # noqa: TRY400

@@ -145,8 +145,8 @@ class _Batch:
 
         elapsed = anyio.current_time() - self._started
         engine, limits = self._rooms.engine, self._rooms.limits
-        log = await engine.attempt(_operations.logs(limits), session, courier)
-        events = await engine.attempt(_operations.events(limits), session, courier)
+        log = await engine.perform(_operations.logs(limits), session, courier)
+        events = await engine.perform(_operations.events(limits), session, courier)
         if isinstance(log, Failure):
             status = ended.value.status
             message = f"the session is {status}, and its log could not be read: {log.message}"

@@ -14,7 +14,8 @@ from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Limiter
 from kaleden._http import TransportError
 from kaleden._sessions._launch._launch_request import LaunchRequest, plain_requests
-from kaleden._sessions._launch._launcher import InFlightCreate, SeenSessionIds
+from kaleden._sessions._launch._launcher import InFlightCreate, Launcher
+from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import Request, Response, SessionSpec
 from support import FakeTransport, data, launch_name, session_object, session_on, text
 from virtual_time import in_virtual_time
@@ -201,14 +202,17 @@ async def test_a_request_that_is_abandoned_while_it_is_written_down_never_leaves
     async def reply(_: Request) -> Response:
         raise AssertionError
 
-    engine = Engine(Limiter(1), transport := FakeTransport(reply))
-    [ticket] = plain_requests(SessionSpec("fits", IMAGE))
+    engine, limits = Engine(Limiter(1), transport := FakeTransport(reply)), Limits()
+    launcher = Launcher(engine, SharedList(engine, limits), limits)
+    [request] = plain_requests(SessionSpec("fits", IMAGE))
     async with anyio.create_task_group() as group:
-        account = Slow(group)
-        flight = InFlightCreate(engine, Limits(), ticket, account, SeenSessionIds())
-        group.start_soon(flight.run)
+        observer = Slow(group)
+        create = InFlightCreate(launcher, request, observer)
+        group.start_soon(create.run)
         await anyio.sleep(1)
-        flight.cancel_after(10)
-        await flight.done.wait()
-    assert (5, None, []) == (account.settled_at, flight.outcome, transport.requests)
+        create.cancel_after(10)
+        await create.done.wait()
+    assert (5, []) == (observer.settled_at, transport.requests)
+    assert isinstance(create.outcome, Failure)
+    assert (0, False) == (create.outcome.attempts, create.outcome.sent)
     await engine.aclose()

@@ -357,7 +357,7 @@ class _LogFollower:
 
     async def _fetch(self, session: _Followed) -> LogDelta | Failure:
         # The whole reply goes with this frame, however long what is new waits to be taken.
-        outcome = await self._engine.attempt(self._operation, session.id)
+        outcome = await self._engine.perform(self._operation, session.id)
         return outcome if isinstance(outcome, Failure) else await session.log.news(outcome.value)
 
     async def _bear(self, session: _Followed, failure: Failure, deliver: SendItem[Batch]) -> None:

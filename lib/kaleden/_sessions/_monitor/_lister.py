@@ -1,7 +1,8 @@
-"""One list for everybody who needs to know how all sessions stand."""
+"""The shared list of sessions: tasks that ask at the same time share one request."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import final
 
 import anyio
@@ -12,19 +13,20 @@ from kaleden._engine import _operations
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._errors import RequestError
+from kaleden._results._batch import Failure, Outcome, Success
 from kaleden._wire import SessionInfo
 
 
 @final
 @frozen
 class Snapshot:
-    """All sessions of one list.
+    """The sessions of one list response.
 
     Attributes:
-        began: when its request began, on the clock of the event loop. What was done before that
-            shows in it; of what was done since, its silence proves nothing.
-        sessions: the sessions by their ids; applications of desktops by their own.
-        unreadable: how many elements of the list are no sessions, or tell no id.
+        began: when its request began, on the clock of the event loop. A change before that is in
+            the list; a later change may be missing.
+        sessions: the sessions by id; applications of desktops by their own id.
+        unreadable: the number of elements that are not sessions, or have no id.
     """
 
     began: float
@@ -34,7 +36,7 @@ class Snapshot:
 
 @define(eq=False)
 class _PendingList:
-    """A list that is on its way."""
+    """A list request in flight."""
 
     began: float
     done: anyio.Event = field(factory=anyio.Event)
@@ -43,15 +45,15 @@ class _PendingList:
 
 @final
 class SharedList:
-    """Shares lists among tasks: those who ask at the same time are served by one request.
+    """Shares list requests among the tasks of a client.
 
-    On the server a list costs as much as a question about one session, so whoever watches,
-    verifies or looks for something asks here.
+    On the server a list of all sessions costs as much as a query of one, so every component that
+    watches, verifies or looks for a session uses it.
 
     Args:
         engine: sends the requests.
-        limits: how long one may take.
-        kind: what to list; None for all that is listed without asking for a kind.
+        limits: the time-out of a request.
+        kind: the kind of session to list; None for all kinds that are listed by default.
     """
 
     def __init__(self, engine: Engine, limits: Limits, kind: str | None = None) -> None:
@@ -60,64 +62,70 @@ class SharedList:
         self._pending: _PendingList | None = None
         self._last: Snapshot | None = None
 
-    async def since(self, since: float) -> Snapshot:
-        """Get a list that began at *since* or later.
+    async def since(self, time: float) -> Snapshot:
+        """Return a list whose request began at *time* or later; it is not retried.
 
         Args:
-            since: a time of the event loop's clock, not in the future.
+            time: on the clock of the event loop, not in the future.
 
         Raises:
-            RequestError: the list failed; everybody who shared it is told.
+            RequestError: the request failed, for every task that shared it.
 
         Cancellation:
-            If this task's request served others too, one of them asks again.
+            If other tasks share this task's request, one of them sends another.
         """
-        while self._last is None or self._last.began < since:
-            flight = self._pending
-            if flight is None:
+        while self._last is None or self._last.began < time:
+            pending = self._pending
+            if pending is None:
                 await self._fetch()
                 continue
 
-            await flight.done.wait()
-            if flight.error is not None and flight.began >= since:
-                raise flight.error.failure.to_exception()
+            await pending.done.wait()
+            if pending.error is not None and pending.began >= time:
+                raise pending.error.failure.to_exception()
 
         await anyio.lowlevel.checkpoint()
         return self._last
 
-    async def since_with_retry(self, since: float) -> Snapshot:
-        """Get such a list, and try again after what may pass.
+    async def since_with_retry(self, time: float) -> Snapshot:
+        """Return such a list, and retry the request if it fails.
 
-        It is for those who need one list. Who looks again and again has a pace of his own, and
-        takes a failure for one look that showed nothing.
+        For callers that need one list. A caller that polls uses `since`, since its next poll is
+        the retry.
 
         Raises:
-            RequestError: the last list failed.
+            RequestError: the last request failed.
 
         Cancellation:
-            As of `listed`.
+            See `since`.
         """
-        started, attempts = anyio.current_time(), 0
-        while True:
-            try:
-                return await self.since(since)
-            except RequestError as error:
-                attempts += 1
-                if not await self._engine.retrier.backoff(error.failure, attempts, started):
-                    raise
+        started, attempt = anyio.current_time(), partial(self._outcome_since, time)
+        outcome = await attempt()
+        if isinstance(outcome, Failure):
+            outcome = await self._engine.retrier.retry(outcome, started, attempt)
+        if isinstance(outcome, Failure):
+            raise outcome.to_exception()
+
+        return outcome.value
+
+    async def _outcome_since(self, time: float) -> Outcome[Snapshot]:
+        try:
+            return Success("fetch", await self.since(time))
+        except RequestError as error:
+            return error.failure
 
     async def _fetch(self) -> None:
-        flight = self._pending = _PendingList(anyio.current_time())
+        pending = self._pending = _PendingList(anyio.current_time())
         try:
             listing = await self._engine.request(self._operation)
         except RequestError as error:
-            flight.error = error
+            pending.error = error
             raise
         else:
-            # An application of a desktop has the desktop's id, and one of its own.
+            # An application of a desktop has the desktop's id, and an id of its own.
             sessions = {info.app_id or info.id: info for info in listing.sessions if info.id}
             unreadable = len(listing.malformed) + sum(not info.id for info in listing.sessions)
-            self._last = Snapshot(flight.began, sessions, unreadable)
+            self._last = Snapshot(pending.began, sessions, unreadable)
         finally:
             self._pending = None
-            flight.done.set()
+            pending.done.set()

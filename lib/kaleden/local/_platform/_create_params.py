@@ -81,7 +81,7 @@ def substitute(text: str) -> str:
     ``\c`` becomes ``c``. A ``$`` is a reference to a group of the pattern, which has none.
 
     Raises:
-        Refused: 400 or 500, by the Java exception it provokes.
+        HTTPError: 400 or 500, by the Java exception it provokes.
     """
     result: list[str] = []
     characters = iter(text)
@@ -230,7 +230,7 @@ def read_spec(parameters: Parameters, offer: Resources, check_limit: Callable[[]
         check_limit: called for interactive kinds, where the server looks at the user's limit.
 
     Raises:
-        Refused: the server says no.
+        HTTPError: the server says no.
         NotCreated: the server says yes, and Kubernetes no.
     """
     image = read_image(parameters)
@@ -287,7 +287,7 @@ def read_registry_login(header: str) -> tuple[str, str]:
     """Read the header ``x-skaha-registry-auth``: base64 of a user, ":", and a secret without ":".
 
     Raises:
-        Refused: it is anything else.
+        HTTPError: it is anything else.
     """
     try:
         text = base64.b64decode(header, validate=True).decode()
