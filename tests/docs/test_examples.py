@@ -49,7 +49,7 @@ def platform(server: RunningServer, home: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CANFAR_URL", server.url)
     monkeypatch.setenv("CANFAR_TOKEN", server.token)
     # The examples wait often, and never for long.
-    monkeypatch.setattr(_poller, "FIRST", 0.1)
+    monkeypatch.setattr(_poller, "MIN_INTERVAL", 0.1)
     yield
     with kaleden.Session(server.url, server.token) as session:
         left = session.fetch()
