@@ -44,19 +44,19 @@ def test_who_shows_nothing_is_nobody(door: Door) -> None:
 
 
 def test_a_token_is_its_users_until_it_is_revoked(door: Door) -> None:
-    old, new = door.accounts.issue("ada"), door.accounts.issue("ada")
+    old, new = door.accounts.issue_token("ada"), door.accounts.issue_token("ada")
     assert ["ada", "ada"] == [door.knock(f"Bearer {token}") for token in (old, new)]
-    door.accounts.revoke(old)
+    door.accounts.revoke_token(old)
     assert [401, "ada"] == [door.knock(f"Bearer {token}") for token in (old, new)]
 
 
 def test_a_token_is_one_word_of_a_command_line(door: Door) -> None:
     """`--token` would take none that begins with a hyphen."""
-    assert re.fullmatch("[0-9a-f]{48}", door.accounts.issue("ada"))
+    assert re.fullmatch("[0-9a-f]{48}", door.accounts.issue_token("ada"))
 
 
 def test_a_token_expires_by_the_clock(door: Door) -> None:
-    token = door.accounts.issue("ada", 60)
+    token = door.accounts.issue_token("ada", 60)
     door.clock.now += 59
     assert "ada" == door.knock(f"Bearer {token}")
     door.clock.now += 1
@@ -64,7 +64,7 @@ def test_a_token_expires_by_the_clock(door: Door) -> None:
 
 
 def test_who_is_not_admitted_is_forbidden_with_the_servers_text(door: Door) -> None:
-    token = door.accounts.issue("eve", math.inf)
+    token = door.accounts.issue_token("eve", math.inf)
     with pytest.raises(HTTPError, match="Not authorized to use the skaha system") as caught:
         door.accounts.identify(f"Bearer {token}", None)
     assert 403 == caught.value.status
@@ -94,7 +94,7 @@ def test_a_token_counts_before_a_certificate(door: Door) -> None:
 
 
 def test_a_user_can_be_barred_and_admitted_again(door: Door) -> None:
-    token = door.accounts.issue("ada")
+    token = door.accounts.issue_token("ada")
     door.accounts.add("ada", authorized=False)
     assert 403 == door.knock(f"Bearer {token}")
     door.accounts.add("ada")
@@ -109,11 +109,11 @@ def test_a_name_is_letters_digits_and_dashes(door: Door, name: str) -> None:
 
 def test_mistakes_are_told(door: Door) -> None:
     with pytest.raises(ValueError, match="add_user"):
-        door.accounts.issue("bob")
+        door.accounts.issue_token("bob")
     with pytest.raises(ValueError, match="nothing to revoke"):
-        door.accounts.revoke("unknown")
+        door.accounts.revoke_token("unknown")
 
 
 def test_no_token_is_kept_or_shown(door: Door) -> None:
-    door.accounts.accept("s3cret-token", "ada")
+    door.accounts.accept_token("s3cret-token", "ada")
     assert "s3cret" not in repr(door.accounts)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kaleden.local import Event, Kind, Phase, Platform, Session, Settings, Spec
 from kaleden.local._platform._model import GIB
-from kaleden.local._store import Store, freeze, thaw
+from kaleden.local._store import Store, deserialize_session, serialize_session
 
 TEXT = st.text(max_size=8)
 TIMES = st.floats(0, 4e9)
@@ -50,26 +50,35 @@ def session(id_: str) -> Session:
 
 @given(SESSIONS)
 def test_a_session_comes_back_as_it_was(one: Session) -> None:
-    assert one == thaw(freeze(one))
+    assert one == deserialize_session(serialize_session(one))
 
 
 def test_what_it_used_is_not_remembered() -> None:
     one = session("a")
     one.ram_in_use, one.cores_in_use = 1, 1.0
-    assert (None, None) == (thaw(freeze(one)).ram_in_use, thaw(freeze(one)).cores_in_use)
+    assert (None, None) == (
+        deserialize_session(serialize_session(one)).ram_in_use,
+        deserialize_session(serialize_session(one)).cores_in_use,
+    )
 
 
 def test_what_was_saved_is_loaded_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "state"
     store = Store(path)
-    store.save([("a", freeze(session("a"))), ("b", freeze(session("b")))])
-    store.save([("a", None), ("b", freeze(session("b"))), ("c", freeze(session("c")))])
-    mark = store.value("mark")
+    store.save([("a", serialize_session(session("a"))), ("b", serialize_session(session("b")))])
+    store.save(
+        [
+            ("a", None),
+            ("b", serialize_session(session("b"))),
+            ("c", serialize_session(session("c"))),
+        ]
+    )
+    mark = store.get_value("mark")
     store.close()
 
     again = Store(path)
     assert ["b", "c"] == sorted(one.id for one in again.load())
-    assert mark == again.value("mark")
+    assert mark == again.get_value("mark")
     again.close()
 
 
@@ -103,7 +112,9 @@ def test_a_platforms_changes_make_the_same_platform(tmp_path: Path) -> None:
     before.ended(kept.key, 10.0, 1)
 
     store = Store(tmp_path / "state")
-    store.save([(key, None if s is None else freeze(s)) for key, s in before.take_changes()])
+    store.save(
+        [(key, None if s is None else serialize_session(s)) for key, s in before.take_changes()]
+    )
     after = Platform(settings, random.Random(1))
     after.restore(store.load(), 11.0)
     store.close()

@@ -14,7 +14,7 @@ from attrs import define
 
 from kaleden.local import Platform, Settings
 from kaleden.local._accounts import Accounts
-from kaleden.local._api._app import MAX_FORM, Traffic, make_app
+from kaleden.local._api._app import MAX_FORM, RequestCounter, make_app
 from kaleden.local._api._service import Service
 from kaleden.local._platform._model import GIB
 from local.worlds import IMAGE
@@ -27,40 +27,40 @@ FORM = {"name": "n", "image": IMAGE}
 class Front:
     """An application, and a client of it that is logged in."""
 
-    app: Traffic
+    app: RequestCounter
     http: httpx.AsyncClient
     platform: Platform
     log: Path
-    settled: list[str]
+    executions: list[str]
 
 
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncGenerator[Front]:
     platform = Platform(Settings(millicores=4000, ram=64 * GIB), random.Random(0))
-    settled: list[str] = []
+    executions: list[str] = []
     log = tmp_path / "log"
     accounts = Accounts(lambda: 1_790_000_000.0)
     accounts.add("ada")
-    accounts.accept("secret", "ada")
+    accounts.accept_token("secret", "ada")
     app = make_app(
         Service(platform, BASE, lambda _: log),
         accounts,
         clock=lambda: 1_790_000_000.0,
-        settle=lambda: settled.append("settled"),
+        execute_orders=lambda: executions.append("executed"),
     )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url=BASE,
         headers={"Authorization": "Bearer secret"},
     ) as http:
-        yield Front(app, http, platform, log, settled)
+        yield Front(app, http, platform, log, executions)
 
 
 async def test_a_call_goes_to_the_service_and_then_the_platform_settles(front: Front) -> None:
     reply = await front.http.post("/skaha/v1/session", data=FORM)
     assert (200, "text/plain") == (reply.status_code, reply.headers["content-type"])
     assert "ada" == reply.headers["x-vo-authenticated"]
-    assert ["settled"] == front.settled
+    assert ["executed"] == front.executions
     assert [reply.text.strip()] == [session.id for session in front.platform.everyones()]
 
 
@@ -210,7 +210,7 @@ async def test_a_page_shows_a_session_that_runs_to_who_knows_its_id(front: Front
 async def test_requests_are_counted_and_so_is_the_most_at_a_time() -> None:
     arrived = 0
     all_there = anyio.Event()
-    app = Traffic(lambda scope, receive, send: slow(scope, receive, send))
+    app = RequestCounter(lambda scope, receive, send: slow(scope, receive, send))
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         nonlocal arrived
@@ -237,7 +237,7 @@ async def test_a_request_is_answered_when_its_last_part_leaves_not_after() -> No
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    app = Traffic(answer)
+    app = RequestCounter(answer)
     seen = []
 
     async def send(message: Any) -> None:
@@ -252,7 +252,7 @@ async def test_a_request_that_fails_is_not_in_flight_any_more() -> None:
     async def fail(scope: Any, receive: Any, send: Any) -> None:
         raise OSError
 
-    app = Traffic(fail)
+    app = RequestCounter(fail)
     with pytest.raises(OSError):  # noqa: PT011 - it is the one above
         await app({"type": "http"}, None, None)  # type: ignore[arg-type]
     assert (1, 0) == (app.requests, app.in_flight)

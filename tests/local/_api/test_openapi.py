@@ -30,7 +30,7 @@ LOGIN = {**HOST, "Authorization": "Bearer secret"}
 def make() -> Any:
     accounts = Accounts(lambda: NOW)
     accounts.add("ada")
-    accounts.accept("secret", "ada")
+    accounts.accept_token("secret", "ada")
     platform = Platform(Settings(millicores=64_000, ram=256 * GIB), random.Random(0))
     return make_app(Service(platform, "http://127.0.0.1:8080"), accounts, clock=lambda: NOW)
 

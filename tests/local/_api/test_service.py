@@ -12,8 +12,13 @@ import pytest
 from attrs import define, field
 
 from kaleden.local import Event, HTTPError, Platform, Settings
-from kaleden.local._api._render import cores, events_table, gigabytes, java_time
-from kaleden.local._api._service import Call, Reply, Service
+from kaleden.local._api._render import (
+    format_cores,
+    format_events,
+    format_gigabytes,
+    format_java_time,
+)
+from kaleden.local._api._service import ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
 from kaleden.local._platform._model import DAY, GIB, HOUR
 from local.worlds import IMAGE
@@ -35,11 +40,13 @@ class Desk:
     now: float = NOW
     user: str | None = "ada"
 
-    def call(self, method: str, path: str, **parameters: str) -> Reply:
-        call = Call(method, path, Parameters.of(parameters.items()), self.user, self.now)
+    def call(self, method: str, path: str, **parameters: str) -> ApiResponse:
+        call = ApiRequest(
+            method, path, Parameters.from_pairs(parameters.items()), self.user, self.now
+        )
         return self.service.handle(call)
 
-    def get(self, path: str, **parameters: str) -> Reply:
+    def get(self, path: str, **parameters: str) -> ApiResponse:
         return self.call("GET", path, **parameters)
 
     def json(self, path: str, **parameters: str) -> Any:
@@ -58,7 +65,7 @@ def desk() -> Desk:
     return Desk()
 
 
-def said(reply: Reply) -> tuple[int, str]:
+def said(reply: ApiResponse) -> tuple[int, str]:
     return reply.status, reply.body.decode()
 
 
@@ -226,8 +233,8 @@ def test_events_are_a_table(desk: Desk) -> None:
 
 
 def test_no_events_are_told_as_none() -> None:
-    assert "<none>\n" == events_table([])
-    assert 2 == events_table([Event("T", "R", "M", 0, 0)]).count("\n")
+    assert "<none>\n" == format_events([])
+    assert 2 == format_events([Event("T", "R", "M", 0, 0)]).count("\n")
 
 
 def test_a_renewed_session_expires_later_and_the_answer_is_empty(desk: Desk) -> None:
@@ -281,8 +288,8 @@ def test_the_limit_on_interactive_sessions_is_a_400(desk: Desk) -> None:
 
 
 def test_a_registry_secret_is_checked(desk: Desk) -> None:
-    parameters = Parameters.of([("name", "n"), ("image", IMAGE)])
-    call = Call("POST", "/v1/session", parameters, "ada", NOW, registry_secret="?")
+    parameters = Parameters.from_pairs([("name", "n"), ("image", IMAGE)])
+    call = ApiRequest("POST", "/v1/session", parameters, "ada", NOW, registry_secret="?")
     assert 400 == desk.service.handle(call).status
 
 
@@ -291,8 +298,8 @@ def test_a_private_image_needs_a_login_at_the_registry_which_is_kept(desk: Desk)
     refused = desk.call("POST", "/v1/session", name="n", image=image)
     text = f"No authentication provided for unknown or private image {image}\n"
     assert (400, text) == said(refused)
-    parameters = Parameters.of([("name", "n"), ("image", image)])
-    call = Call("POST", "/v1/session", parameters, "ada", NOW, registry_secret="YTpi")
+    parameters = Parameters.from_pairs([("name", "n"), ("image", image)])
+    call = ApiRequest("POST", "/v1/session", parameters, "ada", NOW, registry_secret="YTpi")
     assert 200 == desk.service.handle(call).status
     assert {"ada": ("a", "b")} == desk.service.registry_logins
     assert "YTpi" not in repr(call)
@@ -414,7 +421,7 @@ def test_who_is_refused_gets_no_further_than_what_is_open() -> None:
     service = make_service()
     refused = HTTPError(403, "no")
     for path, status in {"/v1/session": 403, "/availability": 200}.items():
-        call = Call("GET", path, Parameters(), None, NOW, refused=refused)
+        call = ApiRequest("GET", path, Parameters(), None, NOW, login_error=refused)
         assert status == service.handle(call).status
 
 
@@ -459,7 +466,7 @@ def test_a_finished_headless_session_vanishes_after_an_hour(desk: Desk) -> None:
 
 
 def test_numbers_and_times_are_written_as_the_server_does() -> None:
-    assert ["4.29", "0.12"] == [gigabytes(4 * GIB), gigabytes(120_000_000)]
-    assert ["2", "0.250", "1.500"] == [cores(2000), cores(250), cores(1500)]
-    assert "2026-09-21T14:13:20Z" == java_time(NOW)
-    assert "2026-09-21T14:13Z" == java_time(NOW - 20)
+    assert ["4.29", "0.12"] == [format_gigabytes(4 * GIB), format_gigabytes(120_000_000)]
+    assert ["2", "0.250", "1.500"] == [format_cores(2000), format_cores(250), format_cores(1500)]
+    assert "2026-09-21T14:13:20Z" == format_java_time(NOW)
+    assert "2026-09-21T14:13Z" == format_java_time(NOW - 20)

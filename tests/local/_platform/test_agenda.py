@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaleden.local._platform._state_machine import Agenda
+from kaleden.local._platform._state_machine import TimerQueue
 
 KEYS = st.sampled_from("abcdef")
 STEPS = st.lists(
@@ -20,34 +20,34 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_it_does_as_a_plain_table_would(steps: list[tuple[str, str, int]]) -> None:
-    agenda, table = Agenda(), dict[str, float]()
+    agenda, table = TimerQueue(), dict[str, float]()
     for step, key, date in steps:
         if step == "put":
-            agenda.put(key, date)
+            agenda.set(key, date)
             table[key] = date
         elif step == "strike off":
-            agenda.strike_off(key)
+            agenda.discard(key)
             table.pop(key, None)
         else:
             due = sorted((at, each) for each, at in table.items() if at <= date)
-            assert [each for _, each in due] == list(agenda.take_due(date))
+            assert [each for _, each in due] == list(agenda.pop_due(date))
             table = {each: at for each, at in table.items() if at > date}
 
 
 def test_what_is_put_while_others_are_taken_comes_in_its_turn() -> None:
-    agenda = Agenda()
-    agenda.put("a", 1)
+    agenda = TimerQueue()
+    agenda.set("a", 1)
     taken = []
-    for key in agenda.take_due(5):
+    for key in agenda.pop_due(5):
         taken.append(key)
         if len(taken) < 5:
-            agenda.put(key, len(taken) + 1)
+            agenda.set(key, len(taken) + 1)
     assert ["a"] * 5 == taken
 
 
 def test_what_was_struck_off_takes_no_room() -> None:
-    agenda = Agenda()
+    agenda = TimerQueue()
     for number in range(10_000):
-        agenda.put(f"session{number}", 10**6 + number)
-        agenda.strike_off(f"session{number}")
+        agenda.set(f"session{number}", 10**6 + number)
+        agenda.discard(f"session{number}")
     assert len(agenda) < 100

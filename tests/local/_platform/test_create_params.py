@@ -13,23 +13,23 @@ from kaleden.local._platform._catalogue import Resources
 from kaleden.local._platform._create_params import (
     NotCreated,
     Parameters,
-    java_split,
+    expand_java_replacement,
     read_app_spec,
     read_command,
     read_env,
     read_registry_login,
     read_spec,
-    substitute,
+    split_like_java,
     unquote_yaml,
 )
 from kaleden.local._platform._model import GIB, HTTPError, Spec
 from local.worlds import IMAGE
 
-OFFER = Resources.of(Settings(millicores=16_000, ram=192 * GIB))
+OFFER = Resources.from_settings(Settings(millicores=16_000, ram=192 * GIB))
 
 
 def parameters(**fields: str) -> Parameters:
-    return Parameters.of({"image": IMAGE, "name": "test", **fields}.items())
+    return Parameters.from_pairs({"image": IMAGE, "name": "test", **fields}.items())
 
 
 def no_limit() -> None:
@@ -47,10 +47,10 @@ def refusal(**fields: str) -> HTTPError:
 
 
 def test_names_of_parameters_are_in_any_case_and_the_first_value_wins() -> None:
-    read = Parameters.of([("NAME", "a"), ("name", "b"), ("Env", "A=1"), ("env", "B=2")])
+    read = Parameters.from_pairs([("NAME", "a"), ("name", "b"), ("Env", "A=1"), ("env", "B=2")])
     assert "a" == read.get("name")
-    assert ["A=1", "B=2"] == read.all("env")
-    assert (None, []) == (read.get("image"), read.all("image"))
+    assert ["A=1", "B=2"] == read.get_all("env")
+    assert (None, []) == (read.get("image"), read.get_all("image"))
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_names_of_parameters_are_in_any_case_and_the_first_value_wins() -> None:
     ],
 )
 def test_text_is_split_as_java_does(text: str, separator: str, parts: list[str]) -> None:
-    assert parts == java_split(text, separator)
+    assert parts == split_like_java(text, separator)
 
 
 @given(st.text(st.sampled_from("ab="), max_size=9))
 def test_a_split_has_lost_separators_at_the_end_and_nothing_else(text: str) -> None:
-    parts = java_split(text, "=")
+    parts = split_like_java(text, "=")
     assert text.rstrip("=") == "=".join(parts).rstrip("=")
     assert parts == [text] or not parts or parts[-1]
 
@@ -92,12 +92,12 @@ def test_a_split_has_lost_separators_at_the_end_and_nothing_else(text: str) -> N
 )
 def test_a_dollar_is_a_reference_that_does_not_exist(text: str, status: int, message: str) -> None:
     with pytest.raises(HTTPError) as caught:
-        substitute(text)
+        expand_java_replacement(text)
     assert (status, message) == (caught.value.status, caught.value.text)
 
 
 def test_a_backslash_is_eaten_and_keeps_what_follows() -> None:
-    assert "a$b\\c" == substitute(r"\a\$b\\c")
+    assert "a$b\\c" == expand_java_replacement(r"\a\$b\\c")
 
 
 @pytest.mark.parametrize(("text", "result"), [(r"a\x20b", "a b"), (r"\u0041\t\\", "A\t\\")])
@@ -114,7 +114,7 @@ def test_what_breaks_the_yaml_is_not_created(text: str) -> None:
 @given(st.text(st.characters(codec="utf-8", max_codepoint=0xFFFF), max_size=20))
 def test_text_survives_as_doubly_escaped_characters(text: str) -> None:
     escaped = "".join(f"\\\\u{ord(character):04x}" for character in text)
-    assert text == unquote_yaml(substitute(escaped))
+    assert text == unquote_yaml(expand_java_replacement(escaped))
 
 
 def test_cmd_is_one_word_and_args_are_split() -> None:
@@ -130,13 +130,13 @@ def test_empty_args_are_one_empty_word() -> None:
 def test_env_pairs_that_do_not_split_in_two_are_dropped() -> None:
     pairs = ["A=1", "B=", "C=x=y", "D", "E=v=", "A=2"]
     assert (("A", "1"), ("E", "v"), ("A", "2")) == read_env(
-        Parameters.of(("env", pair) for pair in pairs)
+        Parameters.from_pairs(("env", pair) for pair in pairs)
     )
 
 
 def test_env_without_a_name_is_not_created() -> None:
     with pytest.raises(NotCreated):
-        read_env(Parameters.of([("env", "=v")]))
+        read_env(Parameters.from_pairs([("env", "=v")]))
 
 
 def test_a_create_without_more_is_headless_and_flexible() -> None:
@@ -265,7 +265,7 @@ def test_a_registry_login_is_base64_of_text(header: str) -> None:
 
 
 def test_a_small_platform_offers_what_it_has() -> None:
-    offer = Resources.of(Settings(millicores=2500, ram=3 * GIB))
+    offer = Resources.from_settings(Settings(millicores=2500, ram=3 * GIB))
     assert ((1, 2), (1, 2)) == (offer.core_options, offer.ram_options)
     assert (1, 2, 2, 2) == (
         offer.default_cores,

@@ -393,7 +393,7 @@ async def test_a_restarted_platform_knows_its_old_sessions(tmp_path: Path) -> No
 def mark_in(state: Path) -> str:
     store = Store(state)
     try:
-        return store.value("mark")
+        return store.get_value("mark")
     finally:
         store.close()
 
