@@ -19,7 +19,7 @@ from anyio.abc import TaskStatus
 HOST = "127.0.0.1"
 
 _tls_logger = logging.getLogger("anyio.streams.tls")
-_serves_platform = ContextVar("_ours", default=False)
+_serves_platform = ContextVar("_serves_platform", default=False)
 """Whether the current task serves an embedded platform."""
 
 

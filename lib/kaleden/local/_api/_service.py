@@ -141,7 +141,7 @@ class Service:
         return tuple(("www-authenticate", challenge) for challenge in challenges)
 
     def _dispatch(self, request: ApiRequest) -> ApiResponse:
-        pattern, names = _match(request.path)
+        pattern, names = _parse_path(request.path)
         # The server's servlet container rejects an encoded slash.
         if any("/" in name for name in names):
             return ApiResponse(400, _format_error_page("400: Bad Request"), _HTML)
@@ -168,7 +168,7 @@ class Service:
             raise HTTPError(401, "Unauthorized")
 
 
-def _match(path: str) -> tuple[tuple[str, ...], list[str]]:
+def _parse_path(path: str) -> tuple[tuple[str, ...], list[str]]:
     """Split a path into its pattern, with "*" for each name in it, and the names."""
     segments = [unquote(segment) for segment in path.strip("/").split("/")]
     if segments[0] in VERSIONS:
@@ -272,12 +272,12 @@ class _RequestHandler:
             text = render.format_job_not_found(self.user, kind, self.platform.new_id())
             raise HTTPError(500, text) from None
         if is_private(spec.image):
-            self.log_in_at_registry(spec.image, registry_login)
+            self.store_registry_login(spec.image, registry_login)
         return _make_text_response(
             f"{self.platform.create(self.user, spec, self.request.now).id}\n"
         )
 
-    def log_in_at_registry(self, image: str, login: tuple[str, str] | None) -> None:
+    def store_registry_login(self, image: str, login: tuple[str, str] | None) -> None:
         """Store the registry login for the image. Like the server, do not test it."""
         if login is None:
             raise make_bad_request(
