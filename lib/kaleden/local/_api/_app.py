@@ -84,7 +84,7 @@ class RequestCounter:
         finished = False
 
         async def send_and_count(message: Message) -> None:
-            # Count before the last part is sent: then the client may send its next request.
+            # Count before the last part is sent: the client may then send its next request at once.
             nonlocal finished
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 finished = True

@@ -212,7 +212,7 @@ def _read_amount(
 def read_resources(
     parameters: Parameters, kind: Kind, offer: Resources
 ) -> tuple[_RequestAndLimit, _RequestAndLimit]:
-    """Read ``cores`` and ``ram``, or use the defaults. Desktop and Firefly have fixed amounts."""
+    """Read ``cores`` and ``ram``, or use the defaults. Desktop and Firefly ignore both."""
     cores = _RequestAndLimit(1000 * offer.default_cores, 1000 * offer.max_default_cores)
     ram = _RequestAndLimit(GIB * offer.default_ram, GIB * offer.max_default_ram)
     cores = _read_amount(parameters, "cores", offer.core_options, 1000, cores)

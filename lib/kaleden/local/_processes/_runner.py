@@ -34,7 +34,7 @@ from kaleden.local._processes._procfs import PROC, Usage, kill_marked, list_chil
 
 MARK = "KALEDEN_LOCAL"
 """The environment variable with the marker of a session's processes."""
-# Seconds. Killing takes milliseconds, but a process in uninterruptible sleep never ends.
+# Seconds. Killing takes milliseconds, but the kernel may never release a process that is blocked.
 _KILL_TIMEOUT = 5.0
 _UNSHARE = ("--pid", "--fork", "--kill-child", "--mount-proc")
 # The first is for root, which needs no user namespace. In one, the owners of some of its files
