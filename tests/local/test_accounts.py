@@ -1,4 +1,4 @@
-"""Users and their tokens, by a clock that is set by hand."""
+"""Users and their tokens, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from attrs import define, field
 
 from kaleden.local import HTTPError
 from kaleden.local._accounts import Accounts
-from local.worlds import Clock
+from local.serving import Clock
 
 
 @define
-class Door:
-    """Accounts, and who comes through."""
+class Authenticator:
+    """Accounts with two users, and a clock."""
 
     clock: Clock = field(factory=Clock)
     accounts: Accounts = field(init=False)
@@ -25,54 +25,54 @@ class Door:
         self.accounts.add("ada")
         self.accounts.add("eve", authorized=False)
 
-    def knock(self, authorization: str | None = None, subject: str | None = None) -> object:
-        """Say who came in, or with which status it was refused."""
+    def identify(self, authorization: str | None = None, subject: str | None = None) -> object:
+        """Return the user, or the status if authentication fails."""
         try:
             return self.accounts.identify(authorization, subject)
-        except HTTPError as refused:
-            return refused.status
+        except HTTPError as error:
+            return error.status
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door()
+def auth() -> Authenticator:
+    return Authenticator()
 
 
-def test_who_shows_nothing_is_nobody(door: Door) -> None:
-    assert door.knock() is None
-    assert door.knock("") is None
+def test_request_without_credentials_is_anonymous(auth: Authenticator) -> None:
+    assert auth.identify() is None
+    assert auth.identify("") is None
 
 
-def test_a_token_is_its_users_until_it_is_revoked(door: Door) -> None:
-    old, new = door.accounts.issue("ada"), door.accounts.issue("ada")
-    assert ["ada", "ada"] == [door.knock(f"Bearer {token}") for token in (old, new)]
-    door.accounts.revoke(old)
-    assert [401, "ada"] == [door.knock(f"Bearer {token}") for token in (old, new)]
+def test_token_is_valid_until_revoked(auth: Authenticator) -> None:
+    old, new = auth.accounts.issue_token("ada"), auth.accounts.issue_token("ada")
+    assert ["ada", "ada"] == [auth.identify(f"Bearer {token}") for token in (old, new)]
+    auth.accounts.revoke_token(old)
+    assert [401, "ada"] == [auth.identify(f"Bearer {token}") for token in (old, new)]
 
 
-def test_a_token_is_one_word_of_a_command_line(door: Door) -> None:
-    """`--token` would take none that begins with a hyphen."""
-    assert re.fullmatch("[0-9a-f]{48}", door.accounts.issue("ada"))
+def test_token_is_safe_as_command_line_argument(auth: Authenticator) -> None:
+    """`--token` does not accept a value that begins with a hyphen."""
+    assert re.fullmatch("[0-9a-f]{48}", auth.accounts.issue_token("ada"))
 
 
-def test_a_token_expires_by_the_clock(door: Door) -> None:
-    token = door.accounts.issue("ada", 60)
-    door.clock.now += 59
-    assert "ada" == door.knock(f"Bearer {token}")
-    door.clock.now += 1
-    assert 401 == door.knock(f"Bearer {token}")
+def test_token_expires_by_clock(auth: Authenticator) -> None:
+    token = auth.accounts.issue_token("ada", 60)
+    auth.clock.now += 59
+    assert "ada" == auth.identify(f"Bearer {token}")
+    auth.clock.now += 1
+    assert 401 == auth.identify(f"Bearer {token}")
 
 
-def test_who_is_not_admitted_is_forbidden_with_the_servers_text(door: Door) -> None:
-    token = door.accounts.issue("eve", math.inf)
+def test_unauthorized_user_gets_403_with_server_text(auth: Authenticator) -> None:
+    token = auth.accounts.issue_token("eve", math.inf)
     with pytest.raises(HTTPError, match="Not authorized to use the skaha system") as caught:
-        door.accounts.identify(f"Bearer {token}", None)
+        auth.accounts.identify(f"Bearer {token}", None)
     assert 403 == caught.value.status
-    assert 403 == door.knock(None, "CN=eve")
+    assert 403 == auth.identify(None, "CN=eve")
 
 
 @pytest.mark.parametrize(
-    ("subject", "who"),
+    ("subject", "expected"),
     [
         ("CN=ada,OU=people,O=here", "ada"),
         ("CN=99,CN=ada,OU=people", "ada"),
@@ -83,37 +83,37 @@ def test_who_is_not_admitted_is_forbidden_with_the_servers_text(door: Door) -> N
         ("", 403),
     ],
 )
-def test_a_certificate_is_of_whom_its_first_common_name_says(
-    door: Door, subject: str, who: object
+def test_certificate_user_is_last_common_name(
+    auth: Authenticator, subject: str, expected: object
 ) -> None:
-    assert who == door.knock(None, subject)
+    assert expected == auth.identify(None, subject)
 
 
-def test_a_token_counts_before_a_certificate(door: Door) -> None:
-    assert 401 == door.knock("Bearer unknown", "CN=ada")
+def test_token_takes_precedence_over_certificate(auth: Authenticator) -> None:
+    assert 401 == auth.identify("Bearer unknown", "CN=ada")
 
 
-def test_a_user_can_be_barred_and_admitted_again(door: Door) -> None:
-    token = door.accounts.issue("ada")
-    door.accounts.add("ada", authorized=False)
-    assert 403 == door.knock(f"Bearer {token}")
-    door.accounts.add("ada")
-    assert "ada" == door.knock(f"Bearer {token}")
+def test_user_can_be_barred_and_readmitted(auth: Authenticator) -> None:
+    token = auth.accounts.issue_token("ada")
+    auth.accounts.add("ada", authorized=False)
+    assert 403 == auth.identify(f"Bearer {token}")
+    auth.accounts.add("ada")
+    assert "ada" == auth.identify(f"Bearer {token}")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a,CN=b", "-a", "a/b", "x" * 33])
-def test_a_name_is_letters_digits_and_dashes(door: Door, name: str) -> None:
+def test_user_name_allows_letters_digits_and_dashes(auth: Authenticator, name: str) -> None:
     with pytest.raises(ValueError, match="name is letters"):
-        door.accounts.add(name)
+        auth.accounts.add(name)
 
 
-def test_mistakes_are_told(door: Door) -> None:
+def test_unknown_user_or_token_raises(auth: Authenticator) -> None:
     with pytest.raises(ValueError, match="add_user"):
-        door.accounts.issue("bob")
+        auth.accounts.issue_token("bob")
     with pytest.raises(ValueError, match="nothing to revoke"):
-        door.accounts.revoke("unknown")
+        auth.accounts.revoke_token("unknown")
 
 
-def test_no_token_is_kept_or_shown(door: Door) -> None:
-    door.accounts.accept("s3cret-token", "ada")
-    assert "s3cret" not in repr(door.accounts)
+def test_token_is_not_in_repr(auth: Authenticator) -> None:
+    auth.accounts.accept_token("s3cret-token", "ada")
+    assert "s3cret" not in repr(auth.accounts)

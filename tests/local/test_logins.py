@@ -1,4 +1,4 @@
-"""Logging in at a platform that is served: https, certificates, several users and their tokens."""
+"""Authentication at a served platform: https, certificates, several users and their tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from anyio.streams.tls import TLSStream
 from attrs import define
 
 from kaleden.local import LocalPlatform
-from local.worlds import IMAGE, Clock
+from local.serving import IMAGE, Clock
 
 PRIVATE = "images.canfar.net/private/lab:1"
 
@@ -32,14 +32,14 @@ async def platform() -> AsyncGenerator[LocalPlatform]:
 
 
 @define
-class Asker:
-    """A client that shows a certificate, or a token, or nothing."""
+class Client:
+    """A client with a certificate, a token, or no credentials."""
 
     http: httpx.AsyncClient
 
-    async def list(self) -> tuple[int, str]:
-        reply = await self.http.get("/v1/session")
-        return reply.status_code, reply.headers.get("x-vo-authenticated", reply.text)
+    async def list_sessions(self) -> tuple[int, str]:
+        response = await self.http.get("/v1/session")
+        return response.status_code, response.headers.get("x-vo-authenticated", response.text)
 
     async def create(self, **fields: str) -> httpx.Response:
         form = {"name": "n", "image": IMAGE, "cmd": "sleep", "args": "1000", **fields}
@@ -47,26 +47,26 @@ class Asker:
 
 
 @asynccontextmanager
-async def asking(
+async def open_client(
     platform: LocalPlatform, token: str | None = None, certificate: Path | None = None
-) -> AsyncGenerator[Asker]:
+) -> AsyncGenerator[Client]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     context = platform.ssl_context(certificate)
     async with httpx.AsyncClient(
         base_url=platform.url, headers=headers, verify=context, trust_env=False
     ) as http:
-        yield Asker(http)
+        yield Client(http)
 
 
-async def dial(platform: LocalPlatform) -> SocketStream:
+async def open_socket(platform: LocalPlatform) -> SocketStream:
     port = httpx.URL(platform.url).port
     assert port is not None
     return await anyio.connect_tcp("127.0.0.1", port)
 
 
-async def alert(platform: LocalPlatform, certificate: Path) -> str:
-    """What the server says to a client that shows a certificate which it does not take."""
-    stream = await dial(platform)
+async def receive_alert(platform: LocalPlatform, certificate: Path) -> str:
+    """Return the TLS alert that the server sends when it rejects the certificate."""
+    stream = await open_socket(platform)
     context = platform.ssl_context(certificate)
     try:
         tls = await TLSStream.wrap(stream, hostname="127.0.0.1", ssl_context=context)
@@ -77,18 +77,18 @@ async def alert(platform: LocalPlatform, certificate: Path) -> str:
     return str(caught.value)
 
 
-async def test_a_token_opens_over_https(platform: LocalPlatform) -> None:
+async def test_token_is_accepted_over_https(platform: LocalPlatform) -> None:
     assert platform.url.startswith("https://127.0.0.1:")
-    async with asking(platform, platform.token) as asker:
-        assert (200, "ada") == await asker.list()
+    async with open_client(platform, platform.token) as client:
+        assert (200, "ada") == await client.list_sessions()
 
 
-async def test_a_proxy_certificate_opens(platform: LocalPlatform) -> None:
-    async with asking(platform, certificate=platform.issue_certificate()) as asker:
-        assert (200, "ada") == await asker.list()
+async def test_proxy_certificate_is_accepted(platform: LocalPlatform) -> None:
+    async with open_client(platform, certificate=platform.issue_certificate()) as client:
+        assert (200, "ada") == await client.list_sessions()
 
 
-async def test_a_proxy_certificate_is_a_file_of_its_owners_only(
+async def test_proxy_certificate_file_is_readable_only_by_owner(
     platform: LocalPlatform, tmp_path: Path
 ) -> None:
     path = platform.issue_certificate(path=tmp_path / "cadcproxy.pem")
@@ -105,74 +105,77 @@ async def test_a_proxy_certificate_is_a_file_of_its_owners_only(
     ("times", "text"),
     [({"expires_in": -60}, "certificate expired"), ({"starts_in": 60}, "bad certificate")],
 )
-async def test_a_certificate_out_of_its_time_is_an_alert(
+async def test_certificate_outside_validity_sends_alert(
     platform: LocalPlatform, times: dict[str, Any], text: str
 ) -> None:
-    assert text in await alert(platform, platform.issue_certificate(**times))
+    assert text in await receive_alert(platform, platform.issue_certificate(**times))
 
 
-async def test_a_certificate_of_another_authority_is_an_alert(
+async def test_certificate_of_other_authority_sends_alert(
     platform: LocalPlatform, tmp_path: Path
 ) -> None:
     foreign = trustme.CA().issue_cert("ada@localhost", common_name="ada")
     foreign.private_key_and_cert_chain_pem.write_to_path(tmp_path / "foreign.pem")
-    assert "unknown ca" in await alert(platform, tmp_path / "foreign.pem")
+    assert "unknown ca" in await receive_alert(platform, tmp_path / "foreign.pem")
 
 
-async def test_who_trusts_another_authority_does_not_connect(platform: LocalPlatform) -> None:
-    stranger = ssl.create_default_context()
-    async with await dial(platform) as stream:
+async def test_client_with_other_authority_rejects_server(platform: LocalPlatform) -> None:
+    context = ssl.create_default_context()
+    async with await open_socket(platform) as stream:
         with pytest.raises(ssl.SSLCertVerificationError, match="CERTIFICATE_VERIFY_FAILED"):
-            await TLSStream.wrap(stream, hostname="localhost", ssl_context=stranger)
+            await TLSStream.wrap(stream, hostname="localhost", ssl_context=context)
 
 
-async def test_who_shows_nothing_is_challenged(platform: LocalPlatform) -> None:
-    async with asking(platform) as asker:
-        reply = await asker.http.get("/v1/session")
-    assert (401, "Unauthorized\n") == (reply.status_code, reply.text)
-    challenges = reply.headers.get_list("www-authenticate")
+async def test_request_without_credentials_is_challenged(platform: LocalPlatform) -> None:
+    async with open_client(platform) as client:
+        response = await client.http.get("/v1/session")
+    assert (401, "Unauthorized\n") == (response.status_code, response.text)
+    challenges = response.headers.get_list("www-authenticate")
     schemes = ["Bearer", "ivoa_x509", "ivoa_cookie", "ivoa_bearer"]
     assert schemes == [challenge.split()[0] for challenge in challenges]
 
 
-async def test_a_newer_server_answers_400_to_who_shows_nothing() -> None:
+async def test_newer_server_answers_anonymous_request_with_400() -> None:
     async with LocalPlatform(anonymous=400) as platform:
         async with httpx.AsyncClient() as http:
-            reply = await http.get(f"{platform.url}/v1/session")
+            response = await http.get(f"{platform.url}/v1/session")
             wrong = {"Authorization": "Bearer wrong"}
             refused = await http.get(f"{platform.url}/v1/session", headers=wrong)
-    assert (400, "cannot get group memberships for anonymous\n") == (reply.status_code, reply.text)
+    assert (400, "cannot get group memberships for anonymous\n") == (
+        response.status_code,
+        response.text,
+    )
     assert 401 == refused.status_code
 
 
-async def test_a_rotated_token_is_refused_and_the_new_one_taken(platform: LocalPlatform) -> None:
+async def test_revoked_token_is_rejected_and_new_one_accepted(platform: LocalPlatform) -> None:
     new = platform.token_for()
     platform.revoke(platform.token)
-    async with asking(platform, platform.token) as asker:
-        assert (401, "Unauthorized\n") == await asker.list()
-    async with asking(platform, new) as asker:
-        assert (200, "ada") == await asker.list()
+    async with open_client(platform, platform.token) as client:
+        assert (401, "Unauthorized\n") == await client.list_sessions()
+    async with open_client(platform, new) as client:
+        assert (200, "ada") == await client.list_sessions()
 
 
-async def test_an_expired_token_is_refused(platform: LocalPlatform) -> None:
-    async with asking(platform, platform.token_for(expires_in=0)) as asker:
-        assert (401, "Unauthorized\n") == await asker.list()
+async def test_expired_token_is_rejected(platform: LocalPlatform) -> None:
+    async with open_client(platform, platform.token_for(expires_in=0)) as client:
+        assert (401, "Unauthorized\n") == await client.list_sessions()
 
 
-async def test_who_is_not_in_the_group_is_forbidden(platform: LocalPlatform) -> None:
+async def test_unauthorized_user_gets_403(platform: LocalPlatform) -> None:
     platform.add_user("eve", authorized=False)
     forbidden = (403, "Not authorized to use the skaha system\n")
-    async with asking(platform, platform.token_for("eve")) as asker:
-        assert forbidden == await asker.list()
-    async with asking(platform, certificate=platform.issue_certificate("eve")) as asker:
-        assert forbidden == await asker.list()
+    async with open_client(platform, platform.token_for("eve")) as client:
+        assert forbidden == await client.list_sessions()
+    async with open_client(platform, certificate=platform.issue_certificate("eve")) as client:
+        assert forbidden == await client.list_sessions()
 
 
-async def test_users_see_and_touch_their_own_sessions_only(platform: LocalPlatform) -> None:
+async def test_users_access_only_their_own_sessions(platform: LocalPlatform) -> None:
     platform.add_user("bob")
     async with (
-        asking(platform, platform.token) as ada,
-        asking(platform, certificate=platform.issue_certificate("bob")) as bob,
+        open_client(platform, platform.token) as ada,
+        open_client(platform, certificate=platform.issue_certificate("bob")) as bob,
     ):
         id_ = (await ada.create()).text.strip()
         own = f"/v1/session/{id_}"
@@ -184,10 +187,10 @@ async def test_users_see_and_touch_their_own_sessions_only(platform: LocalPlatfo
         assert 400 == (await bob.http.post(own, data={"action": "renew"})).status_code
         assert 200 == (await bob.http.delete(own)).status_code
         assert 200 == (await ada.http.get(own)).status_code
-        [shown] = (await bob.http.get("/v1/session", params={"view": "all"})).json()
+        [listed] = (await bob.http.get("/v1/session", params={"view": "all"})).json()
         assert (
             {"userid", "type", "status"}
-            <= shown.keys()
+            <= listed.keys()
             <= {
                 "userid",
                 "type",
@@ -197,9 +200,9 @@ async def test_users_see_and_touch_their_own_sessions_only(platform: LocalPlatfo
         )
 
 
-async def test_each_user_may_have_a_quota(platform: LocalPlatform) -> None:
+async def test_session_limit_can_be_set_for_each_user(platform: LocalPlatform) -> None:
     platform.add_user("bob", max_interactive_sessions=1)
-    async with asking(platform, platform.token_for("bob")) as bob:
+    async with open_client(platform, platform.token_for("bob")) as bob:
         assert 200 == (await bob.create(type="notebook")).status_code
         refused = await bob.create(type="notebook")
         text = "User bob has reached the maximum of 1 active sessions.\n"
@@ -208,33 +211,33 @@ async def test_each_user_may_have_a_quota(platform: LocalPlatform) -> None:
         assert 200 == (await bob.create(type="notebook")).status_code
 
 
-async def test_a_private_image_takes_a_login_at_the_registry(platform: LocalPlatform) -> None:
+async def test_private_image_needs_registry_login(platform: LocalPlatform) -> None:
     login: dict[str, Any] = {"x-skaha-registry-auth": base64.b64encode(b"ada:s3cret").decode()}
-    async with asking(platform, platform.token) as asker:
-        assert 400 == (await asker.create(image=PRIVATE)).status_code
+    async with open_client(platform, platform.token) as client:
+        assert 400 == (await client.create(image=PRIVATE)).status_code
         assert platform.registry_login() is None
-        asker.http.headers.update(login)
-        assert 200 == (await asker.create(image=PRIVATE)).status_code
+        client.http.headers.update(login)
+        assert 200 == (await client.create(image=PRIVATE)).status_code
     assert ("ada", "s3cret") == platform.registry_login()
 
 
-async def test_a_handshake_that_fails_is_not_logged_but_those_of_others_are(
+async def test_failed_handshakes_are_logged_only_for_other_listeners(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     logger = logging.getLogger("anyio.streams.tls")
     async with LocalPlatform(tls=True) as platform, LocalPlatform(tls=True) as other:
-        logger.error("theirs")
+        logger.error("other")
         certificate = platform.issue_certificate(expires_in=-60)
-        assert "certificate expired" in await alert(platform, certificate)
-        assert "unknown ca" in await alert(other, platform.issue_certificate())
-    logger.error("theirs, later")
-    assert ["theirs", "theirs, later"] == caplog.messages
+        assert "certificate expired" in await receive_alert(platform, certificate)
+        assert "unknown ca" in await receive_alert(other, platform.issue_certificate())
+    logger.error("other, later")
+    assert ["other", "other, later"] == caplog.messages
     assert [] == logger.filters
 
 
-async def test_the_block_is_left_while_clients_stay_connected() -> None:
+async def test_block_exits_while_clients_stay_connected() -> None:
     async with LocalPlatform(tls=True) as platform:
-        silent, stream = await dial(platform), await dial(platform)
+        silent, stream = await open_socket(platform), await open_socket(platform)
         context = platform.ssl_context()
         kept = await TLSStream.wrap(stream, hostname="localhost", ssl_context=context)
         await kept.send(b"GET /skaha/availability HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -245,7 +248,7 @@ async def test_the_block_is_left_while_clients_stay_connected() -> None:
     await silent.aclose()
 
 
-async def test_certificates_are_of_a_platform_with_tls_that_is_entered() -> None:
+async def test_certificates_need_entered_platform_with_tls() -> None:
     for platform in (LocalPlatform(), LocalPlatform(tls=True)):
         with pytest.raises(RuntimeError, match="tls=True"):
             _ = platform.ca_pem
@@ -254,13 +257,13 @@ async def test_certificates_are_of_a_platform_with_tls_that_is_entered() -> None
         assert platform.registry_login() is None
 
 
-async def test_users_must_be_added_first(platform: LocalPlatform) -> None:
+async def test_tokens_and_certificates_need_added_user(platform: LocalPlatform) -> None:
     with pytest.raises(ValueError, match="add_user"):
         platform.token_for("bob")
     with pytest.raises(ValueError, match="add_user"):
         platform.issue_certificate("bob")
 
 
-async def test_nothing_secret_is_shown(platform: LocalPlatform) -> None:
+async def test_repr_has_no_secrets(platform: LocalPlatform) -> None:
     assert platform.token not in repr(platform)
     assert "PRIVATE KEY" not in repr(vars(platform))

@@ -1,4 +1,4 @@
-"""``python -m kaleden.local``, as a process of its own that gets real signals."""
+"""``python -m kaleden.local`` as a separate process that receives real signals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import httpx
 import pytest
 
 from kaleden.local.__main__ import main
-from local.worlds import IMAGE, carrying
+from local.serving import IMAGE, find_processes
 
 SLEEP = {"name": "n", "image": IMAGE, "cmd": "sleep", "args": "1234"}
 
 
 @contextmanager
-def running(*arguments: str) -> Generator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """The command, and a client of what it serves."""
+def run_command(*arguments: str) -> Generator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """Run the command; yield its process and a client of the platform."""
     with subprocess.Popen(
         [sys.executable, "-m", "kaleden.local", *arguments],
         stdout=subprocess.PIPE,
@@ -31,9 +31,9 @@ def running(*arguments: str) -> Generator[tuple[subprocess.Popen[str], httpx.Cli
     ) as process:
         try:
             assert process.stdout is not None
-            said = [process.stdout.readline() for _ in range(7)]
-            assert "Ctrl-C ends it, and every session's processes.\n" == said[-1]
-            url, token = (line.split()[-1] for line in said[:2])
+            output = [process.stdout.readline() for _ in range(7)]
+            assert "Ctrl-C ends it, and every session's processes.\n" == output[-1]
+            url, token = (line.split()[-1] for line in output[:2])
             headers = {"Authorization": f"Bearer {token}"}
             with httpx.Client(base_url=url, headers=headers) as http:
                 yield process, http
@@ -43,24 +43,25 @@ def running(*arguments: str) -> Generator[tuple[subprocess.Popen[str], httpx.Cli
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_every_process_and_the_status_is_0(
-    backend: str, number: signal.Signals
-) -> None:
+def test_signal_ends_every_process_with_exit_status_0(backend: str, number: signal.Signals) -> None:
     pytest.importorskip(backend)
-    with running("--backend", backend) as (process, http):
+    with run_command("--backend", backend) as (process, http):
         id_ = http.post("/v1/session", data=SLEEP).text.strip()
         while http.get(f"/v1/session/{id_}").json()["status"] != "Running":
             pass
-        assert carrying(id_)
+        assert find_processes(id_)
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (0, "", "") == (process.returncode, out, err)
-    assert [] == carrying(id_)
+    assert [] == find_processes(id_)
 
 
-def test_it_says_how_to_use_it_and_takes_its_options(tmp_path: Path) -> None:
+def test_command_prints_usage_and_accepts_options(tmp_path: Path) -> None:
     state = str(tmp_path / "state")
-    with running("--token", "abc", "--cores", "2", "--user", "ada", "--state", state) as (_, http):
+    with run_command("--token", "abc", "--cores", "2", "--user", "ada", "--state", state) as (
+        _,
+        http,
+    ):
         assert "Bearer abc" == http.headers["Authorization"]
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/skaha/", str(http.base_url))
         assert [1, 2] == http.get("/v1/context").json()["cores"]["options"]
@@ -69,7 +70,7 @@ def test_it_says_how_to_use_it_and_takes_its_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_with_tls_it_says_whom_to_trust_and_what_to_show(backend: str) -> None:
+def test_command_with_tls_prints_certificate_paths(backend: str) -> None:
     pytest.importorskip(backend)
     command = [sys.executable, "-m", "kaleden.local", "--tls", "--user", "ada"]
     with subprocess.Popen(
@@ -79,9 +80,11 @@ def test_with_tls_it_says_whom_to_trust_and_what_to_show(backend: str) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        said = "".join(process.stdout.readline() for _ in range(13))
-        exported = re.search(r"SSL_CERT_FILE=(\S+) CANFAR_URL=(\S+) CANFAR_CERTIFICATE=(\S+)", said)
-        assert exported is not None, said
+        printed = "".join(process.stdout.readline() for _ in range(13))
+        exported = re.search(
+            r"SSL_CERT_FILE=(\S+) CANFAR_URL=(\S+) CANFAR_CERTIFICATE=(\S+)", printed
+        )
+        assert exported is not None, printed
         ca, url, certificate = exported.groups()
         context = ssl.create_default_context(cafile=ca)
         with pytest.raises(httpx.ConnectError):
@@ -94,15 +97,15 @@ def test_with_tls_it_says_whom_to_trust_and_what_to_show(backend: str) -> None:
     assert not Path(certificate).exists()
 
 
-def test_a_port_that_is_taken_is_one_line_and_status_2() -> None:
-    with running() as (_, http):
+def test_port_in_use_gives_one_line_and_exit_status_2() -> None:
+    with run_command() as (_, http):
         command = [sys.executable, "-m", "kaleden.local", "--port", str(http.base_url.port)]
         second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert 2 == second.returncode
     assert re.fullmatch(r"kaleden: .*in use\n", second.stderr)
 
 
-def test_a_state_that_is_none_is_one_line_and_status_2(
+def test_invalid_state_file_gives_one_line_and_exit_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = tmp_path / "state"
@@ -115,14 +118,14 @@ def test_a_state_that_is_none_is_one_line_and_status_2(
     "arguments",
     [["--port", "65536"], ["--port", "x"], ["--cores", "0.9"], ["--ram", "-1"], ["--cores", "inf"]],
 )
-def test_bad_options_are_refused(arguments: list[str]) -> None:
+def test_invalid_options_are_rejected(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert 2 == caught.value.code
 
 
 @pytest.mark.parametrize("extra", ["local", "testing"])
-def test_without_its_packages_the_import_says_what_to_install(extra: str) -> None:
+def test_import_without_extra_names_package_to_install(extra: str) -> None:
     code = f"import sys; sys.modules['anycorn'] = None; import kaleden.{extra}"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

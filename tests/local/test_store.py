@@ -1,4 +1,4 @@
-"""What a platform remembers on disk."""
+"""The state file of the embedded platform."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kaleden.local import Event, Kind, Phase, Platform, Session, Settings, Spec
 from kaleden.local._platform._model import GIB
-from kaleden.local._store import Store, freeze, thaw
+from kaleden.local._store import Store, deserialize_session, serialize_session
 
 TEXT = st.text(max_size=8)
 TIMES = st.floats(0, 4e9)
@@ -44,42 +44,53 @@ SESSIONS = st.builds(
 JOB = Spec(Kind.HEADLESS, "job", "image", 1000, GIB, 1000, GIB)
 
 
-def session(id_: str) -> Session:
+def make_session(id_: str) -> Session:
     return Session(id_, "ada", JOB, 0.0, 1.0)
 
 
 @given(SESSIONS)
-def test_a_session_comes_back_as_it_was(one: Session) -> None:
-    assert one == thaw(freeze(one))
+def test_session_round_trips(session: Session) -> None:
+    assert session == deserialize_session(serialize_session(session))
 
 
-def test_what_it_used_is_not_remembered() -> None:
-    one = session("a")
-    one.ram_in_use, one.cores_in_use = 1, 1.0
-    assert (None, None) == (thaw(freeze(one)).ram_in_use, thaw(freeze(one)).cores_in_use)
+def test_usage_is_not_stored() -> None:
+    session = make_session("a")
+    session.ram_in_use, session.cores_in_use = 1, 1.0
+    assert (None, None) == (
+        deserialize_session(serialize_session(session)).ram_in_use,
+        deserialize_session(serialize_session(session)).cores_in_use,
+    )
 
 
-def test_what_was_saved_is_loaded_by_the_next(tmp_path: Path) -> None:
+def test_saved_sessions_are_loaded_by_next_store(tmp_path: Path) -> None:
     path = tmp_path / "state"
     store = Store(path)
-    store.save([("a", freeze(session("a"))), ("b", freeze(session("b")))])
-    store.save([("a", None), ("b", freeze(session("b"))), ("c", freeze(session("c")))])
-    mark = store.value("mark")
+    store.save(
+        [("a", serialize_session(make_session("a"))), ("b", serialize_session(make_session("b")))]
+    )
+    store.save(
+        [
+            ("a", None),
+            ("b", serialize_session(make_session("b"))),
+            ("c", serialize_session(make_session("c"))),
+        ]
+    )
+    mark = store.get_value("mark")
     store.close()
 
-    again = Store(path)
-    assert ["b", "c"] == sorted(one.id for one in again.load())
-    assert mark == again.value("mark")
-    again.close()
+    reopened = Store(path)
+    assert ["b", "c"] == sorted(session.id for session in reopened.load())
+    assert mark == reopened.get_value("mark")
+    reopened.close()
 
 
-def test_the_file_is_its_owners_only(tmp_path: Path) -> None:
+def test_file_is_readable_only_by_owner(tmp_path: Path) -> None:
     store = Store(tmp_path / "state")
     store.close()
     assert 0o600 == stat.S_IMODE((tmp_path / "state").stat().st_mode)
 
 
-def test_a_file_is_used_by_one_platform_at_a_time(tmp_path: Path) -> None:
+def test_file_is_locked_by_one_platform(tmp_path: Path) -> None:
     store = Store(tmp_path / "state")
     with pytest.raises(RuntimeError, match="another platform"):
         Store(tmp_path / "state")
@@ -87,14 +98,14 @@ def test_a_file_is_used_by_one_platform_at_a_time(tmp_path: Path) -> None:
     Store(tmp_path / "state").close()
 
 
-def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_raises(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    path.write_text("This is no database, however long it is. " * 10)
+    path.write_text("This is not a database. " * 20)
     with pytest.raises(RuntimeError, match="not a state file"):
         Store(path)
 
 
-def test_a_platforms_changes_make_the_same_platform(tmp_path: Path) -> None:
+def test_platform_is_restored_from_its_changes(tmp_path: Path) -> None:
     settings = Settings(millicores=1000, ram=64 * GIB)
     before = Platform(settings, random.Random(0))
     gone, kept, queued = (before.create("ada", JOB, 5.0 + n) for n in range(3))
@@ -103,7 +114,9 @@ def test_a_platforms_changes_make_the_same_platform(tmp_path: Path) -> None:
     before.ended(kept.key, 10.0, 1)
 
     store = Store(tmp_path / "state")
-    store.save([(key, None if s is None else freeze(s)) for key, s in before.take_changes()])
+    store.save(
+        [(key, None if s is None else serialize_session(s)) for key, s in before.take_changes()]
+    )
     after = Platform(settings, random.Random(1))
     after.restore(store.load(), 11.0)
     store.close()

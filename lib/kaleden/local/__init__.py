@@ -1,41 +1,58 @@
-"""The embedded platform: a Skaha server on this machine.
+"""The embedded platform: a Skaha server on your own machine.
 
-It speaks the session API as CANFAR's servers do, quirks included, and runs headless sessions as
-real local processes. It is what to develop and test against before going to CANFAR.
+`LocalPlatform` serves the same session API as CANFAR's servers, with the same status codes and
+error texts. Headless sessions run as real processes of this machine. Use it to develop and test a
+program before you run it on CANFAR::
 
-::
+    import kaleden
+    from kaleden.local import LocalPlatform
 
     async with LocalPlatform() as platform:
         async with kaleden.AsyncSession(url=platform.url, token=platform.token) as session:
             ...
 
-Logins can be tried as well: with ``LocalPlatform(tls=True)`` it serves https, and::
+``python -m kaleden.local`` (or ``kaleden serve``) runs the platform as a separate program. It
+needs the extra ``local`` and Linux or macOS.
 
-    certificate = platform.issue_certificate()      # as `cadc-get-cert` makes them
-    context = platform.ssl_context(certificate)  # trusts the platform, and shows who asks
+``LocalPlatform(tls=True)`` serves https and accepts client certificates, to test authentication.
+You can add users, and create tokens and certificates for them::
+
+    certificate = platform.issue_certificate()   # the format that `cadc-get-cert` writes
+    context = platform.ssl_context(certificate)  # trusts this platform, sends this certificate
     platform.add_user("bob", max_interactive_sessions=1)
-    token = platform.token_for("bob", expires_in=60)
+    token = platform.token_for("bob", expires_in=60)  # seconds
 
-``python -m kaleden.local`` runs it by itself. It needs the extra ``local``, and Linux or macOS.
+The platform differs from CANFAR on purpose in these points.
 
-What differs from CANFAR, on purpose:
+Sessions:
 
-* There are no images: a headless session's command runs on this machine, as this user, and
-  ``python`` is the interpreter that runs the platform. Any image of a known registry is taken.
-* Every session starts in an empty directory of its own (``PWD``); ``HOME`` is shared by all.
-* Sessions other than headless are no processes: their ``connectURL`` shows a small page.
-* GPUs are counted and not provided. Memory is limited by what a session's processes use in all;
-  cores are book-keeping.
-* Sessions that find no room wait in one queue, strictly in their order.
-* Users are those that are added, and the one that is there from the start; there are no cookies,
-  and one group, of those who may use the platform.
-* A call without a login is 401; newer servers answer 400, which ``anonymous=400`` does.
-* Certificates are those of the platform's own authority. One that is expired or foreign fails the
-  TLS handshake, with an alert.
-* Any login at the registry is taken for the images below ``images.canfar.net/private/``.
-* A deleted session's processes have about a second to end, not half a minute.
-* ``/v0`` gives the same answers as ``/v1``.
-* The pages ``/`` and ``/logControl`` are missing.
+* Container images are not used. The command of a headless session runs on this machine, under
+  the account that runs the platform. ``python`` is the interpreter that runs the platform. Every
+  image name of a known registry is accepted.
+* Each session starts in its own empty directory (``PWD``). All sessions share one ``HOME``.
+* Sessions of the other kinds have no process. Their ``connectURL`` shows a small page.
+* A deleted session's processes have about 1 second to end, instead of about 30 seconds.
+
+Resources:
+
+* Requested cores are counted, but their use is not limited. Memory is limited: a session is
+  ended if its processes together use more than its limit. GPUs are counted, but not provided.
+* When the capacity is used up, sessions wait in one queue, in strict first-in, first-out order.
+
+Authentication:
+
+* The only users are the first one (``user=``) and those added with ``add_user``. Cookies are not
+  supported. There is one group: the users that may use the platform.
+* A request without a token or certificate gets status 401. Newer servers return 400; pass
+  ``anonymous=400`` for that.
+* Certificates are issued by the platform's own authority. A certificate that has expired, or is
+  from another authority, fails the TLS handshake with an alert.
+* An image below ``images.canfar.net/private/`` needs a registry login. Any login is accepted.
+
+HTTP:
+
+* ``/v0`` returns the same responses as ``/v1``.
+* The pages ``/`` and ``/logControl`` do not exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m kaleden.local``: another way to write ``kaleden serve``."""
+"""``python -m kaleden.local``: the same as ``kaleden serve``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``kaleden serve``; return its exit status."""
-    # Imported by name, because the commands are built on this package.
+    # Imported by name, because `kaleden._cli` imports this package.
     commands = import_module("kaleden._cli")
     status: int = commands.main(["serve", *(sys.argv[1:] if arguments is None else arguments)])
     return status

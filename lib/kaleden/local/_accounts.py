@@ -1,6 +1,6 @@
-"""Who may use the embedded platform, and what they show to prove that they are who they are.
+"""Users of the embedded platform: bearer tokens, certificates and authorization.
 
-Pure: the clock is passed in. Of tokens only digests are kept.
+No I/O: the clock is an argument. Only digests of the tokens are stored.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _COMMON_NAME = re.compile(r"(?:^|,)CN=([^,]+)")
 
 
-def new_token() -> str:
-    """Make a bearer token, which may follow ``--token``: none begins with a hyphen."""
+def make_token() -> str:
+    """Return a random bearer token.
+
+    A token never begins with a hyphen, so that it can follow ``--token`` on a command line.
+    """
     return secrets.token_hex(24)
 
 
@@ -31,14 +34,14 @@ class _Account:
 
 
 @frozen
-class _Grant:
-    """What a token gives: a user, until a time in seconds since the epoch."""
+class _TokenGrant:
+    """The user that a token belongs to, and when it expires (seconds since the epoch)."""
 
     user: str
     expires: float
 
 
-def _digest(token: str) -> bytes:
+def _hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -47,85 +50,89 @@ class Accounts:
     """The users of a platform, and their tokens.
 
     Args:
-        clock: gives seconds since the epoch; tokens expire by it.
+        clock: returns seconds since the epoch. It decides when tokens expire.
     """
 
     clock: Callable[[], float]
     _accounts: dict[str, _Account] = field(init=False, factory=dict[str, _Account])
-    _grants: dict[bytes, _Grant] = field(init=False, factory=dict[bytes, _Grant], repr=False)
+    _grants: dict[bytes, _TokenGrant] = field(
+        init=False, factory=dict[bytes, _TokenGrant], repr=False
+    )
 
     def add(self, name: str, *, authorized: bool = True) -> None:
         """Add a user, or change one.
 
         Args:
             name: letters, digits, ``-`` and ``_``.
-            authorized: False for somebody whom the platform knows and does not admit.
+            authorized: False for a known user without the right to use the platform.
 
         Raises:
-            ValueError: the name is none.
+            ValueError: the name is invalid.
         """
         if not _NAME.fullmatch(name):
             raise ValueError(f"a user's name is letters, digits, '-' and '_', not {name!r}")
         self._accounts[name] = _Account(name, authorized)
 
-    def check(self, user: str) -> None:
-        """Make sure that there is such a user.
+    def check_user(self, user: str) -> None:
+        """Check that the user exists.
 
         Raises:
-            ValueError: there is not.
+            ValueError: the user does not exist.
         """
         if user not in self._accounts:
             raise ValueError(f"there is no user {user!r}: add_user({user!r}) first")
 
-    def accept(self, token: str, user: str, expires_in: float = math.inf) -> str:
-        """Take a token for this user from now on; return it."""
-        self.check(user)
-        self._grants[_digest(token)] = _Grant(user, self.clock() + expires_in)
+    def accept_token(self, token: str, user: str, expires_in: float = math.inf) -> str:
+        """Accept the token for this user, for *expires_in* seconds; return it."""
+        self.check_user(user)
+        self._grants[_hash_token(token)] = _TokenGrant(user, self.clock() + expires_in)
         return token
 
-    def issue(self, user: str, expires_in: float = math.inf) -> str:
-        """Make a token for this user."""
-        return self.accept(new_token(), user, expires_in)
+    def issue_token(self, user: str, expires_in: float = math.inf) -> str:
+        """Create a token for this user, valid for *expires_in* seconds."""
+        return self.accept_token(make_token(), user, expires_in)
 
-    def revoke(self, token: str) -> None:
-        """Take a token no longer.
+    def revoke_token(self, token: str) -> None:
+        """Stop accepting the token.
 
         Raises:
-            ValueError: there is no such token.
+            ValueError: the platform does not accept this token.
         """
-        if self._grants.pop(_digest(token), None) is None:
-            raise ValueError("this token is not one that the platform takes: nothing to revoke")
+        if self._grants.pop(_hash_token(token), None) is None:
+            raise ValueError("the platform does not accept this token: there is nothing to revoke")
 
     def identify(self, authorization: str | None, subject: str | None) -> str | None:
-        """Tell who asks; a token counts before a certificate.
+        """Return the user of a request. A token takes precedence over a certificate.
 
         Args:
-            authorization: the header of that name; None without one.
-            subject: whom the certificate names, which TLS has verified, as RFC 4514 writes it;
-                None without one.
+            authorization: the ``Authorization`` header, or None.
+            subject: the subject of the client's certificate, which TLS has verified, as an
+                RFC 4514 string; None without a certificate.
 
         Returns:
-            The user; None for somebody who did not say.
+            The user; None for an anonymous request.
 
         Raises:
-            Refused: 401 for what proves nothing, 403 for who may not use the platform.
+            HTTPError: 401 for an invalid or expired token, 403 for a user without the right
+                to use the platform.
         """
         if authorization:
-            return self._admitted(self._bearer(authorization))
+            return self._check_authorized(self._find_token_user(authorization))
         if subject is not None:
-            # The names that proxy certificates add stand before it.
+            # RFC 4514 puts the last name first: each proxy certificate prepends a common name to
+            # the user's.
             names = _COMMON_NAME.findall(subject)
-            return self._admitted(names[-1] if names else "")
+            return self._check_authorized(names[-1] if names else "")
         return None
 
-    def _bearer(self, authorization: str) -> str:
+    def _find_token_user(self, authorization: str) -> str:
         scheme, _, token = authorization.partition(" ")
-        grant = self._grants.get(_digest(token.strip()))
+        grant = self._grants.get(_hash_token(token.strip()))
         if scheme.lower() != "bearer" or grant is None or grant.expires <= self.clock():
             raise HTTPError(401, "Unauthorized")
         return grant.user
 
-    def _admitted(self, user: str) -> str:
+    def _check_authorized(self, user: str) -> str:
         account = self._accounts.get(user)
         if account is None or not account.authorized:
             raise HTTPError(403, "Not authorized to use the skaha system")

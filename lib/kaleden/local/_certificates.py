@@ -1,7 +1,7 @@
 """A certificate authority for the embedded platform, and proxy certificates as CADC's users have.
 
-A proxy certificate (RFC 3820) is made by its user, not by an authority: its issuer is the user's
-own certificate, and its subject is the user's with one more common name.
+A proxy certificate (RFC 3820) is issued by its user, not by an authority: its issuer is the
+user's own certificate, and its subject is the user's with one more common name.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from cryptography.x509.oid import NameOID
 
 from kaleden._http import detect_truncation
 
-# RFC 3820 §3.8: that it is a proxy certificate, and that it may do all that its user may.
-_PROXY = x509.UnrecognizedExtension(
+# RFC 3820 §3.8: marks a proxy certificate that inherits all rights of its user.
+_PROXY_CERT_INFO = x509.UnrecognizedExtension(
     x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"),
     bytes.fromhex("300c 300a 0608 2b06010505071501"),
 )
-_SIGNS = x509.KeyUsage(
+_PROXY_KEY_USAGE = x509.KeyUsage(
     digital_signature=True,
     content_commitment=False,
     key_encipherment=False,
@@ -46,12 +46,13 @@ _SIGNS = x509.KeyUsage(
 )
 
 
-class _Connection(ssl.SSLObject):
-    """One end of a TLS connection, which tells the other why the handshake failed.
+class _AlertingConnection(ssl.SSLObject):
+    """One end of a TLS connection that sends the alert when a handshake fails.
 
-    anyio closes a connection whose handshake failed with the alert still unsent. So the failure is
-    put off, by asking for more to read (what is unsent is sent before that), until the other end
-    has closed: closing first could cost it the alert (RFC 9112 §9.6).
+    When a handshake fails, anyio closes the connection before it sends the alert. So the failure is
+    delayed: raising ``SSLWantReadError`` makes anyio send the pending data and then read. The
+    failure is raised when the peer has closed the connection. Closing first could reset the
+    connection and so lose the alert (RFC 9112 §9.6).
     """
 
     incoming: ssl.MemoryBIO
@@ -59,7 +60,7 @@ class _Connection(ssl.SSLObject):
 
     def do_handshake(self) -> None:
         if self._failure is None:
-            self._shake_hands()
+            self._attempt_handshake()
         else:
             self.incoming.read()
             if self.incoming.eof:
@@ -67,14 +68,14 @@ class _Connection(ssl.SSLObject):
             raise ssl.SSLWantReadError
 
     def get_verified_chain(self) -> list[bytes]:
-        """Give the other end's certificate, as anycorn asks for it; the rest serves nobody."""
+        """Return only the peer's own certificate, the one that anycorn uses."""
         certificate = self.getpeercert(binary_form=True)
         return [] if certificate is None else [certificate]
 
-    # Python 3.13's own stumbles at a server over a client that showed no certificate.
+    # In Python 3.13, the original fails on a server if the client sent no certificate.
     get_unverified_chain = get_verified_chain
 
-    def _shake_hands(self) -> None:
+    def _attempt_handshake(self) -> None:
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -85,13 +86,13 @@ class _Connection(ssl.SSLObject):
 
 
 class _ServerContext(ssl.SSLContext):
-    """A context whose connections send their alerts."""
+    """An SSL context with connections that send alerts for failed handshakes."""
 
-    sslobject_class = _Connection
+    sslobject_class = _AlertingConnection
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         connection = super().wrap_bio(incoming, *args, **kwargs)
-        assert isinstance(connection, _Connection)  # noqa: S101 - made by the class above
+        assert isinstance(connection, _AlertingConnection)  # noqa: S101 - set by sslobject_class
         connection.incoming = incoming
         return connection
 
@@ -104,26 +105,26 @@ class _Identity:
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def of(cls, leaf: trustme.LeafCert) -> _Identity:
+    def from_leaf(cls, leaf: trustme.LeafCert) -> _Identity:
         key = load_pem_private_key(leaf.private_key_pem.bytes(), password=None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101 - trustme's default
         return cls(x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()), key)
 
-    def proxy(self, begin: datetime, end: datetime) -> bytes:
-        """Make a proxy certificate; give it as PEM, with its key and the user's certificate."""
+    def make_proxy(self, begin: datetime, end: datetime) -> bytes:
+        """Return a new proxy certificate as PEM, with its key and the user's certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         serial = x509.random_serial_number()
         user = self.certificate.subject
         proxy = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([*user.rdns, _common_name(serial)]))
+            .subject_name(x509.Name([*user.rdns, _make_common_name(serial)]))
             .issuer_name(user)
             .public_key(key.public_key())
             .serial_number(serial)
             .not_valid_before(begin)
             .not_valid_after(end)
-            .add_extension(_SIGNS, critical=True)
-            .add_extension(_PROXY, critical=True)
+            .add_extension(_PROXY_KEY_USAGE, critical=True)
+            .add_extension(_PROXY_CERT_INFO, critical=True)
             .sign(self.key, SHA256())
         )
         return b"".join(
@@ -135,17 +136,17 @@ class _Identity:
         )
 
 
-def _common_name(serial: int) -> x509.RelativeDistinguishedName:
+def _make_common_name(serial: int) -> x509.RelativeDistinguishedName:
     name = x509.NameAttribute(NameOID.COMMON_NAME, str(serial % 10**10))
     return x509.RelativeDistinguishedName([name])
 
 
 @define
 class Authority:
-    """The authority that both ends of the platform's connections trust. Its methods block.
+    """The certificate authority that the platform and its clients trust. Its methods block.
 
     Args:
-        directory: where its files are put.
+        directory: the directory for its files.
         hosts: the names and addresses of the server.
     """
 
@@ -160,11 +161,11 @@ class Authority:
         server = self._ca.issue_cert(*self.hosts)
         self.ca_pem = self.directory / "ca.pem"
         self.server_pem = self.directory / "server.pem"
-        _write(self.ca_pem, self._ca.cert_pem.bytes())
-        _write(self.server_pem, server.private_key_and_cert_chain_pem.bytes())
+        _write_atomically(self.ca_pem, self._ca.cert_pem.bytes())
+        _write_atomically(self.server_pem, server.private_key_and_cert_chain_pem.bytes())
 
-    def server_context(self) -> ssl.SSLContext:
-        """Make the server's context: who has a certificate of a user may show it."""
+    def make_server_context(self) -> ssl.SSLContext:
+        """Make the server's SSL context. A client may send a certificate, but need not."""
         context = detect_truncation(_ServerContext(ssl.PROTOCOL_TLS_SERVER))
         context.set_alpn_protocols(["http/1.1"])
         context.load_cert_chain(self.server_pem)
@@ -173,29 +174,32 @@ class Authority:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_ALLOW_PROXY_CERTS
         return context
 
-    def client_context(self, certificate: Path | None) -> ssl.SSLContext:
-        """Make a context for a client, which trusts nobody but this authority."""
+    def make_client_context(self, certificate: Path | None) -> ssl.SSLContext:
+        """Make a client's SSL context that trusts only this authority."""
         context = detect_truncation(ssl.create_default_context(cafile=self.ca_pem))
         if certificate is not None:
             context.load_cert_chain(certificate)
         return context
 
-    def issue(self, user: str, path: Path | None, begin: float, end: float) -> Path:
-        """Write a proxy certificate of this user, valid between two times since the epoch."""
+    def issue_proxy(self, user: str, path: Path | None, begin: float, end: float) -> Path:
+        """Write a proxy certificate of this user, valid from *begin* to *end*.
+
+        Both are seconds since the epoch. Return the file.
+        """
         if user not in self._identities:
             leaf = self._ca.issue_cert(f"{user}@localhost", common_name=user)
-            self._identities[user] = _Identity.of(leaf)
+            self._identities[user] = _Identity.from_leaf(leaf)
         epoch = datetime.fromtimestamp(0, UTC)
-        pem = self._identities[user].proxy(
+        pem = self._identities[user].make_proxy(
             epoch + timedelta(seconds=begin), epoch + timedelta(seconds=end)
         )
         path = self.directory / f"{user}.pem" if path is None else path
-        _write(path, pem)
+        _write_atomically(path, pem)
         return path
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Put a file there at once, so that nobody reads half of it; only its owner can read it."""
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write a file atomically, readable only by its owner."""
     descriptor, name = tempfile.mkstemp(dir=path.parent)
     with open(descriptor, "wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""The port of an embedded platform, and how it is served."""
+"""The listening socket of the embedded platform, and the HTTP server's configuration."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from anyio.abc import TaskStatus
 
 HOST = "127.0.0.1"
 
-_handshakes = logging.getLogger("anyio.streams.tls")
-_ours = ContextVar("_ours", default=False)
-"""Whether a task serves an embedded platform."""
+_tls_logger = logging.getLogger("anyio.streams.tls")
+_serves_platform = ContextVar("_serves_platform", default=False)
+"""Whether the current task serves an embedded platform."""
 
 
-def listen(port: int) -> socket.socket:
-    """Take a port on the loopback interface; the server begins to listen on it."""
+def bind_port(port: int) -> socket.socket:
+    """Bind a socket to a port of the loopback interface; the server calls ``listen`` on it."""
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,14 +35,15 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def hang_up(port: int) -> None:
-    """Shut down all connections to this port of ours.
+def shut_down_connections(port: int) -> None:
+    """Shut down all connections of this process to its own port.
 
-    The server finishes a send that it has begun, come what may, and so would wait for ever for a
-    client that has stopped to read. It has no list of its connections; the system has.
+    The server completes a send once it has begun, even when it is cancelled. A client that does
+    not read would block it for ever. The server has no list of its connections, so this searches
+    the open file descriptors.
     """
     for name in os.listdir("/dev/fd"):
-        # What is no socket, not connected, or closed meanwhile, is none of them.
+        # Skip descriptors that are not sockets, not connected, or closed meanwhile.
         with suppress(OSError):
             connection = socket.socket(fileno=int(name))
             try:
@@ -54,11 +55,11 @@ def hang_up(port: int) -> None:
 
 
 class _TlsConfig(Config):
-    """Serves TLS with a context of ours."""
+    """A configuration that serves TLS with a given SSL context."""
 
     def __init__(self, certificate: Path, context: ssl.SSLContext) -> None:
         super().__init__()
-        # That they are set is how the server knows.
+        # anycorn serves TLS if these are set; the context itself comes from the method below.
         self.certfile = self.keyfile = str(certificate)
         self._context = context
 
@@ -70,8 +71,8 @@ def make_config(descriptor: int, tls: tuple[Path, ssl.SSLContext] | None) -> Con
     """Make the server's configuration.
 
     Args:
-        descriptor: of the socket.
-        tls: the server's certificate, and what to make connections with; None for plain HTTP.
+        descriptor: the file descriptor of the bound socket.
+        tls: the file of the server's certificate, and the SSL context; None for plain HTTP.
     """
     config = Config() if tls is None else _TlsConfig(*tls)
     config.bind = [f"fd://{descriptor}"]
@@ -87,17 +88,17 @@ def make_config(descriptor: int, tls: tuple[Path, ssl.SSLContext] | None) -> Con
 async def serve(
     app: Callable[..., Awaitable[None]], config: Config, *, task_status: TaskStatus[list[str]]
 ) -> None:
-    """Serve until cancelled, and log no handshake that fails: its client tells of it.
+    """Serve until cancelled, without logging failed TLS handshakes: the client reports them.
 
-    Other listeners of this process log theirs as ever.
+    Failed handshakes of other listeners in this process are logged as usual.
     """
-    _ours.set(True)
+    _serves_platform.set(True)
 
-    def is_not_ours(_: logging.LogRecord) -> bool:
-        return not _ours.get()
+    def is_other_task(_: logging.LogRecord) -> bool:
+        return not _serves_platform.get()
 
-    _handshakes.addFilter(is_not_ours)
+    _tls_logger.addFilter(is_other_task)
     try:
         await _serve(app, config, shutdown_trigger=anyio.sleep_forever, task_status=task_status)
     finally:
-        _handshakes.removeFilter(is_not_ours)
+        _tls_logger.removeFilter(is_other_task)

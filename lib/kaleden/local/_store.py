@@ -1,4 +1,4 @@
-"""A platform's memory on disk: its sessions in SQLite, so that a restarted one knows them."""
+"""The state file of the embedded platform: its sessions in SQLite, for a restart."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from attrs import define, field
 
 from kaleden.local._platform._model import Session
 
-# The lock is taken by the first write and kept: two platforms on one file would take each other's
-# processes for leftovers, and kill them.
+# The first write acquires the lock, and it is held until the file is closed. Otherwise two
+# platforms with the same file would kill each other's processes as left over.
 _SCHEMA = """
 PRAGMA locking_mode = EXCLUSIVE;
 BEGIN EXCLUSIVE;
@@ -24,19 +24,19 @@ COMMIT;
 """
 
 
-def freeze(session: Session) -> str:
-    """Write a session as JSON."""
+def serialize_session(session: Session) -> str:
+    """Serialize a session as JSON."""
     return json.dumps(cattrs.unstructure(session))
 
 
-def thaw(text: str) -> Session:
-    """Read a session back; what it used of memory and cores is no longer true."""
+def deserialize_session(text: str) -> Session:
+    """Deserialize a session, without its memory and core usage, which is out of date."""
     session = cattrs.structure(json.loads(text), Session)
     session.ram_in_use = session.cores_in_use = None
     return session
 
 
-def _explain(path: Path, error: sqlite3.DatabaseError) -> str:
+def _format_error(path: Path, error: sqlite3.DatabaseError) -> str:
     if isinstance(error, sqlite3.OperationalError):
         return f"{path} cannot be used ({error}): does another platform use it?"
     return f"{path} is not a state file ({error}): name another"
@@ -47,10 +47,10 @@ class Store:
     """The sessions of a platform, in a SQLite file. Its methods block.
 
     Args:
-        path: the file; it is made if need be, readable by its owner only.
+        path: the file. It is created if it does not exist, readable only by its owner.
 
     Raises:
-        RuntimeError: another platform uses the file, or it is something else.
+        RuntimeError: another platform uses the file, or it is not a state file.
     """
 
     path: Path
@@ -58,16 +58,16 @@ class Store:
 
     def __attrs_post_init__(self) -> None:
         self.path.touch(mode=0o600)
-        # Used by one thread at a time, and not always by the same.
+        # Worker threads use the connection: one at a time, but not always the same one.
         self._db = sqlite3.connect(self.path, timeout=0.5, check_same_thread=False)
         try:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise RuntimeError(_explain(self.path, error)) from error
+            raise RuntimeError(_format_error(self.path, error)) from error
 
-    def value(self, name: str) -> str:
-        """Return a random text that stays the same for as long as the file lives."""
+    def get_value(self, name: str) -> str:
+        """Return the random text with this name. It is created once for each file."""
         with self._db:
             self._db.execute(
                 "INSERT OR IGNORE INTO platform VALUES (?, ?)", (name, secrets.token_urlsafe(24))
@@ -76,12 +76,12 @@ class Store:
         return str(row[0])
 
     def load(self) -> list[Session]:
-        """Read all sessions."""
+        """Return all sessions."""
         rows = self._db.execute("SELECT session FROM sessions").fetchall()
-        return [thaw(text) for (text,) in rows]
+        return [deserialize_session(text) for (text,) in rows]
 
     def save(self, changes: Iterable[tuple[str, str | None]]) -> None:
-        """Write what changed: keys, and frozen sessions, or None where they are gone."""
+        """Write changes: pairs of a key and a serialized session, or None to delete it."""
         with self._db:
             for key, text in changes:
                 if text is None:

@@ -1,1 +1,1 @@
-"""Tests of its API."""
+"""Tests of the embedded platform's API."""

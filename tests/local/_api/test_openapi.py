@@ -1,6 +1,6 @@
-"""The platform answers as its own OpenAPI document says, whatever it is asked.
+"""The platform's responses conform to its OpenAPI document, for generated requests.
 
-No runner carries out what it orders here, so nothing that is made up is ever run.
+No runner executes the platform's orders here, so generated commands are never run.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ HOST = {"Host": "127.0.0.1:8080"}
 LOGIN = {**HOST, "Authorization": "Bearer secret"}
 
 
-def make() -> Any:
+def make_application() -> Any:
     accounts = Accounts(lambda: NOW)
     accounts.add("ada")
-    accounts.accept("secret", "ada")
+    accounts.accept_token("secret", "ada")
     platform = Platform(Settings(millicores=64_000, ram=256 * GIB), random.Random(0))
     return make_app(Service(platform, "http://127.0.0.1:8080"), accounts, clock=lambda: NOW)
 
 
-schema = schemathesis.openapi.from_asgi("/skaha/openapi.json", make(), headers=HOST)
+schema = schemathesis.openapi.from_asgi("/skaha/openapi.json", make_application(), headers=HOST)
 
 
-def is_no_crash(_: Any, response: Any, __: Any) -> None:
-    """A 500 has the name of a Java exception, as the server's; ours has a sentence of Starlette."""
+def check_no_crash(_: Any, response: Any, __: Any) -> None:
+    """Check that a 500 response is the server's, with a Java exception, not one of Starlette."""
     assert response.status_code != 500 or "unexpected exception: " in response.text
 
 
 @pytest.mark.slow
 @schema.parametrize()  # type: ignore[untyped-decorator,unused-ignore]
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_it_answers_as_its_document_says(case: Any) -> None:
+def test_responses_conform_to_openapi_document(case: Any) -> None:
     case.call_and_validate(
         headers=LOGIN,
         checks=[
-            is_no_crash,
+            check_no_crash,
             checks.status_code_conformance,
             checks.content_type_conformance,
             checks.response_schema_conformance,

@@ -1,4 +1,4 @@
-"""The calls of the API: texts, statuses and shapes, without HTTP."""
+"""The endpoints of the API without HTTP: texts, status codes and response bodies."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import pytest
 from attrs import define, field
 
 from kaleden.local import Event, HTTPError, Platform, Settings
-from kaleden.local._api._render import cores, events_table, gigabytes, java_time
-from kaleden.local._api._service import Call, Reply, Service
+from kaleden.local._api._render import (
+    format_cores,
+    format_events,
+    format_gigabytes,
+    format_java_time,
+)
+from kaleden.local._api._service import ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
 from kaleden.local._platform._model import DAY, GIB, HOUR
-from local.worlds import IMAGE
+from local.serving import IMAGE
 
 NOW = 1_790_000_000.0
 LOG = Path("some.log")
@@ -28,51 +33,53 @@ def make_service() -> Service:
 
 
 @define
-class Desk:
-    """Somebody who makes calls, with a clock on the wall."""
+class ApiClient:
+    """A client of the service, with a user and a clock that tests set."""
 
     service: Service = field(factory=make_service)
     now: float = NOW
     user: str | None = "ada"
 
-    def call(self, method: str, path: str, **parameters: str) -> Reply:
-        call = Call(method, path, Parameters.of(parameters.items()), self.user, self.now)
-        return self.service.handle(call)
+    def send(self, method: str, path: str, **parameters: str) -> ApiResponse:
+        request = ApiRequest(
+            method, path, Parameters.from_pairs(parameters.items()), self.user, self.now
+        )
+        return self.service.handle(request)
 
-    def get(self, path: str, **parameters: str) -> Reply:
-        return self.call("GET", path, **parameters)
+    def get(self, path: str, **parameters: str) -> ApiResponse:
+        return self.send("GET", path, **parameters)
 
-    def json(self, path: str, **parameters: str) -> Any:
-        reply = self.get(path, **parameters)
-        assert (200, "application/json") == (reply.status, reply.content_type)
-        return json.loads(reply.body)
+    def get_json(self, path: str, **parameters: str) -> Any:
+        response = self.get(path, **parameters)
+        assert (200, "application/json") == (response.status, response.content_type)
+        return json.loads(response.body)
 
     def create(self, **fields: str) -> str:
-        reply = self.call("POST", "/v1/session", **{"name": "n", "image": IMAGE, **fields})
-        assert (200, "text/plain") == (reply.status, reply.content_type)
-        return reply.body.decode().removesuffix("\n")
+        response = self.send("POST", "/v1/session", **{"name": "n", "image": IMAGE, **fields})
+        assert (200, "text/plain") == (response.status, response.content_type)
+        return response.body.decode().removesuffix("\n")
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def api() -> ApiClient:
+    return ApiClient()
 
 
-def said(reply: Reply) -> tuple[int, str]:
-    return reply.status, reply.body.decode()
+def get_status_and_text(response: ApiResponse) -> tuple[int, str]:
+    return response.status, response.body.decode()
 
 
-def test_a_create_answers_with_the_id_and_a_newline(desk: Desk) -> None:
-    reply = desk.call("POST", "/v1/session", name="n", image=IMAGE)
-    assert 9 == len(reply.body)
-    assert b"\n" == reply.body[8:]
-    assert (("x-vo-authenticated", "ada"),) == reply.headers
+def test_create_returns_id_and_newline(api: ApiClient) -> None:
+    response = api.send("POST", "/v1/session", name="n", image=IMAGE)
+    assert 9 == len(response.body)
+    assert b"\n" == response.body[8:]
+    assert (("x-vo-authenticated", "ada"),) == response.headers
 
 
-def test_a_running_session_is_told_with_all_that_is_known(desk: Desk) -> None:
-    id_ = desk.create(name="Demo-1", cores="1", ram="4")
-    desk.service.platform.started(id_, NOW)
-    desk.service.platform.measured(id_, 120_000_000, 0.0034)
+def test_running_session_has_all_known_fields(api: ApiClient) -> None:
+    id_ = api.create(name="Demo-1", cores="1", ram="4")
+    api.service.platform.started(id_, NOW)
+    api.service.platform.measured(id_, 120_000_000, 0.0034)
     assert {
         "id": id_,
         "userid": "ada",
@@ -92,32 +99,32 @@ def test_a_running_session_is_told_with_all_that_is_known(desk: Desk) -> None:
         "ramInUse": "0.12",
         "cpuCoresInUse": "0.003",
         "isFixedResources": True,
-    } == desk.json(f"/v1/session/{id_}")
+    } == api.get_json(f"/v1/session/{id_}")
 
 
-def test_a_queued_session_has_no_times_no_use_and_if_flexible_no_request(desk: Desk) -> None:
+def test_queued_session_has_no_times_usage_or_flexible_request(api: ApiClient) -> None:
     for _ in range(4):
-        desk.create()
-    info = desk.json(f"/v1/session/{desk.create()}")
+        api.create()
+    info = api.get_json(f"/v1/session/{api.create()}")
     assert ("Pending", False) == (info["status"], info["isFixedResources"])
     absent = {"startTime", "expiryTime", "ramInUse", "cpuCoresInUse", "requestedRAM", "appid"}
     assert not absent & info.keys()
 
 
-def test_list_and_info_tell_the_same(desk: Desk) -> None:
-    id_ = desk.create()
-    assert [desk.json(f"/v1/session/{id_}")] == desk.json("/v1/session")
+def test_list_and_info_return_same_object(api: ApiClient) -> None:
+    id_ = api.create()
+    assert [api.get_json(f"/v1/session/{id_}")] == api.get_json("/v1/session")
 
 
-def test_both_versions_and_a_slash_at_the_end_are_the_same(desk: Desk) -> None:
-    id_ = desk.create()
-    assert desk.get(f"/v0/session/{id_}") == desk.get(f"/v1/session/{id_}/")
+def test_both_versions_and_trailing_slash_give_same_response(api: ApiClient) -> None:
+    id_ = api.create()
+    assert api.get(f"/v0/session/{id_}") == api.get(f"/v1/session/{id_}/")
 
 
-def test_json_is_indented(desk: Desk) -> None:
-    assert b"[]" == desk.get("/v1/session").body
-    desk.create()
-    assert desk.get("/v1/session").body.startswith(b'[\n  {\n    "id": ')
+def test_json_is_indented(api: ApiClient) -> None:
+    assert b"[]" == api.get("/v1/session").body
+    api.create()
+    assert api.get("/v1/session").body.startswith(b'[\n  {\n    "id": ')
 
 
 @pytest.mark.parametrize(
@@ -130,44 +137,44 @@ def test_json_is_indented(desk: Desk) -> None:
         ("notebook", "http://here:1/session/notebook/ID/lab/tree/arc/home/ada?token=ID"),
     ],
 )
-def test_interactive_kinds_have_pages(desk: Desk, kind: str, url: str) -> None:
-    id_ = desk.create(type=kind)
-    info = desk.json(f"/v1/session/{id_}")
+def test_interactive_kinds_have_pages(api: ApiClient, kind: str, url: str) -> None:
+    id_ = api.create(type=kind)
+    info = api.get_json(f"/v1/session/{id_}")
     assert (kind, "Running") == (info["type"], info["status"])
     assert url.replace("ID", id_) == info["connectURL"]
 
 
-def test_the_list_is_filtered_by_type_and_status_in_any_case(desk: Desk) -> None:
-    notebook, headless = desk.create(type="notebook"), desk.create()
-    assert [notebook] == [s["id"] for s in desk.json("/v1/session", type="NoteBook")]
-    assert [headless] == [s["id"] for s in desk.json("/v1/session", status="pending")]
-    assert [] == desk.json("/v1/session", type="what")
-    assert [] == desk.json("/v1/session", status="what")
-    assert 2 == len(desk.json("/v1/session", view="what"))
+def test_list_filters_by_type_and_status_ignoring_case(api: ApiClient) -> None:
+    notebook, headless = api.create(type="notebook"), api.create()
+    assert [notebook] == [s["id"] for s in api.get_json("/v1/session", type="NoteBook")]
+    assert [headless] == [s["id"] for s in api.get_json("/v1/session", status="pending")]
+    assert [] == api.get_json("/v1/session", type="what")
+    assert [] == api.get_json("/v1/session", status="what")
+    assert 2 == len(api.get_json("/v1/session", view="what"))
 
 
-def test_desktop_apps_show_only_when_asked_for(desk: Desk) -> None:
-    id_ = desk.create(type="desktop")
-    appid = desk.call("POST", f"/v1/session/{id_}/app", image="elsewhere/x:1").body.decode().strip()
-    assert [None] == [s.get("appid") for s in desk.json("/v1/session")]
-    assert [appid] == [s["appid"] for s in desk.json("/v1/session", type="desktop-app")]
-    assert "desktop" == desk.json(f"/v1/session/{id_}")["type"]
-    interactive = desk.json("/v1/session", view="INTERACTIVE", type="ignored")
+def test_desktop_apps_are_listed_only_on_request(api: ApiClient) -> None:
+    id_ = api.create(type="desktop")
+    appid = api.send("POST", f"/v1/session/{id_}/app", image="elsewhere/x:1").body.decode().strip()
+    assert [None] == [s.get("appid") for s in api.get_json("/v1/session")]
+    assert [appid] == [s["appid"] for s in api.get_json("/v1/session", type="desktop-app")]
+    assert "desktop" == api.get_json(f"/v1/session/{id_}")["type"]
+    interactive = api.get_json("/v1/session", view="INTERACTIVE", type="ignored")
     assert ["desktop", "desktop-app"] == [s["type"] for s in interactive]
 
 
-def test_the_interactive_view_drops_headless_and_filters_by_status(desk: Desk) -> None:
-    desk.create()
-    desk.create(type="notebook")
-    assert ["notebook"] == [s["type"] for s in desk.json("/v1/session", view="interactive")]
-    assert [] == desk.json("/v1/session", view="interactive", status="Failed")
+def test_interactive_view_excludes_headless_and_filters_by_status(api: ApiClient) -> None:
+    api.create()
+    api.create(type="notebook")
+    assert ["notebook"] == [s["type"] for s in api.get_json("/v1/session", view="interactive")]
+    assert [] == api.get_json("/v1/session", view="interactive", status="Failed")
 
 
-def test_the_view_of_all_has_few_fields_and_everybody(desk: Desk) -> None:
-    desk.create(type="notebook")
-    desk.user = "bob"
-    assert [] == desk.json("/v1/session")
-    (seen,) = desk.json("/v1/session", view="all")
+def test_all_view_has_few_fields_and_all_users(api: ApiClient) -> None:
+    api.create(type="notebook")
+    api.user = "bob"
+    assert [] == api.get_json("/v1/session")
+    (seen,) = api.get_json("/v1/session", view="all")
     assert {
         "userid": "ada",
         "type": "notebook",
@@ -177,65 +184,65 @@ def test_the_view_of_all_has_few_fields_and_everybody(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("id_", ["nothere0", "", "a.b_c"])
-def test_an_unknown_session_is_404(desk: Desk, id_: str) -> None:
+def test_unknown_session_gets_404(api: ApiClient, id_: str) -> None:
     path = f"/v1/session/{id_ or 'x'}"
-    assert (404, f"session {id_ or 'x'} not found\n") == said(desk.get(path))
+    assert (404, f"session {id_ or 'x'} not found\n") == get_status_and_text(api.get(path))
 
 
-def test_somebody_elses_session_is_404(desk: Desk) -> None:
-    id_ = desk.create()
-    desk.user = "bob"
-    assert (404, f"session {id_} not found\n") == said(desk.get(f"/v1/session/{id_}"))
+def test_session_of_other_user_gets_404(api: ApiClient) -> None:
+    id_ = api.create()
+    api.user = "bob"
+    assert (404, f"session {id_} not found\n") == get_status_and_text(api.get(f"/v1/session/{id_}"))
 
 
 @pytest.mark.parametrize("id_", ["-x", "a%20b", "a" * 64, "%3F", "%C3%A9"])
-def test_an_id_that_is_no_label_is_400(desk: Desk, id_: str) -> None:
-    assert 400 == desk.get(f"/v1/session/{id_}").status
-    assert 400 == desk.get(f"/v1/session/{id_}", view="logs").status
+def test_id_that_is_not_a_label_gets_400(api: ApiClient, id_: str) -> None:
+    assert 400 == api.get(f"/v1/session/{id_}").status
+    assert 400 == api.get(f"/v1/session/{id_}", view="logs").status
 
 
-def test_an_encoded_slash_does_not_get_through(desk: Desk) -> None:
-    id_ = desk.create(type="desktop")
-    appid = desk.call("POST", f"/v1/session/{id_}/app", image="x").body.decode().strip()
-    assert 400 == desk.call("DELETE", f"/v1/session/{id_}%2F{appid}").status
-    assert 1 == len(desk.json(f"/v1/session/{id_}/app"))
+def test_encoded_slash_in_id_gets_400(api: ApiClient) -> None:
+    id_ = api.create(type="desktop")
+    appid = api.send("POST", f"/v1/session/{id_}/app", image="x").body.decode().strip()
+    assert 400 == api.send("DELETE", f"/v1/session/{id_}%2F{appid}").status
+    assert 1 == len(api.get_json(f"/v1/session/{id_}/app"))
 
 
-def test_logs_are_200_and_empty_for_whom_is_not_there(desk: Desk) -> None:
-    reply = desk.get("/v1/session/nothere0", view="logs")
-    assert (200, b"", None) == (reply.status, reply.body, reply.file)
-    assert LOG == desk.get(f"/v1/session/{desk.create()}", view="logs").file
+def test_logs_of_unknown_session_are_empty(api: ApiClient) -> None:
+    response = api.get("/v1/session/nothere0", view="logs")
+    assert (200, b"", None) == (response.status, response.body, response.file)
+    assert LOG == api.get(f"/v1/session/{api.create()}", view="logs").file
 
 
-def test_events_of_who_waits_in_the_queue_are_404_with_a_dot(desk: Desk) -> None:
+def test_events_of_queued_session_get_404_with_dot(api: ApiClient) -> None:
     for _ in range(4):
-        desk.create()
-    id_ = desk.create()
-    assert "Pending" == desk.json(f"/v1/session/{id_}")["status"]
+        api.create()
+    id_ = api.create()
+    assert "Pending" == api.get_json(f"/v1/session/{id_}")["status"]
     expected = (404, f"session {id_} not found.\n")
-    assert expected == said(desk.get(f"/v1/session/{id_}", view="events"))
+    assert expected == get_status_and_text(api.get(f"/v1/session/{id_}", view="events"))
 
 
-def test_events_are_a_table(desk: Desk) -> None:
-    id_ = desk.create(type="notebook")
-    lines = desk.get(f"/v1/session/{id_}", view="events").body.decode().splitlines()
+def test_events_are_a_table(api: ApiClient) -> None:
+    id_ = api.create(type="notebook")
+    lines = api.get(f"/v1/session/{id_}", view="events").body.decode().splitlines()
     assert ["TYPE", "REASON", "MESSAGE", "FIRST-TIME", "LAST-TIME"] == lines[0].split()
     assert ["Normal", "Scheduled"] == lines[1].split()[:2]
     assert lines[1].endswith("2026-09-21T14:13:20Z   2026-09-21T14:13:20Z")
     assert lines[0].index("MESSAGE") == lines[1].index("Successfully")
 
 
-def test_no_events_are_told_as_none() -> None:
-    assert "<none>\n" == events_table([])
-    assert 2 == events_table([Event("T", "R", "M", 0, 0)]).count("\n")
+def test_empty_events_table_is_none() -> None:
+    assert "<none>\n" == format_events([])
+    assert 2 == format_events([Event("T", "R", "M", 0, 0)]).count("\n")
 
 
-def test_a_renewed_session_expires_later_and_the_answer_is_empty(desk: Desk) -> None:
-    id_ = desk.create(type="notebook")
-    before = desk.json(f"/v1/session/{id_}")["expiryTime"]
-    desk.now += DAY
-    assert (200, "") == said(desk.call("POST", f"/v1/session/{id_}", action="renew"))
-    after = desk.json(f"/v1/session/{id_}")["expiryTime"]
+def test_renewed_session_expires_later(api: ApiClient) -> None:
+    id_ = api.create(type="notebook")
+    before = api.get_json(f"/v1/session/{id_}")["expiryTime"]
+    api.now += DAY
+    assert (200, "") == get_status_and_text(api.send("POST", f"/v1/session/{id_}", action="renew"))
+    after = api.get_json(f"/v1/session/{id_}")["expiryTime"]
     assert ("2026-09-25T14:13:20Z", "2026-09-26T14:13:20Z") == (before, after)
 
 
@@ -247,101 +254,111 @@ def test_a_renewed_session_expires_later_and_the_answer_is_empty(desk: Desk) -> 
         ({"action": "renew"}, "No active job for user ada with session nothere0\n"),
     ],
 )
-def test_other_changes_are_400(desk: Desk, parameters: dict[str, str], text: str) -> None:
-    assert (400, text) == said(desk.call("POST", "/v1/session/nothere0", **parameters))
+def test_other_changes_get_400(api: ApiClient, parameters: dict[str, str], text: str) -> None:
+    assert (400, text) == get_status_and_text(
+        api.send("POST", "/v1/session/nothere0", **parameters)
+    )
 
 
-def test_delete_is_always_200_and_empty(desk: Desk) -> None:
-    id_ = desk.create()
+def test_delete_always_gets_200(api: ApiClient) -> None:
+    id_ = api.create()
     for _ in range(2):
-        assert (200, "") == said(desk.call("DELETE", f"/v1/session/{id_}"))
-    assert [] == desk.json("/v1/session")
+        assert (200, "") == get_status_and_text(api.send("DELETE", f"/v1/session/{id_}"))
+    assert [] == api.get_json("/v1/session")
 
 
-def test_not_all_sessions_can_be_deleted_at_once(desk: Desk) -> None:
-    assert (400, "Cannot kill all sessions.\n") == said(desk.call("DELETE", "/v1/session"))
+def test_delete_of_all_sessions_gets_400(api: ApiClient) -> None:
+    assert (400, "Cannot kill all sessions.\n") == get_status_and_text(
+        api.send("DELETE", "/v1/session")
+    )
 
 
-def test_what_kubernetes_does_not_take_is_a_500_that_hides_why(desk: Desk) -> None:
-    reply = desk.call("POST", "/v1/session", name="n-", image=IMAGE)
-    assert 500 == reply.status
-    text = reply.body.decode()
+def test_job_rejected_by_kubernetes_gets_500_without_reason(api: ApiClient) -> None:
+    response = api.send("POST", "/v1/session", name="n-", image=IMAGE)
+    assert 500 == response.status
+    text = response.body.decode()
     assert text.startswith("unexpected exception: java.lang.RuntimeException: io.kubernetes")
     assert 'jobs.batch \\"skaha-headless-ada-' in text
     assert not text.endswith("\n")
-    assert [] == desk.json("/v1/session")
+    assert [] == api.get_json("/v1/session")
 
 
-def test_the_limit_on_interactive_sessions_is_a_400(desk: Desk) -> None:
-    desk = Desk(
+def test_session_limit_gets_400(api: ApiClient) -> None:
+    api = ApiClient(
         Service(Platform(Settings(millicores=4000, ram=64 * GIB, max_interactive_sessions=0)), "")
     )
-    reply = desk.call("POST", "/v1/session", name="n", image=IMAGE, type="notebook")
-    assert (400, "User ada has reached the maximum of 0 active sessions.\n") == said(reply)
+    response = api.send("POST", "/v1/session", name="n", image=IMAGE, type="notebook")
+    assert (400, "User ada has reached the maximum of 0 active sessions.\n") == get_status_and_text(
+        response
+    )
 
 
-def test_a_registry_secret_is_checked(desk: Desk) -> None:
-    parameters = Parameters.of([("name", "n"), ("image", IMAGE)])
-    call = Call("POST", "/v1/session", parameters, "ada", NOW, registry_secret="?")
-    assert 400 == desk.service.handle(call).status
+def test_registry_secret_is_checked(api: ApiClient) -> None:
+    parameters = Parameters.from_pairs([("name", "n"), ("image", IMAGE)])
+    request = ApiRequest("POST", "/v1/session", parameters, "ada", NOW, registry_secret="?")
+    assert 400 == api.service.handle(request).status
 
 
-def test_a_private_image_needs_a_login_at_the_registry_which_is_kept(desk: Desk) -> None:
+def test_private_image_needs_registry_login_that_is_stored(api: ApiClient) -> None:
     image = "images.canfar.net/private/lab:1"
-    refused = desk.call("POST", "/v1/session", name="n", image=image)
+    refused = api.send("POST", "/v1/session", name="n", image=image)
     text = f"No authentication provided for unknown or private image {image}\n"
-    assert (400, text) == said(refused)
-    parameters = Parameters.of([("name", "n"), ("image", image)])
-    call = Call("POST", "/v1/session", parameters, "ada", NOW, registry_secret="YTpi")
-    assert 200 == desk.service.handle(call).status
-    assert {"ada": ("a", "b")} == desk.service.registry_logins
-    assert "YTpi" not in repr(call)
-    assert image not in {each["id"] for each in desk.json("/v1/image")}
+    assert (400, text) == get_status_and_text(refused)
+    parameters = Parameters.from_pairs([("name", "n"), ("image", image)])
+    request = ApiRequest("POST", "/v1/session", parameters, "ada", NOW, registry_secret="YTpi")
+    assert 200 == api.service.handle(request).status
+    assert {"ada": ("a", "b")} == api.service.registry_logins
+    assert "YTpi" not in repr(request)
+    assert image not in {each["id"] for each in api.get_json("/v1/image")}
 
 
-def test_a_user_may_have_a_limit_of_their_own(desk: Desk) -> None:
-    desk.service.platform.limits["ada"] = 1
-    desk.create(type="notebook")
-    refused = desk.call("POST", "/v1/session", name="n", image=IMAGE, type="notebook")
-    assert (400, "User ada has reached the maximum of 1 active sessions.\n") == said(refused)
-    assert 1 == desk.json("/v1/context")["maxInteractiveSessions"]
-    desk.user = "bob"
-    assert 5 == desk.json("/v1/context")["maxInteractiveSessions"]
-    desk.create(type="notebook")
+def test_user_limit_overrides_platform_limit(api: ApiClient) -> None:
+    api.service.platform.limits["ada"] = 1
+    api.create(type="notebook")
+    refused = api.send("POST", "/v1/session", name="n", image=IMAGE, type="notebook")
+    assert (400, "User ada has reached the maximum of 1 active sessions.\n") == get_status_and_text(
+        refused
+    )
+    assert 1 == api.get_json("/v1/context")["maxInteractiveSessions"]
+    api.user = "bob"
+    assert 5 == api.get_json("/v1/context")["maxInteractiveSessions"]
+    api.create(type="notebook")
 
 
-def test_desktop_apps_live_under_their_desktop(desk: Desk) -> None:
-    id_ = desk.create(type="desktop")
-    reply = desk.call("POST", f"/v1/session/{id_}/app", image="x/y:1", cores="2")
-    appid = reply.body.decode().removesuffix("\n")
-    app = desk.json(f"/v1/session/{id_}/app/{appid}")
+def test_desktop_apps_belong_to_their_desktop(api: ApiClient) -> None:
+    id_ = api.create(type="desktop")
+    response = api.send("POST", f"/v1/session/{id_}/app", image="x/y:1", cores="2")
+    appid = response.body.decode().removesuffix("\n")
+    app = api.get_json(f"/v1/session/{id_}/app/{appid}")
     assert (id_, appid, "desktop-app", "") == (
         app["id"],
         app["appid"],
         app["type"],
         app["connectURL"],
     )
-    assert [app] == desk.json("/v1/session/whatever/app")
-    assert [app] == desk.json(f"/v1/session/{id_}/app", status="running")
-    assert [] == desk.json(f"/v1/session/{id_}/app", status="Pending")
-    assert {"userid", "type", "status", "startTime"} == desk.json(
+    assert [app] == api.get_json("/v1/session/whatever/app")
+    assert [app] == api.get_json(f"/v1/session/{id_}/app", status="running")
+    assert [] == api.get_json(f"/v1/session/{id_}/app", status="Pending")
+    assert {"userid", "type", "status", "startTime"} == api.get_json(
         f"/v1/session/{id_}/app", view="all"
     )[0].keys()
-    assert 400 == desk.call("POST", f"/v1/session/{id_}/app/{appid}").status
+    assert 400 == api.send("POST", f"/v1/session/{id_}/app/{appid}").status
 
     for _ in range(2):
-        assert (200, "") == said(desk.call("DELETE", f"/v1/session/{id_}/app/{appid}"))
+        assert (200, "") == get_status_and_text(
+            api.send("DELETE", f"/v1/session/{id_}/app/{appid}")
+        )
     expected = f"desktop app with session {id_} and app ID {appid} was not found\n"
-    assert (404, expected) == said(desk.get(f"/v1/session/{id_}/app/{appid}"))
+    assert (404, expected) == get_status_and_text(api.get(f"/v1/session/{id_}/app/{appid}"))
 
 
-def test_an_app_of_a_desktop_that_does_not_run_is_404(desk: Desk) -> None:
-    assert 404 == desk.call("POST", "/v1/session/nothere0/app", image="x/y:1").status
+def test_desktop_app_without_running_desktop_gets_404(api: ApiClient) -> None:
+    assert 404 == api.send("POST", "/v1/session/nothere0/app", image="x/y:1").status
 
 
-def test_statistics_tell_what_is_reserved_and_what_there_is(desk: Desk) -> None:
-    desk.create(cores="2", ram="4", gpus="1")
-    stats = desk.json("/v1/session", view="stats")
+def test_statistics_report_requests_and_capacity(api: ApiClient) -> None:
+    api.create(cores="2", ram="4", gpus="1")
+    stats = api.get_json("/v1/session", view="stats")
     assert {
         "requestedCPUCores": 2.0,
         "cpuCoresAvailable": 4.0,
@@ -355,67 +372,67 @@ def test_statistics_tell_what_is_reserved_and_what_there_is(desk: Desk) -> None:
     assert 1 == stats["gpu"]["requestedGPU"]
 
 
-def test_images_are_listed_by_type(desk: Desk) -> None:
-    everything = desk.json("/v1/image")
+def test_images_are_listed_by_type(api: ApiClient) -> None:
+    everything = api.get_json("/v1/image")
     assert {"id", "types", "digest"} == everything[0].keys()
-    cartas = desk.json("/v1/image", type="carta")
+    cartas = api.get_json("/v1/image", type="carta")
     assert ["images.canfar.net/skaha/carta:latest"] == [image["id"] for image in cartas]
-    assert (400, "unknown type: what\n") == said(desk.get("/v1/image", type="what"))
+    assert (400, "unknown type: what\n") == get_status_and_text(api.get("/v1/image", type="what"))
 
 
-def test_the_context_tells_what_can_be_asked_for(desk: Desk) -> None:
-    context = desk.json("/v1/context")
+def test_context_lists_resource_options(api: ApiClient) -> None:
+    context = api.get_json("/v1/context")
     assert [1, 2, 3, 4] == context["cores"]["options"]
     assert {"default", "defaultRequest", "defaultLimit", "options"} == context["memoryGB"].keys()
     assert 5 == context["maxInteractiveSessions"]
 
 
-def test_the_repository_is_a_list_of_hosts(desk: Desk) -> None:
-    assert ["images.canfar.net"] == desk.json("/v1/repository")
+def test_repository_lists_hosts(api: ApiClient) -> None:
+    assert ["images.canfar.net"] == api.get_json("/v1/repository")
 
 
 @pytest.mark.parametrize("path", ["/availability", "/capabilities", "/v1/capabilities"])
-def test_availability_and_capabilities_are_xml_and_need_no_login(path: str) -> None:
-    desk = Desk(user=None)
-    reply = desk.get(path)
-    assert 200 == reply.status
-    assert (reply.content_type or "").startswith("text/xml")
-    ET.fromstring(reply.body)
-    assert 200 == desk.call("HEAD", path).status
+def test_availability_and_capabilities_are_xml_without_login(path: str) -> None:
+    api = ApiClient(user=None)
+    response = api.get(path)
+    assert 200 == response.status
+    assert (response.content_type or "").startswith("text/xml")
+    ET.fromstring(response.body)
+    assert 200 == api.send("HEAD", path).status
 
 
-def test_availability_says_yes(desk: Desk) -> None:
-    root = ET.fromstring(desk.get("/availability").body)
+def test_availability_is_true(api: ApiClient) -> None:
+    root = ET.fromstring(api.get("/availability").body)
     assert "true" == root.findtext("{http://www.ivoa.net/xml/VOSIAvailability/v1.0}available")
 
 
-def test_capabilities_lead_to_the_sessions(desk: Desk) -> None:
-    found = ET.fromstring(desk.get("/capabilities").body).findall("capability")
+def test_capabilities_contain_session_url(api: ApiClient) -> None:
+    found = ET.fromstring(api.get("/capabilities").body).findall("capability")
     urls = {c.attrib["standardID"]: c.findtext("interface/accessURL") for c in found}
     wanted = "http://www.opencadc.org/std/platform#session-1"
     assert "http://here:1/skaha/v1/session" == urls[wanted]
 
 
-def test_without_a_login_everything_else_is_401_with_challenges() -> None:
-    reply = Desk(user=None).get("/v1/session")
-    assert (401, "Unauthorized\n") == said(reply)
-    schemes = [value.split()[0] for name, value in reply.headers if name == "www-authenticate"]
+def test_anonymous_request_gets_401_with_challenges() -> None:
+    response = ApiClient(user=None).get("/v1/session")
+    assert (401, "Unauthorized\n") == get_status_and_text(response)
+    schemes = [value.split()[0] for name, value in response.headers if name == "www-authenticate"]
     assert ["Bearer", "ivoa_x509", "ivoa_cookie", "ivoa_bearer"] == schemes
 
 
-def test_newer_servers_answer_400_to_who_is_not_logged_in() -> None:
+def test_newer_server_answers_anonymous_request_with_400() -> None:
     newer = Service(make_service().platform, "http://here:1", anonymous=400)
-    reply = Desk(newer, user=None).get("/v1/session")
-    assert (400, "cannot get group memberships for anonymous\n") == said(reply)
-    assert () == reply.headers
+    response = ApiClient(newer, user=None).get("/v1/session")
+    assert (400, "cannot get group memberships for anonymous\n") == get_status_and_text(response)
+    assert () == response.headers
 
 
-def test_who_is_refused_gets_no_further_than_what_is_open() -> None:
+def test_failed_login_reaches_only_public_paths() -> None:
     service = make_service()
     refused = HTTPError(403, "no")
     for path, status in {"/v1/session": 403, "/availability": 200}.items():
-        call = Call("GET", path, Parameters(), None, NOW, refused=refused)
-        assert status == service.handle(call).status
+        request = ApiRequest("GET", path, Parameters(), None, NOW, login_error=refused)
+        assert status == service.handle(request).status
 
 
 @pytest.mark.parametrize(
@@ -427,39 +444,39 @@ def test_who_is_refused_gets_no_further_than_what_is_open() -> None:
         ("DELETE", "/availability", "GET, HEAD"),
     ],
 )
-def test_other_methods_are_405(desk: Desk, method: str, path: str, allowed: str) -> None:
-    reply = desk.call(method, path)
-    assert (405, f"unsupported: HTTP {method}\n") == said(reply)
-    assert ("allow", allowed) in reply.headers
+def test_unsupported_method_gets_405(api: ApiClient, method: str, path: str, allowed: str) -> None:
+    response = api.send(method, path)
+    assert (405, f"unsupported: HTTP {method}\n") == get_status_and_text(response)
+    assert ("allow", allowed) in response.headers
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v2/session", "/v1/what", "/v1/session/a/b"])
-def test_other_paths_are_a_page_that_says_404(desk: Desk, path: str) -> None:
-    reply = desk.get(path)
-    assert 404 == reply.status
-    assert (reply.content_type or "").startswith("text/html")
+def test_unknown_path_gets_404_page(api: ApiClient, path: str) -> None:
+    response = api.get(path)
+    assert 404 == response.status
+    assert (response.content_type or "").startswith("text/html")
 
 
-def test_time_passes_before_a_call_is_answered(desk: Desk) -> None:
-    id_ = desk.create(type="notebook")
-    desk.now += 4 * DAY
-    assert "Failed" == desk.json(f"/v1/session/{id_}")["status"]
-    desk.now += DAY
-    assert 404 == desk.get(f"/v1/session/{id_}").status
+def test_time_advances_before_request_is_handled(api: ApiClient) -> None:
+    id_ = api.create(type="notebook")
+    api.now += 4 * DAY
+    assert "Failed" == api.get_json(f"/v1/session/{id_}")["status"]
+    api.now += DAY
+    assert 404 == api.get(f"/v1/session/{id_}").status
 
 
-def test_a_finished_headless_session_vanishes_after_an_hour(desk: Desk) -> None:
-    id_ = desk.create()
-    desk.service.platform.ended(id_, NOW, 0)
-    desk.now += HOUR - 1
-    assert "Completed" == desk.json(f"/v1/session/{id_}")["status"]
-    desk.now += 1
-    assert [] == desk.json("/v1/session")
-    assert None is desk.get(f"/v1/session/{id_}", view="logs").file
+def test_finished_headless_session_is_removed_after_an_hour(api: ApiClient) -> None:
+    id_ = api.create()
+    api.service.platform.ended(id_, NOW, 0)
+    api.now += HOUR - 1
+    assert "Completed" == api.get_json(f"/v1/session/{id_}")["status"]
+    api.now += 1
+    assert [] == api.get_json("/v1/session")
+    assert None is api.get(f"/v1/session/{id_}", view="logs").file
 
 
-def test_numbers_and_times_are_written_as_the_server_does() -> None:
-    assert ["4.29", "0.12"] == [gigabytes(4 * GIB), gigabytes(120_000_000)]
-    assert ["2", "0.250", "1.500"] == [cores(2000), cores(250), cores(1500)]
-    assert "2026-09-21T14:13:20Z" == java_time(NOW)
-    assert "2026-09-21T14:13Z" == java_time(NOW - 20)
+def test_numbers_and_times_have_server_format() -> None:
+    assert ["4.29", "0.12"] == [format_gigabytes(4 * GIB), format_gigabytes(120_000_000)]
+    assert ["2", "0.250", "1.500"] == [format_cores(2000), format_cores(250), format_cores(1500)]
+    assert "2026-09-21T14:13:20Z" == format_java_time(NOW)
+    assert "2026-09-21T14:13Z" == format_java_time(NOW - 20)

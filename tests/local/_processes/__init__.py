@@ -1,1 +1,1 @@
-"""Tests of its processes."""
+"""Tests of the embedded platform's processes."""

@@ -1,4 +1,4 @@
-"""Sessions as real processes, behind a real port, with and without PID namespaces."""
+"""Sessions as real processes of a served platform, with and without PID namespaces."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import pytest
 from kaleden.local import LocalPlatform
 from kaleden.local._processes._runner import find_namespace
 from kaleden.local._store import Store
-from local.worlds import Clock, World, carrying, serve
+from local.serving import Clock, ServedPlatform, find_processes, serve
 
 HOUR = 3600
-# A grandchild in a session of its own, which ignores SIGTERM and outlives its parents.
+# A grandchild in its own session, which ignores SIGTERM and outlives its parents.
 RUNAWAY = "setsid sh -c 'trap \"\" TERM; echo up; sleep 1234'"
 ISOLATIONS = [
     pytest.param(False, id="group"),
@@ -40,81 +40,79 @@ def isolate(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-async def world() -> AsyncGenerator[World]:
-    async with serve() as world:
-        yield world
+async def served() -> AsyncGenerator[ServedPlatform]:
+    async with serve() as served:
+        yield served
 
 
-async def directory_of(world: World) -> Path:
-    """Where the platform has its files: three above the directory that a session starts in."""
-    (work,) = await world.until_log(await world.create("pwd"))
+async def find_files_directory(served: ServedPlatform) -> Path:
+    """Return the platform's directory: three levels above the directory of a session."""
+    (work,) = await served.wait_for_log(await served.create("pwd"))
     return Path(work).parents[2]
 
 
-async def test_a_command_runs_and_what_it_writes_is_the_log(world: World) -> None:
-    id_ = await world.create(
+async def test_command_output_is_the_log(served: ServedPlatform) -> None:
+    id_ = await served.create(
         "python", "-c", "import sys; print('out'); print('err', file=sys.stderr)"
     )
-    await world.until(id_, "Completed")
-    assert {"out", "err"} == set((await world.view(id_, "logs")).split())
-    assert "Started container" in await world.view(id_, "events")
+    await served.wait_for_status(id_, "Completed")
+    assert {"out", "err"} == set((await served.get_view(id_, "logs")).split())
+    assert "Started container" in await served.get_view(id_, "events")
 
 
-async def test_python_is_the_interpreter_that_runs_the_platform(world: World) -> None:
-    id_ = await world.create("python3", "-c", "import sys; print(sys.prefix)")
-    await world.until(id_, "Completed")
-    assert f"{sys.prefix}\n" == await world.view(id_, "logs")
+async def test_python_is_interpreter_of_platform(served: ServedPlatform) -> None:
+    id_ = await served.create("python3", "-c", "import sys; print(sys.prefix)")
+    await served.wait_for_status(id_, "Completed")
+    assert f"{sys.prefix}\n" == await served.get_view(id_, "logs")
 
 
-async def test_a_command_that_fails_is_failed(world: World) -> None:
-    id_ = await world.create("sh", "-c", "echo so far; exit 3")
-    await world.until(id_, "Failed")
-    assert "so far\n" == await world.view(id_, "logs")
+async def test_failing_command_is_failed(served: ServedPlatform) -> None:
+    id_ = await served.create("sh", "-c", "echo so far; exit 3")
+    await served.wait_for_status(id_, "Failed")
+    assert "so far\n" == await served.get_view(id_, "logs")
 
 
-async def test_a_command_that_kills_itself_is_failed(world: World) -> None:
-    id_ = await world.create("python", "-c", "import os; os.kill(os.getpid(), 9)")
-    await world.until(id_, "Failed")
+async def test_command_killed_by_signal_is_failed(served: ServedPlatform) -> None:
+    id_ = await served.create("python", "-c", "import os; os.kill(os.getpid(), 9)")
+    await served.wait_for_status(id_, "Failed")
 
 
 @pytest.mark.parametrize("command", ["no-such-program", "/no/such/program", "python x.py"])
-async def test_a_command_that_is_not_there_is_failed_with_an_event(
-    world: World, command: str
-) -> None:
-    id_ = await world.create(command)
-    await world.until(id_, "Failed")
+async def test_missing_command_is_failed_with_event(served: ServedPlatform, command: str) -> None:
+    id_ = await served.create(command)
+    await served.wait_for_status(id_, "Failed")
     expected = f'exec: "{command}": executable file not found in $PATH'
-    assert expected in await world.view(id_, "events")
-    assert "" == await world.view(id_, "logs")
+    assert expected in await served.get_view(id_, "events")
+    assert "" == await served.get_view(id_, "logs")
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"), [(["nul\0"], "null byte"), (["x" * 200_000], "too long")]
+    ("arguments", "reason"), [(["nul\0"], "null byte"), (["x" * 200_000], "too long")]
 )
-async def test_words_that_the_system_does_not_take_fail_the_session_alone(
-    world: World, words: list[str], reason: str
+async def test_invalid_arguments_fail_only_their_session(
+    served: ServedPlatform, arguments: list[str], reason: str
 ) -> None:
-    id_ = await world.create("echo", *words)
-    await world.until(id_, "Failed")
-    assert reason in await world.view(id_, "events")
-    assert 200 == (await world.http.get("/v1/session")).status_code
+    id_ = await served.create("echo", *arguments)
+    await served.wait_for_status(id_, "Failed")
+    assert reason in await served.get_view(id_, "events")
+    assert 200 == (await served.http.get("/v1/session")).status_code
 
 
-async def test_without_a_command_the_image_says_what_it_is(world: World) -> None:
-    id_ = await world.create()
-    await world.until(id_, "Completed")
-    assert f"session {id_} of local" in await world.view(id_, "logs")
+async def test_session_without_command_prints_its_image(served: ServedPlatform) -> None:
+    id_ = await served.create()
+    await served.wait_for_status(id_, "Completed")
+    assert f"session {id_} of local" in await served.get_view(id_, "logs")
 
 
-async def test_the_environment_is_the_users_and_the_servers_and_not_the_platforms(
+async def test_environment_comes_from_user_and_server_not_platform(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SOME_SECRET", "x")
-    async with serve(user="ada") as world:
+    async with serve(user="ada") as served:
         env = ["A=1", "REPLICA_ID=2", "REPLICA_COUNT=3", "HOME=/mine", "skaha_sessionid=me"]
-        id_ = await world.create("env", env=env, cores="2", ram="1")
-        await world.until(id_, "Completed")
-        lines = (await world.view(id_, "logs")).splitlines()
+        id_ = await served.create("env", env=env, cores="2", ram="1")
+        await served.wait_for_status(id_, "Completed")
+        lines = (await served.get_view(id_, "logs")).splitlines()
         seen = dict(line.split("=", 1) for line in lines)
     assert {"1", "2", "3"} == {seen["A"], seen["REPLICA_ID"], seen["REPLICA_COUNT"]}
     assert (id_, "ada", "127.0.0.1") == (
@@ -128,198 +126,202 @@ async def test_the_environment_is_the_users_and_the_servers_and_not_the_platform
     assert "SOME_SECRET" not in seen
 
 
-async def test_every_session_starts_in_an_empty_directory_and_shares_the_home(world: World) -> None:
-    first = await world.create("sh", "-c", "pwd; ls; touch here; touch $HOME/there")
-    await world.until(first, "Completed")
-    second = await world.create("sh", "-c", "pwd; ls; ls $HOME")
-    await world.until(second, "Completed")
-    (pwd,) = (await world.view(first, "logs")).splitlines()
-    other, home = (await world.view(second, "logs")).splitlines()
+async def test_sessions_start_in_empty_directory_and_share_home(
+    served: ServedPlatform,
+) -> None:
+    first = await served.create("sh", "-c", "pwd; ls; touch here; touch $HOME/there")
+    await served.wait_for_status(first, "Completed")
+    second = await served.create("sh", "-c", "pwd; ls; ls $HOME")
+    await served.wait_for_status(second, "Completed")
+    (pwd,) = (await served.get_view(first, "logs")).splitlines()
+    other, home = (await served.get_view(second, "logs")).splitlines()
     assert pwd != other
     assert "there" == home
 
 
-async def test_use_of_memory_and_cores_is_measured(world: World) -> None:
-    id_ = await world.create("python", "-c", "x = b'1' * 50_000_000\nwhile True: pass")
+async def test_memory_and_cores_are_measured(served: ServedPlatform) -> None:
+    id_ = await served.create("python", "-c", "x = b'1' * 50_000_000\nwhile True: pass")
 
     async def is_measured() -> bool:
-        info = await world.info(id_)
+        info = await served.get_info(id_)
         # On a busy machine, an endless loop gets a small share of a core.
         return float(info.get("cpuCoresInUse", 0)) > 0 and float(info["ramInUse"]) >= 0.05
 
-    await world.poll(is_measured)
+    await served.poll(is_measured)
 
 
-async def test_deleting_ends_the_whole_tree_runaways_too(isolate: bool) -> None:
-    async with serve(isolate=isolate, grace=3) as world:
-        id_ = await world.create("sh", "-c", f"{RUNAWAY} & echo up; sleep 1234")
-        await world.until_log(id_, 2)
-        assert any("sleep 1234" in command for command in carrying(id_))
-        await world.delete(id_)
-        assert 404 == (await world.http.get(f"/v1/session/{id_}")).status_code
-        await world.until_idle()
-        assert [] == carrying(id_)
+async def test_delete_ends_whole_process_tree(isolate: bool) -> None:
+    async with serve(isolate=isolate, grace=3) as served:
+        id_ = await served.create("sh", "-c", f"{RUNAWAY} & echo up; sleep 1234")
+        await served.wait_for_log(id_, 2)
+        assert any("sleep 1234" in command for command in find_processes(id_))
+        await served.delete(id_)
+        assert 404 == (await served.http.get(f"/v1/session/{id_}")).status_code
+        await served.wait_until_idle()
+        assert [] == find_processes(id_)
 
 
-async def test_what_a_command_leaves_behind_ends_with_it(isolate: bool) -> None:
-    async with serve(isolate=isolate) as world:
-        id_ = await world.create("sh", "-c", f"{RUNAWAY} & echo gone; sleep 0")
-        await world.until(id_, "Completed")
-        await world.until_idle()
-        assert [] == carrying(id_)
+async def test_leftover_processes_end_with_command(isolate: bool) -> None:
+    async with serve(isolate=isolate) as served:
+        id_ = await served.create("sh", "-c", f"{RUNAWAY} & echo gone; sleep 0")
+        await served.wait_for_status(id_, "Completed")
+        await served.wait_until_idle()
+        assert [] == find_processes(id_)
 
 
-async def test_a_deleted_command_is_asked_to_end_before_it_is_killed(isolate: bool) -> None:
-    async with serve(isolate=isolate, grace=100) as world:
+async def test_deleted_command_gets_sigterm_before_sigkill(isolate: bool) -> None:
+    async with serve(isolate=isolate, grace=100) as served:
         script = "trap 'echo bye > $HOME/bye; exit' TERM; echo up; while :; do sleep 0.01; done"
-        id_ = await world.create("sh", "-c", script)
-        await world.until_log(id_)
-        await world.delete(id_)
-        await world.until_idle()
-        after = await world.create("sh", "-c", "cat $HOME/bye")
-        await world.until(after, "Completed")
-        assert "bye\n" == await world.view(after, "logs")
+        id_ = await served.create("sh", "-c", script)
+        await served.wait_for_log(id_)
+        await served.delete(id_)
+        await served.wait_until_idle()
+        after = await served.create("sh", "-c", "cat $HOME/bye")
+        await served.wait_for_status(after, "Completed")
+        assert "bye\n" == await served.get_view(after, "logs")
 
 
-async def test_the_files_of_a_deleted_session_are_deleted(world: World) -> None:
-    id_ = await world.create("pwd")
-    await world.until(id_, "Completed")
-    work = anyio.Path((await world.view(id_, "logs")).strip())
+async def test_files_of_deleted_session_are_deleted(served: ServedPlatform) -> None:
+    id_ = await served.create("pwd")
+    await served.wait_for_status(id_, "Completed")
+    work = anyio.Path((await served.get_view(id_, "logs")).strip())
     assert await work.is_dir()
-    await world.delete(id_)
+    await served.delete(id_)
 
     async def is_gone() -> bool:
         return not await work.parent.exists()
 
-    await world.poll(is_gone)
+    await served.poll(is_gone)
 
 
-async def test_who_uses_too_much_memory_is_failed_with_an_event(isolate: bool) -> None:
-    async with serve(isolate=isolate) as world:
+async def test_session_over_memory_limit_is_failed_with_event(isolate: bool) -> None:
+    async with serve(isolate=isolate) as served:
         code = "import time; x = b'1' * 1_200_000_000; print('has it', flush=True); time.sleep(999)"
-        id_ = await world.create("python", "-c", code, ram="1")
-        await world.until(id_, "Failed")
-        assert "OOMKilled" in await world.view(id_, "events")
-        assert [] == carrying(id_)
+        id_ = await served.create("python", "-c", code, ram="1")
+        await served.wait_for_status(id_, "Failed")
+        assert "OOMKilled" in await served.get_view(id_, "events")
+        assert [] == find_processes(id_)
 
 
-async def test_who_asks_for_far_too_much_memory_at_once_does_not_get_it(world: World) -> None:
-    id_ = await world.create("python", "-c", "x = bytearray(10_000_000_000)", ram="1")
-    await world.until(id_, "Failed")
-    assert "MemoryError" in await world.view(id_, "logs")
+async def test_huge_allocation_fails_with_memory_error(
+    served: ServedPlatform,
+) -> None:
+    id_ = await served.create("python", "-c", "x = bytearray(10_000_000_000)", ram="1")
+    await served.wait_for_status(id_, "Failed")
+    assert "MemoryError" in await served.get_view(id_, "logs")
 
 
-async def test_who_finds_no_room_is_pending_and_runs_when_there_is() -> None:
-    async with serve(cores=1) as world:
-        first = await world.create("sleep", "1234")
-        await world.until(first, "Running")
-        second = await world.create("echo", "my turn")
-        assert "Pending" == (await world.info(second))["status"]
-        events = await world.http.get(f"/v1/session/{second}?view=events")
+async def test_session_without_capacity_is_pending_until_there_is() -> None:
+    async with serve(cores=1) as served:
+        first = await served.create("sleep", "1234")
+        await served.wait_for_status(first, "Running")
+        second = await served.create("echo", "my turn")
+        assert "Pending" == (await served.get_info(second))["status"]
+        events = await served.http.get(f"/v1/session/{second}?view=events")
         assert (404, f"session {second} not found.\n") == (events.status_code, events.text)
-        await world.delete(first)
-        await world.until(second, "Completed")
-        assert "my turn\n" == await world.view(second, "logs")
+        await served.delete(first)
+        await served.wait_for_status(second, "Completed")
+        assert "my turn\n" == await served.get_view(second, "logs")
 
 
-async def test_without_a_queue_who_finds_no_room_is_told_why() -> None:
-    async with serve(cores=1, queue=False) as world:
-        await world.create("sleep", "1234")
-        second = await world.create("true")
-        assert "Insufficient cpu" in await world.view(second, "events")
+async def test_session_without_capacity_and_queue_has_event() -> None:
+    async with serve(cores=1, queue=False) as served:
+        await served.create("sleep", "1234")
+        second = await served.create("true")
+        assert "Insufficient cpu" in await served.get_view(second, "events")
 
 
-async def test_time_is_the_clocks() -> None:
+async def test_clock_decides_about_deadlines() -> None:
     clock = Clock()
-    async with serve(clock=clock) as world:
-        done = await world.create("true")
-        await world.until(done, "Completed")
-        runs = await world.create("sleep", "1234")
-        await world.until(runs, "Running")
+    async with serve(clock=clock) as served:
+        done = await served.create("true")
+        await served.wait_for_status(done, "Completed")
+        runs = await served.create("sleep", "1234")
+        await served.wait_for_status(runs, "Running")
         clock.now += HOUR
-        assert 404 == (await world.http.get(f"/v1/session/{done}")).status_code
+        assert 404 == (await served.http.get(f"/v1/session/{done}")).status_code
         clock.now += 14 * 24 * HOUR
-        await world.until(runs, "Failed")
-        assert "DeadlineExceeded" in await world.view(runs, "events")
-        assert [] == carrying(runs)
+        await served.wait_for_status(runs, "Failed")
+        assert "DeadlineExceeded" in await served.get_view(runs, "events")
+        assert [] == find_processes(runs)
 
 
 @pytest.mark.slow
-async def test_two_hundred_quick_sessions_all_complete(world: World) -> None:
-    ids = [await world.create("true") for _ in range(200)]
+async def test_two_hundred_quick_sessions_all_complete(served: ServedPlatform) -> None:
+    ids = [await served.create("true") for _ in range(200)]
 
-    async def all_are_done() -> bool:
-        sessions = (await world.http.get("/v1/session")).json()
+    async def are_all_completed() -> bool:
+        sessions = (await served.http.get("/v1/session")).json()
         return ["Completed"] * 200 == [session["status"] for session in sessions]
 
-    await world.poll(all_are_done)
-    listed = (await world.http.get("/v1/session")).json()
+    await served.poll(are_all_completed)
+    listed = (await served.http.get("/v1/session")).json()
     assert ids == [session["id"] for session in listed]
 
 
-async def test_who_is_deleted_at_once_never_runs(world: World) -> None:
-    """The answer to the create is followed by a delete before the process is there."""
-    marks = [f"$HOME/{n}" for n in range(5)]
-    for mark in marks:
-        await world.delete(await world.create("sh", "-c", f"sleep 5; touch {mark}"))
-    await world.until_idle()
-    look = await world.create("sh", "-c", "ls $HOME; echo end")
-    assert ["end"] == await world.until_log(look)
+async def test_session_deleted_at_once_never_runs(served: ServedPlatform) -> None:
+    """Each session is deleted right after its create request, before its process exists."""
+    files = [f"$HOME/{n}" for n in range(5)]
+    for file in files:
+        await served.delete(await served.create("sh", "-c", f"sleep 5; touch {file}"))
+    await served.wait_until_idle()
+    listing = await served.create("sh", "-c", "ls $HOME; echo end")
+    assert ["end"] == await served.wait_for_log(listing)
 
 
-async def test_leaving_the_block_ends_every_process(isolate: bool) -> None:
-    async with serve(isolate=isolate, grace=3) as world:
-        id_ = await world.create("sh", "-c", f"{RUNAWAY} & echo up; sleep 1234")
-        await world.until_log(id_, 2)
-        files = await directory_of(world)
-        assert carrying(id_)
+async def test_block_exit_ends_every_process(isolate: bool) -> None:
+    async with serve(isolate=isolate, grace=3) as served:
+        id_ = await served.create("sh", "-c", f"{RUNAWAY} & echo up; sleep 1234")
+        await served.wait_for_log(id_, 2)
+        files = await find_files_directory(served)
+        assert find_processes(id_)
         assert files.exists()
-    assert [] == carrying(id_)
+    assert [] == find_processes(id_)
     assert not files.exists()
 
 
-async def test_an_exception_in_the_block_comes_out_as_itself_and_processes_end() -> None:
+async def test_exception_in_block_propagates_and_processes_end() -> None:
     error = LookupError("mine")
     with pytest.raises(LookupError) as caught:
-        async with serve() as world:
-            id_ = await world.create("sleep", "1234")
-            await world.until(id_, "Running")
+        async with serve() as served:
+            id_ = await served.create("sleep", "1234")
+            await served.wait_for_status(id_, "Running")
             raise error
     assert error is caught.value
-    assert [] == carrying(id_)
+    assert [] == find_processes(id_)
 
 
-async def test_cancelling_the_block_ends_every_process(isolate: bool) -> None:
+async def test_cancelling_block_ends_every_process(isolate: bool) -> None:
     running = anyio.Event()
     ids = []
 
-    async def life() -> None:
-        async with serve(isolate=isolate, grace=3) as world:
-            ids.extend([await world.create("sleep", "1234") for _ in range(3)])
+    async def run_platform() -> None:
+        async with serve(isolate=isolate, grace=3) as served:
+            ids.extend([await served.create("sleep", "1234") for _ in range(3)])
             for id_ in ids:
-                await world.until(id_, "Running")
-            ids.append(await world.create("sh", "-c", RUNAWAY))
-            await world.until_log(ids[-1])
+                await served.wait_for_status(id_, "Running")
+            ids.append(await served.create("sh", "-c", RUNAWAY))
+            await served.wait_for_log(ids[-1])
             running.set()
             await anyio.sleep_forever()
 
     with anyio.fail_after(180):
         async with anyio.create_task_group() as group:
-            group.start_soon(life)
+            group.start_soon(run_platform)
             await running.wait()
             group.cancel_scope.cancel()
-    assert [] == [command for id_ in ids for command in carrying(id_)]
+    assert [] == [command for id_ in ids for command in find_processes(id_)]
 
 
 async def test_cancelling_while_sessions_start_leaves_no_process() -> None:
     ids: list[str] = []
     for requests in range(1, 6):
         with anyio.CancelScope() as scope:
-            async with serve() as world:
-                ids += [await world.create("sleep", "1234") for _ in range(requests)]
+            async with serve() as served:
+                ids += [await served.create("sleep", "1234") for _ in range(requests)]
                 scope.cancel()
     assert 15 == len(ids)
-    assert [] == [command for id_ in ids for command in carrying(id_)]
+    assert [] == [command for id_ in ids for command in find_processes(id_)]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -327,87 +329,87 @@ async def test_native_cancellation_ends_every_process() -> None:
     running = asyncio.Event()
     ids = []
 
-    async def life() -> None:
-        async with serve() as world:
-            ids.append(await world.create("sleep", "1234"))
-            await world.until(ids[0], "Running")
+    async def run_platform() -> None:
+        async with serve() as served:
+            ids.append(await served.create("sleep", "1234"))
+            await served.wait_for_status(ids[0], "Running")
             running.set()
             await anyio.sleep_forever()
 
-    task = asyncio.create_task(life())
+    task = asyncio.create_task(run_platform())
     await running.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [] == carrying(ids[0])
+    assert [] == find_processes(ids[0])
 
 
-async def test_a_client_that_does_not_read_does_not_keep_the_platform() -> None:
-    """Leaving the block takes a bounded time, also while an answer is stuck."""
+async def test_client_that_does_not_read_does_not_delay_exit() -> None:
+    """Leaving the block takes a bounded time, also while a response is blocked."""
     with anyio.fail_after(180):
-        async with serve() as world:
-            id_ = await world.create("sh", "-c", "head -c 20000000 /dev/zero")
-            await world.until(id_, "Completed")
-            url = httpx.URL(world.platform.url)
+        async with serve() as served:
+            id_ = await served.create("sh", "-c", "head -c 20000000 /dev/zero")
+            await served.wait_for_status(id_, "Completed")
+            url = httpx.URL(served.platform.url)
             with socket.socket() as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 client.connect((url.host, url.port))
                 head = f"GET {url.path}/v1/session/{id_}?view=logs HTTP/1.1\r\nHost: localhost\r\n"
-                login = f"Authorization: Bearer {world.platform.token}\r\n\r\n"
+                login = f"Authorization: Bearer {served.platform.token}\r\n\r\n"
                 client.sendall(f"{head}{login}".encode())
 
-                async def is_stuck() -> bool:
-                    return world.platform.statistics().in_flight == 1
+                async def is_blocked() -> bool:
+                    return served.platform.statistics().in_flight == 1
 
-                await world.poll(is_stuck)
-                stuck = client.dup()
-    stuck.close()
+                await served.poll(is_blocked)
+                duplicate = client.dup()
+    duplicate.close()
 
 
-async def test_a_restarted_platform_knows_its_old_sessions(tmp_path: Path) -> None:
+async def test_restarted_platform_restores_sessions(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    async with serve(state=state, cores=3) as world:
-        done = await world.create("echo", "kept")
-        await world.until(done, "Completed")
-        ran = await world.create("sleep", "1234")
-        notebook = await world.create(type="notebook")
-        await world.create("sleep", "1234")
-        waits = await world.create("echo", "at last")
-        await world.until(ran, "Running")
-        before = await world.info(done)
+    async with serve(state=state, cores=3) as served:
+        done = await served.create("echo", "kept")
+        await served.wait_for_status(done, "Completed")
+        ran = await served.create("sleep", "1234")
+        notebook = await served.create(type="notebook")
+        await served.create("sleep", "1234")
+        waits = await served.create("echo", "at last")
+        await served.wait_for_status(ran, "Running")
+        before = await served.get_info(done)
 
-    async with serve(state=state, cores=3) as world:
-        assert before == await world.info(done)
-        assert "kept\n" == await world.view(done, "logs")
-        assert "Failed" == (await world.info(ran))["status"]
-        assert "The platform was stopped" in await world.view(ran, "events")
-        assert "Running" == (await world.info(notebook))["status"]
+    async with serve(state=state, cores=3) as served:
+        assert before == await served.get_info(done)
+        assert "kept\n" == await served.get_view(done, "logs")
+        assert "Failed" == (await served.get_info(ran))["status"]
+        assert "The platform was stopped" in await served.get_view(ran, "events")
+        assert "Running" == (await served.get_info(notebook))["status"]
         assert (
-            str(world.platform.url).removesuffix("/skaha")
-            in (await world.info(notebook))["connectURL"]
+            str(served.platform.url).removesuffix("/skaha")
+            in (await served.get_info(notebook))["connectURL"]
         )
-        await world.until(waits, "Completed")
-        assert "at last\n" == await world.view(waits, "logs")
+        await served.wait_for_status(waits, "Completed")
+        assert "at last\n" == await served.get_view(waits, "logs")
 
 
-def mark_in(state: Path) -> str:
+def read_marker(state: Path) -> str:
     store = Store(state)
     try:
-        return store.value("mark")
+        return store.get_value("mark")
     finally:
         store.close()
 
 
-async def test_what_a_killed_platform_left_is_ended_by_the_next(tmp_path: Path) -> None:
+async def test_processes_of_killed_platform_are_ended_by_next(tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with serve(state=state):
         pass
-    mark = await anyio.to_thread.run_sync(mark_in, state)
-    environment = {**os.environ, "KALEDEN_LOCAL": f"{mark}/leftover"}
+    marker = await anyio.to_thread.run_sync(read_marker, state)
+    environment = {**os.environ, "KALEDEN_LOCAL": f"{marker}/leftover"}
     async with await anyio.open_process(["cat"], env=environment) as left:
         assert left.stdin is not None
         assert left.stdout is not None
-        # Linux shows the environment of a process that has just been started as empty.
+        # Wait until `cat` runs: Linux shows an empty environment while a process is being started.
         await left.stdin.send(b"started")
         assert b"started" == await left.stdout.receive()
         try:
@@ -419,7 +421,7 @@ async def test_what_a_killed_platform_left_is_ended_by_the_next(tmp_path: Path) 
                 left.kill()
 
 
-async def test_a_group_raised_in_the_block_comes_out_as_itself() -> None:
+async def test_exception_group_in_block_propagates_unchanged() -> None:
     error = ExceptionGroup("mine", [ValueError("inner")])
     with pytest.raises(ExceptionGroup, match="mine") as caught:
         async with LocalPlatform():
@@ -427,14 +429,14 @@ async def test_a_group_raised_in_the_block_comes_out_as_itself() -> None:
     assert error is caught.value
 
 
-async def test_a_port_that_is_taken_is_an_error_as_itself() -> None:
-    async with serve() as world:
+async def test_port_in_use_raises_oserror() -> None:
+    async with serve() as served:
         with pytest.raises(OSError, match="in use"):
-            async with LocalPlatform(port=httpx.URL(world.platform.url).port or 0):
+            async with LocalPlatform(port=httpx.URL(served.platform.url).port or 0):
                 pytest.fail("two on one port")
 
 
-async def test_a_platform_is_entered_once() -> None:
+async def test_platform_is_entered_only_once() -> None:
     platform = LocalPlatform()
     assert "<LocalPlatform, not entered>" == repr(platform)
     for name in ("url", "app", "statistics"):
@@ -449,30 +451,30 @@ async def test_a_platform_is_entered_once() -> None:
 
 
 @pytest.mark.parametrize("options", [{"cores": 0.5}, {"ram": 0.5}, {"token": ""}])
-def test_impossible_platforms_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_settings_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"at least|empty"):
         LocalPlatform(**options)
 
 
-async def test_statistics_tell_what_is_going_on(world: World) -> None:
-    id_ = await world.create("sleep", "1234")
-    await world.until(id_, "Running")
-    seen = world.platform.statistics()
+async def test_statistics_count_sessions_requests_and_processes(served: ServedPlatform) -> None:
+    id_ = await served.create("sleep", "1234")
+    await served.wait_for_status(id_, "Running")
+    seen = served.platform.statistics()
     assert {"Running": 1} == seen.sessions
     assert (1, 0, 1) == (seen.processes, seen.in_flight, seen.max_in_flight)
     assert seen.requests >= 2
-    assert repr(world.platform).endswith("/skaha, 1 Running>")
+    assert repr(served.platform).endswith("/skaha, 1 Running>")
 
 
-async def test_the_application_can_be_reached_without_a_socket() -> None:
+async def test_application_can_be_used_without_socket() -> None:
     async with LocalPlatform(token="t") as platform:
         transport = httpx.ASGITransport(platform.app)
         async with httpx.AsyncClient(transport=transport, base_url=platform.url) as http:
-            reply = await http.get("/v1/session", headers={"Authorization": "Bearer t"})
-    assert (200, []) == (reply.status_code, reply.json())
+            response = await http.get("/v1/session", headers={"Authorization": "Bearer t"})
+    assert (200, []) == (response.status_code, response.json())
 
 
-async def test_asking_for_isolation_where_there_is_none_is_an_error(
+async def test_isolation_without_namespaces_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kaleden.local._server.find_namespace", tuple)
@@ -481,11 +483,11 @@ async def test_asking_for_isolation_where_there_is_none_is_an_error(
             pytest.fail("isolated by nothing")
 
 
-async def test_no_descriptor_is_left() -> None:
-    async with serve() as world:
-        await world.until(await world.create("true"), "Completed")
+async def test_no_descriptor_is_leaked() -> None:
+    async with serve() as served:
+        await served.wait_for_status(await served.create("true"), "Completed")
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        async with serve() as world:
-            await world.until(await world.create("true"), "Completed")
+        async with serve() as served:
+            await served.wait_for_status(await served.create("true"), "Completed")
     assert before == len(os.listdir("/proc/self/fd"))

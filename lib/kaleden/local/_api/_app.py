@@ -1,4 +1,4 @@
-"""The embedded platform's ASGI application: HTTP on the outside, `Service` on the inside."""
+"""The ASGI application of the embedded platform: it translates HTTP to calls of `Service`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kaleden.local._accounts import Accounts
 from kaleden.local._api import _openapi
-from kaleden.local._api._service import MAX_TARGET, Call, Reply, Service
+from kaleden.local._api._service import MAX_TARGET, ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
 from kaleden.local._platform._model import HTTPError, Session, Status
 
@@ -36,7 +36,7 @@ _PAGE = """\
 <body>
 <h1>{name}</h1>
 <p>This {kind} session is {status}, with the image {image}.</p>
-<p>It runs on an embedded platform, which has this page in place of the real thing.</p>
+<p>The embedded platform shows this page instead of the real application.</p>
 </body>
 </html>
 """
@@ -44,14 +44,14 @@ _PAGE = """\
 
 @frozen
 class Statistics:
-    """What a platform has seen and has now.
+    """Counts of a platform's requests, sessions and processes.
 
     Args:
-        requests: HTTP requests so far.
-        in_flight: requests that are being answered.
-        max_in_flight: the most that were at a time.
-        sessions: how many there are, by status.
-        processes: how many sessions have processes that live.
+        requests: the number of HTTP requests so far.
+        in_flight: the number of requests in flight now.
+        max_in_flight: the largest number of requests in flight at a time.
+        sessions: the number of sessions, by status.
+        processes: the number of sessions that have running processes.
     """
 
     requests: int
@@ -62,11 +62,11 @@ class Statistics:
 
 
 @define
-class Traffic:
-    """An ASGI middleware that counts requests, and speaks the lifespan protocol.
+class RequestCounter:
+    """An ASGI middleware that counts requests and implements the lifespan protocol.
 
     Args:
-        app: who answers.
+        app: the application to which requests are passed on.
     """
 
     app: ASGIApp
@@ -76,29 +76,29 @@ class Traffic:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await _run_lifespan(receive, send)
             return
         self.requests += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
-        answered = False
+        finished = False
 
-        async def count_answer(message: Message) -> None:
-            # Before its last part leaves: the client may ask again as soon as it has that.
-            nonlocal answered
+        async def send_and_count(message: Message) -> None:
+            # Count before the last part is sent: the client may then send its next request at once.
+            nonlocal finished
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                answered = True
+                finished = True
                 self.in_flight -= 1
             await send(message)
 
         try:
-            await self.app(scope, receive, count_answer)
+            await self.app(scope, receive, send_and_count)
         finally:
-            self.in_flight -= not answered
+            self.in_flight -= not finished
 
 
-async def _live(receive: Receive, send: Send) -> None:
-    """Speak the lifespan protocol. Starlette's own reports a cancellation as a failure."""
+async def _run_lifespan(receive: Receive, send: Send) -> None:
+    """Implement the lifespan protocol. Starlette's reports a cancellation as a failure."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
@@ -107,66 +107,66 @@ async def _live(receive: Receive, send: Send) -> None:
 
 @define
 class _Endpoints:
-    """What the application's routes lead to."""
+    """The endpoints of the application's routes."""
 
     service: Service
     accounts: Accounts
     clock: Callable[[], float]
-    settle: Callable[[], None]
+    execute_orders: Callable[[], None]
 
-    async def api(self, request: Request) -> Response:
-        """Answer a call of the API."""
+    async def handle_api_request(self, request: Request) -> Response:
+        """Handle a request to the API."""
         path: bytes = request.scope["raw_path"]
         if len(path) + len(request.scope["query_string"]) > MAX_TARGET:
-            return _page("HTTP Status 400: Bad Request", 400)
+            return _make_error_page("HTTP Status 400: Bad Request", 400)
         form = await _read_form(request)
         if form is None:
-            return _page("HTTP Status 413: Request Entity Too Large", 413)
+            return _make_error_page("HTTP Status 413: Request Entity Too Large", 413)
 
-        user, refused = self._identify(request)
+        user, login_error = self._identify(request)
         query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        reply = self.service.handle(
-            Call(
+        response = self.service.handle(
+            ApiRequest(
                 method=request.method,
                 path=path.decode("latin-1").removeprefix("/skaha"),
-                parameters=Parameters.of([*query, *form]),
+                parameters=Parameters.from_pairs([*query, *form]),
                 user=user,
                 now=self.clock(),
                 registry_secret=request.headers.get("x-skaha-registry-auth"),
-                refused=refused,
+                login_error=login_error,
             )
         )
-        self.settle()
-        return _response(reply)
+        self.execute_orders()
+        return _make_response(response)
 
     def _identify(self, request: Request) -> tuple[str | None, HTTPError | None]:
-        """Who asks, by token or certificate; or why we do not talk to them."""
+        """Return the user, by token or certificate, or the error if authentication failed."""
         tls = request.scope.get("extensions", {}).get("tls", {})
         subject: str | None = tls.get("client_cert_name")
         try:
             return self.accounts.identify(request.headers.get("authorization"), subject), None
-        except HTTPError as refused:
-            return None, refused
+        except HTTPError as error:
+            return None, error
 
-    async def document(self, _: Request) -> Response:
-        """Tell what the API answers, as OpenAPI; anybody may ask."""
+    async def get_openapi_document(self, _: Request) -> Response:
+        """Return the OpenAPI document of the API. It needs no authentication."""
         return JSONResponse(_openapi.describe(self.service.base))
 
-    async def session_page(self, request: Request) -> Response:
-        """Show an interactive session's page; who knows its id may see it."""
+    async def get_session_page(self, request: Request) -> Response:
+        """Return the page of an interactive session. Its id is the only secret needed."""
         self.service.platform.advance(self.clock())
         session = self.service.platform.anyones(request.path_params["id"])
         if session is None or session.status is not Status.RUNNING:
-            return _page("HTTP Status 404: Not Found", 404)
-        return _session_page(session)
+            return _make_error_page("HTTP Status 404: Not Found", 404)
+        return _make_session_page(session)
 
 
-def _page(title: str, status: int) -> Response:
+def _make_error_page(title: str, status: int) -> Response:
     text = escape(title)
     return HTMLResponse(f"<!doctype html><title>{text}</title><h1>{text}</h1>", status)
 
 
-def _session_page(session: Session) -> Response:
+def _make_session_page(session: Session) -> Response:
     page = _PAGE.format(
         name=escape(session.spec.name),
         kind=escape(session.spec.kind),
@@ -177,14 +177,14 @@ def _session_page(session: Session) -> Response:
 
 
 async def _read_form(request: Request) -> list[tuple[str, str]] | None:
-    """Read the form; empty without one of the right content type, None if it is too big."""
+    """Read the form: empty if it has another content type, None if it is too large."""
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     if request.method != "POST" or media_type not in (_FORM, "multipart/form-data"):
         return []
     body = bytearray()
     async for chunk in request.stream():
-        # Read to the end in any case: a client that is still sending would miss the answer.
+        # Read to the end in any case: a client that is still sending could miss the response.
         if len(body) <= MAX_FORM:
             body += chunk
     if len(body) > MAX_FORM:
@@ -197,39 +197,39 @@ async def _read_form(request: Request) -> list[tuple[str, str]] | None:
 def _read_multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
     parts = BytesParser(policy=HTTP).parsebytes(head + body).iter_parts()
-    return [(name, _text_of(part)) for part in parts if (name := _name_of(part)) is not None]
+    return [(name, _get_text(part)) for part in parts if (name := _get_name(part)) is not None]
 
 
-def _name_of(part: MailMessage) -> str | None:
+def _get_name(part: MailMessage) -> str | None:
     name = part.get_param("name", header="content-disposition")
     return name if isinstance(name, str) else None
 
 
-def _text_of(part: MailMessage) -> str:
+def _get_text(part: MailMessage) -> str:
     payload = part.get_payload(decode=True)
     return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
 
 
-def _response(reply: Reply) -> Response:
+def _make_response(api_response: ApiResponse) -> Response:
     response: Response
-    if reply.file is None:
-        response = Response(reply.body, reply.status)
+    if api_response.file is None:
+        response = Response(api_response.body, api_response.status)
     else:
-        response = StreamingResponse(_read(reply.file), reply.status)
-    if reply.content_type is not None:
-        response.headers["content-type"] = reply.content_type
-    for name, value in reply.headers:
+        response = StreamingResponse(_read_log(api_response.file), api_response.status)
+    if api_response.content_type is not None:
+        response.headers["content-type"] = api_response.content_type
+    for name, value in api_response.headers:
         response.headers.append(name, value)
     return response
 
 
-async def _read(file: Path) -> AsyncIterator[bytes]:
-    """Read what is in a log now; what is written meanwhile comes with the next request."""
+async def _read_log(file: Path) -> AsyncIterator[bytes]:
+    """Read the current content of a log, without text that is written meanwhile."""
     try:
-        left = (await anyio.Path(file).stat()).st_size
+        remaining = (await anyio.Path(file).stat()).st_size
         async with await anyio.open_file(file, "rb") as stream:
-            while left > 0 and (chunk := await stream.read(min(left, _CHUNK))):
-                left -= len(chunk)
+            while remaining > 0 and (chunk := await stream.read(min(remaining, _CHUNK))):
+                remaining -= len(chunk)
                 yield chunk
     except FileNotFoundError:
         return
@@ -240,25 +240,25 @@ def make_app(
     accounts: Accounts,
     *,
     clock: Callable[[], float],
-    settle: Callable[[], None] = lambda: None,
-) -> Traffic:
+    execute_orders: Callable[[], None] = lambda: None,
+) -> RequestCounter:
     """Make the ASGI application.
 
     Args:
         service: the API.
-        accounts: who may use it.
-        clock: gives seconds since the epoch.
-        settle: called after each call of the API, to have the platform's orders carried out.
+        accounts: the users.
+        clock: returns seconds since the epoch.
+        execute_orders: called after each request to the API, to execute the platform's orders.
     """
-    endpoints = _Endpoints(service, accounts, clock, settle)
+    endpoints = _Endpoints(service, accounts, clock, execute_orders)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     routes = [
-        Route("/skaha/openapi.json", endpoints.document),
-        Route("/skaha/{path:path}", endpoints.api, methods=methods),
-        Route("/session/{kind}/{id}/{path:path}", endpoints.session_page),
+        Route("/skaha/openapi.json", endpoints.get_openapi_document),
+        Route("/skaha/{path:path}", endpoints.handle_api_request, methods=methods),
+        Route("/session/{kind}/{id}/{path:path}", endpoints.get_session_page),
     ]
-    # A page that a foreign name leads to must not reach the platform by way of the browser.
+    # DNS rebinding: a web page must not reach the platform through the user's browser.
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app = Starlette(routes=routes, middleware=[hosts])
     app.router.redirect_slashes = False
-    return Traffic(app)
+    return RequestCounter(app)

@@ -1,4 +1,4 @@
-"""How the server writes things: session objects, times, tables of events, statistics, XML."""
+"""Serialization of response bodies: sessions, times, event tables, statistics, XML."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ _PAGES: dict[Kind, Callable[[Session], str]] = {
 }
 
 
-def to_json(value: Any) -> bytes:
-    """Write JSON as the server does: indented by two spaces."""
+def encode_json(value: Any) -> bytes:
+    """Encode a value as JSON, indented by two spaces as on the server."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode()
 
 
-def java_time(seconds: float) -> str:
-    """Write a time as Java's OffsetDateTime does: without its seconds if they are zero."""
+def format_java_time(seconds: float) -> str:
+    """Format a time as Java's OffsetDateTime does: without the seconds if they are zero."""
     time = datetime.fromtimestamp(int(seconds), UTC)
     return time.strftime("%Y-%m-%dT%H:%M:%SZ" if time.second else "%Y-%m-%dT%H:%MZ")
 
 
-def kubernetes_time(seconds: float) -> str:
-    """Write a time as Kubernetes does."""
+def format_kubernetes_time(seconds: float) -> str:
+    """Format a time as Kubernetes does."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def gigabytes(size: int) -> str:
-    """Write bytes as decimal gigabytes, without a unit: 4 GiB are "4.29"."""
+def format_gigabytes(size: int) -> str:
+    """Format bytes as decimal gigabytes, without a unit: 4 GiB is "4.29"."""
     return f"{size / GB:.2f}"
 
 
-def cores(millicores: int) -> str:
-    """Write cores: whole ones as "2", others as "0.250"."""
+def format_cores(millicores: int) -> str:
+    """Format cores: a whole number as "2", others as "0.250"."""
     whole, rest = divmod(millicores, 1000)
     return f"{millicores / 1000:.3f}" if rest else str(whole)
 
 
-def connect_url(session: Session, origin: str) -> str:
-    """Give the page of a session; headless sessions and desktop apps have none.
+def format_connect_url(session: Session, origin: str) -> str:
+    """Return the URL of a session's page; empty for headless sessions and desktop apps.
 
-    The id in it is the secret that opens it.
+    The id in the URL is the secret that gives access to the page.
     """
     page = _PAGES.get(session.spec.kind)
     return "" if page is None else f"{origin}/session/{page(session)}"
 
 
-def session_object(session: Session, origin: str) -> dict[str, Any]:
-    """Give what list and info say of a session; what is not known is left out."""
+def format_session(session: Session, origin: str) -> dict[str, Any]:
+    """Return the object of a session in list and info, without unknown fields."""
     spec = session.spec
     known: dict[str, Any] = {
         "id": session.id,
@@ -71,34 +71,39 @@ def session_object(session: Session, origin: str) -> dict[str, Any]:
         "type": spec.kind,
         "status": session.status,
         "name": spec.name,
-        "startTime": None if session.started is None else java_time(session.started),
-        "expiryTime": None if session.expires is None else java_time(session.expires),
-        "connectURL": connect_url(session, origin),
-        "requestedRAM": gigabytes(spec.ram) if spec.fixed else None,
-        "requestedCPUCores": cores(spec.millicores) if spec.fixed else None,
+        "startTime": None if session.started is None else format_java_time(session.started),
+        "expiryTime": None if session.expires is None else format_java_time(session.expires),
+        "connectURL": format_connect_url(session, origin),
+        "requestedRAM": format_gigabytes(spec.ram) if spec.fixed else None,
+        "requestedCPUCores": format_cores(spec.millicores) if spec.fixed else None,
         "requestedGPUCores": str(spec.gpus),
-        "ramInUse": None if session.ram_in_use is None else gigabytes(session.ram_in_use),
+        "ramInUse": None if session.ram_in_use is None else format_gigabytes(session.ram_in_use),
         "cpuCoresInUse": None if session.cores_in_use is None else f"{session.cores_in_use:.3f}",
         "isFixedResources": spec.fixed,
     }
     return {name: value for name, value in known.items() if value is not None}
 
 
-def public_object(session: Session) -> dict[str, Any]:
-    """Give what ``view=all`` says of anybody's session."""
+def format_public_session(session: Session) -> dict[str, Any]:
+    """Return the object of a session in ``view=all``, which is visible to all users."""
     known = {
         "userid": session.user,
         "type": session.spec.kind,
         "status": session.status,
-        "startTime": None if session.started is None else java_time(session.started),
+        "startTime": None if session.started is None else format_java_time(session.started),
     }
     return {name: value for name, value in known.items() if value is not None}
 
 
-def events_table(events: Iterable[Event]) -> str:
-    """Write events as kubectl's custom columns, at least three spaces apart."""
+def format_events(events: Iterable[Event]) -> str:
+    """Format events as kubectl's custom columns, at least three spaces apart."""
     rows = [
-        (event.type, event.reason, event.message, *map(kubernetes_time, (event.first, event.last)))
+        (
+            event.type,
+            event.reason,
+            event.message,
+            *map(format_kubernetes_time, (event.first, event.last)),
+        )
         for event in events
     ]
     if not rows:
@@ -112,8 +117,8 @@ def events_table(events: Iterable[Event]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def statistics(reserved: tuple[int, int], gpus: int, settings: Settings) -> dict[str, Any]:
-    """Give the answer to ``view=stats``; "available" is capacity, whether free or not."""
+def format_statistics(reserved: tuple[int, int], gpus: int, settings: Settings) -> dict[str, Any]:
+    """Return the body of ``view=stats``. "Available" is the whole capacity, not the free part."""
     millicores, ram = reserved
     all_cores, all_ram = settings.millicores / 1000, settings.ram / GB
     return {
@@ -131,8 +136,8 @@ def statistics(reserved: tuple[int, int], gpus: int, settings: Settings) -> dict
     }
 
 
-def job_not_found(user: str, kind: str, id_: str) -> str:
-    """Write the text of the 500 that hides why Kubernetes did not take a job."""
+def format_job_not_found(user: str, kind: str, id_: str) -> str:
+    """Return the text of the 500 response, which hides why Kubernetes rejected a job."""
     name = f"skaha-{kind}-{user}-{id_}"
     status = {
         "kind": "Status",
@@ -171,8 +176,8 @@ role="std" version="1.0">
 _SECURITY = tuple(f"ivo://ivoa.net/sso#{m}" for m in ("cookie", "tls-with-certificate", "token"))
 
 
-def capabilities(base: str) -> str:
-    """Write the VOSI capabilities of the platform whose base URL this is."""
+def format_capabilities(base: str) -> str:
+    """Return the VOSI capabilities of the platform with this base URL."""
     platform = "http://www.opencadc.org/std/platform"
     offers = [
         ("ivo://ivoa.net/std/VOSI#capabilities", f"{base}/capabilities", ()),
@@ -183,7 +188,7 @@ def capabilities(base: str) -> str:
         (f"{platform}#image-1", f"{base}/v1/image", _SECURITY),
         (f"{platform}#repository-1", f"{base}/v1/repository", _SECURITY),
     ]
-    written = "".join(_capability(*offer) for offer in offers)
+    written = "".join(_format_capability(*offer) for offer in offers)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<vosi:capabilities xmlns:vosi="http://www.ivoa.net/xml/VOSICapabilities/v1.0" '
@@ -192,6 +197,6 @@ def capabilities(base: str) -> str:
     )
 
 
-def _capability(standard: str, url: str, methods: Iterable[str]) -> str:
+def _format_capability(standard: str, url: str, methods: Iterable[str]) -> str:
     lines = "".join(f"      <securityMethod standardID={quoteattr(m)} />\n" for m in methods)
     return _CAPABILITY.format(standard=quoteattr(standard), url=escape(url), methods=lines)

@@ -1,7 +1,7 @@
-"""The calls of the Skaha API, each with the server's own texts and statuses.
+"""The endpoints of the Skaha API, with the server's texts and status codes.
 
-Pure but for `Service.log_file`: a `Call` goes in, a `Reply` comes out, and the `Platform` is
-changed. Nothing here knows of HTTP servers.
+`Service.handle` maps an `ApiRequest` to an `ApiResponse`, and changes the `Platform`. It does no
+I/O, except that `Service.log_file` may look for a file, and does not depend on an HTTP server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from attrs import evolve, field, frozen
 
 from kaleden.local._api import _render as render
-from kaleden.local._platform._catalogue import REGISTRIES, Resources, images, is_private
+from kaleden.local._platform._catalogue import REGISTRIES, Resources, is_private, list_images
 from kaleden.local._platform._create_params import (
     NotCreated,
     Parameters,
@@ -24,7 +24,7 @@ from kaleden.local._platform._create_params import (
     read_registry_login,
     read_spec,
 )
-from kaleden.local._platform._model import HTTPError, Kind, Session, invalid
+from kaleden.local._platform._model import HTTPError, Kind, Session, make_bad_request
 from kaleden.local._platform._state_machine import Platform
 
 VERSIONS = ("v0", "v1")
@@ -37,17 +37,17 @@ _HTML = "text/html;charset=utf-8"
 
 
 @frozen
-class Call:
-    """A request, undressed.
+class ApiRequest:
+    """A request to the API, independent of HTTP.
 
     Args:
-        method: in capitals.
-        path: below the platform's base, still percent-encoded: "/v1/session/k3jd92xa".
-        parameters: of the query, and of the form where there is one.
-        user: who asks; None if nobody is logged in.
-        now: seconds since the epoch.
+        method: the method, in capitals.
+        path: the path below the platform's base, percent-encoded: "/v1/session/k3jd92xa".
+        parameters: the parameters of the query and of the form.
+        user: the authenticated user; None for an anonymous request.
+        now: the time, in seconds since the epoch.
         registry_secret: the header ``x-skaha-registry-auth``.
-        refused: why who asks is not let in, if so.
+        login_error: the error if authentication failed.
     """
 
     method: str
@@ -56,12 +56,12 @@ class Call:
     user: str | None
     now: float
     registry_secret: str | None = field(default=None, repr=False)
-    refused: HTTPError | None = None
+    login_error: HTTPError | None = None
 
 
 @frozen
-class Reply:
-    """An answer; where there is a file, what is in it now follows the body."""
+class ApiResponse:
+    """A response. If *file* is set, its current content follows the body."""
 
     status: int = 200
     body: bytes = b""
@@ -70,20 +70,21 @@ class Reply:
     file: Path | None = None
 
 
-def _text(text: str) -> Reply:
-    return Reply(200, text.encode(), _TEXT)
+def _make_text_response(text: str) -> ApiResponse:
+    return ApiResponse(200, text.encode(), _TEXT)
 
 
-def _json(value: Any) -> Reply:
-    return Reply(200, render.to_json(value), "application/json")
+def _make_json_response(value: Any) -> ApiResponse:
+    return ApiResponse(200, render.encode_json(value), "application/json")
 
 
-def _page(what: str) -> bytes:
-    """Write the page that the server's container gives before the service is reached."""
-    return f"<!doctype html><title>HTTP Status {what}</title><h1>HTTP Status {what}</h1>".encode()
+def _format_error_page(status: str) -> bytes:
+    """Return the error page of the servlet container, which answers before the service."""
+    title = f"HTTP Status {status}"
+    return f"<!doctype html><title>{title}</title><h1>{title}</h1>".encode()
 
 
-def _no_log(_: str) -> Path | None:
+def _find_no_log(_: str) -> Path | None:
     return None
 
 
@@ -92,17 +93,18 @@ class Service:
     """The API of one platform.
 
     Args:
-        platform: whose sessions these are.
-        origin: where pages of sessions are, as "http://127.0.0.1:8080".
-        log_file: finds the log of a session, by its id.
-        anonymous: the status of a call without a login: 401, or 400 as newer servers answer.
-        registry_logins: user and secret at the registry, by the names of our users: what came with
-            the last private image that each of them launched.
+        platform: the platform with the sessions.
+        origin: the base URL of the sessions' pages, for example "http://127.0.0.1:8080".
+        log_file: returns the log file of the session with this id, or None.
+        anonymous: the status of the response to an anonymous request: 401, or 400 as on newer
+            servers.
+        registry_logins: the registry login (user name and secret) of each user's last private
+            image, by the user's name on this platform.
     """
 
     platform: Platform
     origin: str
-    log_file: Callable[[str], Path | None] = _no_log
+    log_file: Callable[[str], Path | None] = _find_no_log
     anonymous: Literal[400, 401] = 401
     registry_logins: dict[str, tuple[str, str]] = field(
         factory=dict[str, tuple[str, str]], repr=False
@@ -110,26 +112,26 @@ class Service:
 
     @cached_property
     def offer(self) -> Resources:
-        """The resources that may be asked for."""
-        return Resources.of(self.platform.settings)
+        """The resources that can be requested."""
+        return Resources.from_settings(self.platform.settings)
 
     @property
     def base(self) -> str:
         """The base URL of the API, without a version."""
         return f"{self.origin}/skaha"
 
-    def handle(self, call: Call) -> Reply:
-        """Answer a call. Time passes first, so what is due by then has happened."""
-        self.platform.advance(call.now)
+    def handle(self, request: ApiRequest) -> ApiResponse:
+        """Return the response to a request, after advancing the platform to the request's time."""
+        self.platform.advance(request.now)
         try:
-            return self._dispatch(call)
-        except HTTPError as refusal:
-            end = "" if refusal.status == 500 else "\n"
-            headers = self._challenges() if refusal.status == 401 else ()
-            return Reply(refusal.status, f"{refusal.text}{end}".encode(), _TEXT, headers)
+            return self._dispatch(request)
+        except HTTPError as error:
+            end = "" if error.status == 500 else "\n"
+            headers = self._list_challenges() if error.status == 401 else ()
+            return ApiResponse(error.status, f"{error.text}{end}".encode(), _TEXT, headers)
 
-    def _challenges(self) -> tuple[tuple[str, str], ...]:
-        """How one can log in, for those who did not."""
+    def _list_challenges(self) -> tuple[tuple[str, str], ...]:
+        """Return the challenges of a 401 response: the ways to log in."""
         challenges = (
             "Bearer",
             'ivoa_x509 standard_id="ivo://ivoa.net/sso#BasicAA"',
@@ -138,36 +140,36 @@ class Service:
         )
         return tuple(("www-authenticate", challenge) for challenge in challenges)
 
-    def _dispatch(self, call: Call) -> Reply:
-        pattern, names = _match(call.path)
-        # The server's container lets no encoded slash through.
+    def _dispatch(self, request: ApiRequest) -> ApiResponse:
+        pattern, names = _parse_path(request.path)
+        # The server's servlet container rejects an encoded slash.
         if any("/" in name for name in names):
-            return Reply(400, _page("400: Bad Request"), _HTML)
+            return ApiResponse(400, _format_error_page("400: Bad Request"), _HTML)
         methods = _ROUTES.get(pattern)
         if methods is None:
-            return Reply(404, _page("404: Not Found"), _HTML)
-        answer = methods.get(call.method)
-        if answer is None:
+            return ApiResponse(404, _format_error_page("404: Not Found"), _HTML)
+        handler = methods.get(request.method)
+        if handler is None:
             allow = (("allow", ", ".join(methods)),)
-            return Reply(405, f"unsupported: HTTP {call.method}\n".encode(), _TEXT, allow)
-        if pattern not in _OPEN:
-            self._check_login(call)
+            return ApiResponse(405, f"unsupported: HTTP {request.method}\n".encode(), _TEXT, allow)
+        if pattern not in _PUBLIC_PATHS:
+            self._check_login(request)
 
-        reply = answer(_Exchange(self, call, call.user or "", names))
-        identity = () if call.user is None else (("x-vo-authenticated", call.user),)
-        return evolve(reply, headers=(*reply.headers, *identity))
+        response = handler(_RequestHandler(self, request, request.user or "", names))
+        identity = () if request.user is None else (("x-vo-authenticated", request.user),)
+        return evolve(response, headers=(*response.headers, *identity))
 
-    def _check_login(self, call: Call) -> None:
-        if call.refused is not None:
-            raise call.refused
-        if call.user is None and self.anonymous == 400:
-            raise invalid("cannot get group memberships for anonymous")
-        if call.user is None:
+    def _check_login(self, request: ApiRequest) -> None:
+        if request.login_error is not None:
+            raise request.login_error
+        if request.user is None and self.anonymous == 400:
+            raise make_bad_request("cannot get group memberships for anonymous")
+        if request.user is None:
             raise HTTPError(401, "Unauthorized")
 
 
-def _match(path: str) -> tuple[tuple[str, ...], list[str]]:
-    """Take a path apart: its pattern, with "*" for the names in it, and those names."""
+def _parse_path(path: str) -> tuple[tuple[str, ...], list[str]]:
+    """Split a path into its pattern, with "*" for each name in it, and the names."""
     segments = [unquote(segment) for segment in path.strip("/").split("/")]
     if segments[0] in VERSIONS:
         del segments[0]
@@ -179,21 +181,21 @@ def _matches(wanted: str | None, value: str) -> bool:
     return wanted is None or wanted.lower() == value.lower()
 
 
-def _filtered(sessions: Iterable[Session], parameters: Parameters) -> Iterator[Session]:
-    """Apply ``type`` and ``status``; desktop apps show only when asked for by type."""
+def _filter_sessions(sessions: Iterable[Session], parameters: Parameters) -> Iterator[Session]:
+    """Filter by ``type`` and ``status``. Include desktop apps only if ``type`` is given."""
     kind, status = parameters.get("type"), parameters.get("status")
     for session in sessions:
-        shown = kind is not None or session.appid is None
-        if shown and _matches(kind, session.spec.kind) and _matches(status, session.status):
+        included = kind is not None or session.appid is None
+        if included and _matches(kind, session.spec.kind) and _matches(status, session.status):
             yield session
 
 
 @frozen
-class _Exchange:
-    """One call, on its way to a reply. Each method answers one method of one path."""
+class _RequestHandler:
+    """The handler of one request. `_ROUTES` maps methods and paths to its methods."""
 
     service: Service
-    call: Call
+    request: ApiRequest
     user: str
     names: list[str]
 
@@ -211,176 +213,200 @@ class _Exchange:
         """The desktop app's id in the path."""
         return self.names[1]
 
-    def parameter(self, name: str) -> str | None:
-        return self.call.parameters.get(name)
+    def get_parameter(self, name: str) -> str | None:
+        return self.request.parameters.get(name)
 
     def check_id(self) -> None:
         if not _LABEL.fullmatch(self.id):
-            raise invalid(f"Invalid label value: {self.id}")
+            raise make_bad_request(f"Invalid label value: {self.id}")
 
-    def objects(self, sessions: Iterable[Session]) -> Reply:
-        return _json([render.session_object(s, self.service.origin) for s in sessions])
+    def respond_with_sessions(self, sessions: Iterable[Session]) -> ApiResponse:
+        return _make_json_response(
+            [render.format_session(s, self.service.origin) for s in sessions]
+        )
 
     # Sessions
 
-    def list_sessions(self) -> Reply:
-        view = self.parameter("view") or ""
+    def list_sessions(self) -> ApiResponse:
+        view = self.get_parameter("view") or ""
         if view == "stats":
-            return self.statistics()
+            return self.get_statistics()
         if view == "all":
-            everyones = _filtered(self.platform.everyones(), self.call.parameters)
-            return _json([render.public_object(session) for session in everyones])
+            everyones = _filter_sessions(self.platform.everyones(), self.request.parameters)
+            return _make_json_response(
+                [render.format_public_session(session) for session in everyones]
+            )
         if view.lower() == "interactive":
             return self.list_interactive()
-        return self.objects(_filtered(self.platform.of_user(self.user), self.call.parameters))
+        return self.respond_with_sessions(
+            _filter_sessions(self.platform.of_user(self.user), self.request.parameters)
+        )
 
-    def list_interactive(self) -> Reply:
-        """List with desktop apps; only ``status`` filters here."""
-        status = self.parameter("status")
-        return self.objects(
+    def list_interactive(self) -> ApiResponse:
+        """List interactive sessions and desktop apps. Only ``status`` filters this view."""
+        status = self.get_parameter("status")
+        return self.respond_with_sessions(
             session
             for session in self.platform.of_user(self.user)
             if session.spec.kind is not Kind.HEADLESS and _matches(status, session.status)
         )
 
-    def statistics(self) -> Reply:
+    def get_statistics(self) -> ApiResponse:
         holding = (s for s in self.platform.everyones() if s.phase.holding)
         gpus = sum(session.spec.gpus for session in holding)
-        return _json(render.statistics(self.platform.reserved, gpus, self.platform.settings))
+        return _make_json_response(
+            render.format_statistics(self.platform.reserved, gpus, self.platform.settings)
+        )
 
-    def create(self) -> Reply:
-        login = self.call.registry_secret
+    def create_session(self) -> ApiResponse:
+        login = self.request.registry_secret
         registry_login = None if login is None else read_registry_login(login)
         try:
             spec = read_spec(
-                self.call.parameters,
+                self.request.parameters,
                 self.service.offer,
                 lambda: self.platform.check_limit(self.user),
             )
         except NotCreated:
-            kind = self.parameter("type") or Kind.HEADLESS
-            text = render.job_not_found(self.user, kind, self.platform.new_id())
+            kind = self.get_parameter("type") or Kind.HEADLESS
+            text = render.format_job_not_found(self.user, kind, self.platform.new_id())
             raise HTTPError(500, text) from None
         if is_private(spec.image):
-            self.log_in_at_registry(spec.image, registry_login)
-        return _text(f"{self.platform.create(self.user, spec, self.call.now).id}\n")
+            self.store_registry_login(spec.image, registry_login)
+        return _make_text_response(
+            f"{self.platform.create(self.user, spec, self.request.now).id}\n"
+        )
 
-    def log_in_at_registry(self, image: str, login: tuple[str, str] | None) -> None:
-        """Keep the login for the image to be fetched with; the server does not try it either."""
+    def store_registry_login(self, image: str, login: tuple[str, str] | None) -> None:
+        """Store the registry login for the image. Like the server, do not test it."""
         if login is None:
-            raise invalid(f"No authentication provided for unknown or private image {image}")
+            raise make_bad_request(
+                f"No authentication provided for unknown or private image {image}"
+            )
         self.service.registry_logins[self.user] = login
 
-    def refuse_delete_all(self) -> Reply:
-        raise invalid("Cannot kill all sessions.")
+    def refuse_delete_all(self) -> ApiResponse:
+        raise make_bad_request("Cannot kill all sessions.")
 
-    def get(self) -> Reply:
+    def get_session(self) -> ApiResponse:
         self.check_id()
-        view = self.parameter("view")
+        view = self.get_parameter("view")
         session = self.platform.find(self.user, self.id)
         if view == "logs":
-            # Always 200: an unknown or pending session has an empty log.
+            # The status is always 200: an unknown or pending session has an empty log.
             log = None if session is None else self.service.log_file(session.id)
-            return Reply(200, b"", _TEXT, file=log)
+            return ApiResponse(200, b"", _TEXT, file=log)
         if session is None:
             raise HTTPError(404, f"session {self.id} not found")
         if view == "events":
-            return self.events(session)
-        return _json(render.session_object(session, self.service.origin))
+            return self.get_events(session)
+        return _make_json_response(render.format_session(session, self.service.origin))
 
-    def events(self, session: Session) -> Reply:
+    def get_events(self, session: Session) -> ApiResponse:
         if not session.has_pod:
             raise HTTPError(404, f"session {self.id} not found.")
-        return _text(render.events_table(session.events))
+        return _make_text_response(render.format_events(session.events))
 
-    def modify(self) -> Reply:
-        action = self.parameter("action")
+    def modify_session(self) -> ApiResponse:
+        action = self.get_parameter("action")
         if action is None:
-            raise invalid("Cannot modify an existing session")
+            raise make_bad_request("Cannot modify an existing session")
         if action != "renew":
-            raise invalid("unrecognized action")
-        self.platform.renew(self.user, self.id, self.call.now)
-        return Reply()
+            raise make_bad_request("unrecognized action")
+        self.platform.renew(self.user, self.id, self.request.now)
+        return ApiResponse()
 
-    def delete(self) -> Reply:
-        """Answer 200 whether there was such a session or not."""
-        self.platform.delete(self.user, self.id, self.call.now)
-        return Reply()
+    def delete_session(self) -> ApiResponse:
+        """Delete a session. The status is 200 even if it does not exist."""
+        self.platform.delete(self.user, self.id, self.request.now)
+        return ApiResponse()
 
     # Desktop apps
 
-    def list_apps(self) -> Reply:
-        """List all the user's desktop apps: the server ignores whose were asked for."""
-        status = self.parameter("status")
-        everyones = self.parameter("view") == "all"
+    def list_apps(self) -> ApiResponse:
+        """List all desktop apps of the user: the server ignores the session in the path."""
+        status = self.get_parameter("status")
+        everyones = self.get_parameter("view") == "all"
         sessions = self.platform.everyones() if everyones else self.platform.of_user(self.user)
         apps = [s for s in sessions if s.appid is not None and _matches(status, s.status)]
-        return _json(list(map(render.public_object, apps))) if everyones else self.objects(apps)
+        return (
+            _make_json_response(list(map(render.format_public_session, apps)))
+            if everyones
+            else self.respond_with_sessions(apps)
+        )
 
-    def create_app(self) -> Reply:
-        spec = read_app_spec(self.call.parameters, self.service.offer)
-        app = self.platform.create_app(self.user, self.id, spec, self.call.now)
-        return _text(f"{app.appid}\n")
+    def create_app(self) -> ApiResponse:
+        spec = read_app_spec(self.request.parameters, self.service.offer)
+        app = self.platform.create_app(self.user, self.id, spec, self.request.now)
+        return _make_text_response(f"{app.appid}\n")
 
-    def get_app(self) -> Reply:
+    def get_app(self) -> ApiResponse:
         app = self.platform.find(self.user, self.id, self.appid)
         if app is None:
-            what = f"desktop app with session {self.id} and app ID {self.appid}"
-            raise HTTPError(404, f"{what} was not found")
-        return _json(render.session_object(app, self.service.origin))
+            app_name = f"desktop app with session {self.id} and app ID {self.appid}"
+            raise HTTPError(404, f"{app_name} was not found")
+        return _make_json_response(render.format_session(app, self.service.origin))
 
-    def modify_app(self) -> Reply:
-        raise invalid("Cannot modify an existing desktop app")
+    def modify_app(self) -> ApiResponse:
+        raise make_bad_request("Cannot modify an existing desktop app")
 
-    def delete_app(self) -> Reply:
-        self.platform.delete(self.user, self.id, self.call.now, self.appid)
-        return Reply()
+    def delete_app(self) -> ApiResponse:
+        self.platform.delete(self.user, self.id, self.request.now, self.appid)
+        return ApiResponse()
 
     # The platform
 
-    def images(self) -> Reply:
-        wanted = self.parameter("type")
+    def list_images(self) -> ApiResponse:
+        wanted = self.get_parameter("type")
         if wanted is None:
-            return _json(images(None))
+            return _make_json_response(list_images(None))
         try:
-            return _json(images(Kind(wanted.lower())))
+            return _make_json_response(list_images(Kind(wanted.lower())))
         except ValueError:
-            raise invalid(f"unknown type: {wanted}") from None
+            raise make_bad_request(f"unknown type: {wanted}") from None
 
-    def context(self) -> Reply:
-        return _json(self.service.offer.context(self.platform.limit(self.user)))
+    def get_context(self) -> ApiResponse:
+        return _make_json_response(
+            self.service.offer.format_context(self.platform.limit(self.user))
+        )
 
-    def repository(self) -> Reply:
-        return _json(list(REGISTRIES))
+    def list_registries(self) -> ApiResponse:
+        return _make_json_response(list(REGISTRIES))
 
-    def availability(self) -> Reply:
-        return Reply(200, render.AVAILABILITY.encode(), _XML)
+    def get_availability(self) -> ApiResponse:
+        return ApiResponse(200, render.AVAILABILITY.encode(), _XML)
 
-    def capabilities(self) -> Reply:
-        return Reply(200, render.capabilities(self.service.base).encode(), _XML)
+    def get_capabilities(self) -> ApiResponse:
+        return ApiResponse(200, render.format_capabilities(self.service.base).encode(), _XML)
 
 
-_OPEN = (("availability",), ("capabilities",))
-_ROUTES: dict[tuple[str, ...], dict[str, Callable[[_Exchange], Reply]]] = {
+_PUBLIC_PATHS = (("availability",), ("capabilities",))
+_ROUTES: dict[tuple[str, ...], dict[str, Callable[[_RequestHandler], ApiResponse]]] = {
     ("session",): {
-        "GET": _Exchange.list_sessions,
-        "POST": _Exchange.create,
-        "DELETE": _Exchange.refuse_delete_all,
+        "GET": _RequestHandler.list_sessions,
+        "POST": _RequestHandler.create_session,
+        "DELETE": _RequestHandler.refuse_delete_all,
     },
     ("session", "*"): {
-        "GET": _Exchange.get,
-        "POST": _Exchange.modify,
-        "DELETE": _Exchange.delete,
+        "GET": _RequestHandler.get_session,
+        "POST": _RequestHandler.modify_session,
+        "DELETE": _RequestHandler.delete_session,
     },
-    ("session", "*", "app"): {"GET": _Exchange.list_apps, "POST": _Exchange.create_app},
+    ("session", "*", "app"): {"GET": _RequestHandler.list_apps, "POST": _RequestHandler.create_app},
     ("session", "*", "app", "*"): {
-        "GET": _Exchange.get_app,
-        "POST": _Exchange.modify_app,
-        "DELETE": _Exchange.delete_app,
+        "GET": _RequestHandler.get_app,
+        "POST": _RequestHandler.modify_app,
+        "DELETE": _RequestHandler.delete_app,
     },
-    ("image",): {"GET": _Exchange.images},
-    ("context",): {"GET": _Exchange.context},
-    ("repository",): {"GET": _Exchange.repository},
-    ("availability",): {"GET": _Exchange.availability, "HEAD": _Exchange.availability},
-    ("capabilities",): {"GET": _Exchange.capabilities, "HEAD": _Exchange.capabilities},
+    ("image",): {"GET": _RequestHandler.list_images},
+    ("context",): {"GET": _RequestHandler.get_context},
+    ("repository",): {"GET": _RequestHandler.list_registries},
+    ("availability",): {
+        "GET": _RequestHandler.get_availability,
+        "HEAD": _RequestHandler.get_availability,
+    },
+    ("capabilities",): {
+        "GET": _RequestHandler.get_capabilities,
+        "HEAD": _RequestHandler.get_capabilities,
+    },
 }

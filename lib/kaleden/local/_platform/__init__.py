@@ -1,1 +1,1 @@
-"""The state of the embedded platform, without input or output."""
+"""The state of the embedded platform, without I/O."""

@@ -1,4 +1,4 @@
-"""What the embedded platform offers: registries, images, and the resources to choose from."""
+"""The registries, images and resource options of the embedded platform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGES = {
     "skaha/marimo:latest": (Kind.CONTRIBUTED,),
     "skaha/terminal:1.1.2": (Kind.DESKTOP_APP, Kind.HEADLESS),
 }
-# Images of this project are in no list, and take a login at the registry.
+# Images of this project are not listed, and need a registry login.
 _PRIVATE = f"{REGISTRIES[0]}/private/"
 _RAM_OPTIONS = (
     *(1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 26, 28, 30, 32, 36, 40, 44, 48, 56, 64, 80, 92),
@@ -27,8 +27,8 @@ _RAM_OPTIONS = (
 )
 
 
-def images(kind: Kind | None) -> list[dict[str, Any]]:
-    """List the images, of one kind or all; the digests are made up of the names."""
+def list_images(kind: Kind | None) -> list[dict[str, Any]]:
+    """List the images of one kind, or all. The digests are computed from the names."""
     return [
         {
             "id": f"{REGISTRIES[0]}/{name}",
@@ -41,16 +41,16 @@ def images(kind: Kind | None) -> list[dict[str, Any]]:
 
 
 def is_private(image: str) -> bool:
-    """Tell whether an image takes a login at the registry."""
+    """Return whether an image needs a registry login."""
     return image.startswith(_PRIVATE)
 
 
 @frozen
 class Resources:
-    """The choices a user has: cores, and GiB of memory, as far as the platform's capacity goes.
+    """The resources a user can request, up to the platform's capacity: cores, and GiB of memory.
 
-    The ``default`` ones are reserved for a session that asks for nothing, and the ``max_default``
-    ones are what it may use.
+    A session that requests no resources gets the ``default`` ones reserved, and may use the
+    ``max_default`` ones.
     """
 
     core_options: tuple[int, ...]
@@ -62,8 +62,8 @@ class Resources:
     max_default_ram: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Resources:
-        """Work out what a platform with these settings offers."""
+    def from_settings(cls, settings: Settings) -> Resources:
+        """Compute the options that a platform with these settings offers."""
         cores = tuple(n for n in range(1, 17) if 1000 * n <= settings.millicores)
         ram = tuple(n for n in _RAM_OPTIONS if GIB * n <= settings.ram)
         return cls(
@@ -76,8 +76,8 @@ class Resources:
             max_default_ram=min(32, ram[-1]),
         )
 
-    def context(self, max_interactive_sessions: int) -> dict[str, Any]:
-        """Give the answer to ``GET /context``, for somebody who may have so many sessions."""
+    def format_context(self, max_interactive_sessions: int) -> dict[str, Any]:
+        """Return the body of ``GET /context``, for a user with this limit on sessions."""
         return {
             "cores": {
                 "default": min(2, self.core_options[-1]),

@@ -1,6 +1,6 @@
-"""The nouns of the embedded platform: kinds, statuses, sessions, and orders to the runner.
+"""The data types of the embedded platform: kinds, statuses, sessions, and orders to the runner.
 
-Plain data. What changes a session, and when, is `Platform`'s business.
+`Platform` decides when sessions change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DAY = 24 * HOUR
 
 
 class Kind(StrEnum):
-    """The kinds of session that the server knows."""
+    """The kinds of session that the server supports."""
 
     CARTA = "carta"
     CONTRIBUTED = "contributed"
@@ -27,12 +27,12 @@ class Kind(StrEnum):
 
     @property
     def interactive(self) -> bool:
-        """Whether it counts towards the user's limit and has a page of its own."""
+        """Whether the session counts towards the user's limit and has its own page."""
         return self not in (Kind.HEADLESS, Kind.DESKTOP_APP)
 
 
 class Status(StrEnum):
-    """What the server reports of a session."""
+    """The status of a session that the server reports."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -42,43 +42,43 @@ class Status(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a session is in its life; finer than its `Status`."""
+    """The phase of a session's life; more detailed than its `Status`."""
 
     QUEUED = "queued"
-    """Suspended: it waits for room and has no pod."""
+    """Suspended: it waits for capacity and has no pod."""
     UNSCHEDULED = "unscheduled"
-    """It has a pod, which waits for room."""
+    """It has a pod, which waits for capacity."""
     STARTING = "starting"
-    """It has room; its process is being started."""
+    """Capacity is reserved for it; its process is being started."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     EXPIRING = "expiring"
-    """Past its deadline: its process is being ended."""
+    """It is past its deadline; its process is being ended."""
 
     @property
     def waiting(self) -> bool:
-        """Whether it waits for room."""
+        """Whether the session waits for capacity."""
         return self in (Phase.QUEUED, Phase.UNSCHEDULED)
 
     @property
     def finished(self) -> bool:
-        """Whether it will not change any more."""
+        """Whether the phase is final."""
         return self in (Phase.SUCCEEDED, Phase.FAILED)
 
     @property
     def holding(self) -> bool:
-        """Whether it holds the room it asked for."""
+        """Whether the requested capacity is reserved for the session."""
         return self in (Phase.STARTING, Phase.RUNNING, Phase.EXPIRING)
 
     @property
     def active(self) -> bool:
-        """Whether the server sees an active job: one with a pod that has not ended."""
+        """Whether the job is active for the server: its pod exists and has not ended."""
         return self in (Phase.UNSCHEDULED, Phase.STARTING, Phase.RUNNING)
 
 
-# The server asks of the job, in this order: active and ready, active, suspended, succeeded,
-# failed, terminating; and says Pending if nothing holds.
+# The server tests the job in this order: active and ready, active, suspended, succeeded, failed,
+# terminating. It reports Pending if none of these is true.
 STATUS_OF = {
     Phase.RUNNING: Status.RUNNING,
     Phase.STARTING: Status.PENDING,
@@ -92,16 +92,20 @@ STATUS_OF = {
 
 @frozen
 class Spec:
-    """What was asked for, after the server's rules were applied to it.
+    """The specification of a session, after the server's rules were applied to the request.
 
     Args:
+        kind: the kind of session.
+        name: the session's name, in lower case.
+        image: the image's full name, with its registry.
         millicores: the cores reserved for it, in thousandths.
         ram: the memory reserved for it, in bytes.
-        max_millicores: the cores it may use.
+        max_millicores: the cores it may use, in thousandths.
         max_ram: the memory it may use, in bytes.
-        fixed: whether the memory reserved is the memory it may use.
-        command: what to run, as separate words; empty for the image's default.
-        env: names and values, in the order given.
+        fixed: whether the reserved memory equals the maximum.
+        gpus: the number of GPUs requested.
+        command: the program and its arguments; empty for the image's default command.
+        env: pairs of a name and a value, in the order given.
     """
 
     kind: Kind
@@ -119,7 +123,7 @@ class Spec:
 
 @frozen
 class Event:
-    """A line of a session's events; the times are seconds since the epoch."""
+    """One event of a session. The times are seconds since the epoch."""
 
     type: str
     reason: str
@@ -130,12 +134,21 @@ class Event:
 
 @define
 class Session:
-    """One session; all times are seconds since the epoch.
+    """One session. All times are seconds since the epoch.
 
     Args:
-        appid: set for a desktop app, whose ``id`` is its desktop's.
-        lifetime: seconds from its start to its deadline.
-        ram_in_use: bytes, as measured last.
+        id: the session's id; for a desktop app, the id of its desktop.
+        user: the owner.
+        spec: the specification.
+        created: when the session was created.
+        lifetime: seconds from the start to the deadline.
+        appid: the id of a desktop app; None for a session.
+        phase: the current phase.
+        started: when its pod was created; None while it waits in the queue.
+        ended: when it finished, or None.
+        events: the events so far, oldest first.
+        ram_in_use: the memory in use at the last measurement, in bytes.
+        cores_in_use: the cores in use at the last measurement.
     """
 
     id: str
@@ -153,46 +166,48 @@ class Session:
 
     @property
     def key(self) -> str:
-        """Its key on this platform: the id, and for a desktop app the app's id behind it."""
+        """The key on this platform: the id, or ``id/appid`` for a desktop app."""
         return self.id if self.appid is None else f"{self.id}/{self.appid}"
 
     @property
     def status(self) -> Status:
-        """What the server says of it."""
+        """The status that the server reports."""
         return STATUS_OF[self.phase]
 
     @property
     def expires(self) -> float | None:
-        """When it is ended for having lived too long; None while it waits in the queue."""
+        """The deadline, when the session is ended; None while it waits in the queue."""
         return None if self.started is None else self.started + self.lifetime
 
     @property
     def has_pod(self) -> bool:
-        """Whether its events can be asked for."""
+        """Whether the session has a pod, and therefore events."""
         return self.phase is not Phase.QUEUED
 
     def note(self, type_: str, reason: str, message: str, now: float) -> None:
-        """Add to its events."""
+        """Add an event at the time *now*."""
         self.events.append(Event(type_, reason, message, now, now))
 
 
 @frozen(kw_only=True)
 class Settings:
-    """What a platform can hold and how long it keeps things.
+    """The capacity of a platform, its limits, and how long it keeps sessions.
 
     Args:
         millicores: capacity, in thousandths of a core.
-        ram: capacity, in bytes. Both are book-keeping: sessions may use what the machine has.
-        max_interactive_sessions: interactive sessions that a user may have at a time.
-        queue: where a session waits for room. True: in a queue, suspended, where it has no events
-            (404). False: as a pod that cannot be scheduled, with an event that says why.
-        headless_lifetime: seconds until a headless session is ended.
-        interactive_lifetime: seconds until an interactive session is ended, unless renewed.
-        headless_kept: seconds until a finished headless session is forgotten.
-        interactive_kept: the same for interactive ones.
+        ram: capacity, in bytes. Both capacities are only counted: they do not limit the use of
+            the machine.
+        max_interactive_sessions: how many interactive sessions a user may have at a time.
+        queue: where a session waits for capacity. True: in a queue, suspended; a request for its
+            events returns 404. False: as a pod that cannot be scheduled, with an event that gives
+            the reason.
+        headless_lifetime: seconds after its start at which a headless session is ended.
+        interactive_lifetime: the same for an interactive session, unless it is renewed.
+        headless_kept: seconds after its end at which a headless session is forgotten.
+        interactive_kept: the same for an interactive session.
 
     Raises:
-        ValueError: the capacity is below what the smallest session may ask for.
+        ValueError: the capacity is too small for the smallest session, 1 core and 1 GiB.
     """
 
     millicores: int
@@ -218,7 +233,7 @@ class Start:
 
 @frozen
 class Stop:
-    """Order: end this session's processes, all of them, and report with `Platform.ended`."""
+    """Order: end all processes of this session, then call `Platform.ended`."""
 
     key: str
 
@@ -234,7 +249,7 @@ Order = Start | Stop | Forget
 
 
 class HTTPError(Exception):
-    """The platform says no: an HTTP status and the text that tells why."""
+    """An error response of the platform: the HTTP status, and the text of the body."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -242,6 +257,6 @@ class HTTPError(Exception):
         self.text = text
 
 
-def invalid(text: str) -> HTTPError:
-    """Refuse what was asked, with the server's words (HTTP 400)."""
+def make_bad_request(text: str) -> HTTPError:
+    """Make the error for HTTP 400 with the server's text."""
     return HTTPError(400, text)

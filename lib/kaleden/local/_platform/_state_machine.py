@@ -1,9 +1,9 @@
-"""`Platform`: what happens to sessions, as a pure state machine.
+"""`Platform`: the sessions of the embedded platform, as a state machine without I/O.
 
-It does no I/O and has no clock: callers pass the time, in seconds since the epoch, and it never
-goes back. What has to be done in the world it gives as orders (`take_orders`); what was done it
-is told (`started`, `ended`, `measured`). So the same machine serves real processes, a transport in
-memory, and a test that lets four days pass in a line.
+It has no clock: callers pass the time, in seconds since the epoch, which must not go back. The
+caller takes the actions to perform with `Platform.take_orders`, and reports the results with
+`Platform.started`, `Platform.ended` and `Platform.measured`. So the same state machine serves real
+processes, an in-memory transport, and tests that advance the time by days.
 """
 
 from __future__ import annotations
@@ -29,39 +29,43 @@ from kaleden.local._platform._model import (
     Start,
     Status,
     Stop,
-    invalid,
+    make_bad_request,
 )
 
-_SLACK = 64
+_STALE_MARGIN = 64
 
 
 @final
 @define
-class Agenda:
-    """One date for each key, the earliest first."""
+class TimerQueue:
+    """A priority queue of times, with at most one time for each key."""
 
-    _dates: dict[str, float] = field(init=False, factory=dict[str, float])
-    # Holds dates that were changed or struck off as well, up to as many as there are others.
+    _times: dict[str, float] = field(init=False, factory=dict[str, float])
+    # Stale entries stay in the heap: times that were replaced or discarded. `set` rebuilds the
+    # heap when they outnumber the current ones by more than _STALE_MARGIN.
     _heap: list[tuple[float, str]] = field(init=False, factory=list[tuple[float, str]])
 
-    def put(self, key: str, date: float) -> None:
-        """Note a date, in place of the one that the key may have."""
-        self._dates[key] = date
-        heapq.heappush(self._heap, (date, key))
-        if len(self._heap) > 2 * len(self._dates) + _SLACK:
-            self._heap = [(date, key) for key, date in self._dates.items()]
+    def set(self, key: str, time: float) -> None:
+        """Set the key's time, and replace an earlier one."""
+        self._times[key] = time
+        heapq.heappush(self._heap, (time, key))
+        if len(self._heap) > 2 * len(self._times) + _STALE_MARGIN:
+            self._heap = [(time, key) for key, time in self._times.items()]
             heapq.heapify(self._heap)
 
-    def strike_off(self, key: str) -> None:
-        """Forget the key's date, if it has one."""
-        self._dates.pop(key, None)
+    def discard(self, key: str) -> None:
+        """Remove the key's time, if it has one."""
+        self._times.pop(key, None)
 
-    def take_due(self, now: float) -> Iterator[str]:
-        """Take the keys whose dates have come, the earliest first; others may be put meanwhile."""
+    def pop_due(self, now: float) -> Iterator[str]:
+        """Remove and yield the keys with a time not later than *now*, earliest first.
+
+        Times may be set or discarded during the iteration.
+        """
         while self._heap and self._heap[0][0] <= now:
-            date, key = heapq.heappop(self._heap)
-            if self._dates.get(key) == date:
-                del self._dates[key]
+            time, key = heapq.heappop(self._heap)
+            if self._times.get(key) == time:
+                del self._times[key]
                 yield key
 
     def __len__(self) -> int:
@@ -70,46 +74,47 @@ class Agenda:
 
 @define
 class Platform:
-    """The sessions of a platform, and the rules by which they live.
+    """The sessions of a platform, and the rules for their lives.
 
     Args:
         settings: capacity and lifetimes.
-        rng: where ids come from. An id opens an interactive session's page, so the default is the
-            system's generator.
-        limits: interactive sessions that single users may have at a time, by their names; the
-            others may have what the settings say.
+        rng: the generator of ids. The id is the secret of an interactive session's page, so the
+            default is the operating system's generator.
+        limits: the maximum number of interactive sessions for single users, by user name. The
+            limit of other users is in *settings*.
     """
 
     settings: Settings
     rng: random.Random = field(factory=random.SystemRandom)
     limits: dict[str, int] = field(factory=dict[str, int])
     _sessions: dict[str, Session] = field(init=False, factory=dict[str, Session])
-    _of_user: dict[str, dict[str, Session]] = field(
+    _by_user: dict[str, dict[str, Session]] = field(
         init=False, factory=dict[str, dict[str, Session]]
     )
-    # Deleted, so in no list any more, and still holding what they were given.
-    _leaving: dict[str, Session] = field(init=False, factory=dict[str, Session])
+    # Deleted sessions with processes that have not ended. They are not listed, but their capacity
+    # is still reserved.
+    _terminating: dict[str, Session] = field(init=False, factory=dict[str, Session])
     _queue: deque[str] = field(init=False, factory=deque[str])
-    _agenda: Agenda = field(init=False, factory=Agenda)
+    _timers: TimerQueue = field(init=False, factory=TimerQueue)
     _orders: list[Order] = field(init=False, factory=list[Order])
     _changed: set[str] = field(init=False, factory=set[str])
     _millicores: int = field(init=False, default=0)
     _ram: int = field(init=False, default=0)
     _closed: bool = field(init=False, default=False)
 
-    # Asking
+    # Queries
 
     def find(self, user: str, id_: str, appid: str | None = None) -> Session | None:
-        """Look up a session (or a desktop app) of this user."""
+        """Return a session of this user, or a desktop app; None if it does not exist."""
         key = id_ if appid is None else f"{id_}/{appid}"
-        return self._of_user.get(user, {}).get(key)
+        return self._by_user.get(user, {}).get(key)
 
     def of_user(self, user: str) -> Iterator[Session]:
         """Iterate over the user's sessions and desktop apps, oldest first."""
-        return iter(self._of_user.get(user, {}).values())
+        return iter(self._by_user.get(user, {}).values())
 
     def anyones(self, id_: str) -> Session | None:
-        """Look up a session, whosever it is."""
+        """Return a session of any user; None if it does not exist."""
         return self._sessions.get(id_)
 
     def everyones(self) -> Iterator[Session]:
@@ -122,48 +127,54 @@ class Platform:
 
     @property
     def reserved(self) -> tuple[int, int]:
-        """The millicores and the bytes of memory that are given away now."""
+        """The reserved capacity: millicores, and bytes of memory."""
         return self._millicores, self._ram
 
     def limit(self, user: str) -> int:
-        """Tell how many interactive sessions the user may have at a time."""
+        """Return how many interactive sessions the user may have at a time."""
         return self.limits.get(user, self.settings.max_interactive_sessions)
 
     def check_limit(self, user: str) -> None:
-        """Refuse if the user may not have one more interactive session."""
+        """Check that the user may have one more interactive session.
+
+        Raises:
+            HTTPError: 400, the limit is reached.
+        """
         limit = self.limit(user)
         active = sum(
             session.spec.kind.interactive and session.status in (Status.PENDING, Status.RUNNING)
             for session in self.of_user(user)
         )
         if active >= limit:
-            raise invalid(f"User {user} has reached the maximum of {limit} active sessions.")
+            raise make_bad_request(
+                f"User {user} has reached the maximum of {limit} active sessions."
+            )
 
-    # Doing
+    # Changes
 
     def create(self, user: str, spec: Spec, now: float) -> Session:
-        """Take in a session; it starts as soon as there is room.
+        """Create a session; it starts as soon as there is capacity.
 
         Args:
-            user: whose it is.
-            spec: what was asked for.
+            user: the owner.
+            spec: the specification.
             now: seconds since the epoch.
 
         Returns:
-            The session, Pending, or already further if it needs no process.
+            The session. It is Pending, or Running if it needs no process.
 
         Raises:
-            Refused: this user has too many interactive sessions.
+            HTTPError: 400, this user has too many interactive sessions.
         """
         if spec.kind.interactive:
             self.check_limit(user)
-        return self._take_in(Session(self.new_id(), user, spec, now, self._lifetime(spec)), now)
+        return self._enqueue(Session(self.new_id(), user, spec, now, self._get_lifetime(spec)), now)
 
     def create_app(self, user: str, desktop_id: str, spec: Spec, now: float) -> Session:
-        """Take in an app of a desktop.
+        """Create a desktop app.
 
         Raises:
-            Refused: the user has no such desktop running.
+            HTTPError: 404, the user has no running desktop with this id.
         """
         desktop = self.find(user, desktop_id)
         if (
@@ -173,15 +184,15 @@ class Platform:
         ):
             raise HTTPError(404, f"desktop session {desktop_id} not found")
 
-        appid = self._new_name(3)
-        session = Session(desktop_id, user, spec, now, self._lifetime(spec), appid=appid)
-        return self._take_in(session, now)
+        appid = self._make_name(3)
+        session = Session(desktop_id, user, spec, now, self._get_lifetime(spec), appid=appid)
+        return self._enqueue(session, now)
 
     def delete(self, user: str, id_: str, now: float, appid: str | None = None) -> bool:
-        """Delete a session, with its desktop apps; it is out of every list at once.
+        """Delete a session and its desktop apps. They disappear from lists immediately.
 
         Returns:
-            Whether there was one. The server does not tell.
+            Whether the session existed. The server's response does not show this.
         """
         session = self.find(user, id_, appid)
         if session is None:
@@ -194,57 +205,57 @@ class Platform:
         return True
 
     def renew(self, user: str, id_: str, now: float) -> None:
-        """Move a session's deadline to a full interactive lifetime from now, if that is later.
+        """Extend a session's deadline to a full interactive lifetime from now, if that is later.
 
         Raises:
-            Refused: the session is not active: unknown, suspended or finished.
+            HTTPError: 400, the session is not active: unknown, suspended or finished.
         """
         session = self.find(user, id_)
         if session is None or not session.phase.active or session.started is None:
-            raise invalid(f"No active job for user {user} with session {id_}")
+            raise make_bad_request(f"No active job for user {user} with session {id_}")
         for renewed in [s for s in self.of_user(user) if s.id == id_ and s.started is not None]:
             elapsed = now - (renewed.started or now)
             renewed.lifetime = max(renewed.lifetime, elapsed + self.settings.interactive_lifetime)
             self._changed.add(renewed.key)
 
     def advance(self, now: float) -> None:
-        """Let time pass: end what is past its deadline, forget what finished long ago."""
-        for key in self._agenda.take_due(now):
-            self._meet(self._sessions[key], now)
+        """Advance the time: end sessions past their deadline, and remove old finished ones."""
+        for key in self._timers.pop_due(now):
+            self._handle_due(self._sessions[key], now)
         self._admit(now)
 
-    # What the runner does, and reports
+    # The interface of the runner
 
     def take_orders(self) -> list[Order]:
-        """Take the orders that were given since the last call, oldest first."""
+        """Return the orders since the last call, oldest first."""
         orders, self._orders = self._orders, []
         return orders
 
     def take_changes(self) -> list[tuple[str, Session | None]]:
-        """Take what changed since the last call: keys, and the sessions, or None where gone."""
+        """Return the changes since the last call: keys, with sessions or None if removed."""
         changed, self._changed = self._changed, set()
         return [(key, self._sessions.get(key)) for key in sorted(changed)]
 
     def started(self, key: str, now: float) -> None:
-        """Hear that a session's process runs."""
+        """Record that a session's process has started."""
         session = self._sessions.get(key)
         if session is not None and session.phase is Phase.STARTING:
-            self._run(session, now)
+            self._set_running(session, now)
 
     def ended(
         self, key: str, now: float, code: int | None, why: tuple[str, str] | None = None
     ) -> None:
-        """Hear that none of a session's processes is left.
+        """Record that all processes of a session have ended.
 
         Args:
-            key: the session's.
+            key: the session's key.
             now: seconds since the epoch.
             code: the exit status of its command; None if it was not started or was killed.
-            why: reason and message of a warning to add to its events.
+            why: the reason and the message of a warning to add to its events.
         """
-        gone = self._leaving.pop(key, None)
-        if gone is not None:
-            self._release(gone)
+        deleted = self._terminating.pop(key, None)
+        if deleted is not None:
+            self._release(deleted)
             self._orders.append(Forget(key))
         session = self._sessions.get(key)
         if session is not None and not session.phase.finished:
@@ -255,76 +266,76 @@ class Platform:
         self._admit(now)
 
     def measured(self, key: str, ram: int, cores: float | None) -> None:
-        """Hear what a session uses: bytes of memory, and cores since the last time."""
+        """Record the usage of a session: bytes of memory, and cores since the last measurement."""
         session = self._sessions.get(key)
         if session is not None and session.phase is Phase.RUNNING:
             session.ram_in_use = ram
             session.cores_in_use = cores
 
     def close(self) -> None:
-        """Start nothing from now on: who waits, waits on."""
+        """Start no more sessions. Waiting sessions go on waiting."""
         self._closed = True
 
     def restore(self, sessions: Iterable[Session], now: float) -> None:
-        """Take back the sessions of an earlier life, in which their processes ended.
+        """Restore the sessions of an earlier run of the platform. Their processes have ended.
 
-        Those that waited wait again, in their old order; interactive ones, which are no processes,
-        run on; headless ones that ran are Failed.
+        Waiting sessions wait again, in their old order. Interactive sessions, which have no
+        processes, continue to run. Headless sessions that were running become Failed.
         """
         for session in sorted(sessions, key=lambda s: s.created):
-            self._enter(session)
+            self._add(session)
             if session.phase.waiting:
                 self._queue.append(session.key)
             elif session.phase.holding:
-                self._hold(session)
+                self._reserve(session)
                 if session.spec.kind is Kind.HEADLESS:
                     session.note("Warning", "NodeNotReady", "The platform was restarted", now)
                     self._finish(session, Phase.FAILED, now)
             self._schedule(session)
         self.advance(now)
 
-    # Inside
+    # Internals
 
     def new_id(self) -> str:
-        """Make an id that is not in use: the server's are a letter and seven letters or digits."""
-        while (id_ := self._new_name(8)) in self._sessions or id_ in self._leaving:
+        """Return an unused id. As on the server: a letter, then seven letters or digits."""
+        while (id_ := self._make_name(8)) in self._sessions or id_ in self._terminating:
             pass
         return id_
 
-    def _new_name(self, length: int) -> str:
+    def _make_name(self, length: int) -> str:
         rest = self.rng.choices(string.ascii_lowercase + string.digits, k=length - 1)
         return self.rng.choice(string.ascii_lowercase) + "".join(rest)
 
-    def _lifetime(self, spec: Spec) -> float:
+    def _get_lifetime(self, spec: Spec) -> float:
         if spec.kind is Kind.HEADLESS:
             return self.settings.headless_lifetime
         return self.settings.interactive_lifetime
 
-    def _enter(self, session: Session) -> None:
+    def _add(self, session: Session) -> None:
         self._sessions[session.key] = session
-        self._of_user.setdefault(session.user, {})[session.key] = session
+        self._by_user.setdefault(session.user, {})[session.key] = session
         self._changed.add(session.key)
 
-    def _take_in(self, session: Session, now: float) -> Session:
-        self._enter(session)
+    def _enqueue(self, session: Session, now: float) -> Session:
+        self._add(session)
         self._queue.append(session.key)
         self._admit(now)
         if session.phase is Phase.QUEUED and not self.settings.queue:
             session.phase = Phase.UNSCHEDULED
             session.started = now
-            session.note("Warning", "FailedScheduling", self._shortage(session), now)
+            session.note("Warning", "FailedScheduling", self._describe_shortage(session), now)
             self._schedule(session)
         return session
 
-    def _shortage(self, session: Session) -> str:
-        """Why there is no room, in a scheduler's words."""
+    def _describe_shortage(self, session: Session) -> str:
+        """Return the message of a Kubernetes scheduler for the missing capacity."""
         short = [
-            f"1 Insufficient {what}"
-            for what, free, asked in (
+            f"1 Insufficient {resource}"
+            for resource, free, requested in (
                 ("cpu", self.settings.millicores - self._millicores, session.spec.millicores),
                 ("memory", self.settings.ram - self._ram, session.spec.ram),
             )
-            if asked > free
+            if requested > free
         ]
         waiting = ["1 pod waits before this one"]
         return f"0/1 nodes are available: {', '.join(short or waiting)}."
@@ -336,17 +347,17 @@ class Platform:
         )
 
     def _admit(self, now: float) -> None:
-        """Give room to those who wait, strictly in their order."""
+        """Start waiting sessions while there is capacity, strictly in FIFO order."""
         while self._queue and not self._closed:
             session = self._sessions.get(self._queue[0])
             if session is not None and session.phase.waiting:
                 if not self._fits(session.spec):
                     return
-                self._begin(session, now)
+                self._start(session, now)
             self._queue.popleft()
 
-    def _begin(self, session: Session, now: float) -> None:
-        self._hold(session)
+    def _start(self, session: Session, now: float) -> None:
+        self._reserve(session)
         session.phase = Phase.STARTING
         if session.started is None:
             session.started = now
@@ -356,15 +367,15 @@ class Platform:
         if session.spec.kind is Kind.HEADLESS:
             self._orders.append(Start(session))
         else:
-            self._run(session, now)
+            self._set_running(session, now)
         self._changed.add(session.key)
 
-    def _run(self, session: Session, now: float) -> None:
+    def _set_running(self, session: Session, now: float) -> None:
         session.phase = Phase.RUNNING
         session.note("Normal", "Started", "Started container", now)
         self._changed.add(session.key)
 
-    def _hold(self, session: Session) -> None:
+    def _reserve(self, session: Session) -> None:
         self._millicores += session.spec.millicores
         self._ram += session.spec.ram
 
@@ -381,8 +392,8 @@ class Platform:
         self._schedule(session)
         self._changed.add(session.key)
 
-    def _due_time(self, session: Session) -> float | None:
-        """When the session changes by itself next: deadline, or the time to be forgotten."""
+    def _compute_due_time(self, session: Session) -> float | None:
+        """Return when the session changes next: its deadline, or when it is forgotten."""
         if session.ended is None:
             return session.expires
         if session.spec.kind is Kind.HEADLESS:
@@ -390,13 +401,13 @@ class Platform:
         return session.ended + self.settings.interactive_kept
 
     def _schedule(self, session: Session) -> None:
-        due = self._due_time(session)
+        due = self._compute_due_time(session)
         if due is not None:
-            self._agenda.put(session.key, due)
+            self._timers.set(session.key, due)
 
-    def _meet(self, session: Session, now: float) -> None:
-        """Do what has become due for the session, or wait on if that was put off meanwhile."""
-        due = self._due_time(session)
+    def _handle_due(self, session: Session, now: float) -> None:
+        """Expire or remove the session, or reschedule it if its due time was postponed."""
+        due = self._compute_due_time(session)
         if due is None or session.phase is Phase.EXPIRING:
             return
         if due > now:
@@ -417,16 +428,16 @@ class Platform:
             self._finish(session, Phase.FAILED, now)
 
     def _remove(self, session: Session) -> None:
-        """Take the session out of every list; if processes may live, have them ended."""
+        """Remove the session from all lists; order the end of its processes, if it has any."""
         key = session.key
         del self._sessions[key]
-        del self._of_user[session.user][key]
-        self._agenda.strike_off(key)
+        del self._by_user[session.user][key]
+        self._timers.discard(key)
         self._changed.add(key)
         if not session.phase.holding:
             self._orders.append(Forget(key))
         elif session.spec.kind is Kind.HEADLESS:
-            self._leaving[key] = session
+            self._terminating[key] = session
             self._orders.append(Stop(key))
         else:
             self._release(session)

@@ -1,1 +1,1 @@
-"""Headless sessions as processes of this machine."""
+"""Headless sessions as local processes."""

@@ -1,6 +1,6 @@
-"""Reading ``/proc``: what process trees use, and which processes carry a mark.
+"""Functions that read ``/proc``: usage of process trees, and processes with a marker.
 
-All of it is blocking, quick, and empty where there is no ``/proc``.
+They block, but are fast. Without ``/proc`` they return empty results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @frozen
 class Usage:
-    """What a process tree uses: bytes of resident memory, and seconds of processor time so far."""
+    """The usage of a process tree: bytes of resident memory, and seconds of CPU time so far."""
 
     ram: int = 0
     seconds: float = 0.0
@@ -29,7 +29,7 @@ class Usage:
         return Usage(self.ram + other.ram, self.seconds + other.seconds)
 
 
-def _pids() -> Iterator[int]:
+def _list_pids() -> Iterator[int]:
     with suppress(FileNotFoundError):
         for name in os.listdir(PROC):
             if name.isdigit():
@@ -37,12 +37,13 @@ def _pids() -> Iterator[int]:
 
 
 def _read_stat(pid: int) -> tuple[int, Usage] | None:
-    """Read a process's parent and what it uses; None if it is gone."""
+    """Read the parent and the usage of a process; None if the process has ended."""
     try:
         text = (PROC / str(pid) / "stat").read_bytes()
     except OSError:
         return None
-    # The second field is the name in parentheses, and may itself have spaces and parentheses.
+    # The second field is the name in parentheses, which may contain spaces and parentheses
+    # (proc_pid_stat(5)).
     fields = text.rpartition(b")")[2].split()
     return int(fields[1]), Usage(
         int(fields[21]) * _PAGE,
@@ -50,25 +51,25 @@ def _read_stat(pid: int) -> tuple[int, Usage] | None:
     )
 
 
-def tree_usage(roots: Collection[int]) -> dict[int, Usage]:
-    """Measure process trees, with one pass over all processes.
+def measure_trees(roots: Collection[int]) -> dict[int, Usage]:
+    """Measure process trees, in one pass over all processes.
 
     Args:
         roots: process ids.
 
     Returns:
-        What each root and its descendants use, for the roots that are still there.
+        The usage of each root together with its descendants, for the roots that still exist.
     """
-    stats = {pid: stat for pid in _pids() if (stat := _read_stat(pid)) is not None}
+    stats = {pid: stat for pid in _list_pids() if (stat := _read_stat(pid)) is not None}
     totals = {root: Usage() for root in roots if root in stats}
     for pid, (_, usage) in stats.items():
-        root = _root_of(pid, stats, totals)
+        root = _find_root(pid, stats, totals)
         if root is not None:
             totals[root] += usage
     return totals
 
 
-def _root_of(pid: int, stats: dict[int, tuple[int, Usage]], roots: Collection[int]) -> int | None:
+def _find_root(pid: int, stats: dict[int, tuple[int, Usage]], roots: Collection[int]) -> int | None:
     while pid not in roots:
         if pid not in stats:
             return None
@@ -76,8 +77,8 @@ def _root_of(pid: int, stats: dict[int, tuple[int, Usage]], roots: Collection[in
     return pid
 
 
-def children_of(pid: int) -> list[int]:
-    """List the children of a process; empty if it is gone or the kernel does not tell."""
+def list_children(pid: int) -> list[int]:
+    """List a process's children; empty if it has ended, or the kernel does not list them."""
     try:
         return [int(n) for n in (PROC / f"{pid}/task/{pid}/children").read_bytes().split()]
     except OSError:
@@ -87,18 +88,20 @@ def children_of(pid: int) -> list[int]:
 def kill_marked(mark: str) -> int:
     """Kill every process that was started with this text in its environment.
 
-    A process that calls ``setsid`` leaves its group, and one whose parent dies leaves its tree;
-    the environment it was started with stays.
+    A process leaves its group when it calls ``setsid``, and its tree when its parent ends. The
+    environment that it was started with does not change.
 
     Returns:
-        How many were killed.
+        The number of processes killed.
     """
     needle = mark.encode()
     own = os.getpid()
-    return sum(pid != own and _carries(pid, needle) and _kill(pid) for pid in _pids())
+    return sum(
+        pid != own and _has_in_environment(pid, needle) and _kill(pid) for pid in _list_pids()
+    )
 
 
-def _carries(pid: int, needle: bytes) -> bool:
+def _has_in_environment(pid: int, needle: bytes) -> bool:
     try:
         return needle in (PROC / str(pid) / "environ").read_bytes()
     except OSError:

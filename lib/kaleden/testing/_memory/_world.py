@@ -15,7 +15,7 @@ from attrs import define, field
 
 from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session, Settings
-from kaleden.local._api._service import Call, Reply, Service
+from kaleden.local._api._service import ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
 from kaleden.testing._memory._event_loop import Home
 from kaleden.testing._memory._sessions import Machine, Script
@@ -137,12 +137,12 @@ class World:
     def _remember(self, now: float) -> None:
         self._past.remember(self.platform, now)
 
-    def _count(self, reply: Reply) -> None:
+    def _count(self, reply: ApiResponse) -> None:
         session = self.platform.find(USER, reply.body.decode().strip())
         assert session is not None  # noqa: S101 - it was created just now
         self.created[session.spec.name] += 1
 
-    def _response(self, reply: Reply, now: float) -> Response:
+    def _response(self, reply: ApiResponse, now: float) -> Response:
         headers = dict(reply.headers)
         if reply.content_type is not None:
             headers["content-type"] = reply.content_type
@@ -151,15 +151,15 @@ class World:
         return Response(reply.status, headers, reply.body + log.encode())
 
 
-def _call(request: Request, now: float) -> Call:
+def _call(request: Request, now: float) -> ApiRequest:
     """Undress a request as the server's HTTP half does."""
     path, _, query = request.target.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     pairs += parse_qsl(request.form.decode(), keep_blank_values=True)
-    return Call(
+    return ApiRequest(
         method=request.method,
         path=f"/v1/{path}" if request.versioned else f"/{path}",
-        parameters=Parameters.of(pairs),
+        parameters=Parameters.from_pairs(pairs),
         user=USER,
         now=now,
         registry_secret=dict(request.headers).get("x-skaha-registry-auth"),
