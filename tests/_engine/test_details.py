@@ -78,7 +78,7 @@ async def test_whether_results_are_raw_may_be_decided_late(flag: bool) -> None:
         assert outcome.ok
         assert flag is isinstance(outcome.value, dict)
         async with session.stream.info("a", raw=flag) as results:
-            assert "<OutcomeStream: 0 at hand>" == repr(results)
+            assert "<OutcomeStream: 0 waiting>" == repr(results)
             [streamed] = [outcome async for outcome in results]
             assert outcome == streamed
         async with session.follow([]) as lines:
@@ -232,7 +232,7 @@ async def test_a_stream_tells_what_is_at_hand_and_gives_it_at_once() -> None:
     async with session:
         async with session.stream.info(["a", "b", "c"]) as results:
             assert [] == results.receive_nowait()
-            while "<OutcomeStream: 3 at hand>" != repr(results):
+            while "<OutcomeStream: 3 waiting>" != repr(results):
                 await anyio.lowlevel.checkpoint()
             assert {"a", "b", "c"} == {outcome.key for outcome in results.receive_nowait()}
             assert [] == [outcome async for outcome in results]

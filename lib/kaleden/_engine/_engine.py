@@ -279,16 +279,15 @@ class Engine:
             timer: bounds the first attempt; by default one for this request only.
         """
         self.retrier.budget.first += 1
-        started = self._now()
-        outcome = await self.attempt(operation, target, timer or OwnTimeout(), started)
+        outcome = await self.attempt(operation, target, timer or OwnTimeout())
         if isinstance(outcome, Failure) and operation.idempotent:
-            again = partial(self.attempt, operation, target, OwnTimeout(), started)
-            return await self.retrier.retry(outcome, started, again)
+            again = partial(self.attempt, operation, target, OwnTimeout())
+            return await self.retrier.retry(outcome, again)
 
         return outcome
 
     async def attempt(
-        self, operation: Operation[T], target: Any, timer: RequestTimeout, started: float
+        self, operation: Operation[T], target: Any, timer: RequestTimeout
     ) -> Outcome[T]:
         """Wait for a slot of the limiter, and send one request; never raises an error.
 
@@ -296,10 +295,10 @@ class Engine:
             operation: the operation.
             target: the session, by its id.
             timer: bounds the request, and holds the slot.
-            started: when the first attempt began; the elapsed time is counted from then.
         """
         key = key_of(target)
-        limiter, now = self.limiter, started
+        limiter = self.limiter
+        started = now = self._now()
         if not limiter.acquire_nowait(timer):
             try:
                 await limiter.acquire(timer)

@@ -113,7 +113,6 @@ class Retrier:
     async def retry(
         self,
         failure: Failure,
-        started: float,
         attempt: Callable[[], Awaitable[Outcome[T]]],
         *,
         only_unsent: bool = False,
@@ -121,8 +120,7 @@ class Retrier:
         """Retry a request as long as it fails, and a retry is allowed.
 
         Args:
-            failure: the failure of the first attempt.
-            started: when that began.
+            failure: the failure of the first attempt, which has just ended.
             attempt: makes one more attempt. A failure of it with 0 attempts was refused before it
                 was made: then the failure before it is final.
             only_unsent: retry only if nothing was sent, and cancel no attempt for the sake of the
@@ -131,7 +129,7 @@ class Retrier:
         Returns:
             A success, or the failure of the last attempt.
         """
-        attempts = failure.attempts
+        attempts, started = failure.attempts, anyio.current_time() - failure.elapsed
         # The deadline itself would cancel this task, and lose the failure.
         deadline = anyio.current_effective_deadline() - DEADLINE_MARGIN
         with anyio.CancelScope(deadline=math.inf if only_unsent else deadline):

@@ -155,7 +155,9 @@ async def test_a_line_holds_these_things_and_no_others(path: Path) -> None:
         await ledger.launching({"t1": "fits-t1"})
     line = json.loads(path.read_bytes())
     assert {"event", "token", "name", "session_id", "owner", "server", "at"} == set(line)
-    assert {"host", "machine", "boot", "pid_namespace", "pid", "started", "client"} == set(line["owner"])
+    assert {"host", "machine", "boot", "pid_namespace", "pid", "started", "client"} == set(
+        line["owner"]
+    )
 
 
 async def test_what_a_session_is_given_is_not_in_the_ledger(path: Path) -> None:

@@ -339,7 +339,7 @@ class InFlightCreate:
         self.done.set()
 
     async def _perform(self) -> Outcome[str]:
-        launcher, started = self.launcher, anyio.current_time()
+        launcher = self.launcher
         operation = _operations.create(
             launcher.limits, self.request.launch, launcher.headers, self._before_send
         )
@@ -348,7 +348,7 @@ class InFlightCreate:
             timer = OwnTimeout()
             await launcher.limiter.acquire(timer)
             try:
-                outcome = await launcher.engine.attempt(operation, self.request.key, timer, started)
+                outcome = await launcher.engine.attempt(operation, self.request.key, timer)
             finally:
                 launcher.limiter.release(timer)
             if isinstance(outcome, Failure) and not outcome.sent:
@@ -359,7 +359,7 @@ class InFlightCreate:
         retrier.budget.first += 1
         outcome = await attempt()
         if isinstance(outcome, Failure):
-            return await retrier.retry(outcome, started, attempt, only_unsent=True)
+            return await retrier.retry(outcome, attempt, only_unsent=True)
 
         return outcome
 

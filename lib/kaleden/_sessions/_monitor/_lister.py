@@ -99,10 +99,10 @@ class SharedList:
         Cancellation:
             See `since`.
         """
-        started, attempt = anyio.current_time(), partial(self._outcome_since, time)
+        attempt = partial(self._outcome_since, time)
         outcome = await attempt()
         if isinstance(outcome, Failure):
-            outcome = await self._engine.retrier.retry(outcome, started, attempt)
+            outcome = await self._engine.retrier.retry(outcome, attempt)
         if isinstance(outcome, Failure):
             raise outcome.to_exception()
 
