@@ -57,12 +57,12 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def world(
-    *faults: Fault, **options: Any
+    *faults: Fault, limits: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[MemoryTransport, kaleden.AsyncSession]]:
     plan = FaultPlan(faults)
     async with (
         MemoryTransport(faults=plan, duration=float("inf"), **options) as transport,
-        kaleden.AsyncSession(transport=transport) as session,
+        kaleden.AsyncSession(transport=transport, **(limits or {})) as session,
     ):
         yield transport, session
 
@@ -199,14 +199,15 @@ async def test_a_thousand_launches_without_ids_cost_two_lists(path: Path) -> Non
 
 @in_virtual_time
 async def test_a_launch_that_the_server_is_still_at_work_on_is_waited_for(path: Path) -> None:
-    async with world(latency={"create": 60.0, "list": 0.1, "destroy": 0.1}) as (transport, session):
+    latency = {"create": 60.0, "list": 0.1, "destroy": 0.1}
+    async with world(latency=latency) as (transport, session):
         [launch] = kaleden.SessionSpec("fits-t1", IMAGE).launches()
         with anyio.move_on_after(15):
             async with anyio.create_task_group() as group:
                 # Given up by its client, finished by the server.
                 group.start_soon(transport.send, build_create(launch))
         write(path, "t1", at=NOW)
-        outcomes = await session.reap(path, settle=180)
+        outcomes = await session.reap(path)
         assert outcomes.ok
         assert 20 < anyio.current_time() < 120
         assert 1 == transport.created["fits-t1"]
@@ -218,9 +219,9 @@ async def test_a_launch_that_the_server_is_still_at_work_on_is_waited_for(path: 
 async def test_a_launch_that_never_appears_is_closed_when_it_cannot_any_more(path: Path) -> None:
     async with world() as (transport, session):
         write(path, "t1", at=NOW - 100)
-        outcomes = await session.reap(path, settle=180)
+        outcomes = await session.reap(path)
         assert {"fits-t1": True} == outcomes.successes
-        assert anyio.current_time() == pytest.approx(80, abs=5)
+        assert anyio.current_time() == pytest.approx(90, abs=5)
         assert transport.requests["list"] < 20
     assert [] == read_ledger(path)
 
@@ -228,7 +229,9 @@ async def test_a_launch_that_never_appears_is_closed_when_it_cannot_any_more(pat
 @in_virtual_time
 async def test_the_wait_is_as_long_as_a_create_may_take_if_nothing_is_said(path: Path) -> None:
     async with MemoryTransport() as transport:
-        async with kaleden.AsyncSession(transport=transport, create_timeout=50) as session:
+        async with kaleden.AsyncSession(
+            transport=transport, create_timeout=40, settle=10
+        ) as session:
             write(path, "t1", at=NOW)
             await session.reap(path)
     assert anyio.current_time() == pytest.approx(50, abs=5)
@@ -236,9 +239,9 @@ async def test_the_wait_is_as_long_as_a_create_may_take_if_nothing_is_said(path:
 
 @in_virtual_time
 async def test_a_clock_that_is_ahead_makes_nobody_wait_longer(path: Path) -> None:
-    async with world() as (_, session):
+    async with world(limits={"create_timeout": 15, "settle": 5}) as (_, session):
         write(path, "t1", at=NOW + 10**9)
-        await session.reap(path, settle=20)
+        await session.reap(path)
     assert anyio.current_time() == pytest.approx(20, abs=1)
 
 

@@ -36,7 +36,7 @@ def test_what_the_dead_left_is_ended_and_what_the_living_have_is_not(tmp_path: P
             kill_at(chance.randint(1, 2 * REPLICAS), f"killed-{number}", ledger, process)
         # The server has read the requests of the dead before this one.
         assert untouched <= running(server)
-        done = reap(server, ledger, "--settle", "2")
+        done = reap(server, ledger, "--create-timeout", "1", "--settle", "1")
         assert (0, "") == (done.returncode, done.stderr), done.stdout
         assert untouched == running(server)
         assert untouched == {launch.name for launch in read_ledger(ledger)}

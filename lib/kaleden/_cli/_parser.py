@@ -318,11 +318,18 @@ def _reap(commands: Commands) -> None:
         "can tell from here whether the launching process is gone",
     )
     add(
-        "--settle",
+        "--create-timeout",
         type=number,
         default=Limits().create_timeout,
         metavar="SECONDS",
-        help="how long after its launch a session may yet appear (%(default)g)",
+        help="how long the server may be at work on a create (%(default)g)",
+    )
+    add(
+        "--settle",
+        type=number,
+        default=Limits().settle,
+        metavar="SECONDS",
+        help="how long after a create its session may be missing in lists (%(default)g)",
     )
     _add_json(parser, "what was left, and what became of it,")
     _add_where(parser)

@@ -18,7 +18,7 @@ from kaleden._client._streams import Streams
 from kaleden._engine import _operations
 from kaleden._engine._config import RETRY, Limits, RetryPolicy
 from kaleden._engine._engine import Engine
-from kaleden._engine._operations import Ids, as_keys
+from kaleden._engine._targets import Ids, as_keys
 from kaleden._http import HttpAuth, HttpClient, Transport
 from kaleden._results._batch import FinishedSession, Outcomes, Success
 from kaleden._results._progress import ProgressCallback
@@ -701,13 +701,12 @@ class AsyncSession(AsyncContextManagerMixin):
         async with self.scope(grace=grace, on_success=on_success, on_error=on_error) as scope:
             return await run(self._components, scope, spec, start, progress)
 
-    async def reap(
-        self, path: str | PathLike[str], *, elsewhere: bool = False, settle: float | None = None
-    ) -> Outcomes[bool]:
+    async def reap(self, path: str | PathLike[str], *, elsewhere: bool = False) -> Outcomes[bool]:
         """End the sessions that dead processes left, by the ledger in which they wrote them down.
 
         Use the account that launched them: the server shows nobody else's sessions, so to another
-        they look ended. It may take *settle* seconds, as long as a lost launch may yet appear.
+        they look ended. It may take *create_timeout* plus *settle* seconds, as long as the session
+        of a lost launch may still appear.
 
         Only what owners launched on this server that are certainly gone is touched: a process of
         this machine that has ended, or an earlier boot of it.
@@ -715,8 +714,6 @@ class AsyncSession(AsyncContextManagerMixin):
         Args:
             path: the ledger, as given to ``AsyncSession(ledger=...)``.
             elsewhere: end also what owners on other machines left, who may be at work.
-            settle: seconds after its launch for which a session may yet appear; by default
-                *create_timeout*.
 
         Returns:
             As of `destroy`, for the sessions that were left; by its name for a launch of which no
@@ -736,7 +733,6 @@ class AsyncSession(AsyncContextManagerMixin):
             path,
             self._runtime.server,
             elsewhere=elsewhere,
-            settle=settle,
         )
 
     async def renew(self, ids: Ids, *, progress: ProgressCallback | None = None) -> Outcomes[bool]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 
 from kaleden._engine import _operations
 from kaleden._engine._engine import OutcomeStream
-from kaleden._engine._operations import Ids, as_keys
+from kaleden._engine._targets import Ids, as_keys
 from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._components import Components
 from kaleden._sessions._monitor._wait import Until

@@ -35,9 +35,10 @@ def check_number(
     *,
     whole: bool = False,
     least: float | None = None,
+    finite: bool = True,
     error: Callable[[str], KaledenError] = ConfigurationError,
 ) -> None:
-    """Check that an argument is a finite number.
+    """Check that an argument is a number.
 
     Args:
         name: the name of the argument.
@@ -45,6 +46,7 @@ def check_number(
         unit: the unit, for the message, such as ``"seconds"``.
         whole: whether it must be an integer.
         least: the least value; by default any above 0.
+        finite: whether infinity is refused.
         error: the exception to raise.
 
     Raises:
@@ -53,7 +55,8 @@ def check_number(
     is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if is_number:
         number: Any = value
-        if (number > 0 if least is None else number >= least) and number < math.inf:
+        is_enough = number > 0 if least is None else number >= least
+        if is_enough and not (finite and number == math.inf):
             return
 
     kind = "a whole number" if whole else "a number"

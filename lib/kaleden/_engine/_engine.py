@@ -28,14 +28,14 @@ from kaleden._engine._config import MAX_PAUSE, RetryPolicy, is_overload
 from kaleden._engine._limiter import Limiter, Paused
 from kaleden._engine._operations import Operation, parse_response, to_failure, without_parsing
 from kaleden._engine._retry import Retrier
-from kaleden._engine._targets import Keys, length_of, open_source, to_target
+from kaleden._engine._targets import Keys, key_of, length_of, open_source, to_target
 from kaleden._engine._tasks import open_task_group
 from kaleden._engine._timeouts import OwnTimeout, RequestTimeout, SharedTimeout, TimeoutMonitor
 from kaleden._errors import FailureKind, SessionNotOpen, WrongEventLoop
 from kaleden._http import Transport, TransportError
 from kaleden._results._batch import Failure, Outcome, Outcomes
 from kaleden._results._progress import OK, ProgressCallback, check_progress
-from kaleden._wire import IncrementalParser, Request, Response, shown
+from kaleden._wire import IncrementalParser, Request, Response
 
 T = TypeVar("T")
 
@@ -379,8 +379,3 @@ async def _work_within(
 ) -> None:
     with timer:
         await work(source, timer)
-
-
-def key_of(target: Any) -> str:
-    """Return the key of an outcome, also for a target that is not an id and will be refused."""
-    return target if isinstance(target, str) else f"<{shown(target)}>"

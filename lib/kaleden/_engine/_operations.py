@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import Any, Generic, TypeAlias, TypeVar, cast, final
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar, cast, final
 
 from anyio.lowlevel import checkpoint
 from attrs import evolve, frozen
 
 from kaleden import _wire
 from kaleden._engine._config import Limits
-from kaleden._engine._targets import Keys
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._http import TransportError
-from kaleden._results._batch import Failure, Outcome, Outcomes, Success
+from kaleden._results._batch import Failure, Outcome, Success
 from kaleden._wire import (
     Availability,
     Event,
@@ -166,24 +165,6 @@ def _malformed(reply: Success[Response], problem: str) -> Failure:
 def _failed(reply: Success[Response], kind: FailureKind, problem: str) -> Failure:
     status, attempts, elapsed = reply.value.status, reply.attempts, reply.elapsed
     return Failure(reply.key, kind, problem, status, None, True, attempts, elapsed)
-
-
-Ids: TypeAlias = (
-    str
-    | SessionInfo
-    | Outcomes[Any]
-    | Iterable[str | SessionInfo]
-    | AsyncIterable[str | SessionInfo]
-)
-"""Sessions, by id or as what an earlier call returned: one, many, or more as they come."""
-
-
-def as_keys(ids: Ids) -> Keys:
-    """Turn every way to name sessions into an iterable, with each item on its own."""
-    if isinstance(ids, str | bytes | SessionInfo):
-        return [ids]
-
-    return ids.ids if isinstance(ids, Outcomes) else ids
 
 
 def fetch(

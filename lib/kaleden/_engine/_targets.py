@@ -1,4 +1,4 @@
-"""Where workers draw from: one iterable of the caller's, whatever its kind."""
+"""Targets: the ways to name sessions, and one source of them for many workers."""
 
 from __future__ import annotations
 
@@ -9,45 +9,61 @@ from typing import Any, Final, Self, TypeAlias, cast, final
 
 from kaleden._engine._channel import SendItem, open_channel
 from kaleden._results._batch import Outcomes
-from kaleden._wire import SessionInfo
+from kaleden._wire import SessionInfo, shown
 
 Members: TypeAlias = str | SessionInfo | Outcomes[Any] | Iterable[str | SessionInfo]
+"""Sessions of a scope: one or many, by id or as an earlier call returned them."""
 
-
-def read_members(members: Members) -> list[str]:
-    """List the ids of sessions that were named in any way."""
-    if isinstance(members, str | SessionInfo):
-        members = [members]
-    elif isinstance(members, Outcomes):
-        return members.ids
-
-    return [member.id if isinstance(member, SessionInfo) else member for member in members]
-
+Ids: TypeAlias = Members | AsyncIterable[str | SessionInfo]
+"""Sessions: one or many, by id or as an earlier call returned them, or as they become known."""
 
 Keys: TypeAlias = Iterable[Any] | AsyncIterable[Any]
+"""The items of `Ids`, each on its own, unchecked."""
 
 _SIZED: Final = (list, tuple, set, frozenset, dict, range)
 
 
+def as_keys(ids: Ids) -> Keys:
+    """Return an iterable of single items for every way to name sessions."""
+    if isinstance(ids, str | bytes | SessionInfo):
+        return [ids]
+
+    return ids.ids if isinstance(ids, Outcomes) else ids
+
+
+def read_members(members: Members) -> list[str]:
+    """List the ids of sessions."""
+    keys = cast("Iterable[str | SessionInfo]", as_keys(members))
+    return [key.id if isinstance(key, SessionInfo) else key for key in keys]
+
+
 def length_of(keys: Keys) -> int | None:
-    """Tell how many keys there are; None if that is not known before they are drawn."""
-    # Of anything else the length may be that of now: a queue's, say.
+    """Return the number of keys; None if it is not known before they are iterated."""
+    # Other objects, such as a queue, may have a length that changes.
     return len(cast("Sized", keys)) if isinstance(keys, _SIZED) else None
 
 
 def to_target(item: Any) -> Any:
-    """Take the id of a session; an application of a desktop has only the desktop's."""
+    """Return the id of a session; an application of a desktop has no id that requests take."""
     return item.id if isinstance(item, SessionInfo) and item.app_id is None else item
+
+
+def key_of(item: Any) -> str:
+    """Return the key of an outcome, also for an item that is not an id and will be refused."""
+    if isinstance(item, str):
+        return item
+
+    return item.app_id or item.id if isinstance(item, SessionInfo) else f"<{shown(item)}>"
 
 
 @asynccontextmanager
 async def open_source(keys: Keys) -> AsyncGenerator[AsyncIterator[Any]]:
-    """Open *keys* for any number of tasks to draw from; its errors come out as themselves."""
+    """Share *keys* among any number of tasks; its errors are raised unchanged."""
     if not isinstance(keys, AsyncIterable):
         yield _SharedIterator(keys)
         return
 
-    # Only one task may draw from an asynchronous iterable, so a task of its own does.
+    # Only one task may iterate an asynchronous iterable, so that task is one of its own.
     async with open_channel(partial(_feed, keys)) as receive:
         yield receive
 
@@ -58,14 +74,14 @@ async def _feed(keys: AsyncIterable[Any], deliver: SendItem[Any]) -> None:
         async for item in iterator:
             await deliver(item)
     finally:
-        # A generator that is left in its middle may be closed only by the task that ran it.
+        # An unfinished generator may be closed only by the task that ran it.
         if isinstance(iterator, AsyncGenerator):
             await iterator.aclose()
 
 
 @final
 class _SharedIterator:
-    """One synchronous iterator that many workers draw from; nothing can come between its steps."""
+    """One synchronous iterator that many workers share; each step of it is atomic."""
 
     __slots__ = ("_iterator",)
 
@@ -80,7 +96,7 @@ class _SharedIterator:
             for item in self._iterator:
                 return item
         except BaseException:
-            # Once is enough: every other worker would raise it too.
+            # Raise it once: the other workers find the end.
             self._iterator = iter(())
             raise
 

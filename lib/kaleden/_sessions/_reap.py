@@ -19,7 +19,7 @@ from typing import Final, final
 import anyio
 from attrs import evolve, frozen
 
-from kaleden._engine._config import Limits
+from kaleden._engine._config import Backoff, Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._tasks import run_shielded
 from kaleden._errors import FailureKind, RequestError
@@ -41,9 +41,8 @@ from kaleden._wire import SessionInfo
 
 logger = logging.getLogger("kaleden")
 
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 15.0
-"""Seconds between two lists in which a launch is looked for."""
+_SEARCH_INTERVALS: Final = (1.0, 15.0, 1.5)
+"""Seconds between two lists that look for a launch: the first interval, the longest, the growth."""
 
 
 @final
@@ -91,7 +90,6 @@ async def reap(
     server: str,
     *,
     elsewhere: bool = False,
-    settle: float | None = None,
 ) -> Outcomes[bool]:
     """End what dead owners left on *server*, and write down that it has ended.
 
@@ -102,8 +100,6 @@ async def reap(
         path: the ledger.
         server: the URL of the server that *engine* talks to, as the ledger has it.
         elsewhere: whether to end also what owners left that cannot be looked at from here.
-        settle: seconds after its launch for which a session may yet appear; `create_timeout` if
-            None.
 
     Returns:
         One outcome per session, by its id; by its name where there was no id, and none is found.
@@ -117,8 +113,7 @@ async def reap(
     engine.check()
     found = await in_file_thread(partial(survey, path, server))
     launches = found.dead + (found.unknown if elsewhere else [])
-    wait = limits.create_timeout if settle is None else settle
-    reaper = _Reaper(engine, lister, limits, Path(path), wait)
+    reaper = _Reaper(engine, lister, limits, Path(path))
     outcomes = await reaper.end([launch for launch in launches if launch.session_id])
     outcomes += await reaper.search([launch for launch in launches if not launch.session_id])
     if outcomes:
@@ -126,10 +121,15 @@ async def reap(
     return Outcomes("reap", outcomes)
 
 
-def doubt(launch: OpenLaunch, settle: float) -> float:
-    """Tell for how many seconds more *launch* may yet become a session."""
-    # Clocks of two machines may differ: never wait longer than if it were launched now.
-    return min(settle, max(0.0, launch.at + settle - time.time()))
+def time_left(launch: OpenLaunch, limits: Limits) -> float:
+    """Return the seconds within which the session of *launch* may still appear in a list.
+
+    The server may be at work on a create for `create_timeout` seconds, and lists may not show its
+    session for `settle` seconds more.
+    """
+    longest = limits.create_timeout + limits.settle
+    # The clocks of two machines may differ: never wait longer than if it were launched now.
+    return min(longest, max(0.0, launch.at + longest - time.time()))
 
 
 @final
@@ -139,7 +139,6 @@ class _Reaper:
     lister: SharedList
     limits: Limits
     path: Path
-    settle: float
 
     async def end(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
         """Destroy sessions whose ids are known."""
@@ -157,9 +156,9 @@ class _Reaper:
     async def search(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
         """Look for sessions whose ids are not known, until none of them can appear any more."""
         now = anyio.current_time()
-        due = {launch: now + doubt(launch, self.settle) for launch in launches}
+        due = {launch: now + time_left(launch, self.limits) for launch in launches}
         outcomes: list[Outcome[bool]] = []
-        pause = _FIRST_PAUSE
+        backoff = Backoff(*_SEARCH_INTERVALS)
         while due:
             now = anyio.current_time()
             try:
@@ -169,8 +168,7 @@ class _Reaper:
 
             outcomes += await self._look(due, snapshot.sessions.values(), now)
             if due:
-                await anyio.sleep_until(min(now + pause, *due.values()))
-                pause = min(1.5 * pause, _LONGEST_PAUSE)
+                await anyio.sleep_until(min(now + backoff.next(), *due.values()))
         return outcomes
 
     async def _look(

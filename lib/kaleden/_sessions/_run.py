@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 
 from kaleden._engine import _operations
 from kaleden._engine._collectors import Collector
+from kaleden._engine._config import check_number
 from kaleden._engine._tasks import open_task_group
 from kaleden._engine._timeouts import RequestTimeout
 from kaleden._errors import FailureKind, InvalidRequest
@@ -51,9 +52,10 @@ def read_start_rule(
     if min_started is None or start_timeout is None:
         raise InvalidRequest("min_started and start_timeout say it together: give both or none")
 
-    if not 1 <= min_started <= spec.replicas or not start_timeout > 0:
-        msg = f"min_started is 1 to {spec.replicas}, and start_timeout is seconds above 0"
-        raise InvalidRequest(msg)
+    check_number("start_timeout", start_timeout, "seconds", finite=False, error=InvalidRequest)
+    check_number("min_started", min_started, "sessions", whole=True, least=1, error=InvalidRequest)
+    if min_started > spec.replicas:
+        raise InvalidRequest(f"min_started is {min_started}, of {spec.replicas} replicas")
 
     return StartRule(min_started, start_timeout)
 

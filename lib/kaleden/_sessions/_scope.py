@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 from anyio import AsyncContextManagerMixin
 
+from kaleden._engine._config import Backoff, check_number
 from kaleden._engine._targets import Members, read_members
 from kaleden._engine._tasks import open_task_group, run_shielded
 from kaleden._errors import ConfigurationError, RequestError, ScopeClosed, ScopeError
@@ -30,9 +31,8 @@ logger = logging.getLogger("kaleden")
 OnExit: TypeAlias = Literal["destroy", "release"]
 """What a scope does with its sessions when its block ends."""
 
-_FIRST_PAUSE: Final = 0.25
-_LONGEST_PAUSE: Final = 4.0
-"""Seconds between two rounds of a clean-up that did not end everything."""
+_CLEAN_UP_INTERVALS: Final = (0.25, 4.0)
+"""Seconds between two rounds of a clean-up: the first interval and the longest."""
 
 _QUIET_SECONDS: Final = 1.0
 """Seconds of a clean-up after which it says what it does, lest somebody interrupts it."""
@@ -62,9 +62,7 @@ class Scope(AsyncContextManagerMixin):
     def __init__(
         self, components: Components, grace: float, on_success: OnExit, on_error: OnExit
     ) -> None:
-        if not grace > 0:
-            raise ConfigurationError(f"grace is a number of seconds above 0, not {grace!r}")
-
+        check_number("grace", grace, "seconds", finite=False)
         for name, action in (("on_success", on_success), ("on_error", on_error)):
             if action not in {"destroy", "release"}:
                 raise ConfigurationError(f"{name} is 'destroy' or 'release', not {action!r}")
@@ -313,10 +311,9 @@ class Scope(AsyncContextManagerMixin):
         """End everything, again and again until a list shows that it is gone."""
         async with open_task_group() as group:
             group.start_soon(self._log_if_slow)
-            pause = _FIRST_PAUSE
-            while not await self._end_once():
-                await anyio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            backoff = Backoff(*_CLEAN_UP_INTERVALS)
+            while not await self._end_once():  # noqa: ASYNC110  # the server sends no event
+                await anyio.sleep(backoff.next())
             group.cancel_scope.cancel()
 
     async def _log_if_slow(self) -> None:

@@ -9,8 +9,7 @@ from typing import Any, Final, Self, final
 
 import anyio
 
-from kaleden._engine._operations import Ids, as_keys
-from kaleden._engine._targets import Members
+from kaleden._engine._targets import Ids, Members, as_keys
 from kaleden._results._batch import Outcomes
 from kaleden._sessions._monitor._wait import Until
 from kaleden._wire import SessionInfo

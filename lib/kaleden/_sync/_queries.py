@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast, overload
 
 from kaleden._client._session import AsyncSession
-from kaleden._engine._operations import Ids
+from kaleden._engine._targets import Ids
 from kaleden._results._batch import Outcomes
 from kaleden._results._progress import ProgressCallback
 from kaleden._results._session_list import SessionList

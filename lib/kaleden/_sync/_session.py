@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TypeVar, final
 
 from kaleden._client._session import AsyncSession
-from kaleden._engine._operations import Ids
+from kaleden._engine._targets import Ids
 from kaleden._results._batch import FinishedSession, Outcomes
 from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._monitor._wait import Until
@@ -169,10 +169,9 @@ class Session(SyncQueries):
         path: str | PathLike[str],
         *,
         elsewhere: bool = False,
-        settle: float | None = None,
         timeout: float | None = None,
     ) -> Outcomes[bool]:
-        return self._begin(timeout).run(self._client.reap, path, elsewhere=elsewhere, settle=settle)
+        return self._begin(timeout).run(self._client.reap, path, elsewhere=elsewhere)
 
     @mirrors(AsyncSession.renew)
     def renew(

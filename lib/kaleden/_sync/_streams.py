@@ -26,7 +26,7 @@ from anyio.lowlevel import checkpoint
 
 from kaleden._client._session import AsyncSession
 from kaleden._client._streams import Streams
-from kaleden._engine._operations import Ids, as_keys
+from kaleden._engine._targets import Ids, as_keys
 from kaleden._errors import SessionNotOpen
 from kaleden._results._batch import Outcome
 from kaleden._results._progress import ProgressCallback

@@ -146,7 +146,7 @@ def test_it_fails_if_something_is_left(server: Server, path: Path) -> None:
 def test_it_tells_how_long_it_looks_for_what_may_yet_appear(server: Server, path: Path) -> None:
     launch = OpenLaunch("t1", "fits-t1", None, DEAD, f"{server.url}/v1", at=2**33)
     append(path, encode(Event.LAUNCHING, [launch]))
-    done = reap(server, path, "--settle", "1.2")
+    done = reap(server, path, "--create-timeout", "1", "--settle", "0.2")
     assert "1 may yet appear: looking for them for up to 1 seconds" in done.stdout
     assert 0 == done.returncode
 

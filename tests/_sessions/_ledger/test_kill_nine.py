@@ -67,7 +67,7 @@ def test_whenever_a_process_is_killed_its_sessions_are_reaped_and_no_others(
             left = [launch for launch in read_ledger(ledger) if launch.name not in untouched]
             # Some were launched, and others had no reply yet.
             assert {True, False} == {launch.session_id is None for launch in left}
-            done = reap(server, ledger, "--settle", "5")
+            done = reap(server, ledger, "--create-timeout", "4", "--settle", "1")
             assert (0, "") == (done.returncode, done.stderr), done.stdout
             assert untouched == running(server)
             assert untouched == {launch.name for launch in read_ledger(ledger)}

@@ -11,14 +11,16 @@ from typing import Any
 from kaleden._cli._client import open_session, perform
 from kaleden._cli._io import DONE, NOT_ALL, Output
 from kaleden._client._session import AsyncSession
+from kaleden._engine._config import Limits
 from kaleden._results._batch import Failure
 from kaleden._sessions._ledger._file import OpenLaunch
-from kaleden._sessions._reap import Survey, doubt, survey
+from kaleden._sessions._reap import Survey, survey, time_left
 
 
 def main(options: argparse.Namespace, output: Output) -> int:
     """End what is left."""
-    session = open_session(options)
+    limits = Limits(create_timeout=options.create_timeout, settle=options.settle)
+    session = open_session(options, create_timeout=limits.create_timeout, settle=limits.settle)
     found = survey(options.path, session.describe().url or "")
     launches = found.dead + (found.unknown if options.elsewhere else [])
     if not output.json:
@@ -28,7 +30,7 @@ def main(options: argparse.Namespace, output: Output) -> int:
             output.document({**_facts(found, launches), "outcomes": []})
         return NOT_ALL if launches else DONE
 
-    _tell_wait(launches, options.settle, output)
+    _tell_wait(launches, limits, output)
     work = partial(_reap, options, output, _facts(found, launches))
     return perform(session, work, options, output)
 
@@ -36,7 +38,7 @@ def main(options: argparse.Namespace, output: Output) -> int:
 async def _reap(
     options: argparse.Namespace, output: Output, facts: dict[str, Any], session: AsyncSession
 ) -> int:
-    outcomes = await session.reap(options.path, elsewhere=options.elsewhere, settle=options.settle)
+    outcomes = await session.reap(options.path, elsewhere=options.elsewhere)
     if output.json:
         await output.send_document(
             {**facts, "outcomes": json.loads(outcomes.to_json())["outcomes"]}
@@ -90,8 +92,8 @@ def _tell_survey(found: Survey, launches: Sequence[OpenLaunch], output: Output) 
         output.line(f"passed over: what was launched on {server}")
 
 
-def _tell_wait(launches: Sequence[OpenLaunch], settle: float, output: Output) -> None:
-    waits = [doubt(launch, settle) for launch in launches if launch.session_id is None]
+def _tell_wait(launches: Sequence[OpenLaunch], limits: Limits, output: Output) -> None:
+    waits = [time_left(launch, limits) for launch in launches if launch.session_id is None]
     if waits and max(waits) > 1:
         told = f"{len(waits)} may yet appear: looking for them for up to {max(waits):.0f} seconds"
         (output.note if output.json else output.line)(told)

@@ -14,7 +14,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 from attrs import define
 
-from kaleden._engine._config import MAX_PAUSE
+from kaleden._engine._config import MAX_PAUSE, TRANSIENT, Backoff
 from kaleden._errors import FailureKind, RequestError
 from kaleden._results._batch import Failure
 from kaleden._sessions._monitor._lister import Snapshot
@@ -28,16 +28,8 @@ JITTER: Final = 0.2
 # With the growing intervals this outlasts a minute and a half without a server.
 MAX_FAILURES: Final = 10
 
-_TOLERATED: Final = frozenset(
-    {
-        FailureKind.CONNECT_FAILED,
-        FailureKind.CONNECTION_LOST,
-        FailureKind.PROTOCOL,
-        FailureKind.SERVER_ERROR,
-        FailureKind.TIMED_OUT,
-        FailureKind.UNAVAILABLE,
-    }
-)
+# A poll comes again anyway, so that it also tolerates failures that a retry would not help.
+_TOLERATED: Final = TRANSIENT | {FailureKind.PROTOCOL, FailureKind.SERVER_ERROR}
 
 
 @final
@@ -54,21 +46,23 @@ class PollInterval:
         due: the time of the next look, on the clock that the caller tells *now* from.
     """
 
-    __slots__ = ("_interval", "_random", "due")
+    __slots__ = ("_backoff", "_random", "due")
 
     def __init__(self, chance: random.Random | None = None) -> None:
         self._random = chance or random.Random()  # noqa: S311  # spreads load, keeps no secret
+        self._backoff = Backoff(MIN_INTERVAL, MAX_INTERVAL, GROWTH)
         self.restart(0.0)
 
     def restart(self, now: float) -> None:
         """Make a look due at once, and the ones after it frequent."""
-        self._interval = MIN_INTERVAL / GROWTH
+        self._backoff.reset()
         self.due: float = now
 
     def looked(self, now: float, *, changed: bool) -> None:
         """Set the time of the next look, after one that ended at *now*."""
-        self._interval = MIN_INTERVAL if changed else min(self._interval * GROWTH, MAX_INTERVAL)
-        self.due = now + self._interval * self._random.uniform(1 - JITTER, 1 + JITTER)
+        if changed:
+            self._backoff.reset()
+        self.due = now + self._backoff.next() * self._random.uniform(1 - JITTER, 1 + JITTER)
 
     def pause(self, now: float, seconds: float | None) -> None:
         """Put the next look off as the server asked: by *seconds*, within reason."""

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias, TypeGuard, final
+from typing import Any, Final, TypeAlias, TypeGuard, cast, final
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -16,9 +16,9 @@ from attrs import evolve, frozen
 from kaleden._engine import _operations
 from kaleden._engine._channel import SendItem, open_channel
 from kaleden._engine._collectors import Collector
-from kaleden._engine._config import Limits
+from kaleden._engine._config import Limits, check_number
 from kaleden._engine._engine import Engine, OutcomeStream
-from kaleden._engine._targets import Keys
+from kaleden._engine._targets import Keys, key_of
 from kaleden._engine._tasks import map_with_checkpoints, open_task_group
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
@@ -32,7 +32,6 @@ from kaleden._wire import (
     SessionStatus,
     check_id,
     check_status,
-    shown,
 )
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
@@ -302,7 +301,7 @@ def read_condition(
 async def read_items(keys: Keys) -> dict[str, Item]:
     """Read all sessions that are asked for, each once, by the key of its outcome."""
     if isinstance(keys, AsyncIterable):
-        return {_key(item): _checked(item) async for item in keys}
+        return {key_of(item): _checked(item) async for item in keys}
 
     return dict(await map_with_checkpoints(_named, keys))
 
@@ -311,11 +310,8 @@ def _limit(seconds: object) -> float:
     if seconds is None:
         return math.inf
 
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        msg = f"pending_timeout is a number of seconds above 0, or None, not {seconds!r}"
-        raise InvalidRequest(msg)
-
-    return seconds
+    check_number("pending_timeout", seconds, "seconds", finite=False, error=InvalidRequest)
+    return cast("float", seconds)
 
 
 def _statuses(until: str | Iterable[str]) -> list[SessionStatus]:
@@ -333,22 +329,15 @@ def _statuses(until: str | Iterable[str]) -> list[SessionStatus]:
     return sorted(check_status(each) for each in given)
 
 
-def _key(item: Any) -> str:
-    if isinstance(item, SessionInfo):
-        return item.app_id or item.id
-
-    return item if isinstance(item, str) else f"<{shown(item)}>"
-
-
 def _named(item: Any) -> tuple[str, Item]:
-    return _key(item), _checked(item)
+    return key_of(item), _checked(item)
 
 
 def _checked(item: Any) -> Item:
     try:
-        check_id(_key(item) if isinstance(item, SessionInfo) else item)
+        check_id(key_of(item) if isinstance(item, SessionInfo) else item)
     except InvalidRequest as error:
-        return Failure(_key(item), FailureKind.INVALID, str(error), attempts=0)
+        return Failure(key_of(item), FailureKind.INVALID, str(error), attempts=0)
 
     return item  # type: ignore[no-any-return]
 
