@@ -195,7 +195,7 @@ _ALL = (
     ),
     Scene(
         "engine",
-        "CPU per id without HTTP: canned replies, 32 at once",
+        "CPU per id without HTTP: canned responses, 32 at once",
         (Point("N=10000", "throughput", n=10_000),),
         ("engine asyncio", "engine uvloop", "engine trio"),
         quick=("N=10000",),
@@ -216,7 +216,7 @@ _ALL = (
     ),
     Scene(
         "turns",
-        "CPU time for which other tasks wait at most, 10 000 sessions, canned replies, 4 at once",
+        "CPU time for which other tasks wait at most, 10 000 sessions, canned responses, 4 at once",
         tuple(map(_make_turns_point, ("fetch", "info", "wait", "stream.info", "stream.wait"))),
         ("turns asyncio", "turns uvloop", "turns trio"),
         quick=("fetch", "wait"),

@@ -186,7 +186,7 @@ def test_lie_fault_reports_delete_without_deleting(backend: Backend) -> None:
 
 
 def make_platform_with_random_ids() -> Platform:
-    """Make a platform whose ids come from the random source of the system."""
+    """Make a platform that draws its ids from the random source of the system."""
     return Platform(Settings(millicores=10**6, ram=2**40))
 
 

@@ -67,7 +67,7 @@ class Run:
     output: str
 
     def find_results(self, test: str) -> list[str]:
-        """Return the results of the tests whose names begin with *test*."""
+        """Return the results of the tests with names that begin with *test*."""
         return re.findall(rf"^(\w+) (?:at \w+ of )?{re.escape(test)}", self.output, re.MULTILINE)
 
 
