@@ -54,11 +54,11 @@ async def measure_longest_turn(job: Job) -> Figures:
     """
     keys = payload.list_keys(job.n)
     call = _CALLS[job.options["call"]]
-    turns: list[float] = []
+    times: list[float] = []
 
-    async def take_turns() -> None:
+    async def record_times() -> None:
         while True:
-            turns.append(time.thread_time())
+            times.append(time.thread_time())
             await checkpoint()
 
     session = kaleden.AsyncSession(transport=Canned(keys), concurrency=job.concurrency)
@@ -66,14 +66,14 @@ async def measure_longest_turn(job: Job) -> Figures:
     gc.disable()
     try:
         async with session, anyio.create_task_group() as group:
-            group.start_soon(take_turns)
+            group.start_soon(record_times)
             await checkpoint()
             await call(session, keys)
             await checkpoint()
             group.cancel_scope.cancel()
     finally:
         gc.enable()
-    return {"longest": max(later - earlier for earlier, later in pairwise(turns))}
+    return {"longest": max(later - earlier for earlier, later in pairwise(times))}
 
 
 if __name__ == "__main__":

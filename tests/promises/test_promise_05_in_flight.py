@@ -16,7 +16,7 @@ from support import described, session_on
 
 FAULTS = {
     "calm": [],
-    "replies are lost": [Fault(FaultKind.RESET_AFTER, probability=0.3)],
+    "responses are lost": [Fault(FaultKind.RESET_AFTER, probability=0.3)],
     "busy": [Fault(FaultKind.BUSY, probability=0.3, seconds=2)],
     "stalls": [Fault(FaultKind.STALL, probability=0.1)],
     "slow at times": [Fault(FaultKind.DELAY, probability=0.5, seconds=0, jitter=9)],

@@ -108,9 +108,9 @@ def submit_hundred_calls(
 
 def check_all_wait(session: kaleden.Session) -> bool:
     """Return whether the client is paused, and the requests of all threads wait for its end."""
-    gate = session.statistics().gate
+    limiter = session.statistics().gate
     # The request with the 503 waits for its retry outside of the limiter.
-    return gate.paused > 0 and gate.in_flight + gate.waiting == THREADS - 1
+    return limiter.paused > 0 and limiter.in_flight + limiter.waiting == THREADS - 1
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)

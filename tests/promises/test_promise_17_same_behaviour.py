@@ -19,7 +19,7 @@ from support import data, session_id, session_object, session_on, text
 
 PLANS = {
     "calm": [],
-    "replies are lost": [Fault(FaultKind.RESET_AFTER, "create", nth=3)],
+    "responses are lost": [Fault(FaultKind.RESET_AFTER, "create", nth=3)],
     "deletes lie": [Fault(FaultKind.LIE, "destroy", nth={1, 4})],
     "mangled": [Fault(FaultKind.GARBAGE, "info", nth=2), Fault(FaultKind.HTML, "logs", nth=5)],
 }

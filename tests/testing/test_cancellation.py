@@ -169,13 +169,13 @@ def test_native_cause_cancels_once_or_three_times(cause: Any, times: int) -> Non
     counts = Counter[int]()
 
     async def scenario(_: MemoryTransport) -> None:
-        struck = 0
+        cancellations = 0
         for _step in range(60):
             try:
                 await checkpoint()
             except anyio.get_cancelled_exc_class():
-                struck += 1
-        counts[struck] += 1
+                cancellations += 1
+        counts[cancellations] += 1
 
     cancel_at_every_checkpoint(scenario, check=check_nothing, causes=[cause], max_ticks=20)
 
@@ -184,7 +184,7 @@ def test_native_cause_cancels_once_or_three_times(cause: Any, times: int) -> Non
 
 
 def test_each_point_is_cancelled_once() -> None:
-    struck = Counter[str]()
+    cancellations = Counter[str]()
 
     async def scenario(world: MemoryTransport) -> None:
         points: list[str] = []
@@ -199,12 +199,12 @@ def test_each_point_is_cancelled_once() -> None:
         try:
             await world.send(CREATE)
         except anyio.get_cancelled_exc_class():
-            struck[points[-1]] += 1
+            cancellations[points[-1]] += 1
             raise
 
     cancel_at_every_checkpoint(scenario, check=check_nothing, causes=["scope"], max_ticks=0)
 
-    assert dict.fromkeys(POINTS, 1) == struck
+    assert dict.fromkeys(POINTS, 1) == cancellations
 
 
 def test_error_is_raised_in_injection_block(backend: Backend) -> None:
@@ -325,17 +325,17 @@ def test_check_runs_after_server_has_settled(backend: Backend) -> None:
 
 
 def test_check_can_send_requests(backend: Backend) -> None:
-    answers = Counter[int]()
+    statuses = Counter[int]()
 
     async def check(world: MemoryTransport, _: BaseException | None) -> None:
-        answers[(await world.send(_wire.build_list())).status] += 1
+        statuses[(await world.send(_wire.build_list())).status] += 1
 
     report = cancel_at_every_checkpoint(
         create_and_destroy_shielded, check=check, backend=backend, causes=["scope"], max_ticks=5
     )
 
     # One further trial, for the points, ended before its event.
-    assert {200: report.trials + 1} == answers
+    assert {200: report.trials + 1} == statuses
 
 
 def test_program_that_fails_without_injection_is_reported() -> None:

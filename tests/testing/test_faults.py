@@ -47,8 +47,8 @@ def send(backend: Backend, request: Request, *faults: Fault, timeout: float = 10
         async with MemoryTransport(faults=FaultPlan(faults), latency=1) as transport:
             try:
                 with anyio.move_on_after(timeout):
-                    reply = await transport.send(request)
-                    result, body = reply.status, reply.body
+                    response = await transport.send(request)
+                    result, body = response.status, response.body
             except TransportError as error:
                 result, sent = error.kind, error.sent
             return Seen(result, sent, body, len(transport.sessions()), anyio.current_time())
@@ -178,8 +178,8 @@ def test_lie_fault_reports_delete_without_deleting(backend: Backend) -> None:
         async with MemoryTransport(faults=plan) as transport:
             session_id = _wire.parse_create(await transport.send(CREATE))
             for _ in range(2):
-                reply = await transport.send(_wire.build_destroy(session_id))
-                seen.append((reply.status, len(transport.sessions())))
+                response = await transport.send(_wire.build_destroy(session_id))
+                seen.append((response.status, len(transport.sessions())))
         return seen
 
     assert [(200, 1), (200, 0)] == run_virtual(main, backend=backend)

@@ -1,17 +1,18 @@
 """Tools for testing programs that use kaleden.
 
-They need no account and no network, and give the same result on each run:
+They need no account and no network access:
 
 - `MemoryTransport` is a Skaha platform in memory. It uses no sockets and no processes.
-- `run_virtual` runs an async function in virtual time: an hour of waiting takes no real time.
+- `run_virtual` runs an async function in virtual time: an hour of waiting takes no real time, and
+  each run is the same.
 - `FaultPlan` injects faults, such as a lost response or a stalled server, into the requests of a
   `MemoryTransport`. `FaultProxy` injects the same faults into real connections to a server.
 - `cancel_at_every_checkpoint` runs a program once for each event-loop iteration, cancels it there,
   and checks that it cleans up.
 - `Sandbox` combines a platform and its faults for one test.
 
-For example, this checks that a program deletes its session, although the response to the create
-request is lost::
+For example, this checks that `kaleden.AsyncSession.run` deletes its session, even if the response
+to the create request is lost::
 
     import kaleden
     from kaleden.testing import Fault, FaultPlan, MemoryTransport, run_virtual

@@ -178,8 +178,8 @@ def test_log_grows_while_session_runs(run: Run) -> None:
             session_id = await launch(transport)
             for seconds in (0.5, 2.5, 60, 60):
                 await anyio.sleep(seconds)
-                reply = await transport.send(_wire.build_logs(session_id))
-                seen.append(_wire.parse_logs(reply))
+                response = await transport.send(_wire.build_logs(session_id))
+                seen.append(_wire.parse_logs(response))
         return seen
 
     lines = ["fits é 0\n", "fits é 1\n", "fits é 2\n"]
@@ -210,9 +210,9 @@ def test_error_response_has_message_of_server(run: Run) -> None:
         async with MemoryTransport() as transport:
             return await transport.send(_wire.build_info("unknown1"))
 
-    reply = run(main)
+    response = run(main)
 
-    assert (404, b"session unknown1 not found\n") == (reply.status, reply.body)
+    assert (404, b"session unknown1 not found\n") == (response.status, response.body)
 
 
 def test_created_sessions_are_counted_by_name(run: Run) -> None:

@@ -60,12 +60,12 @@ class ProxySetup:
 async def open_proxy(*faults: Fault, seed: int = 0) -> AsyncGenerator[ProxySetup]:
     received: list[bytes] = []
 
-    async def answer(stream: SocketStream) -> None:
+    async def respond(stream: SocketStream) -> None:
         while True:
             received.append(await read_request(stream))
             await stream.send(RESPONSE)
 
-    async with raw_server(answer) as url, FaultProxy(url, FaultPlan(faults, seed)) as proxy:
+    async with raw_server(respond) as url, FaultProxy(url, FaultPlan(faults, seed)) as proxy:
         yield ProxySetup(proxy, received)
 
 
@@ -117,8 +117,8 @@ async def test_fault_changes_the_response_as_planned(fault: Fault, expected: byt
 @pytest.mark.parametrize("trouble", ["busy", "error-before", "error-after", "html"])
 async def test_proxy_responds_instead_of_the_server(trouble: str) -> None:
     async with open_proxy(Fault(trouble)) as setup:
-        reply = await setup.send()
-        assert b"\r\nconnection: close\r\n" in reply
+        response = await setup.send()
+        assert b"\r\nconnection: close\r\n" in response
         assert (trouble in {"error-after", "html"}) == bool(setup.received)
 
 
