@@ -1,4 +1,4 @@
-"""Contenders' processes, and what is asked of them."""
+"""The processes of contenders, and the jobs that they run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.servers import ROOT
 
 
 class Child:
-    """The process of a contender, on the clients' core."""
+    """The process of a contender, on the core for clients."""
 
     def __init__(
         self,
@@ -29,9 +29,9 @@ class Child:
     ) -> None:
         self.contender = contender
         self._process = subprocess.Popen(  # noqa: S603 - our own programs
-            contender.command(pythons),
+            contender.build_command(pythons),
             cwd=ROOT,
-            # Settings and logins of whoever runs this are not to be found by the contenders.
+            # Contenders must not find the settings and logins of the user.
             env={
                 "HOME": os.devnull,
                 "PATH": os.environ["PATH"],
@@ -46,7 +46,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         return self._process.pid
 
     def __enter__(self) -> Self:
@@ -65,29 +65,29 @@ class Child:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            # An order that the process did not live to read may be in there.
+            # The buffer may hold a job that the process has not read.
             with contextlib.suppress(BrokenPipeError):
                 _pipe(pipe).close()
 
-    def ask(self, order: Mapping[str, Any], timeout: float = 1800.0) -> dict[str, Any]:
-        """Have an order carried out, and give what was measured, or ``{"error": ...}``."""
-        line = json.dumps({"backend": self.contender.backend, **order}).encode() + b"\n"
+    def run_job(self, job: Mapping[str, Any], timeout: float = 1800.0) -> dict[str, Any]:
+        """Run a job in the process; return the measured figures, or ``{"error": ...}``."""
+        line = json.dumps({"backend": self.contender.backend, **job}).encode() + b"\n"
         try:
             _pipe(self._process.stdin).write(line)
             _pipe(self._process.stdin).flush()
         except BrokenPipeError:
             return {"error": "the process is gone"}
-        answers = _pipe(self._process.stdout)
-        if not select.select([answers], [], [], timeout)[0]:
+        output = _pipe(self._process.stdout)
+        if not select.select([output], [], [], timeout)[0]:
             self._process.kill()
-            return {"error": f"no answer in {timeout:.0f} s"}
-        answer = answers.readline()
+            return {"error": f"no result in {timeout:.0f} s"}
+        result = output.readline()
         figures: dict[str, Any] = (
-            json.loads(answer) if answer else {"error": "the process has ended"}
+            json.loads(result) if result else {"error": "the process has ended"}
         )
         return figures
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # noqa: S101 - all of them are piped
+    assert pipe is not None  # noqa: S101 - all streams are pipes
     return pipe

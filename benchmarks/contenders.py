@@ -1,4 +1,4 @@
-"""Who is measured, each in an environment of its own."""
+"""The contenders: the clients to measure, each in its own environment."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from attrs import frozen
 from benchmarks.scenes import Point
 
 PYTHONS = "KALEDEN_BENCH_PYTHONS"
-"""The environment variable that says which interpreter each environment has, as JSON."""
+"""The environment variable with the interpreter of each environment, as a JSON object."""
 
 
 @frozen
 class Contender:
-    """A client in one of its ways of use.
+    """A client, and one way to use it.
 
     Attributes:
-        name: what it is called in tables.
-        environment: whose interpreter runs it.
-        module: its driver, in `benchmarks.drivers`.
-        args: the driver's command line.
+        name: its name in tables.
+        environment: the environment that provides its interpreter.
+        module: its driver, a module in `benchmarks.drivers`.
+        args: the command line of the driver.
         backend: the event loop.
-        most_concurrency: what it refuses to go beyond.
-        most_ids: what would take it for ever to go beyond.
-        enough: how many ids tell its cost, if it is slow, and its cost does not grow with them.
+        max_concurrency: the largest concurrency that it accepts.
+        max_ids: the largest number of ids that it finishes in an acceptable time.
+        sufficient_ids: the number of ids to measure a slow client with, if its cost per id does not
+            depend on the number; None to use the number of the point.
     """
 
     name: str
@@ -35,18 +36,18 @@ class Contender:
     module: str
     args: tuple[str, ...] = ()
     backend: str = "asyncio"
-    most_concurrency: int = 10**6
-    most_ids: int = 10**7
-    enough: int | None = None
+    max_concurrency: int = 10**6
+    max_ids: int = 10**7
+    sufficient_ids: int | None = None
 
-    def can(self, point: Point) -> bool:
-        """Tell whether it can be asked for this."""
+    def supports(self, point: Point) -> bool:
+        """Return whether the contender can run this point."""
         if point.options.get("native") and self.backend == "trio":
             return False
-        return point.n <= self.most_ids and point.concurrency <= self.most_concurrency
+        return point.n <= self.max_ids and point.concurrency <= self.max_concurrency
 
-    def command(self, pythons: dict[str, str]) -> list[str]:
-        """Give the command line of its driver."""
+    def build_command(self, pythons: dict[str, str]) -> list[str]:
+        """Return the command line of the driver."""
         return [pythons[self.environment], "-m", f"benchmarks.drivers.{self.module}", *self.args]
 
 
@@ -64,19 +65,19 @@ _ALL = (
     Contender("turns asyncio", "kaleden", "turns_load"),
     Contender("turns uvloop", "kaleden", "turns_load", backend="uvloop"),
     Contender("turns trio", "kaleden", "turns_load", backend="trio"),
-    # It takes no more than 128 at once; of more than 100 000 ids nobody has seen the end.
-    Contender("canfar", "canfar", "canfar_client", most_concurrency=128, most_ids=100_000),
+    # canfar accepts a concurrency of at most 128. A run with more than 100 000 ids has never ended.
+    Contender("canfar", "canfar", "canfar_client", max_concurrency=128, max_ids=100_000),
     Contender(
         "canfar Session",
         "canfar",
         "canfar_client",
         ("blocking",),
-        most_concurrency=128,
-        enough=2000,
+        max_concurrency=128,
+        sufficient_ids=2000,
     ),
-    Contender("httpx", "httpx", "httpx_client", ("httpx",), enough=2000),
+    Contender("httpx", "httpx", "httpx_client", ("httpx",), sufficient_ids=2000),
     Contender("httpx + kaleden.http", "kaleden", "httpx_client", ("httpx", "kaleden.http")),
-    Contender("httpx2", "httpx2", "httpx_client", ("httpx2",), enough=2000),
+    Contender("httpx2", "httpx2", "httpx_client", ("httpx2",), sufficient_ids=2000),
     Contender("aiohttp", "aiohttp", "aiohttp_client"),
     Contender("pyreqwest", "pyreqwest", "pyreqwest_client"),
     Contender("epoll loop", "kaleden", "raw_client"),
@@ -92,12 +93,12 @@ CONTENDERS = {contender.name: contender for contender in _ALL}
 
 
 def find_pythons() -> dict[str, str]:
-    """Tell which environments there are, and the interpreter of each."""
+    """Return the interpreter of each environment."""
     return {"kaleden": sys.executable, **json.loads(os.environ.get(PYTHONS, "{}"))}
 
 
-def available(pythons: dict[str, str]) -> list[Contender]:
-    """List the contenders that can be run here."""
+def list_available(pythons: dict[str, str]) -> list[Contender]:
+    """Return the contenders that can run on this machine."""
     return [
         contender
         for contender in _ALL

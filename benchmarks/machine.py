@@ -1,4 +1,4 @@
-"""The machine that is measured on: what it is, how busy it is, and which core does what."""
+"""The machine: its description, its load, and the cores for clients and servers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ CLIENT_CORE = 1
 
 
 def can_pin() -> bool:
-    """Tell whether processes can be kept on cores of their own."""
+    """Return whether processes can be pinned to cores."""
     return hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1
 
 
 def pin(pid: int, core: int, *, first: bool = False) -> None:
-    """Keep a process that has just begun on one core, where that can be.
+    """Pin a new process to one core, if the system supports it.
 
     Args:
         pid: the process.
         core: the core.
-        first: whether it runs there before all others: with real-time priority, which needs rights.
+        first: whether to run it with real-time priority, which needs privileges.
 
     Raises:
-        PermissionError: there are no such rights.
+        PermissionError: *first* is true, and this process lacks the privileges.
     """
     if can_pin():
         os.sched_setaffinity(pid, {core})
@@ -34,8 +34,8 @@ def pin(pid: int, core: int, *, first: bool = False) -> None:
         os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
 
 
-def cpu_seconds(pid: int) -> float | None:
-    """Tell how much CPU time a process has had; None where the system does not tell."""
+def read_cpu_seconds(pid: int) -> float | None:
+    """Return the CPU time of a process in seconds; None if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
@@ -43,37 +43,37 @@ def cpu_seconds(pid: int) -> float | None:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def seconds_kept_waiting(pid: int) -> float | None:
-    """Tell how long a process could have run while others had its core; None if nobody tells."""
+def read_waiting_seconds(pid: int) -> float | None:
+    """Return how long a process has waited for a core, in seconds; None if it is not reported."""
     try:
-        threads = [path.read_text(encoding="ascii") for path in _threads(pid)]
+        threads = [path.read_text(encoding="ascii") for path in _find_thread_files(pid)]
     except OSError:
         return None
-    return sum(int(told.split()[1]) for told in threads) / 1e9
+    return sum(int(text.split()[1]) for text in threads) / 1e9
 
 
-def _threads(pid: int) -> Iterable[Path]:
+def _find_thread_files(pid: int) -> Iterable[Path]:
     return Path(f"/proc/{pid}/task").glob("*/schedstat")
 
 
-def load() -> float | None:
-    """Tell how many processes wanted to run in the last minute, on average."""
+def read_load() -> float | None:
+    """Return the load average of the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def describe() -> dict[str, Any]:
-    """Tell what this machine is."""
+    """Return a description of this machine."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": _read_cpu_model(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "pinned": can_pin(),
-        "load": load(),
+        "load": read_load(),
     }
 
 
-def _cpu_model() -> str:
+def _read_cpu_model() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

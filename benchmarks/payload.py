@@ -1,4 +1,4 @@
-"""What is asked for and answered: a session object of 906 bytes, as a busy platform tells it."""
+"""The ids to request, and the session object of 906 bytes that the server responds with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ PREFIX = "/skaha/v1/session/"
 TOKEN = "benchmark-token"  # noqa: S105 - it opens nothing
 ID_LENGTH = 8
 
-_PLACE = "k0000000"
+_ID_PLACEHOLDER = "k0000000"
 _SESSION = {
-    "id": _PLACE,
+    "id": _ID_PLACEHOLDER,
     "userid": "alice",
     "runAsUID": "10001",
     "runAsGID": "10001",
@@ -24,8 +24,8 @@ _SESSION = {
     "name": "reduce-the-fields-of-2026-08",
     "startTime": "2026-08-01T10:20:30Z",
     "expiryTime": "2026-08-15T10:20:30Z",
-    "connectURL": f"https://workload-uv.canfar.net/session/notebook/{_PLACE}/lab/tree/arc/home/alice"
-    f"?token={_PLACE}",
+    "connectURL": f"https://workload-uv.canfar.net/session/notebook/{_ID_PLACEHOLDER}/lab/tree/arc/home/alice"
+    f"?token={_ID_PLACEHOLDER}",
     "requestedRAM": "17.18",
     "requestedCPUCores": "4",
     "requestedGPUCores": "0",
@@ -37,21 +37,21 @@ _SESSION = {
     "note": "",
 }
 _SESSION["note"] = "x" * (906 - len(json.dumps(_SESSION)))
-_PIECES = json.dumps(_SESSION).split(_PLACE)
+_PIECES = json.dumps(_SESSION).split(_ID_PLACEHOLDER)
 
 
-def body(key: str) -> str:
-    """Give the session object of this id, as JSON."""
+def make_body(key: str) -> str:
+    """Return the session object with this id, as JSON."""
     return key.join(_PIECES)
 
 
-def keys() -> Iterator[str]:
-    """Yield ids that a platform could have given out, each once, more than anybody can use."""
+def generate_keys() -> Iterator[str]:
+    """Yield distinct ids in the format of a platform's, far more than any scene needs."""
     digits = "0123456789abcdefghijklmnopqrstuvwxyz"
     for combined in product(digits, repeat=ID_LENGTH - 1):
         yield "k" + "".join(combined)
 
 
-def first_keys(count: int) -> list[str]:
-    """List the first *count* ids."""
-    return list(islice(keys(), count))
+def list_keys(count: int) -> list[str]:
+    """Return the first *count* ids."""
+    return list(islice(generate_keys(), count))

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.report import columns
+from benchmarks.report import list_columns
 from benchmarks.results import Results
 
 Picture = Callable[[Results, str], Figure]
@@ -38,7 +38,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw what the results have samples for; return the files."""
+    """Draw the pictures that the results have samples for; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):
         return [
@@ -54,7 +54,7 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _axes(title: str, across: str, up: str) -> tuple[Figure, Any]:
+def _make_axes(title: str, across: str, up: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(6.4, 3.8))
     axes = figure.subplots()
     axes.set_title(title, loc="left")
@@ -63,12 +63,12 @@ def _axes(title: str, across: str, up: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _lines(results: Results, scene: str, axes: Any) -> None:
-    """Draw a line for each contender, over the numbers in the points' labels."""
+def _draw_lines(results: Results, scene: str, axes: Any) -> None:
+    """Draw a line for each contender; the numbers in the labels of the points are the x values."""
     for contender in results.contenders(scene):
         known = []
         for point in results.points(scene):
-            figure = columns(scene, point)[0].figure(results, scene, point, contender)
+            figure = list_columns(scene, point)[0].figure(results, scene, point, contender)
             if figure is not None:
                 known.append((float(point.partition("=")[2]), figure.median))
         if known:
@@ -79,36 +79,38 @@ def _lines(results: Results, scene: str, axes: Any) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
-def _cost(title: str, across: str) -> Picture:
-    """Draw CPU time per request."""
+def _make_cost_picture(title: str, across: str) -> Picture:
+    """Return a function that draws the CPU time per request."""
 
     def make(results: Results, scene: str) -> Figure:
-        figure, axes = _axes(title, across, "CPU µs per request")
+        figure, axes = _make_axes(title, across, "CPU µs per request")
         axes.set_yscale("log")
-        _lines(results, scene, axes)
+        _draw_lines(results, scene, axes)
         return figure
 
     return make
 
 
-def _latency(results: Results, scene: str) -> Figure:
-    figure, axes = _axes("A server that takes 50 ms", "requests at once", "% of the ideal rate")
+def _draw_latency(results: Results, scene: str) -> Figure:
+    figure, axes = _make_axes(
+        "A server that takes 50 ms", "requests at once", "% of the ideal rate"
+    )
     axes.set_ylim(0, 102)
-    _lines(results, scene, axes)
+    _draw_lines(results, scene, axes)
     return figure
 
 
-def _bars(title: str, across: str) -> Picture:
-    """Draw one bar for each contender, of the last point."""
+def _make_bar_picture(title: str, across: str) -> Picture:
+    """Return a function that draws one bar for each contender, for the last point."""
 
     def make(results: Results, scene: str) -> Figure:
-        figure, axes = _axes(title, across, "")
+        figure, axes = _make_axes(title, across, "")
         point = results.points(scene)[-1]
-        column = columns(scene, point)[0]
+        column = list_columns(scene, point)[0]
         for contender in results.contenders(scene):
-            told = column.figure(results, scene, point, contender)
-            if told is not None:
-                bars = axes.barh(contender, told.median, color=_COLOURS[contender])
+            value = column.figure(results, scene, point, contender)
+            if value is not None:
+                bars = axes.barh(contender, value.median, color=_COLOURS[contender])
                 axes.bar_label(bars, fmt="{:,.0f}", padding=2)
         axes.invert_yaxis()
         axes.set_xscale("log")
@@ -119,11 +121,11 @@ def _bars(title: str, across: str) -> Picture:
 
 _AT_ONCE = "requests at once"
 _PICTURES: dict[str, Picture] = {
-    "http": _cost("10 000 ids, http", _AT_ONCE),
-    "tls": _cost("10 000 ids, TLS", _AT_ONCE),
-    "growth": _cost("32 at once, http", "ids"),
-    "growth-tls": _cost("32 at once, TLS", "ids"),
-    "latency": _latency,
-    "pending": _bars("An id that waits for its turn", "bytes"),
-    "collected": _bars("A result that is kept", "bytes"),
+    "http": _make_cost_picture("10 000 ids, http", _AT_ONCE),
+    "tls": _make_cost_picture("10 000 ids, TLS", _AT_ONCE),
+    "growth": _make_cost_picture("32 at once, http", "ids"),
+    "growth-tls": _make_cost_picture("32 at once, TLS", "ids"),
+    "latency": _draw_latency,
+    "pending": _make_bar_picture("An id that waits for its turn", "bytes"),
+    "collected": _make_bar_picture("A result that is kept", "bytes"),
 }

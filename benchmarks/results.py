@@ -1,4 +1,4 @@
-"""What came of a run: samples, their medians, and tables of them."""
+"""The results of a run: samples, medians and tables."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median of the values."""
         return median(self.values)
 
     @property
     def spread(self) -> float:
-        """How far the quarter above and the quarter below are apart, as a share of the median."""
+        """The distance between the quartiles, as a fraction of the median."""
         if len(self.values) < 2 or self.median == 0:
             return 0.0
         ordered = sorted(self.values)
@@ -40,28 +40,28 @@ class Figure:
 
 @define
 class Results:
-    """All that was measured, and on what."""
+    """The samples of a run, and a description of its environment."""
 
     environment: dict[str, Any]
     samples: list[Sample] = field(factory=list)
 
     def points(self, scene: str) -> list[str]:
-        """List the labels of the points that were measured in a scene, as it has them."""
-        measured = {sample["point"] for sample in self._of(scene)}
+        """Return the labels of the measured points of a scene, in the order of the scene."""
+        measured = {sample["point"] for sample in self._filter(scene)}
         return [point.label for point in SCENES[scene].points if point.label in measured]
 
     def contenders(self, scene: str) -> list[str]:
-        """List who was measured in a scene, as it names them."""
-        measured = {sample["contender"] for sample in self._of(scene)}
+        """Return the measured contenders of a scene, in the order of the scene."""
+        measured = {sample["contender"] for sample in self._filter(scene)}
         return [name for name in SCENES[scene].contenders if name in measured]
 
     def figure(
         self, scene: str, point: str, contender: str, measure: Measure, *, by_clock: bool = False
     ) -> Figure | None:
-        """Give the figures of a contender at a point; None if there are none.
+        """Return the figures of a contender at a point; None if there are none.
 
-        Other programs on the same cores do not change what is counted in CPU time, but all that is
-        told *by_clock*. For that, only the third of the samples counts that was kept waiting least.
+        Other programs on the same cores lengthen wall time, but not CPU time. Therefore, a measure
+        of wall time (*by_clock*) uses only the third of the samples that waited least for a core.
         """
         samples = self.valid(scene, point, contender)
         if by_clock:
@@ -71,35 +71,35 @@ class Results:
         return Figure(values) if values else None
 
     def valid(self, scene: str, point: str, contender: str) -> list[Sample]:
-        """List the samples of a contender at a point that are no errors."""
+        """Return the samples of a contender at a point, without errors."""
         return [
             sample
-            for sample in self._of(scene)
+            for sample in self._filter(scene)
             if sample["point"] == point and sample["contender"] == contender
             if "error" not in sample
         ]
 
     def error(self, scene: str, point: str, contender: str) -> str | None:
-        """Tell why a contender has no figures at a point."""
-        for sample in self._of(scene):
+        """Return the error of a contender at a point; None if there was none."""
+        for sample in self._filter(scene):
             if sample["point"] == point and sample["contender"] == contender and "error" in sample:
                 return str(sample["error"])
         return None
 
-    def _of(self, scene: str) -> Iterable[Sample]:
+    def _filter(self, scene: str) -> Iterable[Sample]:
         return (sample for sample in self.samples if sample["scene"] == scene)
 
-    def added_to(self, earlier: Results) -> Results:
-        """Give these samples, and those of an earlier run that these do not replace.
+    def merge_into(self, earlier: Results) -> Results:
+        """Return these samples, and those of an earlier run that they do not replace.
 
         Raises:
-            ValueError: that was on another machine.
+            ValueError: the earlier run was on another machine.
         """
         for name in ("cpu", "cores", "python"):
             if self.environment.get(name) != earlier.environment.get(name):
                 raise ValueError(f"the earlier run had another {name}")
-        replaced = {_what(sample) for sample in self.samples}
-        kept = [sample for sample in earlier.samples if _what(sample) not in replaced]
+        replaced = {_get_key(sample) for sample in self.samples}
+        kept = [sample for sample in earlier.samples if _get_key(sample) not in replaced]
         environments = {
             **earlier.environment.get("environments", {}),
             **self.environment.get("environments", {}),
@@ -113,38 +113,38 @@ class Results:
         path.write_text(text, encoding="utf-8")
 
 
-def _what(sample: Sample) -> tuple[str, str, str]:
+def _get_key(sample: Sample) -> tuple[str, str, str]:
     return sample["scene"], sample["point"], sample["contender"]
 
 
 def read(path: Path) -> Results:
-    """Read what `Results.write` wrote."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return Results(told["environment"], told["samples"])
+    """Read a file that `Results.write` has written."""
+    loaded = json.loads(path.read_text(encoding="utf-8"))
+    return Results(loaded["environment"], loaded["samples"])
 
 
-def cpu_per_request(sample: Sample) -> float | None:
-    """Give the client's CPU time for one request, in microseconds."""
+def compute_cpu_per_request(sample: Sample) -> float | None:
+    """Return the client's CPU time for one request, in microseconds."""
     return 1e6 * sample["cpu"] / sample["requests"] if "cpu" in sample else None
 
 
-def rate(sample: Sample) -> float | None:
-    """Give the requests per second of wall time."""
+def compute_rate(sample: Sample) -> float | None:
+    """Return the requests per second of wall time."""
     return sample["requests"] / sample["wall"] if sample.get("requests") else None
 
 
-def server_share(sample: Sample) -> float | None:
-    """Give the share of its core that the server used, in per cent."""
+def compute_server_share(sample: Sample) -> float | None:
+    """Return the share of its core that the server used, in per cent."""
     return 100 * sample["server_cpu"] / sample["wall"] if "server_cpu" in sample else None
 
 
-def kept_waiting(sample: Sample) -> float | None:
-    """Give the share of time that others had the cores of client and server, in per cent."""
+def compute_waiting_share(sample: Sample) -> float | None:
+    """Return the share of time that client and server waited for their cores, in per cent."""
     return 100 * sample["waited"] if "waited" in sample else None
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Draw a table in the way of Markdown, its columns aligned."""
+def draw_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Draw a Markdown table with aligned columns."""
     lines = [list(head), *([*row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     lines.insert(1, ["-" * width for width in widths])

@@ -1,4 +1,4 @@
-"""The course of a run: rounds in which every contender has its turn, so that noise meets all."""
+"""The rounds of a run: each contender runs once a round, so that noise affects all alike."""
 
 from __future__ import annotations
 
@@ -20,80 +20,80 @@ Sample = dict[str, Any]
 
 @frozen
 class Plan:
-    """How thorough a run is.
+    """The extent of a run.
 
     Attributes:
-        repeats: samples of each contender at each point.
-        patience: seconds after which a contender has no further turn at a point.
-        most_ids: how many ids are asked for at most.
-        quick: whether only a few points are shown.
-        first: whether clients and servers go before all else that runs on this machine.
+        repeats: the number of samples of each contender at each point.
+        patience: seconds after which no further sample of a contender is taken at a point.
+        max_ids: the maximum number of ids to request.
+        quick: whether to run only the quick points of each scene.
+        first: whether clients and servers have real-time priority.
     """
 
     repeats: int
     patience: float
-    most_ids: int
+    max_ids: int
     quick: bool
     first: bool = False
 
-    def ids(self, point: Point, contender: Contender) -> int:
-        """Tell how many ids a contender is asked for."""
-        return min(point.n, contender.enough or point.n, self.most_ids)
+    def count_ids(self, point: Point, contender: Contender) -> int:
+        """Return the number of ids to request with a contender."""
+        return min(point.n, contender.sufficient_ids or point.n, self.max_ids)
 
 
 @define
-class Stage:
-    """What a run needs to measure anything."""
+class Runner:
+    """Run scenes with servers, interpreters and a plan."""
 
     servers: Servers
     pythons: dict[str, str]
     plan: Plan
 
-    def play(self, scene: Scene, contenders: Sequence[Contender]) -> Iterator[Sample]:
-        """Measure those of the contenders that a scene is for; yield each sample at once."""
+    def run_scene(self, scene: Scene, contenders: Sequence[Contender]) -> Iterator[Sample]:
+        """Measure the contenders of a scene; yield each sample as soon as it is taken."""
         contenders = [each for each in contenders if each.name in scene.contenders]
-        for point in scene.shown(quick=self.plan.quick):
-            for sample in self._rounds(scene, point, contenders):
+        for point in scene.select_points(quick=self.plan.quick):
+            for sample in self._run_rounds(scene, point, contenders):
                 yield {"scene": scene.name, "point": point.label, **sample}
 
-    def _rounds(
+    def _run_rounds(
         self, scene: Scene, point: Point, contenders: Sequence[Contender]
     ) -> Iterator[Sample]:
-        present = [each for each in contenders if each.can(point)]
+        present = [each for each in contenders if each.supports(point)]
         spent = dict.fromkeys((each.name for each in present), 0.0)
         with ExitStack() as stack:
             children: dict[str, Child] = {}
             for number in range(self.plan.repeats):
-                for contender in _rotated(present, number):
+                for contender in _rotate(present, number):
                     if spent[contender.name] > self.plan.patience:
                         continue
                     began = time.monotonic()
                     if contender.name not in children or scene.fresh:
-                        child = stack.enter_context(self._child(contender, point))
+                        child = stack.enter_context(self._start_child(contender, point))
                         children[contender.name] = child
-                    sample = self._sample(children[contender.name], point)
+                    sample = self._take_sample(children[contender.name], point)
                     if scene.fresh:
                         children[contender.name].close()
-                    # What has failed would only fail again.
+                    # A contender that has failed would fail again, so take no further sample.
                     patience = self.plan.patience if "error" in sample else 0.0
                     spent[contender.name] += time.monotonic() - began + patience
                     yield {"contender": contender.name, **sample}
 
-    def _child(self, contender: Contender, point: Point) -> Child:
-        trusted = {"SSL_CERT_FILE": str(self.servers.cafile)} if point.server.tls else {}
-        return Child(contender, self.pythons, trusted, first=self.plan.first)
+    def _start_child(self, contender: Contender, point: Point) -> Child:
+        variables = {"SSL_CERT_FILE": str(self.servers.cafile)} if point.server.tls else {}
+        return Child(contender, self.pythons, variables, first=self.plan.first)
 
-    def _sample(self, child: Child, point: Point) -> Sample:
+    def _take_sample(self, child: Child, point: Point) -> Sample:
         server = self.servers.get(point.server)
-        point = evolve(point, n=self.plan.ids(point, child.contender))
-        order = point.order(server.url, str(self.servers.cafile))
-        with _Watched(server.pid, child.pid) as watched:
-            figures = child.ask(order)
-        return _short(figures | watched.told() | {"load": machine.load()})
+        point = evolve(point, n=self.plan.count_ids(point, child.contender))
+        job = point.make_job(server.url, str(self.servers.cafile))
+        with _CpuMonitor(server.pid, child.pid) as monitor:
+            figures = child.run_job(job)
+        return _round_figures(figures | monitor.read_shares() | {"load": machine.read_load()})
 
 
-class _Watched:
-    """Tells how much of its core a server used, and how far others had its and a client's cores."""
+class _CpuMonitor:
+    """Measure a server's CPU time, and the time that server and client waited for their cores."""
 
     def __init__(self, server: int, client: int) -> None:
         self._pids = (server, client)
@@ -108,10 +108,10 @@ class _Watched:
 
     def _read(self) -> tuple[float | None, ...]:
         server, _ = self._pids
-        waited = [machine.seconds_kept_waiting(pid) for pid in self._pids]
-        return time.monotonic(), machine.cpu_seconds(server), *waited
+        waited = [machine.read_waiting_seconds(pid) for pid in self._pids]
+        return time.monotonic(), machine.read_cpu_seconds(server), *waited
 
-    def told(self) -> dict[str, float]:
+    def read_shares(self) -> dict[str, float]:
         seconds, cpu, *waited = (
             0.0 if before is None or after is None else after - before
             for before, after in zip(self._before, self._after, strict=True)
@@ -119,14 +119,14 @@ class _Watched:
         return {"server_cpu": cpu, "waited": sum(waited) / seconds}
 
 
-def _rotated(contenders: Sequence[Contender], number: int) -> Iterator[Contender]:
-    """Let another begin each round."""
+def _rotate(contenders: Sequence[Contender], number: int) -> Iterator[Contender]:
+    """Yield the contenders, beginning with another one in each round."""
     for offset in range(len(contenders)):
         yield contenders[(number + offset) % len(contenders)]
 
 
-def _short(figures: Mapping[str, Any]) -> Sample:
-    """Keep the digits that mean something."""
+def _round_figures(figures: Mapping[str, Any]) -> Sample:
+    """Round floats to six significant digits."""
     return {
         name: float(f"{value:.6g}") if isinstance(value, float) else value
         for name, value in figures.items()

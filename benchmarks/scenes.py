@@ -1,4 +1,4 @@
-"""What is measured: each scene is a row of points, and who is asked at each."""
+"""The scenes: each has a sequence of points, and the contenders to measure at them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ DELAY = 0.05
 
 @frozen
 class Point:
-    """One set of circumstances.
+    """One set of conditions of a measurement.
 
     Attributes:
-        label: what it is called in tables.
-        scene: what the contenders' processes play.
-        server: the server that they are given.
-        n: how many ids.
-        concurrency: how many requests at once.
-        options: what else the play needs to know.
+        label: its name in tables.
+        scene: the name of the measurement in the contenders' processes.
+        server: the kind of server.
+        n: the number of ids.
+        concurrency: the maximum number of requests in flight.
+        options: further options of the measurement.
     """
 
     label: str
@@ -32,8 +32,8 @@ class Point:
     concurrency: int = 32
     options: dict[str, Any] = field(factory=dict)
 
-    def order(self, url: str, cafile: str) -> dict[str, Any]:
-        """Give the order to the contenders' processes."""
+    def make_job(self, url: str, cafile: str) -> dict[str, Any]:
+        """Return the job for a contender's process."""
         return {
             "scene": self.scene,
             "url": url,
@@ -46,15 +46,15 @@ class Point:
 
 @frozen
 class Scene:
-    """Points that belong to one question.
+    """The points of one subject.
 
     Attributes:
-        name: what it is chosen by.
-        title: what it tells.
-        points: the circumstances.
-        contenders: the names of those who are asked.
-        quick: which points are enough for a look, by label; empty if it can do without the scene.
-        fresh: whether every sample needs a process of its own.
+        name: its name on the command line.
+        title: its title in tables.
+        points: the conditions to measure.
+        contenders: the names of the contenders to measure.
+        quick: the labels of the points of a quick run; empty to omit the scene there.
+        fresh: whether each sample needs a new process.
     """
 
     name: str
@@ -64,8 +64,8 @@ class Scene:
     quick: tuple[str, ...] = ()
     fresh: bool = False
 
-    def shown(self, *, quick: bool) -> Iterable[Point]:
-        """List the points of a quick or a whole run."""
+    def select_points(self, *, quick: bool) -> Iterable[Point]:
+        """Return the points of a quick or a full run."""
         return [point for point in self.points if not quick or point.label in self.quick]
 
 
@@ -75,31 +75,33 @@ _BARE = ("httpx", "httpx2", "aiohttp", "pyreqwest")
 LIMITS = ("epoll loop", "wrk")
 
 
-def _at(concurrency: int, n: int, *, tls: bool = False, delay: float = 0.0) -> Point:
+def _make_concurrency_point(
+    concurrency: int, n: int, *, tls: bool = False, delay: float = 0.0
+) -> Point:
     server = Kind(tls=tls, delay=delay)
     return Point(f"c={concurrency}", "throughput", server, n, concurrency)
 
 
-def _of(n: int, *, tls: bool = False) -> Point:
-    # A few ids alone take less time than the clock can tell.
+def _make_size_point(n: int, *, tls: bool = False) -> Point:
+    # Requests for a few ids take less time than the clock resolves, so repeat them.
     options = {"loops": max(1, 2000 // n)}
     return Point(f"N={n}", "throughput", Kind(tls=tls), n, 32, options)
 
 
-def _kept(n: int) -> Point:
+def _make_collected_point(n: int) -> Point:
     return Point(f"N={n}", "memory", n=n, options={"traced": True, "keep": True})
 
 
-def _streamed(n: int, *, traced: bool) -> Point:
+def _make_streamed_point(n: int, *, traced: bool) -> Point:
     label = f"N={n}, {'objects' if traced else 'process'}"
     return Point(label, "memory", n=n, options={"traced": traced, "keep": False})
 
 
-def _turns(call: str) -> Point:
+def _make_turns_point(call: str) -> Point:
     return Point(call, "turns", n=10_000, concurrency=4, options={"call": call})
 
 
-def _storm(label: str, *, native: bool) -> Point:
+def _make_storm_point(label: str, *, native: bool) -> Point:
     options = {"rounds": 15, "seconds": 0.04, "native": native}
     return Point(label, "storm", Kind(delay=0.01), 300, 10, options)
 
@@ -110,28 +112,28 @@ _ALL = (
     Scene(
         "http",
         "CPU per request and requests per second by concurrency, 10 000 ids, http",
-        tuple(_at(c, 10_000) for c in _CONCURRENCIES),
+        tuple(_make_concurrency_point(c, 10_000) for c in _CONCURRENCIES),
         (*OURS, "kaleden raw", *OTHERS, *LIMITS),
         quick=("c=32",),
     ),
     Scene(
         "tls",
         "The same over TLS",
-        tuple(_at(c, 10_000, tls=True) for c in _CONCURRENCIES),
+        tuple(_make_concurrency_point(c, 10_000, tls=True) for c in _CONCURRENCIES),
         OURS + OTHERS + LIMITS,
         quick=("c=32",),
     ),
     Scene(
         "growth",
         "CPU per id by the number of ids, 32 at once, http",
-        tuple(_of(n) for n in (10, 100, 1000, 10_000, 30_000, 100_000, 1_000_000)),
+        tuple(_make_size_point(n) for n in (10, 100, 1000, 10_000, 30_000, 100_000, 1_000_000)),
         (*OURS, "canfar", "epoll loop"),
         quick=("N=10", "N=1000"),
     ),
     Scene(
         "growth-tls",
         "CPU per id by the number of ids, 32 at once, TLS",
-        tuple(_of(n, tls=True) for n in (1000, 10_000, 30_000, 100_000)),
+        tuple(_make_size_point(n, tls=True) for n in (1000, 10_000, 30_000, 100_000)),
         (*OURS, "canfar", "epoll loop"),
     ),
     Scene(
@@ -143,14 +145,14 @@ _ALL = (
     Scene(
         "latency",
         "A server that takes 50 ms: share of the ideal",
-        tuple(_at(c, 40 * c, delay=DELAY) for c in (32, 100, 500, 1000)),
+        tuple(_make_concurrency_point(c, 40 * c, delay=DELAY) for c in (32, 100, 500, 1000)),
         (*OURS, *OTHERS, "epoll loop"),
         quick=("c=100",),
     ),
     Scene(
         "storm",
         "15 rounds of 40 requests cancelled at random moments, then 300 more, 10 at once, 10 ms",
-        (_storm("native", native=True), _storm("scope", native=False)),
+        (_make_storm_point("native", native=True), _make_storm_point("scope", native=False)),
         OURS + OTHERS,
         quick=("scope",),
     ),
@@ -176,7 +178,7 @@ _ALL = (
     Scene(
         "collected",
         "Bytes for each result that is kept",
-        tuple(_kept(n) for n in (1000, 10_000)),
+        tuple(_make_collected_point(n) for n in (1000, 10_000)),
         (*OURS, "kaleden raw", *OTHERS),
         quick=("N=1000",),
         fresh=True,
@@ -185,15 +187,15 @@ _ALL = (
         "streamed",
         "Bytes in all when no result is kept",
         (
-            *(_streamed(n, traced=True) for n in (1000, 10_000, 100_000)),
-            *(_streamed(n, traced=False) for n in (1000, 1_000_000)),
+            *(_make_streamed_point(n, traced=True) for n in (1000, 10_000, 100_000)),
+            *(_make_streamed_point(n, traced=False) for n in (1000, 1_000_000)),
         ),
         OURS,
         fresh=True,
     ),
     Scene(
         "engine",
-        "CPU per id without HTTP: canned replies, 32 at once",
+        "CPU per id without HTTP: canned responses, 32 at once",
         (Point("N=10000", "throughput", n=10_000),),
         ("engine asyncio", "engine uvloop", "engine trio"),
         quick=("N=10000",),
@@ -214,8 +216,8 @@ _ALL = (
     ),
     Scene(
         "turns",
-        "CPU time for which other tasks wait at most, 10 000 sessions, canned replies, 4 at once",
-        tuple(map(_turns, ("fetch", "info", "wait", "stream.info", "stream.wait"))),
+        "CPU time for which other tasks wait at most, 10 000 sessions, canned responses, 4 at once",
+        tuple(map(_make_turns_point, ("fetch", "info", "wait", "stream.info", "stream.wait"))),
         ("turns asyncio", "turns uvloop", "turns trio"),
         quick=("fetch", "wait"),
     ),

@@ -1,4 +1,4 @@
-"""The servers that contenders are measured against, in processes of their own on their own core."""
+"""The servers that contenders are measured against, in separate processes on a separate core."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ http {{
 
 @frozen
 class Kind:
-    """What a server is to be like.
+    """A kind of server.
 
     Attributes:
-        tls: whether it speaks TLS.
-        delay: seconds until it replies.
-        counts: whether it must count what it sees, which only our own can.
+        tls: whether it uses TLS.
+        delay: seconds until it responds.
+        counts: whether it must count its requests, which only `benchmarks.tiny_server` can.
     """
 
     tls: bool = False
@@ -52,7 +52,7 @@ class Kind:
 
     @property
     def program(self) -> str:
-        """Name the program: nginx where it can do what is asked, else our own."""
+        """The server program: nginx if it is installed and sufficient, else our own."""
         plain = self.delay == 0 and not self.counts
         return "nginx" if plain and shutil.which("nginx") else "tiny"
 
@@ -68,7 +68,7 @@ class Server:
 
 @define
 class Servers:
-    """Starts each kind of server when it is first needed, and stops them all at the end."""
+    """Start each kind of server when it is first needed, and stop all of them at the end."""
 
     home: Path
     first: bool
@@ -76,25 +76,25 @@ class Servers:
     _running: dict[Kind, Server] = field(init=False, factory=dict[Kind, Server])
 
     def get(self, kind: Kind) -> Server:
-        """Give a running server of this kind."""
+        """Return a running server of this kind."""
         if kind not in self._running:
-            start = _nginx if kind.program == "nginx" else _tiny
+            start = _start_nginx if kind.program == "nginx" else _start_tiny_server
             self._running[kind] = self._stack.enter_context(start(kind, self.home))
             machine.pin(self._running[kind].pid, machine.SERVER_CORE, first=self.first)
         return self._running[kind]
 
     @property
     def cafile(self) -> Path:
-        """Tell where the certificate is that vouches for the servers."""
+        """The file with the certificate authority of the servers."""
         return self.home / "ca.pem"
 
 
 @contextmanager
 def open_servers(*, first: bool = False) -> Iterator[Servers]:
-    """Prepare to start servers; end those that were started.
+    """Yield an object that starts servers; stop the servers at the end.
 
     Args:
-        first: whether they go before all else that runs on this machine.
+        first: whether the servers have real-time priority.
     """
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         home = Path(name)
@@ -106,18 +106,18 @@ def open_servers(*, first: bool = False) -> Iterator[Servers]:
 
 
 @contextmanager
-def _tiny(kind: Kind, home: Path) -> Iterator[Server]:
+def _start_tiny_server(kind: Kind, home: Path) -> Iterator[Server]:
     command = [sys.executable, "-m", "benchmarks.tiny_server", "--delay", str(kind.delay)]
     if kind.tls:
         command += ["--certificate", str(home / "server.pem")]
-    with _started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with _start_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None  # noqa: S101 - it is piped
-        yield _server(kind, int(process.stdout.readline()), process)
+        yield _make_server(kind, int(process.stdout.readline()), process)
 
 
 @contextmanager
-def _nginx(kind: Kind, home: Path) -> Iterator[Server]:
-    port = _free_port()
+def _start_nginx(kind: Kind, home: Path) -> Iterator[Server]:
+    port = _find_free_port()
     certificate = f"{home}/server.pem"
     tls = f" ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate};"
     config = home / f"{port}.conf"
@@ -127,20 +127,20 @@ def _nginx(kind: Kind, home: Path) -> Iterator[Server]:
         tls=tls if kind.tls else ";",
         type="application/json",
         prefix=payload.PREFIX,
-        body=payload.body("$id"),
+        body=payload.make_body("$id"),
     )
     config.write_text(settings, encoding="utf-8")
-    with _started(["nginx", "-p", str(home), "-c", str(config)]) as process:
+    with _start_process(["nginx", "-p", str(home), "-c", str(config)]) as process:
         _wait_for(port)
-        yield _server(kind, port, process)
+        yield _make_server(kind, port, process)
 
 
-def _server(kind: Kind, port: int, process: subprocess.Popen[bytes]) -> Server:
+def _make_server(kind: Kind, port: int, process: subprocess.Popen[bytes]) -> Server:
     return Server(kind, f"{'https' if kind.tls else 'http'}://127.0.0.1:{port}/skaha", process.pid)
 
 
 @contextmanager
-def _started(
+def _start_process(
     command: list[str], stdin: int | None = None, stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(  # noqa: S603 - our own programs
@@ -157,7 +157,7 @@ def _started(
         process.communicate()
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port: int = sock.getsockname()[1]
     return port

@@ -1,7 +1,8 @@
-"""A server of one process that answers each request for a session, at once or after a set delay.
+"""A small server that responds to each request for a session, at once or after a fixed delay.
 
-``python -m benchmarks.tiny_server --delay 0.05`` prints the port that it listens on. It counts
-what it sees: ``GET /count`` tells it, and begins anew. It ends when its input does.
+``python -m benchmarks.tiny_server --delay 0.05`` prints the port that it listens on. It counts its
+requests and connections. ``GET /count`` returns the counts and resets them. The server ends at the
+end of its standard input.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Connection:
-    """A client's connection: what has come, and what could not be sent yet."""
+    """A client's connection, with the bytes received and the bytes still to send."""
 
     __slots__ = ("blocked", "incoming", "open", "outgoing", "sock")
 
@@ -37,24 +38,24 @@ class Connection:
 
 
 class Server:
-    """Answers requests in the order of their arrival, each *delay* seconds after it."""
+    """Respond to requests in the order of their arrival, each after *delay* seconds."""
 
     def __init__(self, delay: float, context: ssl.SSLContext | None) -> None:
         self.delay = delay
         self.context = context
         self.selector = selectors.DefaultSelector()
         self.due: deque[tuple[float, Connection, str]] = deque()
-        self.requests = self.connections = self.most = 0
+        self.requests = self.connections = self.max_waiting = 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.listener.setblocking(False)
         self.selector.register(self.listener, selectors.EVENT_READ)
         self.selector.register(sys.stdin, selectors.EVENT_READ)
 
     def serve(self) -> None:
-        """Answer until the standard input ends."""
-        print(self.listener.getsockname()[1], flush=True)  # noqa: T201 - it is the answer
+        """Serve until the standard input ends."""
+        print(self.listener.getsockname()[1], flush=True)  # noqa: T201 - the parent process reads it
         while True:
-            for key, events in self.selector.select(self._pause()):
+            for key, events in self.selector.select(self._get_timeout()):
                 if key.fileobj is sys.stdin:
                     return
                 if key.fileobj is self.listener:
@@ -63,9 +64,9 @@ class Server:
                     self._flush(key.data)
                 else:
                     self._read(key.data)
-            self._answer_due()
+            self._send_due()
 
-    def _pause(self) -> float | None:
+    def _get_timeout(self) -> float | None:
         return max(0.0, self.due[0][0] - time.monotonic()) if self.due else None
 
     def _accept(self) -> None:
@@ -89,52 +90,52 @@ class Server:
         except OSError:
             received = b""
         if not received:
-            self._drop(connection)
+            self._close_connection(connection)
             return
 
         connection.incoming += received
         while _END in connection.incoming:
             head, connection.incoming = connection.incoming.split(_END, 1)
-            self._take(connection, head.decode("latin-1"))
+            self._handle_request(connection, head.decode("latin-1"))
 
-    def _drop(self, connection: Connection) -> None:
+    def _close_connection(self, connection: Connection) -> None:
         if connection.open:
             connection.open = False
             self.selector.unregister(connection.sock)
             connection.sock.close()
 
-    def _take(self, connection: Connection, head: str) -> None:
+    def _handle_request(self, connection: Connection, head: str) -> None:
         target = head.split(" ", 2)[1].partition("?")[0]
         if target == "/count":
-            self._send(connection, _reply(200, self._count()))
+            self._send(connection, _make_response(200, self._take_counts()))
             return
 
         self.requests += 1
         if self.delay == 0:
-            self._send(connection, _session(target))
+            self._send(connection, _make_session_response(target))
             return
         self.due.append((time.monotonic() + self.delay, connection, target))
-        self.most = max(self.most, len(self.due))
+        self.max_waiting = max(self.max_waiting, len(self.due))
 
-    def _count(self) -> str:
-        told = {
+    def _take_counts(self) -> str:
+        counts = {
             "requests": self.requests,
             "connections": self.connections,
-            "most": self.most,
+            "most": self.max_waiting,
             "waiting": len(self.due),
         }
-        self.requests = self.connections = self.most = 0
-        return json.dumps(told)
+        self.requests = self.connections = self.max_waiting = 0
+        return json.dumps(counts)
 
-    def _answer_due(self) -> None:
+    def _send_due(self) -> None:
         now = time.monotonic()
         while self.due and self.due[0][0] <= now:
             _, connection, target = self.due.popleft()
             if connection.open:
-                self._send(connection, _session(target))
+                self._send(connection, _make_session_response(target))
 
-    def _send(self, connection: Connection, reply: bytes) -> None:
-        connection.outgoing += reply
+    def _send(self, connection: Connection, response: bytes) -> None:
+        connection.outgoing += response
         self._flush(connection)
 
     def _flush(self, connection: Connection) -> None:
@@ -143,7 +144,7 @@ class Server:
         except _WAIT:
             sent = 0
         except OSError:
-            self._drop(connection)
+            self._close_connection(connection)
             return
         connection.outgoing = connection.outgoing[sent:]
         blocked = bool(connection.outgoing)
@@ -153,21 +154,21 @@ class Server:
             self.selector.modify(connection.sock, events, connection)
 
 
-def _session(target: str) -> bytes:
+def _make_session_response(target: str) -> bytes:
     if not target.startswith(payload.PREFIX):
-        return _reply(404, "there is nothing here")
-    return _reply(200, payload.body(target.removeprefix(payload.PREFIX)))
+        return _make_response(404, "not found")
+    return _make_response(200, payload.make_body(target.removeprefix(payload.PREFIX)))
 
 
-def _reply(status: int, body: str) -> bytes:
+def _make_response(status: int, body: str) -> bytes:
     return (_HEAD.format(status, len(body)) + body).encode("ascii")
 
 
 def main() -> None:
-    """Serve as the command line says."""
+    """Run the server with the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tiny_server")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds until each reply")
-    parser.add_argument("--certificate", help="a PEM file of a certificate and its key, for TLS")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds until each response")
+    parser.add_argument("--certificate", help="PEM file with a certificate and its key, for TLS")
     options = parser.parse_args()
     context = None
     if options.certificate:

@@ -1,5 +1,5 @@
-"""The contenders, each driven by a program that runs in an environment of its own.
+"""The drivers: one program for each contender, which runs in the contender's environment.
 
-So these modules import nothing but the standard library, anyio, each other, and the one client that
-they are about.
+Therefore these modules import only the standard library, anyio, each other, and the client that
+they measure.
 """

@@ -1,4 +1,4 @@
-"""aiohttp, bare, with as many connections as workers."""
+"""aiohttp, used directly, with as many connections as workers."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.drivers.child import HEADERS, Client, Order
+from benchmarks.drivers.child import HEADERS, Client, Job
 from benchmarks.drivers.play import play
 
 
 class Aiohttp(Client):
     """An open `ClientSession`."""
 
-    def __init__(self, session: Any, order: Order) -> None:
+    def __init__(self, session: Any, job: Job) -> None:
         self.session = session
-        super().__init__(order)
+        super().__init__(job)
 
     async def one(self, key: str) -> Any:
-        async with self.session.get(self.url(key), raise_for_status=True) as reply:
-            return await reply.json()
+        async with self.session.get(self.url(key), raise_for_status=True) as response:
+            return await response.json()
 
 
 @asynccontextmanager
-async def opened(order: Order) -> AsyncGenerator[Aiohttp]:
-    """Open a session whose connector is as large as the number of workers."""
-    context = ssl.create_default_context(cafile=order.cafile) if order.cafile else True
-    connector = aiohttp.TCPConnector(limit=order.concurrency, ssl=context)
+async def open_client(job: Job) -> AsyncGenerator[Aiohttp]:
+    """Open a session with as many connections as workers."""
+    context = ssl.create_default_context(cafile=job.cafile) if job.cafile else True
+    connector = aiohttp.TCPConnector(limit=job.concurrency, ssl=context)
     async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as session:
-        yield Aiohttp(session, order)
+        yield Aiohttp(session, job)
 
 
 if __name__ == "__main__":
-    play(opened)
+    play(open_client)

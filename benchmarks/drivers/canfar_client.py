@@ -1,4 +1,4 @@
-"""canfar, through its published classes."""
+"""canfar, used through its public classes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from canfar.sessions import AsyncSession, Session
 
 from benchmarks import payload
-from benchmarks.drivers.child import Client, Order
+from benchmarks.drivers.child import Client, Job
 from benchmarks.drivers.play import play
 
 
 class Canfar(Client):
     """An open client of canfar."""
 
-    def __init__(self, session: Any, order: Order) -> None:
-        super().__init__(order)
+    def __init__(self, session: Any, job: Job) -> None:
+        super().__init__(job)
         self.session = session
 
     async def one(self, key: str) -> Any:
@@ -30,10 +30,10 @@ class Canfar(Client):
 
 
 class Blocking(Client):
-    """An open client whose calls block."""
+    """An open client with blocking calls."""
 
-    def __init__(self, session: Any, order: Order) -> None:
-        super().__init__(order)
+    def __init__(self, session: Any, job: Job) -> None:
+        super().__init__(job)
         self.session = session
 
     async def many(self, keys: Sequence[str]) -> Any:
@@ -41,22 +41,22 @@ class Blocking(Client):
 
 
 @asynccontextmanager
-async def opened(order: Order) -> AsyncGenerator[Client]:
-    """Open an AsyncSession, or a Session; SSL_CERT_FILE tells it whom to trust."""
+async def open_client(job: Job) -> AsyncGenerator[Client]:
+    """Open an AsyncSession or a Session. SSL_CERT_FILE has the certificate authority to trust."""
     settings: dict[str, Any] = {
-        "url": f"{order.url}/v1",
+        "url": f"{job.url}/v1",
         "token": payload.TOKEN,
-        "concurrency": order.concurrency,
-        # The longest there is: with the default of 30 connections of the largest batch fail.
+        "concurrency": job.concurrency,
+        # The largest value. With the default of 30, connections of the largest batch fail.
         "timeout": 300,
     }
     if "blocking" in sys.argv:
         with Session(**settings) as session:
-            yield Blocking(session, order)
+            yield Blocking(session, job)
         return
     async with AsyncSession(**settings) as session:
-        yield Canfar(session, order)
+        yield Canfar(session, job)
 
 
 if __name__ == "__main__":
-    play(opened)
+    play(open_client)

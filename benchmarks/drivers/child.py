@@ -1,4 +1,4 @@
-"""A contender's process: it reads orders as lines of JSON, and writes what it measured likewise."""
+"""The process of a contender: it reads jobs and writes figures, as lines of JSON."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from benchmarks import payload
 Figures = dict[str, Any]
 
 
-class Order(NamedTuple):
-    """What is to be measured.
+class Job(NamedTuple):
+    """One measurement to make.
 
     Attributes:
         scene: the name of the scene.
-        url: the server, as far as ``/skaha``.
-        cafile: who vouches for it, if it speaks TLS.
+        url: the URL of the server, up to and including ``/skaha``.
+        cafile: the file with the server's certificate authority, if it uses TLS.
         backend: "asyncio", "uvloop" or "trio".
-        concurrency: requests in flight at most.
-        n: how many ids.
-        options: what else the scene or the contender needs to know.
+        concurrency: the maximum number of requests in flight.
+        n: the number of ids.
+        options: further options of the scene or the contender.
     """
 
     scene: str
@@ -38,50 +38,51 @@ class Order(NamedTuple):
     backend: str = "asyncio"
     concurrency: int = 32
     n: int = 1000
-    options: dict[str, Any] = {}  # noqa: RUF012 - nobody writes to it
+    options: dict[str, Any] = {}  # noqa: RUF012 - it is never modified
 
     def session_url(self, key: str) -> str:
-        """Give the URL of one session."""
+        """Return the URL of one session."""
         return f"{self.url}/v1/session/{key}"
 
 
 HEADERS = {"Authorization": f"Bearer {payload.TOKEN}", "Accept": "application/json"}
-"""What a bare client sends, as kaleden does."""
+"""The headers that an HTTP client sends. They are those of kaleden."""
 
 
 class Client:
     """An open client of a contender."""
 
-    def __init__(self, order: Order) -> None:
-        self.concurrency = order.concurrency
-        self.url = order.session_url
+    def __init__(self, job: Job) -> None:
+        self.concurrency = job.concurrency
+        self.url = job.session_url
 
     async def one(self, key: str) -> Any:
-        """Ask for one session."""
+        """Request one session."""
         raise NotImplementedError
 
     async def many(self, keys: Sequence[str]) -> Any:
-        """Ask for many, in the way that is natural for this client, and keep the results.
+        """Request many sessions, with the client's own method for it, and keep the results.
 
-        For a client that has none, a few workers share one list: that costs asyncio the least.
+        For a client without such a method, a few workers share one list, which is the cheapest way
+        on asyncio.
         """
-        return await spread(self.one, keys, self.concurrency)
+        return await fetch_concurrently(self.one, keys, self.concurrency)
 
     def keys(self, results: Any) -> Iterable[str]:
-        """List the ids inside the results of `many`; raise if one of them is a failure."""
+        """Return the ids in the results of `many`; raise if one of them is a failure."""
         return [info["id"] for info in results]
 
     def stream(self, keys: Iterable[str]) -> AsyncGenerator[str]:
-        """Ask for many and keep none; yield the ids inside the replies."""
+        """Request many sessions without keeping them; yield the ids in the responses."""
         raise NotImplementedError
 
 
-Opener = Callable[[Order], AbstractAsyncContextManager[Client]]
-Scene = Callable[[Order, Opener], Coroutine[Any, Any, Figures]]
+Opener = Callable[[Job], AbstractAsyncContextManager[Client]]
+Scene = Callable[[Job, Opener], Coroutine[Any, Any, Figures]]
 
 
 class Stopwatch:
-    """Seconds of wall time and of this process's CPU time, all its threads included."""
+    """A stopwatch for wall time, and for the CPU time of all threads of this process."""
 
     def __init__(self) -> None:
         gc.collect()
@@ -89,26 +90,30 @@ class Stopwatch:
         self._began = (time.perf_counter(), time.process_time())
 
     def stop(self) -> Figures:
-        """Tell what has passed since this was made."""
+        """Stop, and return the seconds since this object was made."""
         self._ended = (time.perf_counter(), time.process_time())
         return self.read()
 
     def read(self) -> Figures:
-        """Tell what had passed when this was stopped."""
+        """Return the seconds until `stop` was called."""
         wall, cpu = (after - before for before, after in zip(self._began, self._ended, strict=True))
         return {"wall": wall, "cpu": cpu}
 
 
-def check(asked: Sequence[object], told: Iterable[object]) -> None:
-    """Make sure that there is one answer for each question, in order."""
-    if list(asked) != list(told):
-        raise ValueError("the replies are not those to what was asked")
+def check_keys(requested: Sequence[object], received: Iterable[object]) -> None:
+    """Check that the received ids are the requested ids, in order.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if list(requested) != list(received):
+        raise ValueError("the received ids are not the requested ids")
 
 
-async def spread(
+async def fetch_concurrently(
     one: Callable[[str], Coroutine[Any, Any, Any]], keys: Sequence[str], workers: int
 ) -> list[Any]:
-    """Ask for each id by a few workers that share one list; give the replies in its order."""
+    """Request each id, with a few workers that share one list; return the results in its order."""
     results: list[Any] = [None] * len(keys)
     numbers = iter(range(len(keys)))
 
@@ -122,8 +127,8 @@ async def spread(
     return results
 
 
-def run(backend: str, main: Callable[[], Coroutine[Any, Any, Figures]]) -> Figures:
-    """Run *main* in an event loop of this kind."""
+def run_in_loop(backend: str, main: Callable[[], Coroutine[Any, Any, Figures]]) -> Figures:
+    """Run *main* in an event loop of this backend."""
     if backend == "trio":
         figures: Figures = importlib.import_module("trio").run(main)
         return figures
@@ -135,20 +140,20 @@ def run(backend: str, main: Callable[[], Coroutine[Any, Any, Figures]]) -> Figur
         return runner.run(main())
 
 
-def about() -> Figures:
-    """Tell what this process runs on."""
+def describe_process() -> Figures:
+    """Return the versions of Python and of the installed packages."""
     installed = importlib.metadata.distributions()
     versions = {each.name: each.version for each in installed}
     return {"python": platform.python_version(), "versions": versions}
 
 
-def serve(answer: Callable[[Order], Figures]) -> None:
-    """Carry out orders until the input ends; what libraries print goes to the error output."""
-    answers, sys.stdout = sys.stdout, sys.stderr
+def serve_jobs(run_job: Callable[[Job], Figures]) -> None:
+    """Run jobs until the input ends. Output that libraries print goes to standard error."""
+    output, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
-        order = Order(**json.loads(line))
+        job = Job(**json.loads(line))
         try:
-            figures = about() if order.scene == "about" else answer(order)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of the order
+            figures = describe_process() if job.scene == "about" else run_job(job)
+        except Exception as error:  # noqa: BLE001 - it is the result of the job
             figures = {"error": f"{type(error).__name__}: {error}"[:300]}
-        print(json.dumps(figures), file=answers, flush=True)
+        print(json.dumps(figures), file=output, flush=True)

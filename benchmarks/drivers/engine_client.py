@@ -1,4 +1,4 @@
-"""kaleden without HTTP: a transport that answers at once, so what is left is the engine's part."""
+"""kaleden without HTTP: with a transport that responds at once, only the engine is measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 import kaleden
 from benchmarks import payload
-from benchmarks.drivers.child import Order
+from benchmarks.drivers.child import Job
 from benchmarks.drivers.kaleden_client import Kaleden
 from benchmarks.drivers.play import play
 from kaleden.http import Request, Response
@@ -18,20 +18,20 @@ _HEADERS = {"content-type": "application/json"}
 
 
 class Canned:
-    """Answers each request with the session that it asks for, after one turn of the event loop."""
+    """Respond to each request with its session, after one event-loop iteration."""
 
     async def send(self, request: Request) -> Response:
         await cancel_shielded_checkpoint()
         key = request.target.rpartition("/")[2]
-        return Response(200, _HEADERS, payload.body(key).encode())
+        return Response(200, _HEADERS, payload.make_body(key).encode())
 
 
 @asynccontextmanager
-async def opened(order: Order) -> AsyncGenerator[Kaleden]:
-    """Open a session over canned replies."""
-    async with kaleden.AsyncSession(transport=Canned(), concurrency=order.concurrency) as session:
-        yield Kaleden(session, order)
+async def open_client(job: Job) -> AsyncGenerator[Kaleden]:
+    """Open a session with canned responses."""
+    async with kaleden.AsyncSession(transport=Canned(), concurrency=job.concurrency) as session:
+        yield Kaleden(session, job)
 
 
 if __name__ == "__main__":
-    play(opened)
+    play(open_client)

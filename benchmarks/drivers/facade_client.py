@@ -1,4 +1,4 @@
-"""kaleden's synchronous class. Its calls block, as they do in the programs that it is made for."""
+"""kaleden's synchronous class. Its calls block the event loop of the driver."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import kaleden
 from benchmarks import payload
-from benchmarks.drivers.child import Client, Order
+from benchmarks.drivers.child import Client, Job
 from benchmarks.drivers.play import play
 
 
 class Facade(Client):
     """An open `kaleden.Session`."""
 
-    def __init__(self, session: kaleden.Session, order: Order) -> None:
-        super().__init__(order)
+    def __init__(self, session: kaleden.Session, job: Job) -> None:
+        super().__init__(job)
         self.session = session
 
     async def many(self, keys: Sequence[str]) -> Any:
@@ -28,12 +28,12 @@ class Facade(Client):
 
 
 @asynccontextmanager
-async def opened(order: Order) -> AsyncGenerator[Facade]:
+async def open_client(job: Job) -> AsyncGenerator[Facade]:
     """Open a session."""
     await asyncio.sleep(0)
-    with kaleden.Session(order.url, payload.TOKEN, concurrency=order.concurrency) as session:
-        yield Facade(session, order)
+    with kaleden.Session(job.url, payload.TOKEN, concurrency=job.concurrency) as session:
+        yield Facade(session, job)
 
 
 if __name__ == "__main__":
-    play(opened)
+    play(open_client)

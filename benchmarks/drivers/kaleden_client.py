@@ -10,15 +10,15 @@ from typing import Any
 
 import kaleden
 from benchmarks import payload
-from benchmarks.drivers.child import Client, Order
+from benchmarks.drivers.child import Client, Job
 from benchmarks.drivers.play import play
 
 
 class Kaleden(Client):
     """An open `kaleden.AsyncSession`."""
 
-    def __init__(self, session: kaleden.AsyncSession, order: Order) -> None:
-        super().__init__(order)
+    def __init__(self, session: kaleden.AsyncSession, job: Job) -> None:
+        super().__init__(job)
         self.session = session
 
     async def one(self, key: str) -> Any:
@@ -39,7 +39,7 @@ class Kaleden(Client):
 
 
 class Raw(Kaleden):
-    """The same, but for what the server's own objects cost less."""
+    """The same with ``raw=True``, which returns the JSON objects of the server."""
 
     async def many(self, keys: Sequence[str]) -> Any:
         return await self.session.info(keys, raw=True)
@@ -49,15 +49,15 @@ class Raw(Kaleden):
 
 
 @asynccontextmanager
-async def opened(order: Order) -> AsyncGenerator[Kaleden]:
+async def open_client(job: Job) -> AsyncGenerator[Kaleden]:
     """Open a session, with TLS if the server has it."""
     kind = Raw if "raw" in sys.argv else Kaleden
-    settings: dict[str, Any] = {"concurrency": order.concurrency}
-    if order.cafile is not None:
-        settings["ssl_context"] = ssl.create_default_context(cafile=order.cafile)
-    async with kaleden.AsyncSession(order.url, payload.TOKEN, **settings) as session:
-        yield kind(session, order)
+    settings: dict[str, Any] = {"concurrency": job.concurrency}
+    if job.cafile is not None:
+        settings["ssl_context"] = ssl.create_default_context(cafile=job.cafile)
+    async with kaleden.AsyncSession(job.url, payload.TOKEN, **settings) as session:
+        yield kind(session, job)
 
 
 if __name__ == "__main__":
-    play(opened)
+    play(open_client)

@@ -1,4 +1,4 @@
-"""Memory, as this process has it."""
+"""The memory of this process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.drivers.child import Figures
 
 
 class Memory:
-    """Bytes that have been added since this was made, at most.
+    """The bytes of memory that the process has gained since this object was made.
 
     Args:
-        traced: whether Python's own allocations are counted, to the byte; that makes everything
-            several times slower. Else it is what the system has given to the whole process.
+        traced: whether to count Python's allocations, to the byte. This makes the program several
+            times slower. Otherwise, the resident memory of the whole process is measured.
     """
 
     def __init__(self, *, traced: bool) -> None:
@@ -26,22 +26,22 @@ class Memory:
             self._before = 0
         else:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-            self._before = _status("VmRSS")
+            self._before = _read_status("VmRSS")
 
     def read(self) -> Figures:
-        """Tell the peak, and what of it is still there; this can be told once."""
+        """Return the peak and the current value. This can be called only once."""
         if self._traced:
             now, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
         else:
-            now, peak = _status("VmRSS"), _status("VmHWM")
+            now, peak = _read_status("VmRSS"), _read_status("VmHWM")
         return {"peak": peak - self._before, "kept": now - self._before, "whole": peak}
 
 
-def _status(name: str) -> int:
-    """Read one of the sizes that Linux tells of this process, in bytes."""
+def _read_status(name: str) -> int:
+    """Read a size from /proc/self/status, in bytes."""
     text = Path("/proc/self/status").read_text(encoding="ascii")
     found = re.search(rf"{name}:\s+(\d+) kB", text)
     if found is None:
-        raise OSError(f"the system does not tell {name}")
+        raise OSError(f"/proc/self/status has no line for {name}")
     return 1024 * int(found[1])

@@ -1,4 +1,4 @@
-"""The scenes that any contender can play: how fast, and with how much memory."""
+"""The scenes for any contender: throughput, streaming and memory."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ from benchmarks.drivers import cancelling
 from benchmarks.drivers.child import (
     Client,
     Figures,
+    Job,
     Opener,
-    Order,
     Scene,
     Stopwatch,
-    check,
-    run,
-    serve,
+    check_keys,
+    run_in_loop,
+    serve_jobs,
 )
 from benchmarks.drivers.measures import Memory
 
 
-async def throughput(order: Order, open_client: Opener) -> Figures:
-    """Ask for n sessions, several times over; connections are made before the clock starts."""
-    keys = payload.first_keys(order.n)
-    loops = order.options.get("loops", 1)
-    async with open_client(order) as client:
-        await warm_up(client, order)
+async def measure_throughput(job: Job, open_client: Opener) -> Figures:
+    """Request n sessions, several times. Connections are made before the clock starts."""
+    keys = payload.list_keys(job.n)
+    loops = job.options.get("loops", 1)
+    async with open_client(job) as client:
+        await warm_up(client, job)
         watch = Stopwatch()
         for _ in range(loops):
             results = await client.many(keys)
         figures = watch.stop()
-        check(keys, client.keys(results))
-    return figures | {"requests": loops * order.n}
+        check_keys(keys, client.keys(results))
+    return figures | {"requests": loops * job.n}
 
 
-async def streaming(order: Order, open_client: Opener) -> Figures:
-    """Ask for n sessions and keep none of them."""
-    async with open_client(order) as client:
-        await warm_up(client, order)
-        watch = await drain(client, payload.first_keys(order.n), order.n)
-    return watch.read() | {"requests": order.n}
+async def measure_streaming(job: Job, open_client: Opener) -> Figures:
+    """Request n sessions without keeping the results."""
+    async with open_client(job) as client:
+        await warm_up(client, job)
+        watch = await drain(client, payload.list_keys(job.n), job.n)
+    return watch.read() | {"requests": job.n}
 
 
-async def memory(order: Order, open_client: Opener) -> Figures:
-    """Ask for n sessions whose ids come one by one, and keep all results, or none of them."""
-    async with open_client(order) as client:
-        await warm_up(client, order)
-        size = Memory(traced=order.options["traced"])
-        keys = islice(payload.keys(), order.n)
-        if order.options["keep"]:
+async def measure_memory(job: Job, open_client: Opener) -> Figures:
+    """Request n sessions with ids from an iterator; keep all results or none."""
+    async with open_client(job) as client:
+        await warm_up(client, job)
+        size = Memory(traced=job.options["traced"])
+        keys = islice(payload.generate_keys(), job.n)
+        if job.options["keep"]:
             results = await client.many(list(keys))
             figures = size.read()
-            check(payload.first_keys(order.n), client.keys(results))
+            check_keys(payload.list_keys(job.n), client.keys(results))
         else:
-            await drain(client, keys, order.n)
+            await drain(client, keys, job.n)
             figures = size.read()
-    return figures | {"requests": order.n}
+    return figures | {"requests": job.n}
 
 
-async def warm_up(client: Client, order: Order) -> None:
-    """Make the connections, and whatever else comes with the first requests."""
-    await client.many(payload.first_keys(2 * order.concurrency))
+async def warm_up(client: Client, job: Job) -> None:
+    """Make the connections, and all other objects that are made on the first requests."""
+    await client.many(payload.list_keys(2 * job.concurrency))
 
 
 async def drain(client: Client, keys: Iterable[str], count: int) -> Stopwatch:
-    """Take all of a stream, and make sure in little memory that each answer came once."""
+    """Receive a whole stream, and check with little memory that each id came once."""
     digest = 0
     taken = 0
     watch = Stopwatch()
@@ -73,23 +73,23 @@ async def drain(client: Client, keys: Iterable[str], count: int) -> Stopwatch:
         digest ^= hash(key)
         taken += 1
     watch.stop()
-    for key in islice(payload.keys(), count):
+    for key in islice(payload.generate_keys(), count):
         digest ^= hash(key)
-    check([count, 0], [taken, digest])
+    check_keys([count, 0], [taken, digest])
     return watch
 
 
 SCENES: dict[str, Scene] = {
-    "throughput": throughput,
-    "streaming": streaming,
-    "memory": memory,
-    "pending": cancelling.pending,
-    "storm": cancelling.storm,
-    "cancel": cancelling.cancel,
-    "beside": cancelling.beside,
+    "throughput": measure_throughput,
+    "streaming": measure_streaming,
+    "memory": measure_memory,
+    "pending": cancelling.measure_pending,
+    "storm": cancelling.measure_storm,
+    "cancel": cancelling.measure_cancel,
+    "beside": cancelling.measure_beside,
 }
 
 
 def play(open_client: Opener) -> None:
-    """Carry out orders with a contender's client until the input ends."""
-    serve(lambda order: run(order.backend, lambda: SCENES[order.scene](order, open_client)))
+    """Run jobs with a contender's client until the input ends."""
+    serve_jobs(lambda job: run_in_loop(job.backend, lambda: SCENES[job.scene](job, open_client)))

@@ -1,4 +1,4 @@
-"""pyreqwest, bare, with as many connections as workers."""
+"""pyreqwest, used directly, with as many connections as workers."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from typing import Any
 
 from pyreqwest.client import ClientBuilder
 
-from benchmarks.drivers.child import HEADERS, Client, Order
+from benchmarks.drivers.child import HEADERS, Client, Job
 from benchmarks.drivers.play import play
 
 
 class Pyreqwest(Client):
     """An open `Client`."""
 
-    def __init__(self, client: Any, order: Order) -> None:
+    def __init__(self, client: Any, job: Job) -> None:
         self.client = client
-        super().__init__(order)
+        super().__init__(job)
 
     async def one(self, key: str) -> Any:
-        reply = await self.client.get(self.url(key)).build().send()
-        return await reply.json()
+        response = await self.client.get(self.url(key)).build().send()
+        return await response.json()
 
 
-def certificate(cafile: str) -> bytes:
-    """Read who vouches for the server."""
+def read_certificate(cafile: str) -> bytes:
+    """Read the certificate of the server's certificate authority."""
     return Path(cafile).read_bytes()
 
 
 @asynccontextmanager
-async def opened(order: Order) -> AsyncGenerator[Pyreqwest]:
-    """Open a client that raises for what is no success."""
+async def open_client(job: Job) -> AsyncGenerator[Pyreqwest]:
+    """Open a client that raises an exception for each response that is not a success."""
     builder = ClientBuilder().default_headers(HEADERS).error_for_status(True)
-    builder = builder.max_connections(order.concurrency).pool_max_idle_per_host(order.concurrency)
-    if order.cafile is not None:
-        builder = builder.add_root_certificate_pem(certificate(order.cafile))
+    builder = builder.max_connections(job.concurrency).pool_max_idle_per_host(job.concurrency)
+    if job.cafile is not None:
+        builder = builder.add_root_certificate_pem(read_certificate(job.cafile))
     async with builder.build() as client:
-        yield Pyreqwest(client, order)
+        yield Pyreqwest(client, job)
 
 
 if __name__ == "__main__":
-    play(opened)
+    play(open_client)

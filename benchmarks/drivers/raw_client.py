@@ -1,7 +1,7 @@
-"""The limit: one epoll loop over non-blocking sockets, a strict parser for plain replies, and json.
+"""A lower bound: one epoll loop over non-blocking sockets, a strict HTTP parser, and json.
 
-It can do nothing else, and nobody should want it: no time-outs, no errors kept apart, no second
-try. It tells what any client in Python could hope for on this machine.
+It has no time-outs, no separate errors and no retries, so it is not meant for use. It shows the
+speed that a client in Python can reach on this machine at best.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.drivers.child import HEADERS, Client, Order
+from benchmarks.drivers.child import HEADERS, Client, Job
 from benchmarks.drivers.play import play
 
 _HEAD = re.compile(rb"HTTP/1\.1 200 [^\r\n]*\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)*)\r\n")
@@ -26,11 +26,11 @@ _REFUSED = re.compile(rb"(?:\A|\r\n)(?:transfer-encoding|content-encoding):", re
 _WAIT = (BlockingIOError, ssl.SSLWantReadError)
 
 
-def parse(received: bytes) -> bytes | None:
-    """Take the body out of a reply; None if it has not come whole.
+def parse_body(received: bytes) -> bytes | None:
+    """Return the body of a response; None if the response is incomplete.
 
     Raises:
-        ValueError: it is not of the one shape that is understood.
+        ValueError: the response is not a plain 200 with a Content-Length.
     """
     end = received.find(b"\r\n\r\n")
     if end < 0:
@@ -38,28 +38,28 @@ def parse(received: bytes) -> bytes | None:
     match = _HEAD.match(received)
     lengths = _LENGTH.findall(match[1]) if match else []
     if match is None or len(lengths) != 1 or _REFUSED.search(match[1]):
-        raise ValueError("no plain reply of status 200")
+        raise ValueError("not a plain response of status 200")
     body = received[match.end() :]
     missing = int(lengths[0]) - len(body)
     if missing < 0:
-        raise ValueError("more than the reply")
+        raise ValueError("more bytes than the response has")
     return body if missing == 0 else None
 
 
 class Raw(Client):
-    """Connections, each of which waits for the reply to one request."""
+    """A set of connections, each of which has at most one request in flight."""
 
-    def __init__(self, order: Order, stack: ExitStack) -> None:
-        super().__init__(order)
-        parts = urlsplit(order.url)
+    def __init__(self, job: Job, stack: ExitStack) -> None:
+        super().__init__(job)
+        parts = urlsplit(job.url)
         host, port = parts.hostname or "", parts.port or 0
         lines = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
         self.before = f"GET {parts.path}/v1/session/".encode()
         self.after = f" HTTP/1.1\r\nHost: {host}:{port}\r\n{lines}\r\n".encode()
         self.poll = stack.enter_context(select.epoll())
         self.socks: dict[int, socket.socket] = {}
-        context = ssl.create_default_context(cafile=order.cafile) if order.cafile else None
-        for _ in range(order.concurrency):
+        context = ssl.create_default_context(cafile=job.cafile) if job.cafile else None
+        for _ in range(job.concurrency):
             sock = socket.create_connection((host, port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
@@ -70,8 +70,8 @@ class Raw(Client):
             self.poll.register(sock.fileno(), select.EPOLLIN)
 
     async def one(self, key: str) -> Any:
-        [(_, told)] = self.exchange([key])
-        return told
+        [(_, session)] = self.exchange([key])
+        return session
 
     async def many(self, keys: Sequence[str]) -> Any:
         results = dict.fromkeys(keys)
@@ -82,24 +82,24 @@ class Raw(Client):
         return [info["id"] for info in results.values()]
 
     async def stream(self, keys: Iterable[str]) -> AsyncGenerator[str]:
-        for _, told in self.exchange(keys):
-            yield told["id"]
+        for _, session in self.exchange(keys):
+            yield session["id"]
 
     def exchange(self, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
-        """Ask for each session on the next free connection; yield what is told of each."""
+        """Request each session on the next free connection; yield each id and its session."""
         waiting = iter(keys)
-        asked: dict[int, str] = {}
+        pending: dict[int, str] = {}
         received: dict[int, bytes] = {}
 
         def ask(fd: int) -> None:
             for key in waiting:
-                asked[fd], received[fd] = key, b""
+                pending[fd], received[fd] = key, b""
                 self.socks[fd].send(self.before + key.encode() + self.after)
                 return
 
         for fd in self.socks:
             ask(fd)
-        while asked:
+        while pending:
             for fd, _ in self.poll.poll():
                 try:
                     piece = self.socks[fd].recv(65536)
@@ -108,20 +108,20 @@ class Raw(Client):
                 if not piece:
                     raise ConnectionError("the server closed a connection")
                 received[fd] += piece
-                body = parse(received[fd])
+                body = parse_body(received[fd])
                 if body is not None:
-                    key = asked.pop(fd)
+                    key = pending.pop(fd)
                     ask(fd)
                     yield key, json.loads(body)
 
 
 @asynccontextmanager
-async def opened(order: Order) -> AsyncGenerator[Raw]:
-    """Dial all connections."""
+async def open_client(job: Job) -> AsyncGenerator[Raw]:
+    """Open all connections."""
     await asyncio.sleep(0)
     with ExitStack() as stack:
-        yield Raw(order, stack)
+        yield Raw(job, stack)
 
 
 if __name__ == "__main__":
-    play(opened)
+    play(open_client)

@@ -1,4 +1,4 @@
-"""How long kaleden keeps the other tasks of its event loop waiting, with canned replies."""
+"""The time for which kaleden blocks the other tasks of its event loop, with canned responses."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 import kaleden
 from benchmarks import payload
-from benchmarks.drivers.child import Figures, Order, run, serve
+from benchmarks.drivers.child import Figures, Job, run_in_loop, serve_jobs
 from kaleden.http import Request, Response
 
 _HEADERS = {"content-type": "application/json"}
 
 
 class Canned:
-    """Answers each request after one iteration of the event loop; the list has all *keys*."""
+    """Respond to each request after one event-loop iteration; the list has all *keys*."""
 
     def __init__(self, keys: list[str]) -> None:
-        self._list = json.dumps([json.loads(payload.body(key)) for key in keys]).encode()
+        self._list = json.dumps([json.loads(payload.make_body(key)) for key in keys]).encode()
 
     async def send(self, request: Request) -> Response:
         await cancel_shielded_checkpoint()
         _, _, key = request.target.partition("/")
-        return Response(200, _HEADERS, payload.body(key).encode() if key else self._list)
+        return Response(200, _HEADERS, payload.make_body(key).encode() if key else self._list)
 
 
-async def _exhaust(stream: Any) -> None:
+async def _exhaust_stream(stream: Any) -> None:
     async with stream as outcomes:
         async for _ in outcomes:
             pass
@@ -42,39 +42,39 @@ _CALLS: dict[str, Callable[[kaleden.AsyncSession, list[str]], Awaitable[object]]
     "fetch": lambda session, _: session.fetch(),
     "info": lambda session, keys: session.info(keys),
     "wait": lambda session, keys: session.wait(keys, "Running"),
-    "stream.info": lambda session, keys: _exhaust(session.stream.info(keys)),
-    "stream.wait": lambda session, keys: _exhaust(session.stream.wait(keys, "Running")),
+    "stream.info": lambda session, keys: _exhaust_stream(session.stream.info(keys)),
+    "stream.wait": lambda session, keys: _exhaust_stream(session.stream.wait(keys, "Running")),
 }
 
 
-async def longest_turn(order: Order) -> Figures:
-    """Make a call, and measure the CPU time between two turns of another task, at most.
+async def measure_longest_turn(job: Job) -> Figures:
+    """Make a call, and measure the longest CPU time between two iterations of another task.
 
-    The garbage collector is off: the time that it takes depends on all objects of a program.
+    The garbage collector is off, because its time depends on all objects of a program.
     """
-    keys = payload.first_keys(order.n)
-    call = _CALLS[order.options["call"]]
-    turns: list[float] = []
+    keys = payload.list_keys(job.n)
+    call = _CALLS[job.options["call"]]
+    times: list[float] = []
 
-    async def take_turns() -> None:
+    async def record_times() -> None:
         while True:
-            turns.append(time.thread_time())
+            times.append(time.thread_time())
             await checkpoint()
 
-    session = kaleden.AsyncSession(transport=Canned(keys), concurrency=order.concurrency)
+    session = kaleden.AsyncSession(transport=Canned(keys), concurrency=job.concurrency)
     gc.collect()
     gc.disable()
     try:
         async with session, anyio.create_task_group() as group:
-            group.start_soon(take_turns)
+            group.start_soon(record_times)
             await checkpoint()
             await call(session, keys)
             await checkpoint()
             group.cancel_scope.cancel()
     finally:
         gc.enable()
-    return {"longest": max(later - earlier for earlier, later in pairwise(turns))}
+    return {"longest": max(later - earlier for earlier, later in pairwise(times))}
 
 
 if __name__ == "__main__":
-    serve(lambda order: run(order.backend, lambda: longest_turn(order)))
+    serve_jobs(lambda job: run_in_loop(job.backend, lambda: measure_longest_turn(job)))

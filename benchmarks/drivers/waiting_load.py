@@ -1,14 +1,14 @@
-"""How many requests kaleden sends while it waits for sessions, in virtual time."""
+"""The number of requests that kaleden sends while it waits for sessions, in virtual time."""
 
 from __future__ import annotations
 
 import kaleden
-from benchmarks.drivers.child import Figures, Order, serve
+from benchmarks.drivers.child import Figures, Job, serve_jobs
 from kaleden.testing import MemoryTransport, run_virtual
 
 
-async def wait_for(n: int) -> Figures:
-    """Launch n sessions of ten seconds, and wait for their ends."""
+async def measure_waiting(n: int) -> Figures:
+    """Launch n sessions that run for ten seconds, and count the requests of the wait."""
     async with (
         MemoryTransport() as transport,
         kaleden.AsyncSession(transport=transport) as session,
@@ -21,13 +21,13 @@ async def wait_for(n: int) -> Figures:
     return {"requests": sent, "sessions": n}
 
 
-def load(order: Order) -> Figures:
-    """Wait once."""
+def run_measurement(job: Job) -> Figures:
+    """Run the measurement in virtual time."""
     figures: Figures = run_virtual(
-        lambda: wait_for(order.n), backend="trio" if order.backend == "trio" else "asyncio"
+        lambda: measure_waiting(job.n), backend="trio" if job.backend == "trio" else "asyncio"
     )
     return figures
 
 
 if __name__ == "__main__":
-    serve(load)
+    serve_jobs(run_measurement)

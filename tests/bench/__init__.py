@@ -1,1 +1,1 @@
-"""The benchmarks measure what they say they measure."""
+"""Tests of the benchmarks."""

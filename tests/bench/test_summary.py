@@ -1,4 +1,4 @@
-"""What is made of a whole run: goals and pictures."""
+"""Tests of the goals, the pages and the pictures of a run."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from attrs import evolve
 pytest.importorskip("benchmarks")
 
 from benchmarks.document import fill
-from benchmarks.goals import goals_table
+from benchmarks.goals import draw_goals
 from benchmarks.results import Results
 from benchmarks.rounds import Sample
 
 
-def sample(scene: str, point: str, contender: str, microseconds: float) -> Sample:
+def make_sample(scene: str, point: str, contender: str, microseconds: float) -> Sample:
     figures = {"wall": 2.0, "cpu": microseconds / 1e4, "requests": 100}
     return {"scene": scene, "point": point, "contender": contender, **figures}
 
 
-def growth(contender: str, *microseconds: float) -> list[Sample]:
+def make_growth_samples(contender: str, *microseconds: float) -> list[Sample]:
     points = ("N=1000", "N=10000", "N=1000000")
     return [
-        sample("growth", point, contender, each)
+        make_sample("growth", point, contender, each)
         for point, each in zip(points, microseconds, strict=False)
     ]
 
@@ -31,16 +31,16 @@ def growth(contender: str, *microseconds: float) -> list[Sample]:
 RUN = Results(
     {"cpu": "some", "cores": 2, "python": "3"},
     [
-        *growth("kaleden asyncio", 40, 50, 60),
-        *growth("kaleden trio", 30),
-        *growth("canfar", 600, 1000),
+        *make_growth_samples("kaleden asyncio", 40, 50, 60),
+        *make_growth_samples("kaleden trio", 30),
+        *make_growth_samples("canfar", 600, 1000),
     ],
 )
 
 
-def test_goals_stand_beside_what_was_reached() -> None:
+def test_goals_table_shows_goals_and_figures() -> None:
     lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in goals_table(RUN).split("\n")
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in draw_goals(RUN).split("\n")
     ]
     rows = {line[0]: line[1:] for line in lines}
     assert ["≤ 50", "", "50.0", "-", "-"] == rows["10 000 ids, c=32: CPU µs per id"]
@@ -50,28 +50,30 @@ def test_goals_stand_beside_what_was_reached() -> None:
     assert ["≤ 45", "30", "-", "", ""] == rows["warm blocking call, 100 ids: µs per id"]
 
 
-def test_what_was_measured_again_replaces_what_an_earlier_run_had() -> None:
+def test_new_samples_replace_those_of_earlier_run() -> None:
     [old, *others] = RUN.samples
     new = {**old, "cpu": 1.0}
     again = Results({**RUN.environment, "environments": {"kaleden": 2}}, [new, new])
-    both = again.added_to(evolve(RUN, environment=RUN.environment | {"environments": {"httpx": 1}}))
+    both = again.merge_into(
+        evolve(RUN, environment=RUN.environment | {"environments": {"httpx": 1}})
+    )
     assert {"httpx": 1, "kaleden": 2} == both.environment["environments"]
     assert [*others, new, new] == both.samples
     assert ["N=1000", "N=10000", "N=1000000"] == both.points("growth")
 
 
-def test_runs_on_different_machines_are_not_added() -> None:
+def test_runs_on_different_machines_are_not_merged() -> None:
     other = Results({**RUN.environment, "cores": 4}, [])
     with pytest.raises(ValueError, match="another cores"):
-        other.added_to(RUN)
+        other.merge_into(RUN)
 
 
 PAGE = "alpha\n<!-- goals -->\nold\n<!-- end -->\nbeta\n<!-- growth -->\n<!-- end -->\ngamma"
 
 
-def test_tables_go_to_their_places_in_a_page_and_nothing_else_changes() -> None:
+def test_fill_replaces_only_the_blocks_of_a_page() -> None:
     page = fill(PAGE, RUN)
-    assert goals_table(RUN) in page
+    assert draw_goals(RUN) in page
     assert "| CPU µs/request, http | N=1000 | N=10000 | N=1000000 |" in page
     assert "| kaleden asyncio      | 40.0   | 50.0    | 60.0      |" in page
     assert "old" not in page
@@ -80,7 +82,7 @@ def test_tables_go_to_their_places_in_a_page_and_nothing_else_changes() -> None:
     assert page == fill(page, RUN)
 
 
-def test_the_same_run_gives_the_same_pictures(tmp_path: Path) -> None:
+def test_same_run_gives_same_pictures(tmp_path: Path) -> None:
     plots = pytest.importorskip("benchmarks.plots")
     [first] = plots.draw(RUN, tmp_path / "a")
     [second] = plots.draw(RUN, tmp_path / "b")

@@ -1,1 +1,1 @@
-"""The other clients of the API, unmodified, on the embedded platform."""
+"""Tests of the embedded platform with the other clients of the API, unmodified."""

@@ -1,4 +1,4 @@
-"""A platform with a clock that is set by hand, a peer on it, and kaleden to look behind it."""
+"""Fixtures: a platform with a manual clock, a peer that uses it, and kaleden for checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support import PLAIN_BACKENDS
 
 @define
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that is set by hand."""
 
     now: float = 1_790_000_000.0
 
@@ -35,7 +35,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=list(PYTHONS))
 def name(request: pytest.FixtureRequest) -> str:
-    """The peer's; modules that are about one of them override this."""
+    """Return the name of the peer. Modules for one peer override this fixture."""
     return str(request.param)
 
 
@@ -58,7 +58,7 @@ async def ours(platform: LocalPlatform) -> AsyncGenerator[kaleden.AsyncSession]:
 
 @pytest.fixture
 async def peer(name: str, platform: LocalPlatform, tmp_path: Path) -> AsyncGenerator[Peer]:
-    """The peer, told where the platform is in the way it likes best."""
+    """Start the peer, configured for the platform by its usual method."""
     options: dict[str, Any] = {}
     variables = {}
     if name == "canfar":
@@ -71,7 +71,7 @@ async def peer(name: str, platform: LocalPlatform, tmp_path: Path) -> AsyncGener
 
 @pytest.fixture
 def session(name: str, peer: Peer, anyio_backend_name: str) -> Client:
-    """The peer's client of sessions: of the two it has, each meets one backend of the platform."""
+    """Return one of the peer's two session clients; each is tested on one backend."""
     module = {"canfar": "canfar.sessions", "skaha": "skaha.session"}[name]
     client = {"asyncio": "AsyncSession", "trio": "Session"}[anyio_backend_name]
     return peer.client(f"{module}.{client}")

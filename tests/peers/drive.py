@@ -1,7 +1,7 @@
-"""Drive a peer: read calls as lines of JSON, make them, write what came of each as a line of JSON.
+"""Drive a peer: read calls as lines of JSON, and write their results as lines of JSON.
 
-It runs in the peer's environment, so with the standard library only. The first line that it reads
-is what the peer's clients are constructed with.
+This runs in the peer's environment, so it uses only the standard library. The first line of input
+has the arguments for the constructors of the peer's clients.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Driver:
-    """Clients of a peer, made when first called, and the event loop of the asynchronous ones."""
+    """The clients of a peer, made at their first call, and the event loop of asynchronous ones."""
 
     def __init__(self, options: dict[str, Any], runner: asyncio.Runner) -> None:
         self.options = options
@@ -32,7 +32,7 @@ class Driver:
         returned = getattr(self.client(path), method)(*args, **kwargs)
         return self.runner.run(returned) if inspect.iscoroutine(returned) else returned
 
-    def answer(self, line: str) -> dict[str, Any]:
+    def run_line(self, line: str) -> dict[str, Any]:
         try:
             return {"returned": self.call(*json.loads(line))}
         except Exception as error:
@@ -40,13 +40,13 @@ class Driver:
 
 
 def main() -> None:
-    # What a peer prints goes elsewhere.
-    answers, sys.stdout = sys.stdout, sys.stderr
+    # Redirect the output that a peer prints to standard error.
+    results, sys.stdout = sys.stdout, sys.stderr
     with asyncio.Runner() as runner:
         driver = Driver(json.loads(sys.stdin.readline()), runner)
         for line in sys.stdin:
-            # Some of what is returned are models, which are pairs of names and values.
-            print(json.dumps(driver.answer(line), default=dict), file=answers, flush=True)
+            # Some results are models, which `dict` converts.
+            print(json.dumps(driver.run_line(line), default=dict), file=results, flush=True)
 
 
 if __name__ == "__main__":

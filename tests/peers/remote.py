@@ -1,4 +1,4 @@
-"""Peers in processes of their own, called from here."""
+"""Remote calls to peers, which run in separate processes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from anyio.abc import ByteSendStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import frozen
 
-# Where `nox -s peers` says which interpreters the peers are installed for.
+# The environment variables in which `nox -s peers` passes the interpreters of the peers.
 PYTHONS = {"canfar": "KALEDEN_PEER_CANFAR", "skaha": "KALEDEN_PEER_SKAHA"}
 DRIVER = Path(__file__).with_name("drive.py")
 
 
-def need(*peers: str) -> None:
+def require_peers(*peers: str) -> None:
     """Skip a test module unless these peers are installed."""
     if not all(PYTHONS[peer] in os.environ for peer in peers):
-        reason = f"needs {' and '.join(peers)} installed apart, as `nox -s peers` does"
+        reason = f"needs {' and '.join(peers)}, which `nox -s peers` installs separately"
         pytest.skip(reason, allow_module_level=True)
 
 
 class Raised(Exception):
-    """A peer's method raised; the message is the exception's class."""
+    """A method of a peer raised an exception. The message is the name of its class."""
 
 
 @frozen
 class Client:
-    """A client object of a peer: its methods are called there, and return what came of it."""
+    """A proxy for a client object of a peer: it forwards method calls and returns their results."""
 
     _peer: Peer
     _path: str
@@ -47,52 +47,52 @@ class Client:
 
 @frozen
 class Peer:
-    """A process in which a peer's clients live."""
+    """The process with a peer's clients."""
 
     requests: ByteSendStream
-    answers: BufferedByteReceiveStream
+    results: BufferedByteReceiveStream
 
     def client(self, path: str) -> Client:
-        """Give the client that is an instance of the class of this dotted path."""
+        """Return the client of the class with this dotted path."""
         return Client(self, path)
 
-    async def tell(self, what: Any) -> None:
-        await self.requests.send(json.dumps(what).encode() + b"\n")
+    async def send(self, message: Any) -> None:
+        await self.requests.send(json.dumps(message).encode() + b"\n")
 
-    async def call(self, *what: Any) -> Any:
+    async def call(self, *message: Any) -> Any:
         with anyio.fail_after(60):
-            await self.tell(what)
-            answer = json.loads(await self.answers.receive_until(b"\n", 2**22))
-        if "raised" in answer:
-            raise Raised(answer["raised"])
-        return answer["returned"]
+            await self.send(message)
+            result = json.loads(await self.results.receive_until(b"\n", 2**22))
+        if "raised" in result:
+            raise Raised(result["raised"])
+        return result["returned"]
 
 
 @asynccontextmanager
 async def start(
     python: str, home: Path, options: dict[str, Any], **variables: str
 ) -> AsyncGenerator[Peer]:
-    """Start a peer that knows nothing of this user: no settings, no logins.
+    """Start a peer without access to the settings and logins of this user.
 
-    It ends when its input does.
+    It ends at the end of its input.
 
     Args:
         python: the interpreter that the peer is installed for.
-        home: an empty directory.
-        options: what its clients are constructed with.
-        variables: what else is in its environment.
+        home: an empty directory, used as the home directory.
+        options: the arguments for the constructors of its clients.
+        variables: further environment variables.
     """
     env = {"HOME": str(home), "PATH": os.defpath, **variables}
     async with await anyio.open_process([python, str(DRIVER)], env=env, stderr=None) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         peer = Peer(process.stdin, BufferedByteReceiveStream(process.stdout))
-        await peer.tell(options)
+        await peer.send(options)
         yield peer
 
 
-async def until(session: Client, ids: list[str], *statuses: str) -> list[dict[str, Any]]:
-    """Ask until each of the sessions has one of the statuses; return what the peer is told."""
+async def wait_for_status(session: Client, ids: list[str], *statuses: str) -> list[dict[str, Any]]:
+    """Poll until each of the sessions has one of the statuses; return the peer's result."""
     with anyio.fail_after(60):
         while True:
             infos: list[dict[str, Any]] = await session.info(ids)
@@ -101,5 +101,5 @@ async def until(session: Client, ids: list[str], *statuses: str) -> list[dict[st
             await anyio.sleep(0.02)
 
 
-async def until_ended(session: Client, ids: list[str]) -> list[dict[str, Any]]:
-    return await until(session, ids, "Completed", "Failed")
+async def wait_until_ended(session: Client, ids: list[str]) -> list[dict[str, Any]]:
+    return await wait_for_status(session, ids, "Completed", "Failed")

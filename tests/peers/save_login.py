@@ -1,4 +1,4 @@
-"""Save a login as canfar does: run in its environment, with what to save as JSON on its input."""
+"""Save a login with canfar. This runs in canfar's environment and reads the login as JSON."""
 
 from __future__ import annotations
 

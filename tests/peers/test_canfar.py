@@ -1,4 +1,4 @@
-"""What only canfar can do."""
+"""Tests of the features that only canfar supports."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 
 import kaleden
 from peers.conftest import Clock
-from peers.remote import Client, Peer, Raised, need, until_ended
+from peers.remote import Client, Peer, Raised, require_peers, wait_until_ended
 
-need("canfar")
+require_peers("canfar")
 
 IMAGE = "skaha/astroml"
 
@@ -18,21 +18,21 @@ def name() -> str:
     return "canfar"
 
 
-async def test_a_single_session_keeps_its_name_and_its_image_is_completed(session: Client) -> None:
+async def test_single_session_keeps_its_name_and_image_is_completed(session: Client) -> None:
     ids = await session.create("fits", IMAGE, cmd="true")
     [info] = await session.info(ids)
     assert "fits" == info["name"]
     assert "images.canfar.net/skaha/astroml:latest" == info["image"]
 
 
-async def test_without_sizes_a_session_is_flexible(session: Client) -> None:
+async def test_session_without_sizes_is_flexible(session: Client) -> None:
     ids = await session.create("fits", IMAGE, cmd="true")
     [info] = await session.info(ids)
     assert info["isFixedResources"] is False
     assert "requestedRAM" not in info
 
 
-async def test_renewing_moves_the_expiry(session: Client, clock: Clock) -> None:
+async def test_renew_moves_the_expiry(session: Client, clock: Clock) -> None:
     ids = await session.create("notes", "skaha/base-notebook", kind="notebook")
     [before] = await session.info(ids)
     assert "2026-09-25T14:13:20Z" == before["expiryTime"]
@@ -43,25 +43,25 @@ async def test_renewing_moves_the_expiry(session: Client, clock: Clock) -> None:
     assert before | {"expiryTime": "2026-09-25T15:13:20Z"} == after
 
 
-async def test_what_has_ended_cannot_be_renewed(session: Client) -> None:
+async def test_ended_session_cannot_be_renewed(session: Client) -> None:
     ids = await session.create("fits", IMAGE, cores=1, ram=1, cmd="true", replicas=2)
-    await until_ended(session, ids)
+    await wait_until_ended(session, ids)
     assert dict.fromkeys(ids, False) == await session.renew(ids)
     with pytest.raises(Raised, match="SessionRequestError"):
         await session.renew(ids, errors="raise")
 
 
-async def test_destroy_with_takes_what_is_completed_unless_told_otherwise(
+async def test_destroy_with_selects_completed_sessions_by_default(
     session: Client, ours: kaleden.AsyncSession
 ) -> None:
     done = await session.create("fits", IMAGE, cores=1, ram=1, cmd="true", replicas=2)
     failed = await session.create("fits", IMAGE, cores=1, ram=1, cmd="false")
-    await until_ended(session, done + failed)
+    await wait_until_ended(session, done + failed)
     assert dict.fromkeys(done, True) == await session.destroy_with("fits")
     assert failed == [info.id for info in await ours.fetch()]
 
 
-async def test_an_unknown_session_is_an_error_when_asked_for(session: Client) -> None:
+async def test_unknown_session_raises_if_requested(session: Client) -> None:
     with pytest.raises(Raised, match="SessionRequestError"):
         await session.info("nosuch12", errors="raise")
 

@@ -1,13 +1,13 @@
-"""What is particular to skaha."""
+"""Tests of the features that are specific to skaha."""
 
 from __future__ import annotations
 
 import pytest
 
 import kaleden
-from peers.remote import Client, Raised, need, until, until_ended
+from peers.remote import Client, Raised, require_peers, wait_for_status, wait_until_ended
 
-need("skaha")
+require_peers("skaha")
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 
@@ -17,9 +17,9 @@ def name() -> str:
     return "skaha"
 
 
-async def test_a_single_session_is_a_replica_too_and_has_its_default_sizes(session: Client) -> None:
+async def test_single_session_is_a_replica_with_default_sizes(session: Client) -> None:
     ids = await session.create("fits", IMAGE, cmd="env")
-    [info] = await until_ended(session, ids)
+    [info] = await wait_until_ended(session, ids)
     assert "fits-1" == info["name"]
     assert ("2", "4.29", True) == (
         info["requestedCPUCores"],
@@ -30,9 +30,9 @@ async def test_a_single_session_is_a_replica_too_and_has_its_default_sizes(sessi
     assert {"REPLICA_ID=1", "REPLICA_COUNT=1"} <= set(logs[ids[0]].splitlines())
 
 
-async def test_everyones_list_has_few_fields(session: Client) -> None:
+async def test_list_of_all_users_has_few_fields(session: Client) -> None:
     ids = await session.create("fits", IMAGE, cmd="sleep", args="600")
-    await until(session, ids, "Running")
+    await wait_for_status(session, ids, "Running")
     assert [
         {
             "userid": "ada",
@@ -43,11 +43,11 @@ async def test_everyones_list_has_few_fields(session: Client) -> None:
     ] == await session.fetch(view="all")
 
 
-async def test_its_status_of_success_is_none_that_the_platform_has(
+async def test_its_success_status_is_unknown_to_the_platform(
     session: Client, ours: kaleden.AsyncSession
 ) -> None:
     ids = await session.create("fits", IMAGE, cmd="true")
-    await until_ended(session, ids)
+    await wait_until_ended(session, ids)
     assert [] == await session.fetch(status="Succeeded")
     assert {} == await session.destroy_with("fits")
     with pytest.raises(Raised, match="ValidationError"):

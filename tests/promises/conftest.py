@@ -1,4 +1,4 @@
-"""Every promise runs on every event loop, and counts its trials."""
+"""Fixtures for the promises: event loops, and a counter of trials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import BACKENDS
-from promises.loops import VIRTUAL, Virtual
+from promises.loops import VIRTUAL_LOOPS, VirtualLoop
 
 LOOPS = list(BACKENDS)
 if find_spec("uvloop") is not None:
@@ -26,16 +26,16 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=VIRTUAL, ids=str)
-def virtual(request: pytest.FixtureRequest) -> Virtual:
-    """An event loop in virtual time."""
-    loop: Virtual = request.param
+@pytest.fixture(params=VIRTUAL_LOOPS, ids=str)
+def virtual(request: pytest.FixtureRequest) -> VirtualLoop:
+    """Return an event loop in virtual time."""
+    loop: VirtualLoop = request.param
     return loop
 
 
 @pytest.fixture
-def trials(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
-    """Tells how many trials a test made; one, if it says nothing."""
+def count_trials(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
+    """Record the number of trials of a test. Without a record, a test counts as one trial."""
 
     def count(number: int) -> None:
         record_property(TRIALS, number)
@@ -44,14 +44,14 @@ def trials(record_property: Callable[[str, object], None]) -> Callable[[int], No
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print how many trials each promise had."""
+    """Print the number of trials of each promise."""
     counts = Counter[int]()
     for report in terminalreporter.getreports("passed"):
         promise = re.search(r"promises/test_promise_(\d+)_", report.nodeid)
         if promise is not None:
-            said = [number for name, number in report.user_properties if name == TRIALS]
-            counts[int(promise[1])] += sum(said) or 1
+            numbers = [number for name, number in report.user_properties if name == TRIALS]
+            counts[int(promise[1])] += sum(numbers) or 1
     if counts:
-        told = "  ".join(f"{promise}: {counts[promise]}" for promise in sorted(counts))
+        summary = "  ".join(f"{promise}: {counts[promise]}" for promise in sorted(counts))
         terminalreporter.section(f"trials by promise, Python {sys.version.split()[0]}")
-        terminalreporter.write_line(told)
+        terminalreporter.write_line(summary)

@@ -1,4 +1,4 @@
-"""The event loops on which promises are kept in virtual time."""
+"""The event loops in virtual time that the promises are tested on."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Ts = TypeVarTuple("Ts")
 
 
 @frozen
-class Virtual:
-    """A loop whose clock jumps to what is due next."""
+class VirtualLoop:
+    """An event loop in virtual time."""
 
     backend: Backend
     eager: bool = False
 
     def run(self, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
-        """Run an async function, from time 0."""
+        """Run an async function, starting at time 0."""
         return run_virtual(fn, *args, backend=self.backend, eager=self.eager)
 
     def sweep(self, scenario: Any, **options: Any) -> int:
-        """Cancel a program everywhere; see `cancel_at_every_checkpoint`. Give the trials."""
+        """Run `cancel_at_every_checkpoint`; return the number of trials."""
         report = cancel_at_every_checkpoint(
             scenario, backend=self.backend, eager=self.eager, **options
         )
@@ -38,8 +38,8 @@ class Virtual:
         return f"{self.backend}-eager" if self.eager else self.backend
 
 
-VIRTUAL = [Virtual("asyncio")]
+VIRTUAL_LOOPS = [VirtualLoop("asyncio")]
 if sys.version_info >= (3, 12):
-    VIRTUAL.append(Virtual("asyncio", eager=True))
+    VIRTUAL_LOOPS.append(VirtualLoop("asyncio", eager=True))
 if HAS_TRIO:
-    VIRTUAL.append(Virtual("trio"))
+    VIRTUAL_LOOPS.append(VirtualLoop("trio"))

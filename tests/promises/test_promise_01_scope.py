@@ -11,7 +11,7 @@ pytest.importorskip("anycorn")
 
 from kaleden.testing import CAUSES, Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import Launched
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 
 WORLDS: dict[str, dict[str, Any]] = {
     "calm": {},
@@ -21,30 +21,30 @@ WORLDS: dict[str, dict[str, Any]] = {
 LOST = [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.STALL_AFTER, FaultKind.HALF_BODY]
 
 
-def first_is_quick(names: Iterable[str]) -> list[Any]:
-    """Leave all but the first to the session `sweeps`."""
+def mark_all_but_first_slow(names: Iterable[str]) -> list[Any]:
+    """Mark all but the first as slow, for the nox session `sweeps`."""
     return [
         pytest.param(name, marks=[pytest.mark.slow] * (number > 0), id=str(name))
         for number, name in enumerate(names)
     ]
 
 
-@pytest.mark.parametrize("world", first_is_quick(WORLDS))
-def test_nothing_survives_however_the_scope_is_struck(
-    virtual: Virtual, trials: Callable[[int], None], world: str
+@pytest.mark.parametrize("world", mark_all_but_first_slow(WORLDS))
+def test_no_session_survives_cancellation_of_scope(
+    virtual: VirtualLoop, count_trials: Callable[[int], None], world: str
 ) -> None:
     program = Launched(3, grace=30)
     step = 6 if world == "calm" else 37
     done = virtual.sweep(
         program, check=program.check, world=lambda: MemoryTransport(**WORLDS[world]), step=step
     )
-    trials(done)
+    count_trials(done)
     assert done > len(CAUSES)
 
 
-@pytest.mark.parametrize("trouble", first_is_quick(LOST))
-def test_nothing_survives_when_answers_are_lost(
-    virtual: Virtual, trials: Callable[[int], None], trouble: FaultKind
+@pytest.mark.parametrize("trouble", mark_all_but_first_slow(LOST))
+def test_no_session_survives_lost_responses(
+    virtual: VirtualLoop, count_trials: Callable[[int], None], trouble: FaultKind
 ) -> None:
     program = Launched(3, grace=30)
     plan = FaultPlan([Fault(trouble, "create", nth={2, 3})])
@@ -55,5 +55,5 @@ def test_nothing_survives_when_answers_are_lost(
         causes=("scope", "native3", "error"),
         step=61,
     )
-    trials(done)
+    count_trials(done)
     assert done > len(CAUSES)

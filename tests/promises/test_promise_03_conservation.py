@@ -1,4 +1,4 @@
-"""Every input has one outcome, in the order given, whatever went wrong with it."""
+"""Every input has one outcome, in the order of the inputs, whatever faults occur."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 import kaleden
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 from support import data, session_id, session_object, session_on, text
 
 LOST = TransportError(kaleden.FailureKind.CONNECTION_LOST, "the connection was reset", sent=True)
 
-# What a request may come to; None is a good answer.
-FATES: list[Response | Exception | None] = [
+# The possible results of a request; None is a valid response.
+RESULTS: list[Response | Exception | None] = [
     None,
     LOST,
     OSError("no more files"),
@@ -44,7 +44,7 @@ keys = st.one_of(
 METHODS = ["info", "logs", "events", "renew", "destroy"]
 
 
-def good(request: Request) -> Response:
+def make_success(request: Request) -> Response:
     if request.target == "session":
         return data([])
     if request.target.endswith(("?view=logs", "?view=events")) or request.method != "GET":
@@ -52,54 +52,56 @@ def good(request: Request) -> Response:
     return data(session_object(session_id(request)))
 
 
-def server(fates: dict[str, Response | Exception | None]) -> Callable[..., Awaitable[Response]]:
-    async def reply(request: Request) -> Response:
-        fate = fates.get(session_id(request)) or good(request)
-        if isinstance(fate, Exception):
-            raise fate
-        return fate
+def make_server(
+    results: dict[str, Response | Exception | None],
+) -> Callable[..., Awaitable[Response]]:
+    async def respond(request: Request) -> Response:
+        result = results.get(session_id(request)) or make_success(request)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    return reply
+    return respond
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_successes_and_failures_are_all_that_was_asked_for(
-    virtual: Virtual, trials: Callable[[int], None], method: str
+def test_successes_and_failures_cover_all_inputs(
+    virtual: VirtualLoop, count_trials: Callable[[int], None], method: str
 ) -> None:
-    tried = 0
+    examples = 0
 
     @settings(max_examples=25, deadline=None)
-    @given(asked=st.lists(keys, max_size=40), chance=st.randoms())
-    def search(asked: list[str], chance: Any) -> None:
-        nonlocal tried
-        tried += 1
-        session, _ = session_on(server({key: chance.choice(FATES) for key in asked}))
+    @given(ids=st.lists(keys, max_size=40), chance=st.randoms())
+    def search(ids: list[str], chance: Any) -> None:
+        nonlocal examples
+        examples += 1
+        session, _ = session_on(make_server({key: chance.choice(RESULTS) for key in ids}))
 
-        async def ask() -> kaleden.Outcomes[Any]:
+        async def call() -> kaleden.Outcomes[Any]:
             async with session:
-                outcomes: kaleden.Outcomes[Any] = await getattr(session, method)(asked)
+                outcomes: kaleden.Outcomes[Any] = await getattr(session, method)(ids)
                 return outcomes
 
-        outcomes = virtual.run(ask)
-        distinct = list(dict.fromkeys(asked))
+        outcomes = virtual.run(call)
+        distinct = list(dict.fromkeys(ids))
         assert distinct == [outcome.key for outcome in outcomes]
         assert set(distinct) == set(outcomes.successes) | set(outcomes.failures)
         assert len(distinct) == len(outcomes.successes) + len(outcomes.failures)
 
     search()
-    trials(tried)
+    count_trials(examples)
 
 
-def test_streams_hand_on_as_many_outcomes_as_there_are_inputs(
-    virtual: Virtual, trials: Callable[[int], None]
+def test_stream_yields_one_outcome_per_input(
+    virtual: VirtualLoop, count_trials: Callable[[int], None]
 ) -> None:
-    asked = [f"id{number}" for number in range(20 * len(FATES))]
-    fates = {key: FATES[number % len(FATES)] for number, key in enumerate(asked)}
-    session, _ = session_on(server(fates))
+    ids = [f"id{number}" for number in range(20 * len(RESULTS))]
+    results = {key: RESULTS[number % len(RESULTS)] for number, key in enumerate(ids)}
+    session, _ = session_on(make_server(results))
 
-    async def ask() -> list[str]:
-        async with session, session.stream.info(asked) as results:
-            return [outcome.key async for outcome in results]
+    async def call() -> list[str]:
+        async with session, session.stream.info(ids) as outcomes:
+            return [outcome.key async for outcome in outcomes]
 
-    assert sorted(asked) == sorted(virtual.run(ask))
-    trials(len(asked))
+    assert sorted(ids) == sorted(virtual.run(call))
+    count_trials(len(ids))

@@ -1,4 +1,4 @@
-"""A stream takes memory for what is in flight, and not for what went by or is to come."""
+"""A stream needs memory for requests in flight only, not for past or future ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from support import PLAIN_BACKENDS, described, session_on
 FEW, MANY = 400, 4_000
 
 
-async def most_held(count: int) -> int:
-    """Bytes at the worst moment, garbage that waits for its collection apart."""
-    most = taken = 0
+async def measure_live_memory(count: int) -> int:
+    """Return the largest number of live bytes during a stream, without uncollected garbage."""
+    max_bytes = received = 0
     gc.collect()
     gc.freeze()
     session, transport = session_on(described, concurrency=4)
@@ -23,28 +23,28 @@ async def most_held(count: int) -> int:
     async with session, session.stream.info(f"id{number}" for number in range(count)) as results:
         async for _ in results:
             transport.requests.clear()
-            taken += 1
-            if taken % (count // 8) == 0:
+            received += 1
+            if received % (count // 8) == 0:
                 gc.collect()
-                most = max(most, tracemalloc.get_traced_memory()[0])
+                max_bytes = max(max_bytes, tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     gc.unfreeze()
-    assert count == taken
-    return most
+    assert count == received
+    return max_bytes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
-async def test_ten_times_as_many_ids_take_no_more_memory(
+async def test_memory_does_not_grow_with_number_of_ids(
     anyio_backend: Any,
 ) -> None:
-    await most_held(200)
-    # A constant besides, as much as two replies: an allocator's own.
-    assert await most_held(MANY) < await most_held(FEW) * 1.1 + 20_000
+    await measure_live_memory(200)
+    # The constant, as large as two responses, is for the allocator.
+    assert await measure_live_memory(MANY) < await measure_live_memory(FEW) * 1.1 + 20_000
 
 
-async def peak(count: int) -> int:
-    """Bytes at the worst moment, without a garbage collector."""
+async def measure_peak_memory(count: int) -> int:
+    """Return the peak memory of a stream in bytes, with the garbage collector off."""
     session, transport = session_on(described, concurrency=4)
     gc.collect()
     gc.disable()
@@ -64,6 +64,6 @@ async def peak(count: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
-async def test_what_went_by_waits_for_no_garbage_collector(anyio_backend: Any) -> None:
-    await peak(200)
-    assert await peak(MANY) < await peak(FEW) * 1.1 + 20_000
+async def test_memory_is_freed_without_garbage_collector(anyio_backend: Any) -> None:
+    await measure_peak_memory(200)
+    assert await measure_peak_memory(MANY) < await measure_peak_memory(FEW) * 1.1 + 20_000

@@ -1,4 +1,4 @@
-"""What the server sees in flight is never more than the limit."""
+"""The number of requests in flight at the server never exceeds the limit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 from support import described, session_on
 
 FAULTS = {
     "calm": [],
-    "replies are lost": [Fault(FaultKind.RESET_AFTER, probability=0.3)],
+    "responses are lost": [Fault(FaultKind.RESET_AFTER, probability=0.3)],
     "busy": [Fault(FaultKind.BUSY, probability=0.3, seconds=2)],
     "stalls": [Fault(FaultKind.STALL, probability=0.1)],
     "slow at times": [Fault(FaultKind.DELAY, probability=0.5, seconds=0, jitter=9)],
@@ -25,10 +25,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("faults", FAULTS, ids=str)
 @pytest.mark.parametrize("limit", [1, 5, 32])
-def test_operations_at_once_stay_within_one_limit(
-    virtual: Virtual, faults: str, limit: int
+def test_concurrent_operations_share_one_limit(
+    virtual: VirtualLoop, faults: str, limit: int
 ) -> None:
-    async def everything_at_once() -> None:
+    async def run_all_operations() -> None:
         async with MemoryTransport(faults=FaultPlan(FAULTS[faults])) as world:
             client = kaleden.AsyncSession(transport=world, concurrency=limit, settle=5)
             async with client as session, session.scope(grace=60) as scope:
@@ -36,20 +36,20 @@ def test_operations_at_once_stay_within_one_limit(
                 async with anyio.create_task_group() as group:
                     for ask in (session.info, session.logs, session.events, session.renew):
                         group.start_soon(ask, [*created.ids, *(f"no{n}" for n in range(30))])
-                    # Creates that are given up go on for a while, and count all the same.
+                    # Cancelled creates stay in flight for a while, and count as well.
                     with anyio.move_on_after(0.3):
                         await scope.create("more", IMAGE, replicas=40)
                     await session.destroy(created.ids[:20])
                 assert world.max_in_flight <= limit
 
     try:
-        virtual.run(everything_at_once)
+        virtual.run(run_all_operations)
     except kaleden.ScopeError:
-        # A server that loses so much may keep a scope from its end; that is told.
+        # With so many faults, a scope may fail to end its sessions, and raises this.
         assert faults != "calm"
 
 
-async def test_threads_share_the_limit_too() -> None:
+async def test_threads_share_the_limit() -> None:
     session, transport = session_on(described, concurrency=3)
 
     def ask(number: int) -> bool:

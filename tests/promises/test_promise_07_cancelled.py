@@ -1,4 +1,4 @@
-"""A cancelled operation costs its client nothing: no place, no connection, no next request."""
+"""A cancelled operation leaks no slot and no connection, and does not delay the next request."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden.testing import MemoryTransport
 from programs import IMAGE
-from promises.answers import describing
-from promises.loops import Virtual
+from promises.answers import serve_sessions
+from promises.loops import VirtualLoop
 from support import raw_server
 
 IDS = [f"id{number}" for number in range(10)]
@@ -45,13 +45,13 @@ OPERATIONS: dict[str, Callable[[kaleden.AsyncSession], Any]] = {
 }
 
 
-# Passes of the event loop from one trial to the next; these operations take long.
+# Event-loop iterations from one trial to the next, for operations that take long.
 STEPS = {"run": 151, "follow": 151}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_operation_gives_back_what_it_had(
-    virtual: Virtual, trials: Callable[[int], None], operation: str
+def test_cancelled_operation_releases_its_slots(
+    virtual: VirtualLoop, count_trials: Callable[[int], None], operation: str
 ) -> None:
     async def program(world: MemoryTransport) -> None:
         async with kaleden.AsyncSession(transport=world, concurrency=4) as session:
@@ -61,7 +61,7 @@ def test_every_operation_gives_back_what_it_had(
                 with anyio.CancelScope(shield=True):
                     gate = session.statistics().limiter
                     assert (0, 0) == (gate.in_flight, gate.waiting)
-                    # One service time: there is a free place, and a way to the server.
+                    # A slot and a connection are free if this takes one service time only.
                     with anyio.fail_after(0.1):
                         await session.fetch()
 
@@ -69,13 +69,17 @@ def test_every_operation_gives_back_what_it_had(
         assert not isinstance(error, AssertionError), error
         assert 0 == world.in_flight
 
-    trials(virtual.sweep(program, check=check, causes=("scope",), step=STEPS.get(operation, 17)))
+    count_trials(
+        virtual.sweep(program, check=check, causes=("scope",), step=STEPS.get(operation, 17))
+    )
 
 
 @pytest.mark.parametrize("limit", [1, 8])
-async def test_no_connection_is_lost(limit: int, trials: Callable[[int], None]) -> None:
+async def test_cancelled_call_leaks_no_connection(
+    limit: int, count_trials: Callable[[int], None]
+) -> None:
     number = 24
-    async with raw_server(describing) as url:
+    async with raw_server(serve_sessions) as url:
         async with kaleden.AsyncSession(url, "token", concurrency=limit) as session:
             for steps in range(0, 5 * number, 5):
                 async with anyio.create_task_group() as group:
@@ -90,4 +94,4 @@ async def test_no_connection_is_lost(limit: int, trials: Callable[[int], None]) 
                 assert state.transport.connections <= limit
                 with anyio.fail_after(60):
                     assert (await session.info("next")).ok
-    trials(number)
+    count_trials(number)

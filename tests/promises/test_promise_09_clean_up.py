@@ -1,4 +1,4 @@
-"""Leaving a scope or a client takes no longer than it may, though the server says nothing."""
+"""Leaving a scope or a client takes a bounded time, even if the server does not respond."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 
 STALLS = {
     "everything": [Fault(FaultKind.STALL)],
-    "done, and not told": [Fault(FaultKind.STALL_AFTER)],
+    "responses": [Fault(FaultKind.STALL_AFTER)],
     "deletes": [Fault(FaultKind.STALL, "destroy")],
     "lists": [Fault(FaultKind.STALL, "list")],
     "deletes and lists": [Fault(FaultKind.STALL, "destroy"), Fault(FaultKind.STALL, "list")],
@@ -26,33 +26,36 @@ STALLS = {
 
 @pytest.mark.parametrize("stalls", STALLS)
 @pytest.mark.parametrize("grace", [1.0, 30.0])
-def test_a_scope_is_left_within_its_grace(
-    virtual: Virtual, trials: Callable[[int], None], stalls: str, grace: float
+def test_scope_exits_within_its_grace(
+    virtual: VirtualLoop, count_trials: Callable[[int], None], stalls: str, grace: float
 ) -> None:
-    moments = [0.05, 0.31, 0.7, 5.0, 60.0]
+    cancel_times = [0.05, 0.31, 0.7, 5.0, 60.0]
 
-    async def leave(moment: float) -> float:
+    async def leave(cancel_time: float) -> float:
         async with MemoryTransport(faults=FaultPlan(STALLS[stalls]), duration=1e6) as world:
             async with kaleden.AsyncSession(transport=world) as session:
                 scope = session.scope(grace=grace)
-                with suppress(kaleden.ScopeError), anyio.CancelScope(deadline=moment) as cancelled:
+                with (
+                    suppress(kaleden.ScopeError),
+                    anyio.CancelScope(deadline=cancel_time) as cancelled,
+                ):
                     async with scope:
                         await scope.create("fits", IMAGE, replicas=20)
                         await scope.wait()
                 assert cancelled.cancel_called
                 left = {each.id for each in world.sessions()}
-                told = scope.error
-                assert not left or told is not None
+                error = scope.error
+                assert not left or error is not None
                 assert session.statistics().limiter.in_flight == 0
-                return anyio.current_time() - moment
+                return anyio.current_time() - cancel_time
 
-    for moment in moments:
-        assert virtual.run(leave, moment) <= grace + 0.1
-    trials(len(moments))
+    for cancel_time in cancel_times:
+        assert virtual.run(leave, cancel_time) <= grace + 0.1
+    count_trials(len(cancel_times))
 
 
 @pytest.mark.parametrize("stalls", STALLS)
-def test_a_client_is_left_at_once(virtual: Virtual, stalls: str) -> None:
+def test_client_exits_at_once(virtual: VirtualLoop, stalls: str) -> None:
     async def leave() -> None:
         async with (
             MemoryTransport(faults=FaultPlan(STALLS[stalls])) as world,

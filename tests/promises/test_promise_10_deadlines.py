@@ -1,4 +1,4 @@
-"""A deadline of the caller's holds, whatever the server does; the last real error is told."""
+"""A deadline of the caller holds, whatever the server does, and the last error is reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import kaleden
 from kaleden import FailureKind
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 
 GRACE = 5.0
 IDS = [f"id{number}" for number in range(100)]
@@ -40,7 +40,7 @@ async def launch(session: kaleden.AsyncSession) -> None:
         await scope.wait()
 
 
-# Each with the seconds that it may take longer, for what was begun.
+# Each call, and the additional seconds that it may take to end the sessions it has launched.
 CALLS: dict[str, tuple[Call, float]] = {
     "info": (lambda session: session.info(IDS), 0),
     "fetch": (lambda session: session.fetch(), 0),
@@ -62,10 +62,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", CALLS)
-def test_control_returns_by_the_deadline(
-    virtual: Virtual, trials: Callable[[int], None], name: str, faults: str
+def test_call_returns_by_the_deadline(
+    virtual: VirtualLoop, count_trials: Callable[[int], None], name: str, faults: str
 ) -> None:
-    call, more = CALLS[name]
+    call, extra = CALLS[name]
     deadlines = [0.01, 1.0, 20.0]
 
     async def program(deadline: float) -> None:
@@ -78,17 +78,19 @@ def test_control_returns_by_the_deadline(
                     await call(session)
             except (TimeoutError, kaleden.RequestError, kaleden.ScopeError):
                 pass
-            assert anyio.current_time() <= deadline + more + 0.1
+            assert anyio.current_time() <= deadline + extra + 0.1
 
     for deadline in deadlines:
         virtual.run(program, deadline)
-    trials(len(deadlines))
+    count_trials(len(deadlines))
 
 
-@pytest.mark.parametrize("asked", [5, 60, 100_000])
-def test_a_back_off_beyond_the_deadline_is_not_begun(virtual: Virtual, asked: float) -> None:
+@pytest.mark.parametrize("retry_after", [5, 60, 100_000])
+def test_back_off_beyond_the_deadline_is_not_started(
+    virtual: VirtualLoop, retry_after: float
+) -> None:
     async def program() -> None:
-        plan = FaultPlan([Fault(FaultKind.BUSY, seconds=asked)])
+        plan = FaultPlan([Fault(FaultKind.BUSY, seconds=retry_after)])
         async with (
             MemoryTransport(faults=plan) as world,
             kaleden.AsyncSession(transport=world) as session,

@@ -1,4 +1,4 @@
-"""Destroyed is what a list that began later does not show, or shows as terminating."""
+"""A session is reported as destroyed only if a later list omits it or shows it as terminating."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import kaleden
 from kaleden.local import Status
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 
-# A lag is no fault of who asks, and nothing comes twice in memory.
-TROUBLES = [trouble for trouble in FaultKind if trouble not in {FaultKind.LAG, FaultKind.DUPLICATE}]
+# With a lag, a list shows an earlier state. A duplicate needs a real connection.
+KINDS = [kind for kind in FaultKind if kind not in {FaultKind.LAG, FaultKind.DUPLICATE}]
 faults = st.lists(
     st.builds(
         Fault,
-        st.sampled_from(TROUBLES),
+        st.sampled_from(KINDS),
         st.sampled_from(["destroy", "list"]),
         probability=st.floats(0.1, 1),
     ),
@@ -38,33 +38,33 @@ async def check_destroy(plan: FaultPlan) -> None:
     ):
         created = (await session.create("fits", IMAGE, replicas=COUNT)).ids
         outcomes = await session.destroy(created)
-        there = {each.id for each in world.sessions() if each.status is not Status.TERMINATING}
+        remaining = {each.id for each in world.sessions() if each.status is not Status.TERMINATING}
         assert created == [outcome.key for outcome in outcomes]
-        assert set() == set(outcomes.successes) & there
+        assert set() == set(outcomes.successes) & remaining
         if not plan.faults:
             assert outcomes.ok
 
 
-def test_what_is_reported_destroyed_is_gone(
-    virtual: Virtual, trials: Callable[[int], None]
+def test_sessions_reported_as_destroyed_are_gone(
+    virtual: VirtualLoop, count_trials: Callable[[int], None]
 ) -> None:
-    tried = 0
+    examples = 0
 
     @settings(max_examples=60, deadline=None)
     @given(faults=faults, seed=st.integers(0, 2**16))
     def search(faults: list[Fault], seed: int) -> None:
-        nonlocal tried
-        tried += 1
+        nonlocal examples
+        examples += 1
         virtual.run(check_destroy, FaultPlan(faults, seed=seed))
 
     search()
-    trials(tried)
+    count_trials(examples)
 
 
-@pytest.mark.parametrize("liars", [{1}, {2, 5, 7}, set(range(1, COUNT + 1))], ids=len)
-def test_a_server_that_lies_is_caught(virtual: Virtual, liars: set[int]) -> None:
+@pytest.mark.parametrize("false_deletes", [{1}, {2, 5, 7}, set(range(1, COUNT + 1))], ids=len)
+def test_false_success_of_delete_is_detected(virtual: VirtualLoop, false_deletes: set[int]) -> None:
     async def destroy() -> kaleden.Outcomes[bool]:
-        plan = FaultPlan([Fault(FaultKind.LIE, "destroy", nth=liars)])
+        plan = FaultPlan([Fault(FaultKind.LIE, "destroy", nth=false_deletes)])
         async with (
             MemoryTransport(faults=plan, duration=1e6) as world,
             kaleden.AsyncSession(transport=world) as session,
@@ -73,5 +73,5 @@ def test_a_server_that_lies_is_caught(virtual: Virtual, liars: set[int]) -> None
             return await session.destroy(created)
 
     failures = virtual.run(destroy).failures.values()
-    assert len(liars) == len(failures)
+    assert len(false_deletes) == len(failures)
     assert {kaleden.FailureKind.NOT_DESTROYED} == {failure.kind for failure in failures}

@@ -1,4 +1,4 @@
-"""Waiting costs one list per interval for everybody, and tells within one what goes wrong."""
+"""All waits share one list per interval, and report a failure within one interval."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kaleden._sessions._monitor._poller import JITTER, MAX_INTERVAL, MIN_INTERVA
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 
 LONGEST = MAX_INTERVAL * (1 + JITTER)
 
 
 async def wait_with(sessions: int, waiters: int) -> tuple[float, int]:
-    """Let waiters wait for the end of sessions; how long that took, and how many lists."""
+    """Wait for the end of sessions in several tasks; return the seconds and the number of lists."""
     async with (
         MemoryTransport(duration=300.0) as world,
         kaleden.AsyncSession(transport=world) as session,
@@ -28,26 +28,28 @@ async def wait_with(sessions: int, waiters: int) -> tuple[float, int]:
         async with anyio.create_task_group() as group:
             for _ in range(waiters):
                 group.start_soon(session.wait, created.ids)
-        asked = world.requests.total() - before
-        return anyio.current_time() - began, asked
+        lists = world.requests.total() - before
+        return anyio.current_time() - began, lists
 
 
 MANY_OF_BOTH = pytest.param(200, 50, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("sessions", "waiters"), [(1, 1), (200, 1), (1, 50), MANY_OF_BOTH])
-def test_the_lists_are_no_more_however_many_wait(
-    virtual: Virtual, sessions: int, waiters: int
+def test_number_of_lists_does_not_depend_on_waiters(
+    virtual: VirtualLoop, sessions: int, waiters: int
 ) -> None:
     seconds, lists = virtual.run(wait_with, sessions, waiters)
     shortest = MIN_INTERVAL * (1 - JITTER)
-    # The same bound for all: the intervals grow from the shortest to the longest by half each.
+    # The bound is the same for all: each interval is half as long again as the one before it.
     assert lists <= 2 + seconds / (MAX_INTERVAL * (1 - JITTER)) + 3 * 8
     assert lists <= seconds / shortest
 
 
 @pytest.mark.parametrize("faults", [[], [Fault(FaultKind.BUSY, "list", probability=0.3)]], ids=len)
-def test_a_wrong_end_is_told_within_one_interval(virtual: Virtual, faults: list[Fault]) -> None:
+def test_wrong_final_status_is_reported_within_one_interval(
+    virtual: VirtualLoop, faults: list[Fault]
+) -> None:
     failed_at = 100.0
 
     def fails(session: Session) -> bool:
@@ -73,7 +75,7 @@ def test_a_wrong_end_is_told_within_one_interval(virtual: Virtual, faults: list[
     assert when <= failed_at + 1 + LONGEST * failures_in_a_row
 
 
-def test_a_session_that_vanishes_is_told_by_the_second_list_without_it(virtual: Virtual) -> None:
+def test_vanished_session_is_reported_by_second_list_without_it(virtual: VirtualLoop) -> None:
     async def wait() -> tuple[float, kaleden.Failure | kaleden.Success[kaleden.SessionInfo]]:
         async with (
             MemoryTransport(duration=1e6) as world,

@@ -1,4 +1,4 @@
-"""Ctrl-C in a blocking call ends what the call began, before KeyboardInterrupt leaves it."""
+"""Ctrl-C in a blocking call ends the sessions of the call before it raises KeyboardInterrupt."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ PROGRAM = """if True:
                 with session.scope() as scope:
                     scope.wait(scope.create("fits", image, **what).ids)
         except KeyboardInterrupt:
-            # The same client answers, and nothing is left.
+            # The same client still works, and no session is left.
             print("left:", [str(info.status) for info in session.fetch()], flush=True)
             raise
 """
 
 
-async def until_running(server: Server, count: int) -> None:
+async def wait_until_running(server: Server, count: int) -> None:
     async with kaleden.AsyncSession(server.url, server.token) as session:
         with anyio.fail_after(60):
             while True:
@@ -50,14 +50,14 @@ async def until_running(server: Server, count: int) -> None:
 
 @pytest.mark.parametrize("call", ["run", "scope"])
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_nothing_is_left_when_the_interrupt_leaves(backend: str, call: str) -> None:
+def test_no_session_is_left_after_keyboard_interrupt(backend: str, call: str) -> None:
     with local_platform() as server:
         command = [sys.executable, "-c", PROGRAM, server.url, server.token, backend, call]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-            anyio.run(until_running, server, 3)
+            anyio.run(wait_until_running, server, 3)
             process.send_signal(signal.SIGINT)
-            told, error = process.communicate(timeout=60)
-    assert "left: []\n" == told, error
+            output, error = process.communicate(timeout=60)
+    assert "left: []\n" == output, error
     assert error.rstrip().endswith("KeyboardInterrupt"), error
     assert process.returncode != 0

@@ -1,4 +1,4 @@
-"""A program does the same on every event loop."""
+"""A program behaves in the same way on every event loop."""
 
 from __future__ import annotations
 
@@ -14,84 +14,84 @@ import kaleden
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
 from promises.conftest import LOOPS
-from promises.loops import VIRTUAL
+from promises.loops import VIRTUAL_LOOPS
 from support import data, session_id, session_object, session_on, text
 
 PLANS = {
     "calm": [],
-    "replies are lost": [Fault(FaultKind.RESET_AFTER, "create", nth=3)],
+    "responses are lost": [Fault(FaultKind.RESET_AFTER, "create", nth=3)],
     "deletes lie": [Fault(FaultKind.LIE, "destroy", nth={1, 4})],
     "mangled": [Fault(FaultKind.GARBAGE, "info", nth=2), Fault(FaultKind.HTML, "logs", nth=5)],
 }
 
 
-def told(outcomes: kaleden.Outcomes[Any]) -> list[tuple[str, object]]:
-    """Each key, and its value or what went wrong."""
+def describe_outcomes(outcomes: kaleden.Outcomes[Any]) -> list[tuple[str, object]]:
+    """Return each key with its value, or with the kind and message of its failure."""
     return [
         (each.key, each.value if isinstance(each, kaleden.Success) else (each.kind, each.message))
         for each in outcomes
     ]
 
 
-async def live(faults: list[Fault]) -> list[object]:
-    """Launch, look, read, wait and end; tell all that came of it."""
-    story: list[object] = []
+async def run_program(faults: list[Fault]) -> list[object]:
+    """Launch, wait for, read and destroy sessions; return a record of all results."""
+    record: list[object] = []
     async with (
-        # Each request in its turn: what befalls which does not hang on the order of tasks.
+        # One request at a time, so that faults do not depend on the order of tasks.
         MemoryTransport(faults=FaultPlan(faults), log=lambda *_: "a line\n") as world,
         kaleden.AsyncSession(transport=world, concurrency=1) as session,
     ):
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
-            story.append([outcome.key for outcome in created])
-            # The names end in tokens, which are drawn anew each time.
+            record.append([outcome.key for outcome in created])
+            # Leave the values out: the names end in random tokens.
             ended = await scope.wait(created.ids)
-            story.append([(each.key, each.ok) for each in ended])
-            story.append(told(await session.logs(created.ids)))
-            story.append([(each.key, each.ok) for each in await session.info(created.ids)])
-            story.append(told(await session.destroy([*created.ids, "nobody", "a/b"])))
-        # How often it is looked is left to chance, on each loop.
+            record.append([(each.key, each.ok) for each in ended])
+            record.append(describe_outcomes(await session.logs(created.ids)))
+            record.append([(each.key, each.ok) for each in await session.info(created.ids)])
+            record.append(describe_outcomes(await session.destroy([*created.ids, "nobody", "a/b"])))
+        # The number of polls is random on each loop.
         del world.requests["list"]
-        story.append((sorted(world.requests.items()), len(world.sessions())))
-        story.append(world.created.total())
-    return story
+        record.append((sorted(world.requests.items()), len(world.sessions())))
+        record.append(world.created.total())
+    return record
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_a_program_in_virtual_time_is_told_the_same(
-    plan: str, trials: Callable[[int], None]
+def test_program_behaves_the_same_in_virtual_time(
+    plan: str, count_trials: Callable[[int], None]
 ) -> None:
-    first, *others = [loop.run(live, PLANS[plan]) for loop in VIRTUAL]
+    first, *others = [loop.run(run_program, PLANS[plan]) for loop in VIRTUAL_LOOPS]
     assert all(first == other for other in others)
-    trials(len(VIRTUAL))
+    count_trials(len(VIRTUAL_LOOPS))
 
 
-async def ask_everything() -> list[object]:
-    async def reply(request: kaleden._wire.Request) -> kaleden._wire.Response:
+async def call_methods() -> list[object]:
+    async def respond(request: kaleden._wire.Request) -> kaleden._wire.Response:
         if request.target == "session":
             return data([session_object("a"), 7, session_object("b", status="New")])
         if session_id(request) == "c":
             return text("session c not found", 404)
         return data(session_object(session_id(request)))
 
-    session, transport = session_on(reply)
+    session, transport = session_on(respond)
     async with session:
-        story: list[object] = [[info.id for info in await session.fetch()]]
-        story.append(told(await session.info(["a", "b", "c", "a", "/"])))
-        story.append(told(await session.destroy("d")))
+        record: list[object] = [[info.id for info in await session.fetch()]]
+        record.append(describe_outcomes(await session.info(["a", "b", "c", "a", "/"])))
+        record.append(describe_outcomes(await session.destroy("d")))
         async with session.stream.info(iter("abc")) as results:
-            story.append(sorted([(each.key, each.ok) async for each in results]))
+            record.append(sorted([(each.key, each.ok) async for each in results]))
         try:
             (await session.info("c")).raise_on_failure()
         except* kaleden.NotFound as group:
-            story.append(str(group.exceptions[0]))
-    return [*story, len(transport.requests)]
+            record.append(str(group.exceptions[0]))
+    return [*record, len(transport.requests)]
 
 
-def test_a_program_in_real_time_is_told_the_same(trials: Callable[[int], None]) -> None:
-    stories = []
+def test_program_behaves_the_same_in_real_time(count_trials: Callable[[int], None]) -> None:
+    records = []
     for loop in LOOPS:
         backend, options = cast("tuple[str, dict[str, Any]]", loop.values[0])
-        stories.append(anyio.run(ask_everything, backend=backend, backend_options=options))
-    assert all(stories[0] == story for story in stories)
-    trials(len(stories))
+        records.append(anyio.run(call_methods, backend=backend, backend_options=options))
+    assert all(records[0] == record for record in records)
+    count_trials(len(records))

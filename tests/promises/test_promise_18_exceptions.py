@@ -1,4 +1,4 @@
-"""Exceptions have one shape: errors of kaleden's tree, `BatchError`, and the caller's own."""
+"""Exceptions are errors of kaleden's tree, `BatchError`, or those that the caller raises."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden.testing import MemoryTransport
 from programs import IMAGE
-from promises.answers import whole
-from promises.loops import Virtual
+from promises.answers import build_response
+from promises.loops import VirtualLoop
 from support import raw_server, read_request, session_on
 
-SAID = {
+RESPONSES = {
     "nothing": b"",
     "no HTTP": b"220 mail.example ESMTP\r\n",
     "half a head": b"HTTP/1.1 200 OK\r\nContent-Le",
     "half a body": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
     "a bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-    "no JSON": whole(b"{"),
-    "a page": whole(b"<html>", kind="text/html"),
-    "not logged in": whole(b"no", "401 Unauthorized", "text/plain"),
-    "forbidden": whole(b"no", "403 Forbidden", "text/plain"),
-    "not found": whole(b"session not found", "404 Not Found", "text/plain"),
-    "a bug": whole(b"unexpected exception", "500 Oops", "text/plain"),
+    "no JSON": build_response(b"{"),
+    "a page": build_response(b"<html>", kind="text/html"),
+    "not logged in": build_response(b"no", "401 Unauthorized", "text/plain"),
+    "forbidden": build_response(b"no", "403 Forbidden", "text/plain"),
+    "not found": build_response(b"session not found", "404 Not Found", "text/plain"),
+    "a bug": build_response(b"unexpected exception", "500 Oops", "text/plain"),
     "elsewhere": b"HTTP/1.1 302 Found\r\nLocation: //x\r\nContent-Length: 0\r\n\r\n",
 }
 ONE = ["fetch", "stats", "images", "context", "repositories", "availability"]
 MANY = ["info", "logs", "events", "renew", "destroy", "connect"]
 
 
-@pytest.mark.parametrize("said", SAID)
-async def test_what_a_server_says_comes_out_as_errors_of_kaleden(
-    said: str, trials: Callable[[int], None]
+@pytest.mark.parametrize("response", RESPONSES)
+async def test_bad_responses_raise_errors_of_kaleden(
+    response: str, count_trials: Callable[[int], None]
 ) -> None:
-    async def say(stream: SocketStream) -> None:
-        while said:
+    async def serve(stream: SocketStream) -> None:
+        while response:
             await read_request(stream)
-            await stream.send(SAID[said])
-            if not SAID[said].endswith(b"}"):
+            await stream.send(RESPONSES[response])
+            if not RESPONSES[response].endswith(b"}"):
                 return
 
-    soon = kaleden.RetryPolicy(base=0.01)
-    async with raw_server(say) as url, kaleden.AsyncSession(url, "token", retry=soon) as session:
+    retry = kaleden.RetryPolicy(base=0.01)
+    async with raw_server(serve) as url, kaleden.AsyncSession(url, "token", retry=retry) as session:
         for name in ONE:
-            # Some calls take any text for an answer; whatever is raised must be ours.
+            # Some calls accept any text. If a call raises, it must raise an error of kaleden.
             with suppress(kaleden.RequestError):
                 await getattr(session, name)()
         for name in MANY:
@@ -62,106 +62,108 @@ async def test_what_a_server_says_comes_out_as_errors_of_kaleden(
             for failure in outcomes.failures.values():
                 assert isinstance(failure.to_exception(), kaleden.RequestError)
                 assert "httpx" not in repr(failure)
-    trials(len(ONE) + len(MANY))
+    count_trials(len(ONE) + len(MANY))
 
 
-class Mine(Exception):
-    """The caller's own."""
+class CallerError(Exception):
+    """An exception that the caller raises."""
 
 
-def failing() -> Iterator[str]:
+def yield_and_raise() -> Iterator[str]:
     yield from ("a", "b")
-    raise Mine
+    raise CallerError
 
 
-async def failing_later() -> AsyncIterator[str]:
+async def yield_and_raise_async() -> AsyncIterator[str]:
     yield "a"
-    raise Mine
+    raise CallerError
 
 
-async def in_a_stream(session: kaleden.AsyncSession) -> None:
+async def raise_in_stream(session: kaleden.AsyncSession) -> None:
     async with session.stream.info(["a"] * 100) as results:
         async for _ in results:
-            raise Mine
+            raise CallerError
 
 
-async def in_a_scope(session: kaleden.AsyncSession) -> None:
+async def raise_in_scope(session: kaleden.AsyncSession) -> None:
     async with session.scope() as scope:
         await scope.create("fits", IMAGE, replicas=3)
-        raise Mine
+        raise CallerError
 
 
-async def in_a_log(session: kaleden.AsyncSession) -> None:
+async def raise_in_log(session: kaleden.AsyncSession) -> None:
     created = await session.create("fits", IMAGE, replicas=3)
     async with session.follow(created) as lines:
         async for _ in lines:
-            raise Mine
+            raise CallerError
 
 
-async def in_the_client(session: kaleden.AsyncSession) -> None:
+async def raise_in_client(session: kaleden.AsyncSession) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(session.info, ["a", "b"])
-    raise Mine
+    raise CallerError
 
 
-def mine(*_: object) -> bool:
-    raise Mine
+def raise_caller_error(*_: object) -> bool:
+    raise CallerError
 
 
-async def of_a_condition(session: kaleden.AsyncSession) -> None:
-    await session.wait(await session.create("fits", IMAGE), mine)
+async def raise_in_condition(session: kaleden.AsyncSession) -> None:
+    await session.wait(await session.create("fits", IMAGE), raise_caller_error)
 
 
-async def of_progress(session: kaleden.AsyncSession) -> None:
-    await session.wait(await session.create("fits", IMAGE), progress=mine)
+async def raise_in_progress(session: kaleden.AsyncSession) -> None:
+    await session.wait(await session.create("fits", IMAGE), progress=raise_caller_error)
 
 
-async def of_ids(session: kaleden.AsyncSession) -> None:
-    await session.info(failing())
+async def raise_in_ids(session: kaleden.AsyncSession) -> None:
+    await session.info(yield_and_raise())
 
 
-async def of_ids_that_come_later(session: kaleden.AsyncSession) -> None:
-    await session.info(failing_later())
+async def raise_in_async_ids(session: kaleden.AsyncSession) -> None:
+    await session.info(yield_and_raise_async())
 
 
-async def of_ids_of_a_stream(session: kaleden.AsyncSession) -> None:
-    async with session.stream.logs(failing()) as results:
+async def raise_in_ids_of_stream(session: kaleden.AsyncSession) -> None:
+    async with session.stream.logs(yield_and_raise()) as results:
         async for _ in results:
             pass
 
 
-PLACES = [
-    in_a_stream,
-    in_a_scope,
-    in_a_log,
-    in_the_client,
-    of_a_condition,
-    of_progress,
-    of_ids,
-    of_ids_that_come_later,
-    of_ids_of_a_stream,
+PROGRAMS = [
+    raise_in_stream,
+    raise_in_scope,
+    raise_in_log,
+    raise_in_client,
+    raise_in_condition,
+    raise_in_progress,
+    raise_in_ids,
+    raise_in_async_ids,
+    raise_in_ids_of_stream,
 ]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_the_callers_own_exception_comes_out_as_itself(virtual: Virtual, place: Any) -> None:
+@pytest.mark.parametrize("raising_program", PROGRAMS)
+def test_exception_of_caller_is_raised_unchanged(
+    virtual: VirtualLoop, raising_program: Any
+) -> None:
     async def program() -> None:
         async with (
             MemoryTransport(log=lambda _, seconds: "line\n" * int(seconds)) as world,
             kaleden.AsyncSession(transport=world) as session,
         ):
-            await place(session)
+            await raising_program(session)
 
-    with pytest.raises(Mine):
+    with pytest.raises(CallerError):
         virtual.run(program)
 
 
 @pytest.mark.parametrize("error", [OSError(), ExceptionGroup("many", [ValueError()]), KeyError()])
-async def test_whatever_a_transport_raises_is_no_error_of_its_own(error: Exception) -> None:
-    async def reply(_: object) -> Any:
+async def test_exception_of_transport_is_converted(error: Exception) -> None:
+    async def respond(_: object) -> Any:
         raise error
 
-    session, _ = session_on(reply)
+    session, _ = session_on(respond)
     async with session:
         with pytest.raises(kaleden.RequestError):
             await session.fetch()

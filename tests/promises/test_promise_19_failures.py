@@ -1,4 +1,4 @@
-"""Failures are data: they pickle, copy, go through JSON, and stay below a kilobyte."""
+"""Failures are data: they can be pickled, copied and converted to JSON, and stay small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import kaleden
 from kaleden import Failure, FailureKind, Outcomes
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 from support import session_on
 
 numbers = st.none() | st.floats(0, 1e6, allow_nan=False)
@@ -43,18 +43,18 @@ def check(failure: Failure) -> None:
     assert str(failure.to_exception()) == str(error)
 
 
-def test_any_failure_is_data(trials: Callable[[int], None]) -> None:
-    tried = 0
+def test_failure_can_be_copied_and_serialized(count_trials: Callable[[int], None]) -> None:
+    examples = 0
 
     @settings(deadline=None)
     @given(failures)
     def search(failure: Failure) -> None:
-        nonlocal tried
-        tried += 1
+        nonlocal examples
+        examples += 1
         check(failure)
 
     search()
-    trials(tried)
+    count_trials(examples)
 
 
 bodies = st.one_of(
@@ -67,7 +67,7 @@ kinds = st.sampled_from(["text/plain", "text/html", "application/json", "x" * 20
 headers = st.fixed_dictionaries(
     {"content-type": kinds}, optional={"location": st.text(max_size=2000), "retry-after": st.text()}
 )
-replies = st.builds(
+responses = st.builds(
     Response, st.sampled_from([200, 204, 302, 400, 401, 404, 429, 500, 503, 999]), headers, bodies
 )
 errors = st.builds(
@@ -79,32 +79,32 @@ errors = st.builds(
 
 
 @pytest.mark.parametrize("method", ["info", "logs", "destroy"])
-def test_what_any_reply_comes_to_is_small(
-    virtual: Virtual, trials: Callable[[int], None], method: str
+def test_failure_of_any_response_is_small(
+    virtual: VirtualLoop, count_trials: Callable[[int], None], method: str
 ) -> None:
-    tried = 0
+    examples = 0
 
     @settings(max_examples=30, deadline=None)
-    @given(fate=replies | errors)
-    def search(fate: Response | TransportError) -> None:
-        nonlocal tried
-        tried += 1
+    @given(result=responses | errors)
+    def search(result: Response | TransportError) -> None:
+        nonlocal examples
+        examples += 1
 
-        async def reply(_: Request) -> Response:
-            if isinstance(fate, TransportError):
-                raise fate
-            return fate
+        async def respond(_: Request) -> Response:
+            if isinstance(result, TransportError):
+                raise result
+            return result
 
-        async def ask() -> kaleden.Outcomes[Any]:
-            session, _ = session_on(reply)
+        async def call() -> kaleden.Outcomes[Any]:
+            session, _ = session_on(respond)
             async with session:
                 outcomes: kaleden.Outcomes[Any] = await getattr(session, method)("abcdefgh")
                 return outcomes
 
-        for failure in virtual.run(ask).failures.values():
+        for failure in virtual.run(call).failures.values():
             check(failure)
             assert len(json.dumps(failure.message)) < 1024 or not failure.message.isascii()
             assert len(failure.message) < 800
 
     search()
-    trials(tried)
+    count_trials(examples)

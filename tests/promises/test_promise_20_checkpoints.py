@@ -1,4 +1,4 @@
-"""Every async method is a checkpoint, does its work in small steps, and never blocks."""
+"""Every async method is a checkpoint, works in small steps, and never blocks the event loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support import data, session_id, session_object, session_on
 EMPTY = Path("/dev/null")
 
 
-def nothing_failed(session: kaleden.AsyncSession) -> kaleden.Outcomes[kaleden.SessionInfo]:
+def make_empty_outcomes(session: kaleden.AsyncSession) -> kaleden.Outcomes[kaleden.SessionInfo]:
     return kaleden.Outcomes("info", [], again=session.info)
 
 
@@ -55,36 +55,36 @@ CALLS: dict[str, list[Call]] = {
     "create": [lambda session: session.create("fits", IMAGE)],
     "run": [lambda session: session.run("fits", IMAGE)],
     "reap": [lambda session: session.reap(EMPTY)],
-    "retry_failed": [lambda session: session.retry_failed(nothing_failed(session))],
+    "retry_failed": [lambda session: session.retry_failed(make_empty_outcomes(session))],
 }
 
 
-async def take_turns(turns: list[int], count: Callable[[], int] = int) -> None:
+async def record_iterations(counts: list[int], count: Callable[[], int] = int) -> None:
     """Record a count at each iteration of the event loop."""
     while True:
-        turns.append(count())
+        counts.append(count())
         await checkpoint()
 
 
-def test_every_method_is_tried_here() -> None:
+def test_every_async_method_is_covered() -> None:
     methods = inspect.getmembers(kaleden.AsyncSession, inspect.iscoroutinefunction)
     assert set(CALLS) == {name for name, _ in methods if name[0] != "_"}
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_method_lets_others_run_and_can_be_cancelled(name: str) -> None:
+async def test_method_is_a_checkpoint(name: str) -> None:
     for call in CALLS[name]:
         async with (
             MemoryTransport(latency=0, start_delay=0, duration=0) as world,
             kaleden.AsyncSession(transport=world) as session,
         ):
-            turns: list[int] = []
+            counts: list[int] = []
             async with anyio.create_task_group() as group:
-                group.start_soon(take_turns, turns)
+                group.start_soon(record_iterations, counts)
                 await checkpoint()
-                before = len(turns)
+                before = len(counts)
                 await call(session)
-                assert len(turns) > before
+                assert len(counts) > before
                 group.cancel_scope.cancel()
             with anyio.CancelScope() as scope:
                 scope.cancel()
@@ -102,12 +102,12 @@ PLAIN = [
 # --- nothing blocks ------------------------------------------------------------------------------
 
 BLOCKING = {"fork_exec", "fsync", "getaddrinfo", "gethostbyname", "open", "sleep"}
-"""Names of functions in C that wait for a disk, a name server, a process or a clock."""
+"""The names of C functions that wait for a disk, a name server, a process or a clock."""
 
 
 @contextmanager
-def blocking_calls() -> Generator[list[str]]:
-    """List the blocking functions that this thread calls."""
+def record_blocking_calls() -> Generator[list[str]]:
+    """Record the blocking functions that this thread calls."""
     called: list[str] = []
 
     def profile(frame: Any, event: str, function: Any) -> None:
@@ -122,8 +122,8 @@ def blocking_calls() -> Generator[list[str]]:
         sys.setprofile(before)
 
 
-def test_a_blocking_call_is_noticed() -> None:
-    with blocking_calls() as called:
+def test_blocking_calls_are_recorded() -> None:
+    with record_blocking_calls() as called:
         time.sleep(0)
         socket.getaddrinfo("127.0.0.1", 80)
         Path(os.devnull).read_bytes()
@@ -133,12 +133,12 @@ def test_a_blocking_call_is_noticed() -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("anyio_backend", PLAIN, indirect=True)
-async def test_a_method_calls_nothing_that_blocks(name: str) -> None:
+async def test_method_makes_no_blocking_call(name: str) -> None:
     async with (
         MemoryTransport(latency=0, start_delay=0, duration=0) as world,
         kaleden.AsyncSession(transport=world) as session,
     ):
-        with blocking_calls() as called:
+        with record_blocking_calls() as called:
             for call in CALLS[name]:
                 await call(session)
     assert [] == called
@@ -155,15 +155,15 @@ MOST_LINES = 200_000
 MANY = 10_000
 
 
-async def everything(request: Request) -> Response:
-    """Answer as a server with many sessions."""
+async def respond_with_sessions(request: Request) -> Response:
+    """Respond like a server with many sessions."""
     if request.target == "session":
-        return LISTED
+        return LIST_RESPONSE
     return data(session_object(session_id(request)))
 
 
 IDS = [f"id{number}" for number in range(MANY)]
-LISTED = data([session_object(key) for key in IDS])
+LIST_RESPONSE = data([session_object(key) for key in IDS])
 
 
 async def read_a_stream(session: kaleden.AsyncSession) -> None:
@@ -191,8 +191,8 @@ LARGE: dict[str, Call] = {
 
 
 @contextmanager
-def no_collections() -> Generator[None]:
-    """Keep finalizers of objects that other tests left from being counted."""
+def disable_garbage_collector() -> Generator[None]:
+    """Disable the garbage collector, so that finalizers of other tests' objects are not counted."""
     gc.collect()
     gc.disable()
     try:
@@ -202,7 +202,7 @@ def no_collections() -> Generator[None]:
 
 
 @contextmanager
-def lines_counted() -> Generator[Callable[[], int]]:
+def count_lines() -> Generator[Callable[[], int]]:
     """Count the lines of Python that this thread executes."""
     lines = 0
 
@@ -224,15 +224,15 @@ def lines_counted() -> Generator[Callable[[], int]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize("anyio_backend", PLAIN, indirect=True)
-async def test_a_method_does_little_between_two_turns_of_another_task(name: str) -> None:
-    session, _ = session_on(everything, concurrency=4)
-    turns: list[int] = []
+async def test_method_executes_few_lines_per_iteration(name: str) -> None:
+    session, _ = session_on(respond_with_sessions, concurrency=4)
+    counts: list[int] = []
     async with session, anyio.create_task_group() as group:
-        with no_collections(), lines_counted() as count:
-            group.start_soon(take_turns, turns, count)
+        with disable_garbage_collector(), count_lines() as count:
+            group.start_soon(record_iterations, counts, count)
             await checkpoint()
             await LARGE[name](session)
             await checkpoint()
         group.cancel_scope.cancel()
-    assert turns[-1] > MOST_LINES  # so it would fail if all were done in one iteration
-    assert max(later - earlier for earlier, later in pairwise(turns)) <= MOST_LINES
+    assert counts[-1] > MOST_LINES  # so the next line would fail if all ran in one iteration
+    assert max(later - earlier for earlier, later in pairwise(counts)) <= MOST_LINES

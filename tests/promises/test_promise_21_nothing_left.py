@@ -19,11 +19,11 @@ import kaleden
 from platforms import Server, local_platform
 from programs import IMAGE
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
-async def use(session: kaleden.AsyncSession) -> None:
-    """Most of what a client can do."""
+async def use_most_methods(session: kaleden.AsyncSession) -> None:
+    """Call most methods of a client."""
     async with session.scope() as scope:
         created = await scope.create("fits", IMAGE, cmd="echo", args="done", replicas=3)
         await scope.wait(created.ids)
@@ -40,7 +40,7 @@ async def leave_a_stream(session: kaleden.AsyncSession) -> None:
             return
 
 
-async def be_cancelled(session: kaleden.AsyncSession) -> None:
+async def cancel_calls(session: kaleden.AsyncSession) -> None:
     for seconds in (0.0, 0.002, 0.005, 0.02):
         with anyio.move_on_after(seconds):
             await session.info([f"id{number}" for number in range(1_000)])
@@ -53,26 +53,26 @@ async def raise_an_error(session: kaleden.AsyncSession) -> None:
             raise ZeroDivisionError
 
 
-async def launch_and_forget(session: kaleden.AsyncSession) -> None:
+async def cancel_create(session: kaleden.AsyncSession) -> None:
     with anyio.move_on_after(0.01):
         await session.create("fits", IMAGE, cmd="sleep", args="60", replicas=3)
 
 
-USES = [use, leave_a_stream, be_cancelled, raise_an_error, launch_and_forget]
+USES = [use_most_methods, leave_a_stream, cancel_calls, raise_an_error, cancel_create]
 
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Server]:
-    """A platform elsewhere: all that this process has is the client's."""
+    """Start a platform in another process, so that this process has the client's resources only."""
     with local_platform() as server:
         yield server
 
 
 POOLED = ("Trio thread", "AnyIO worker thread")
-"""Threads that a loop keeps for a while, for the next look-up of an address."""
+"""The names of threads that an event loop keeps for a while, for further address look-ups."""
 
 
-def held() -> tuple[int, int, int]:
+def count_resources() -> tuple[int, int, int]:
     """Count the tasks, the threads and the descriptors of this process."""
     threads = [each for each in threading.enumerate() if not each.name.startswith(POOLED)]
     return (
@@ -83,17 +83,17 @@ def held() -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("work", USES)
-async def test_nothing_is_left(
+async def test_no_resource_is_left(
     platform: Server, work: Callable[[kaleden.AsyncSession], Awaitable[None]]
 ) -> None:
-    # The first use of a loop opens what stays as long as it does.
+    # The first use of an event loop opens resources that stay open until it ends.
     async with kaleden.AsyncSession(platform.url, platform.token) as session:
         await session.fetch()
-    before = held()
+    before = count_resources()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         async with kaleden.AsyncSession(platform.url, platform.token) as session:
             await work(session)
         gc.collect()
     assert [] == [str(each.message) for each in warned]
-    assert before == held()
+    assert before == count_resources()

@@ -1,4 +1,4 @@
-"""`Session` works from any thread and inside a running loop, and refuses after a fork."""
+"""`Session` works in any thread and inside a running event loop, and raises after a fork."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def session_on(backend: Any, **options: Any) -> tuple[kaleden.Session, FakeTrans
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_many_threads_share_one_client_and_its_limit(
-    backend: Any, trials: Callable[[int], None]
+def test_threads_share_one_client_and_its_limit(
+    backend: Any, count_trials: Callable[[int], None]
 ) -> None:
     session, transport = session_on(backend, concurrency=5)
 
-    def ask(thread: int) -> list[str]:
-        # Nobody has opened it: all come first.
+    def call(thread: int) -> list[str]:
+        # The session is not open yet, so all threads race to open it.
         calls = [session.info([f"{thread}-{call}-{n}" for n in range(3)]) for call in range(CALLS)]
         return [info.id for outcomes in calls for info in outcomes.values]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        told = list(pool.map(ask, range(THREADS)))
+        results = list(pool.map(call, range(THREADS)))
     session.close()
-    assert [3 * CALLS] * THREADS == [len(ids) for ids in told]
+    assert [3 * CALLS] * THREADS == [len(ids) for ids in results]
     assert THREADS * CALLS * 3 == len(transport.requests)
     assert transport.most_in_flight <= 5
-    trials(THREADS * CALLS)
+    count_trials(THREADS * CALLS)
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_it_works_where_an_event_loop_runs(backend: Any) -> None:
+def test_session_works_inside_a_running_event_loop(backend: Any) -> None:
     async def notebook() -> str:
         with session_on(backend)[0] as session:
             [info] = session.info("a").values
@@ -53,14 +53,14 @@ def test_it_works_where_an_event_loop_runs(backend: Any) -> None:
     assert "a" == asyncio.run(notebook())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_it_refuses_after_a_fork_and_goes_on_in_the_parent(backend: Any) -> None:
+def test_session_is_rejected_in_forked_child_only(backend: Any) -> None:
     session, _ = session_on(backend)
     with session:
         assert session.info("a").ok
         with warnings.catch_warnings():
-            # From Python 3.12 on, forking beside threads warns.
+            # Python 3.12 and later warn about a fork in a process with threads.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:

@@ -1,4 +1,4 @@
-"""What is unknown costs nothing else: an element of a list, a field, a status, a whole reply."""
+"""An unknown list element, field, status or response does not affect anything else."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import kaleden
 from _wire.samples import NOTEBOOK, OF_EVERYBODY, OLD, PENDING, RUNNING
 from _wire.strategies import json_values, mutated
 from kaleden._wire import Request, Response
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 from support import data, session_id, session_on
 
-SOUND = [RUNNING, PENDING, NOTEBOOK, OLD, OF_EVERYBODY]
-damaged = st.sampled_from(SOUND).flatmap(mutated)
-bad_replies = st.one_of(
+VALID = [RUNNING, PENDING, NOTEBOOK, OLD, OF_EVERYBODY]
+damaged_payloads = st.sampled_from(VALID).flatmap(mutated)
+bad_responses = st.one_of(
     st.binary(max_size=60).map(lambda body: Response(200, {}, body)),
     json_values.map(data),
     st.sampled_from([b"null", b"[[[[", b'{"id":', b'{"id": NaN}', b"\xef\xbb\xbf{}"]).map(
@@ -27,83 +27,85 @@ bad_replies = st.one_of(
 )
 
 
-def search_with(strategy: Any, check: Callable[[Any], None], trials: Callable[[int], None]) -> None:
-    tried = 0
+def run_search(
+    strategy: Any, check: Callable[[Any], None], count_trials: Callable[[int], None]
+) -> None:
+    examples = 0
 
     @settings(max_examples=60, deadline=None)
     @given(strategy)
     def search(drawn: Any) -> None:
-        nonlocal tried
-        tried += 1
+        nonlocal examples
+        examples += 1
         check(drawn)
 
     search()
-    trials(tried)
+    count_trials(examples)
 
 
-def test_an_element_of_a_list_costs_no_other(
-    virtual: Virtual, trials: Callable[[int], None]
+def test_bad_list_element_does_not_affect_others(
+    virtual: VirtualLoop, count_trials: Callable[[int], None]
 ) -> None:
     def check(elements: list[Any]) -> None:
-        async def listed(_: Request) -> Response:
+        async def respond_with_list(_: Request) -> Response:
             return data([RUNNING, *elements, NOTEBOOK])
 
         async def fetch() -> list[kaleden.SessionInfo]:
-            session, _ = session_on(listed)
+            session, _ = session_on(respond_with_list)
             async with session:
                 return await session.fetch()
 
-        told = [info.raw for info in virtual.run(fetch)]
-        assert [RUNNING, NOTEBOOK] == [told[0], told[-1]]
+        payloads = [info.raw for info in virtual.run(fetch)]
+        assert [RUNNING, NOTEBOOK] == [payloads[0], payloads[-1]]
         for element in elements:
             readable = isinstance(element, dict) and "id" in element
             assert (
                 not readable
                 or not isinstance(element["id"], str)
-                or element in told
+                or element in payloads
                 or (not element["id"])
             )
 
-    search_with(st.lists(damaged | json_values, max_size=6), check, trials)
+    run_search(st.lists(damaged_payloads | json_values, max_size=6), check, count_trials)
 
 
-def test_a_session_with_nonsense_in_it_costs_no_field(
-    virtual: Virtual, trials: Callable[[int], None]
+def test_damaged_session_keeps_all_fields(
+    virtual: VirtualLoop, count_trials: Callable[[int], None]
 ) -> None:
     def check(payload: dict[str, Any]) -> None:
         payload = {**payload, "id": "abc"}
 
-        async def described(_: Request) -> Response:
+        async def respond_with_session(_: Request) -> Response:
             return data(payload)
 
-        async def ask() -> kaleden.Outcomes[kaleden.SessionInfo]:
-            session, _ = session_on(described)
+        async def call() -> kaleden.Outcomes[kaleden.SessionInfo]:
+            session, _ = session_on(respond_with_session)
             async with session:
                 return await session.info("abc")
 
-        [info] = virtual.run(ask).values
+        [info] = virtual.run(call).values
         assert json.loads(json.dumps(payload)) == info.raw
 
-    search_with(damaged, check, trials)
+    run_search(damaged_payloads, check, count_trials)
 
 
-def test_a_reply_that_cannot_be_read_costs_no_other_id(
-    virtual: Virtual, trials: Callable[[int], None]
+def test_unreadable_response_does_not_affect_other_ids(
+    virtual: VirtualLoop, count_trials: Callable[[int], None]
 ) -> None:
-    def check(reply: Response) -> None:
-        async def described(request: Request) -> Response:
+    def check(response: Response) -> None:
+        async def respond_with_session(request: Request) -> Response:
             key = session_id(request)
-            return reply if key == "bad" else data({**RUNNING, "id": key})
+            return response if key == "bad" else data({**RUNNING, "id": key})
 
-        async def ask() -> kaleden.Outcomes[kaleden.SessionInfo]:
-            session, _ = session_on(described)
+        async def call() -> kaleden.Outcomes[kaleden.SessionInfo]:
+            session, _ = session_on(respond_with_session)
             async with session:
                 return await session.info(["a", "bad", "b"])
 
-        outcomes = virtual.run(ask)
+        outcomes = virtual.run(call)
         assert ["a", "bad", "b"] == [outcome.key for outcome in outcomes]
         assert {"a", "b"} <= set(outcomes.successes)
         for failure in outcomes.failures.values():
             assert kaleden.FailureKind.PROTOCOL is failure.kind
 
-    search_with(bad_replies, check, trials)
+    run_search(bad_responses, check, count_trials)

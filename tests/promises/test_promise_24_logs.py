@@ -1,4 +1,4 @@
-"""Following a log neither loses nor repeats a line, and says when the log was another."""
+"""Following a log neither loses nor repeats a line, and reports that the log was replaced."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from programs import IMAGE
-from promises.loops import Virtual
+from promises.loops import VirtualLoop
 from support import data, session_object, session_on, text
 
 pieces = st.lists(st.text(st.sampled_from("ab\n\n é日"), max_size=12), max_size=20)
-troubles = st.lists(
+fault_lists = st.lists(
     st.builds(
         Fault,
         st.sampled_from(
             [FaultKind.BUSY, FaultKind.RESET_BEFORE, FaultKind.RESET_AFTER, FaultKind.HALF_BODY]
         ),
         st.just("logs"),
-        # Never so many in a row that following must give up.
+        # Fewer in a row than make `follow` give up.
         nth=st.sets(st.integers(1, 40), max_size=MAX_FAILURES - 2),
     ),
     max_size=1,
 )
 
 
-def lines_of(whole: str) -> list[str]:
-    return whole.removesuffix("\n").split("\n") if whole else []
+def split_lines(log: str) -> list[str]:
+    return log.removesuffix("\n").split("\n") if log else []
 
 
-def test_every_line_comes_once_and_in_order(
-    virtual: Virtual, trials: Callable[[int], None]
+def test_each_line_is_received_once_and_in_order(
+    virtual: VirtualLoop, count_trials: Callable[[int], None]
 ) -> None:
-    tried = 0
+    examples = 0
 
     @settings(max_examples=40, deadline=None)
-    @given(pieces=pieces, every=st.floats(0.1, 9), faults=troubles)
+    @given(pieces=pieces, every=st.floats(0.1, 9), faults=fault_lists)
     def search(pieces: list[str], every: float, faults: list[Fault]) -> None:
-        nonlocal tried
-        tried += 1
+        nonlocal examples
+        examples += 1
 
         def log(_: Session, seconds: float) -> str:
             return "".join(pieces[: int(seconds / every)])
@@ -65,18 +65,20 @@ def test_every_line_comes_once_and_in_order(
                     return [item async for item in items]
             raise AssertionError
 
-        told = [item.text if isinstance(item, LogLine) else item for item in virtual.run(follow)]
-        assert lines_of("".join(pieces)) == told
+        received = [
+            item.text if isinstance(item, LogLine) else item for item in virtual.run(follow)
+        ]
+        assert split_lines("".join(pieces)) == received
 
     search()
-    trials(tried)
+    count_trials(examples)
 
 
 @pytest.mark.parametrize("later", ["x\ny\n", "one\nTWO\n", "z"])
-def test_a_log_that_was_replaced_is_told(virtual: Virtual, later: str) -> None:
+def test_replaced_log_is_reported(virtual: VirtualLoop, later: str) -> None:
     reads = 0
 
-    async def reply(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         nonlocal reads
         if request.target == "session":
             return data([session_object("a", status="Running" if reads < 6 else "Completed")])
@@ -84,11 +86,11 @@ def test_a_log_that_was_replaced_is_told(virtual: Virtual, later: str) -> None:
         return text("one\ntwo\n" if reads < 3 else later)
 
     async def follow() -> list[kaleden.LogItem]:
-        session, _ = session_on(reply)
+        session, _ = session_on(respond)
         async with session, session.follow("a") as items:
             return [item async for item in items]
         raise AssertionError
 
     before = [LogLine("a", line) for line in ("one", "two")]
-    after = [LogLine("a", line) for line in lines_of(later)]
+    after = [LogLine("a", line) for line in split_lines(later)]
     assert [*before, LogReset("a"), *after] == virtual.run(follow)

@@ -1,4 +1,4 @@
-"""The two clients cannot drift apart: methods, arguments and documentation are compared."""
+"""The two clients have the same methods, arguments and first lines of documentation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kaleden import AsyncSession, Scope, Session, Streams, SyncScope, SyncStream
 PAIRS = [(AsyncSession, Session), (Scope, SyncScope), (Streams, SyncStreams)]
 
 
-def methods(cls: type) -> dict[str, Callable[..., Any]]:
+def list_methods(cls: type) -> dict[str, Callable[..., Any]]:
     found = inspect.getmembers(cls, inspect.isfunction)
     return {name: each for name, each in found if name[0] != "_"}
 
 
 @pytest.mark.parametrize(("original", "mirror"), PAIRS)
-def test_both_take_the_same_and_say_the_same(
-    original: type, mirror: type, trials: Callable[[int], None]
+def test_signatures_and_summaries_are_the_same(
+    original: type, mirror: type, count_trials: Callable[[int], None]
 ) -> None:
-    theirs = methods(mirror)
-    assert set() == methods(original).keys() - theirs.keys()
-    for name, method in methods(original).items():
+    theirs = list_methods(mirror)
+    assert set() == list_methods(original).keys() - theirs.keys()
+    for name, method in list_methods(original).items():
         expected = dict(inspect.signature(method).parameters)
         found = dict(inspect.signature(theirs[name]).parameters)
         if "timeout" not in expected:
@@ -37,4 +37,4 @@ def test_both_take_the_same_and_say_the_same(
         assert first.replace("async with", "with").replace("AsyncSession", "Session") == (
             inspect.getdoc(theirs[name]) or ""
         ).partition("\n")[0].replace("AsyncSession", "Session"), name
-    trials(len(methods(original)))
+    count_trials(len(list_methods(original)))

@@ -1,1 +1,1 @@
-"""A soak: very many mixed operations with faults and cancellations, and what they leave."""
+"""A soak test: many mixed operations with faults and cancellations, and their leftovers."""

@@ -16,32 +16,32 @@ OPERATIONS = 100_000
 SOAKS = {"in virtual time": soak_in_memory, "over sockets": soak_over_sockets}
 
 
-def show(title: str, measures: Iterable[Measure]) -> None:
+def print_table(title: str, measures: Iterable[Measure]) -> None:
     """Print one table."""
     print(f"\n{title}")
-    rows = [Measure.HEADINGS, *(measure.cells() for measure in measures)]
+    rows = [Measure.HEADINGS, *(measure.format_cells() for measure in measures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
 def main(operations: int) -> bool:
-    """Soak on each backend, in memory and over sockets; tell whether all came to rest."""
-    # What goes wrong is what was asked for.
+    """Run the soak on each backend, in memory and over sockets; return whether all came to rest."""
+    # The failures are injected, so do not log them.
     logging.getLogger("kaleden").setLevel(logging.CRITICAL)
-    calm = True
+    all_at_rest = True
     for backend in PLAIN_BACKENDS:
         for name, soak in SOAKS.items():
             report = soak(backend, operations)
-            show(
+            print_table(
                 f"{backend}, {name}: {operations} operations, {report.requests} requests",
                 report.table,
             )
-            print(f"memory after the first third: {report.slope()}")
+            print(f"memory after the first third: {report.describe_slope()}")
             print(f"at rest: {report.rest}")
             print(f"before it: {report.before}, after it: {report.after}", flush=True)
-            calm = calm and report.at_rest
-    return calm
+            all_at_rest = all_at_rest and report.at_rest
+    return all_at_rest
 
 
 if __name__ == "__main__":

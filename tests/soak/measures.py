@@ -1,4 +1,4 @@
-"""What a process holds, measured again and again."""
+"""Repeated measurements of the resources of a process."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ from attrs import define, field, frozen
 import kaleden
 
 PARTS = 12
-"""Measures of one soak. The first third is for what a program makes once."""
+"""The number of measurements of a soak. The first third covers allocations that are made once."""
 
 KIB = 1024
 
 
-def resident() -> int:
-    """Bytes of memory that the process has."""
+def read_resident() -> int:
+    """Return the resident memory of the process, in bytes."""
     if sys.platform != "linux":
         return 0
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def descriptors() -> int:
+def count_descriptors() -> int:
     return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
 
 
-def traced() -> int:
-    """Bytes that Python holds, without those of the platform, which remembers all its sessions."""
-    of_others = ["*/kaleden/local/*", "*/kaleden/testing/*", tracemalloc.__file__]
-    filters = [tracemalloc.Filter(False, place) for place in of_others]
+def measure_traced() -> int:
+    """Return the bytes that Python has allocated, except in the platform, which keeps all sessions.
+
+    The allocations of tracemalloc are not counted either.
+    """
+    excluded = ["*/kaleden/local/*", "*/kaleden/testing/*", tracemalloc.__file__]
+    filters = [tracemalloc.Filter(False, pattern) for pattern in excluded]
     snapshot = tracemalloc.take_snapshot().filter_traces(filters)
     return sum(trace.size for trace in snapshot.traces)
 
 
 @frozen
 class Measure:
-    """What there was after so many operations."""
+    """The resources of the process after a number of operations."""
 
     operations: int
     resident: int
@@ -61,7 +64,7 @@ class Measure:
         "descriptors",
     )
 
-    def cells(self) -> tuple[str, ...]:
+    def format_cells(self) -> tuple[str, ...]:
         return (
             str(self.operations),
             str(self.resident // KIB),
@@ -73,29 +76,29 @@ class Measure:
 
 
 def measure(operations: int) -> Measure:
-    """Look at this process; from inside its event loop."""
+    """Measure the resources of this process. Call this in its event loop."""
     gc.collect()
     return Measure(
         operations,
-        resident(),
-        traced(),
+        read_resident(),
+        measure_traced(),
         len(anyio.get_running_tasks()),
         threading.active_count(),
-        descriptors(),
+        count_descriptors(),
     )
 
 
 @define
 class Report:
-    """What a soak came to.
+    """The result of a soak.
 
     Attributes:
-        table: the measures.
-        before: what there was before the client was entered.
-        after: what there was when it had been left.
-        requests: how many were sent.
+        table: the measurements during the soak.
+        before: the measurement before the client was opened.
+        after: the measurement after the client was closed.
+        requests: the number of requests sent.
         rest: the state of the client at the end.
-        sessions: how many there are that nobody owns.
+        sessions: the number of sessions that were left without an owner.
     """
 
     table: list[Measure] = field(factory=list[Measure])
@@ -107,7 +110,7 @@ class Report:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing is in flight, stuck, or left."""
+        """Whether nothing is in flight, stuck or left over."""
         if self.rest is None or self.before is None or self.after is None:
             return False
         transport = self.rest.transport
@@ -116,23 +119,23 @@ class Report:
             and (transport is None or (0, 0) == (transport.in_flight, transport.stuck))
             and self.after.tasks <= self.before.tasks
             and self.after.descriptors <= self.before.descriptors
-            # A loop's worker threads come with the first look-up of an address, and stay.
+            # An event loop starts worker threads at its first address look-up, and keeps them.
             and self.after.threads <= self.table[0].threads
         )
 
-    def slope(self) -> str:
-        """Tell how much memory ten thousand operations took, by least squares."""
+    def describe_slope(self) -> str:
+        """Return the memory growth for ten thousand operations, by least squares."""
         later = self.table[len(self.table) // 3 :]
-        resident = _slope([(each.operations, each.resident) for each in later])
-        traced = _slope([(each.operations, each.traced) for each in later])
+        resident = fit_slope([(each.operations, each.resident) for each in later])
+        traced = fit_slope([(each.operations, each.traced) for each in later])
         return (
             f"RSS {resident * 10_000 / KIB:+.1f}, traced {traced * 10_000 / KIB:+.1f} "
             "KiB per 10 000 operations"
         )
 
 
-def _slope(points: list[tuple[int, int]]) -> float:
-    """Fit a line."""
+def fit_slope(points: list[tuple[int, int]]) -> float:
+    """Fit a line by least squares, and return its slope."""
     count = len(points)
     middle_x = sum(x for x, _ in points) / count
     middle_y = sum(y for _, y in points) / count

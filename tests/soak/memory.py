@@ -1,4 +1,4 @@
-"""The soak on a platform in memory, in virtual time, with every kind of fault."""
+"""The soak on a platform in memory, in virtual time, with faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FAULTS = [
 
 
 def soak_in_memory(backend: Any, operations: int) -> Report:
-    """Run so many operations on one client."""
+    """Run a number of operations on one client."""
     return run_virtual(partial(_soak, operations, backend == "asyncio"), backend=backend)
 
 
@@ -42,7 +42,7 @@ async def _soak(operations: int, native: bool) -> Report:
             for part in range(PARTS + 1):
                 await work.run(operations // PARTS if part else 50)
                 await world.settled()
-                # The platform in memory counts names for ever; that is no memory of the client's.
+                # The platform in memory keeps these counts, which are not memory of the client.
                 world.created.clear()
                 report.table.append(measure(part * (operations // PARTS)))
             report.requests = world.requests.total()

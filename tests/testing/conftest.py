@@ -1,4 +1,4 @@
-"""Virtual time on each backend that is installed here."""
+"""A fixture for each backend that is installed."""
 
 from __future__ import annotations
 

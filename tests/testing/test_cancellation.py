@@ -1,4 +1,4 @@
-"""A sweep strikes everywhere, and finds what is not safe to strike."""
+"""Tests of `cancel_at_every_checkpoint`."""
 
 from __future__ import annotations
 
@@ -32,48 +32,48 @@ from kaleden.testing._clock import Backend
 CREATE = _wire.build_create(LAUNCH)
 
 
-async def careless(world: MemoryTransport) -> None:
-    """Create a session, and delete it if nothing comes between."""
+async def create_and_destroy(world: MemoryTransport) -> None:
+    """Create a session and delete it; a cancellation in between leaves it behind."""
     created = _wire.parse_create(await world.send(CREATE))
     await world.send(_wire.build_destroy(created))
 
 
-async def careful(world: MemoryTransport) -> None:
-    """Let nothing come between, in a task that no native cancellation is for."""
+async def create_and_destroy_shielded(world: MemoryTransport) -> None:
+    """Create and delete a session in a shielded task, which a native cancellation cannot reach."""
 
     async def shielded() -> None:
         with CancelScope(shield=True):
-            await careless(world)
+            await create_and_destroy(world)
 
     async with anyio.create_task_group() as group:
         group.start_soon(shielded)
 
 
-def nothing_is_left(world: MemoryTransport, _: BaseException | None) -> None:
+def check_no_sessions(world: MemoryTransport, _: BaseException | None) -> None:
     assert [] == world.sessions()
 
 
-def anything_goes(_: MemoryTransport, __: BaseException | None) -> None:
+def check_nothing(_: MemoryTransport, __: BaseException | None) -> None:
     pass
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_it_finds_a_session_that_is_left_behind(cause: Any) -> None:
+def test_sweep_finds_session_left_behind(cause: Any) -> None:
     with pytest.raises(AssertionError) as caught:
-        cancel_at_every_checkpoint(careless, check=nothing_is_left, causes=[cause])
+        cancel_at_every_checkpoint(create_and_destroy, check=check_no_sessions, causes=[cause])
 
     [note] = caught.value.__notes__
-    assert note.startswith(f"struck with {cause!r} at tick ")
+    assert note.startswith(f"injected {cause!r} at tick ")
 
 
-def test_it_finds_it_on_each_backend(backend: Backend) -> None:
+def test_sweep_finds_session_left_behind_on_each_backend(backend: Backend) -> None:
     with pytest.raises(AssertionError) as caught:
-        cancel_at_every_checkpoint(careless, check=nothing_is_left, backend=backend)
+        cancel_at_every_checkpoint(create_and_destroy, check=check_no_sessions, backend=backend)
 
     assert caught.value.__notes__[-1].endswith(backend)
 
 
-def test_it_finds_what_a_plain_create_leaves_behind(backend: Backend) -> None:
+def test_sweep_finds_sessions_left_by_plain_create(backend: Backend) -> None:
     left = Counter[int]()
 
     async def scenario(world: MemoryTransport) -> None:
@@ -90,35 +90,46 @@ def test_it_finds_what_a_plain_create_leaves_behind(backend: Backend) -> None:
     assert left[3] > 0
 
 
-def test_it_passes_what_is_safe(backend: Backend) -> None:
-    report = cancel_at_every_checkpoint(careful, check=nothing_is_left, backend=backend)
+def test_sweep_passes_safe_program(backend: Backend) -> None:
+    report = cancel_at_every_checkpoint(
+        create_and_destroy_shielded, check=check_no_sessions, backend=backend
+    )
 
     assert report.trials > 50
 
 
-def test_it_strikes_at_every_pass_and_every_point(backend: Backend) -> None:
+def test_sweep_injects_at_every_iteration_and_every_point(backend: Backend) -> None:
     report = cancel_at_every_checkpoint(
-        careful, check=anything_goes, backend=backend, causes=["scope"]
+        create_and_destroy_shielded, check=check_nothing, backend=backend, causes=["scope"]
     )
     others = cancel_at_every_checkpoint(
-        careful, check=anything_goes, backend=backend, causes=["scope"], start=1, step=2
+        create_and_destroy_shielded,
+        check=check_nothing,
+        backend=backend,
+        causes=["scope"],
+        start=1,
+        step=2,
     )
 
-    # Two requests; from the end of the second nothing is left to be struck.
+    # The program sends two requests.
     assert {"scope": 2 * len(POINTS)} == report.points
     assert report.ticks["scope"] // 2 == others.ticks["scope"]
 
 
-def test_it_stops_where_it_is_told_to() -> None:
+def test_sweep_stops_at_max_ticks() -> None:
     report = cancel_at_every_checkpoint(
-        careful, check=anything_goes, causes=["scope", "error"], start=2, max_ticks=7
+        create_and_destroy_shielded,
+        check=check_nothing,
+        causes=["scope", "error"],
+        start=2,
+        max_ticks=7,
     )
 
     assert {"scope": 5, "error": 5} == report.ticks
 
 
-def ends(backend: Backend, **options: Any) -> dict[str, set[str]]:
-    """What comes out of a program that is struck, by cause."""
+def collect_errors(backend: Backend, **options: Any) -> dict[str, set[str]]:
+    """Return the names of the exceptions that the program raises, by cause."""
     seen: dict[str, set[str]] = {}
     for cause in CAUSES:
         of_cause = seen[cause] = set()
@@ -129,24 +140,24 @@ def ends(backend: Backend, **options: Any) -> dict[str, set[str]]:
             into.add(type(error).__name__)
 
         cancel_at_every_checkpoint(
-            careless, check=check, causes=[cause], backend=backend, **options
+            create_and_destroy, check=check, causes=[cause], backend=backend, **options
         )
     return seen
 
 
-def test_each_cause_is_what_it_says() -> None:
+def test_each_cause_raises_its_error() -> None:
     assert {
         "scope": {"NoneType"},
         "native": {"CancelledError", "NoneType"},
         "native3": {"CancelledError", "NoneType"},
         "deadline": {"TimeoutError", "NoneType"},
         "error": {"InjectedError", "NoneType"},
-    } == ends("asyncio")
+    } == collect_errors("asyncio")
 
 
-def test_native_causes_are_left_out_where_there_are_none() -> None:
+def test_native_causes_are_skipped_on_trio() -> None:
     pytest.importorskip("trio")
-    seen = ends("trio")
+    seen = collect_errors("trio")
 
     assert (set(), set()) == (seen["native"], seen["native3"])
     assert {"TimeoutError", "NoneType"} == seen["deadline"]
@@ -154,26 +165,26 @@ def test_native_causes_are_left_out_where_there_are_none() -> None:
 
 
 @pytest.mark.parametrize(("cause", "times"), [("native", 1), ("native3", 3)])
-def test_native_causes_strike_as_often_as_they_say(cause: Any, times: int) -> None:
+def test_native_cause_cancels_once_or_three_times(cause: Any, times: int) -> None:
     counts = Counter[int]()
 
     async def scenario(_: MemoryTransport) -> None:
-        struck = 0
+        cancellations = 0
         for _step in range(60):
             try:
                 await checkpoint()
             except anyio.get_cancelled_exc_class():
-                struck += 1
-        counts[struck] += 1
+                cancellations += 1
+        counts[cancellations] += 1
 
-    cancel_at_every_checkpoint(scenario, check=anything_goes, causes=[cause], max_ticks=20)
+    cancel_at_every_checkpoint(scenario, check=check_nothing, causes=[cause], max_ticks=20)
 
-    # The points are none, so that trial is not struck.
+    # The program sends no request, so nothing is injected in the trial of the first point.
     assert {times: 20, 0: 1} == counts
 
 
-def test_each_point_is_struck_once() -> None:
-    struck = Counter[str]()
+def test_each_point_is_cancelled_once() -> None:
+    cancellations = Counter[str]()
 
     async def scenario(world: MemoryTransport) -> None:
         points: list[str] = []
@@ -188,15 +199,15 @@ def test_each_point_is_struck_once() -> None:
         try:
             await world.send(CREATE)
         except anyio.get_cancelled_exc_class():
-            struck[points[-1]] += 1
+            cancellations[points[-1]] += 1
             raise
 
-    cancel_at_every_checkpoint(scenario, check=anything_goes, causes=["scope"], max_ticks=0)
+    cancel_at_every_checkpoint(scenario, check=check_nothing, causes=["scope"], max_ticks=0)
 
-    assert dict.fromkeys(POINTS, 1) == struck
+    assert dict.fromkeys(POINTS, 1) == cancellations
 
 
-def test_an_error_strikes_inside_the_block_that_is_marked(backend: Backend) -> None:
+def test_error_is_raised_in_injection_block(backend: Backend) -> None:
     seen = Counter[str]()
 
     async def scenario(world: MemoryTransport) -> None:
@@ -212,13 +223,13 @@ def test_an_error_strikes_inside_the_block_that_is_marked(backend: Backend) -> N
 
     report = cancel_at_every_checkpoint(scenario, check=check, causes=["error"], backend=backend)
 
-    # Outside of the block it strikes around the whole.
+    # Outside of the block, the error is raised around the whole scenario.
     assert seen["inside"] > len(POINTS)
     assert seen["InjectedError"] > len(POINTS)
     assert report.trials == seen["inside"] + seen["InjectedError"]
 
 
-def test_the_innermost_mark_counts() -> None:
+def test_error_is_raised_in_innermost_injection_block() -> None:
     caught: list[str] = []
 
     async def scenario(world: MemoryTransport) -> None:
@@ -229,13 +240,13 @@ def test_the_innermost_mark_counts() -> None:
             except InjectedError:
                 caught.append("inner")
 
-    report = cancel_at_every_checkpoint(scenario, check=anything_goes, causes=["error"])
+    report = cancel_at_every_checkpoint(scenario, check=check_nothing, causes=["error"])
 
     assert report.points["error"] == len(POINTS)
     assert len(caught) >= report.points["error"]
 
 
-def test_a_mark_means_nothing_outside_of_a_sweep(backend: Backend) -> None:
+def test_injection_block_has_no_effect_outside_of_sweep(backend: Backend) -> None:
     async def main() -> str:
         with error_injection_point():
             await checkpoint()
@@ -244,7 +255,7 @@ def test_a_mark_means_nothing_outside_of_a_sweep(backend: Backend) -> None:
     assert "done" == run_virtual(main, backend=backend)
 
 
-def test_an_error_of_the_blocks_own_is_not_replaced() -> None:
+def test_error_raised_by_the_block_is_not_replaced() -> None:
     seen: set[str] = set()
 
     async def scenario(_: MemoryTransport) -> None:
@@ -262,7 +273,7 @@ def test_an_error_of_the_blocks_own_is_not_replaced() -> None:
     assert "ValueError('mine')" in seen
 
 
-def test_the_check_hears_of_a_group_of_errors(backend: Backend) -> None:
+def test_check_gets_exception_group(backend: Backend) -> None:
     seen: set[type] = set()
 
     async def scenario(_: MemoryTransport) -> None:
@@ -278,7 +289,7 @@ def test_the_check_hears_of_a_group_of_errors(backend: Backend) -> None:
     assert ExceptionGroup in seen
 
 
-def test_each_trial_has_a_world_of_its_own() -> None:
+def test_each_trial_has_its_own_world() -> None:
     worlds: list[MemoryTransport] = []
 
     def make() -> MemoryTransport:
@@ -286,14 +297,14 @@ def test_each_trial_has_a_world_of_its_own() -> None:
         return worlds[-1]
 
     report = cancel_at_every_checkpoint(
-        careful, check=nothing_is_left, world=make, causes=["scope"]
+        create_and_destroy_shielded, check=check_no_sessions, world=make, causes=["scope"]
     )
 
-    # And one each for the trials that ended before they were struck.
+    # Two further trials, one for ticks and one for points, ended before their event.
     assert report.trials + 2 == len(worlds) == len(set(map(id, worlds)))
 
 
-def test_the_check_comes_when_the_server_has_settled(backend: Backend) -> None:
+def test_check_runs_after_server_has_settled(backend: Backend) -> None:
     def check(world: MemoryTransport, _: BaseException | None) -> None:
         counts.add(len(world.sessions()))
 
@@ -309,35 +320,35 @@ def test_the_check_comes_when_the_server_has_settled(backend: Backend) -> None:
         scenario, check=check, world=slow_world, causes=["scope"], backend=backend, start=12
     )
 
-    # Once it has arrived it happens, however late.
+    # A request that has arrived takes effect, however late.
     assert {1} == counts
 
 
-def test_the_check_may_ask_the_platform_itself(backend: Backend) -> None:
-    answers = Counter[int]()
+def test_check_can_send_requests(backend: Backend) -> None:
+    statuses = Counter[int]()
 
     async def check(world: MemoryTransport, _: BaseException | None) -> None:
-        answers[(await world.send(_wire.build_list())).status] += 1
+        statuses[(await world.send(_wire.build_list())).status] += 1
 
     report = cancel_at_every_checkpoint(
-        careful, check=check, backend=backend, causes=["scope"], max_ticks=5
+        create_and_destroy_shielded, check=check, backend=backend, causes=["scope"], max_ticks=5
     )
 
-    # And the one that ended before it was struck at a point.
-    assert {200: report.trials + 1} == answers
+    # One further trial, for the points, ended before its event.
+    assert {200: report.trials + 1} == statuses
 
 
-def test_a_program_that_fails_by_itself_is_told() -> None:
+def test_program_that_fails_without_injection_is_reported() -> None:
     async def scenario(_: MemoryTransport) -> None:
         await checkpoint()
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine") as caught:
-        cancel_at_every_checkpoint(scenario, check=anything_goes, causes=["scope"])
+        cancel_at_every_checkpoint(scenario, check=check_nothing, causes=["scope"])
     assert "at tick" in caught.value.__notes__[0]
 
 
-def test_a_program_that_hangs_when_it_is_struck_is_told() -> None:
+def test_program_that_hangs_after_injection_is_reported() -> None:
     async def scenario(_: MemoryTransport) -> None:
         try:
             await anyio.sleep(1)
@@ -345,12 +356,12 @@ def test_a_program_that_hangs_when_it_is_struck_is_told() -> None:
             await anyio.Event().wait()
 
     with pytest.raises(Deadlock) as caught:
-        cancel_at_every_checkpoint(scenario, check=anything_goes, causes=["native"])
-    assert "struck with 'native' at tick 0, on asyncio" in caught.value.__notes__
+        cancel_at_every_checkpoint(scenario, check=check_nothing, causes=["native"])
+    assert "injected 'native' at tick 0, on asyncio" in caught.value.__notes__
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), BaseExceptionGroup("", [SystemExit()])])
-def test_ctrl_c_ends_the_sweep(error: BaseException) -> None:
+def test_keyboard_interrupt_ends_the_sweep(error: BaseException) -> None:
     pytest.importorskip("trio")
 
     async def scenario(_: MemoryTransport) -> None:
@@ -360,10 +371,10 @@ def test_ctrl_c_ends_the_sweep(error: BaseException) -> None:
             raise error
 
     with pytest.raises(type(error)):
-        cancel_at_every_checkpoint(scenario, check=anything_goes, backend="trio")
+        cancel_at_every_checkpoint(scenario, check=check_nothing, backend="trio")
 
 
-def test_a_report_tells_its_numbers() -> None:
+def test_report_counts_trials() -> None:
     report = SweepReport("trio", {"scope": 10, "error": 7}, {"scope": 2, "error": 1})
 
     assert 20 == report.trials

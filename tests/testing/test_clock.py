@@ -1,4 +1,4 @@
-"""Time that passes when nobody can do anything else."""
+"""Tests of `run_virtual`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from kaleden.testing import Deadlock, run_virtual
 from kaleden.testing._clock import Backend
 
 
-def test_time_begins_at_zero(backend: Backend) -> None:
+def test_time_starts_at_zero(backend: Backend) -> None:
     async def main() -> float:
         return anyio.current_time()
 
     assert 0.0 == run_virtual(main, backend=backend)
 
 
-def test_a_year_of_sleep_takes_no_time(backend: Backend) -> None:
+def test_a_year_of_sleep_takes_no_real_time(backend: Backend) -> None:
     async def main() -> float:
         await anyio.sleep(365 * 86400)
         return anyio.current_time()
@@ -35,7 +35,7 @@ def test_a_year_of_sleep_takes_no_time(backend: Backend) -> None:
     assert 365 * 86400 == run_virtual(main, backend=backend)
 
 
-def test_arguments_go_in_and_the_result_comes_out(backend: Backend) -> None:
+def test_arguments_are_passed_and_result_is_returned(backend: Backend) -> None:
     async def main(one: int, two: str) -> tuple[int, str]:
         await checkpoint()
         return one, two
@@ -43,7 +43,7 @@ def test_arguments_go_in_and_the_result_comes_out(backend: Backend) -> None:
     assert (1, "2") == run_virtual(main, 1, "2", backend=backend)
 
 
-def test_an_error_comes_out_as_itself(backend: Backend) -> None:
+def test_error_is_raised_unchanged(backend: Backend) -> None:
     error = ValueError("mine")
 
     async def main() -> None:
@@ -55,7 +55,7 @@ def test_an_error_comes_out_as_itself(backend: Backend) -> None:
     assert caught.value is error
 
 
-def test_what_is_due_happens_in_the_order_of_time(backend: Backend) -> None:
+def test_timers_run_in_order_of_time(backend: Backend) -> None:
     seen: list[tuple[float, float]] = []
 
     async def note(seconds: float) -> None:
@@ -72,7 +72,7 @@ def test_what_is_due_happens_in_the_order_of_time(backend: Backend) -> None:
     assert [(n, n) for n in (0.5, 1, 3, 86400 * 3)] == seen
 
 
-def test_a_deadline_falls_at_its_time(backend: Backend) -> None:
+def test_deadline_expires_on_time(backend: Backend) -> None:
     async def main() -> float:
         with anyio.move_on_after(17):
             await anyio.sleep_forever()
@@ -81,7 +81,7 @@ def test_a_deadline_falls_at_its_time(backend: Backend) -> None:
     assert 17 == run_virtual(main, backend=backend)
 
 
-def test_time_stands_still_while_a_task_can_run(backend: Backend) -> None:
+def test_time_does_not_pass_while_a_task_can_run(backend: Backend) -> None:
     times: set[float] = set()
 
     async def main() -> None:
@@ -96,7 +96,7 @@ def test_time_stands_still_while_a_task_can_run(backend: Backend) -> None:
     assert {0.0} == times
 
 
-def test_time_stands_still_while_a_thread_works(backend: Backend) -> None:
+def test_time_does_not_pass_while_a_thread_runs(backend: Backend) -> None:
     release = threading.Event()
     ended = -1.0
 
@@ -112,10 +112,10 @@ def test_time_stands_still_while_a_thread_works(backend: Backend) -> None:
     assert 0.0 == ended
 
 
-def test_a_thread_that_waits_for_the_loop_gets_its_time(
+def test_time_passes_for_a_thread_that_waits_for_the_loop(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kaleden.testing._virtual_time._THREAD_PATIENCE", 1.0)
+    monkeypatch.setattr("kaleden.testing._virtual_time._THREAD_TIMEOUT", 1.0)
 
     async def main() -> float:
         await to_thread.run_sync(partial(anyio.from_thread.run, anyio.sleep, 60))
@@ -125,13 +125,13 @@ def test_a_thread_that_waits_for_the_loop_gets_its_time(
 
 
 @pytest.mark.parametrize("waits", [0, 1, 2])
-def test_waiting_until_all_are_blocked_comes_before_time(backend: Backend, waits: int) -> None:
+def test_wait_all_tasks_blocked_returns_before_time_passes(backend: Backend, waits: int) -> None:
     async def main() -> bool:
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.sleep, 1000)
             for _ in range(waits):
                 await anyio.wait_all_tasks_blocked()
-            # asyncio has no such thing, so there anyio polls.
+            # asyncio has no such function, so anyio polls there, with short sleeps.
             early = anyio.current_time() < 1
             group.cancel_scope.cancel()
         return early
@@ -139,7 +139,7 @@ def test_waiting_until_all_are_blocked_comes_before_time(backend: Backend, waits
     assert run_virtual(main, backend=backend)
 
 
-def test_a_deadlock_is_an_error_and_all_is_cleaned_up(backend: Backend) -> None:
+def test_deadlock_is_raised_after_clean_up(backend: Backend) -> None:
     cleaned = False
 
     async def main() -> None:
@@ -156,7 +156,7 @@ def test_a_deadlock_is_an_error_and_all_is_cleaned_up(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("reaction", ["returns", "raises"])
-def test_a_deadlock_is_told_whatever_its_tasks_make_of_it(backend: Backend, reaction: str) -> None:
+def test_deadlock_is_raised_however_tasks_react(backend: Backend, reaction: str) -> None:
     async def main() -> int:
         with CancelScope() as scope:
             try:
@@ -172,7 +172,7 @@ def test_a_deadlock_is_told_whatever_its_tasks_make_of_it(backend: Backend, reac
         run_virtual(main, backend=backend)
 
 
-def test_a_shielded_deadlock_is_an_error_too(backend: Backend) -> None:
+def test_deadlock_in_a_shield_is_raised(backend: Backend) -> None:
     async def main() -> None:
         with CancelScope(shield=True):
             await anyio.Event().wait()
@@ -181,12 +181,12 @@ def test_a_shielded_deadlock_is_an_error_too(backend: Backend) -> None:
         run_virtual(main, backend=backend)
 
 
-STUCK = """
+BLOCKED_THREAD_PROGRAM = """
 import sys, threading
 from anyio import to_thread
 from kaleden.testing import Deadlock, _virtual_time, run_virtual
 
-_virtual_time._THREAD_PATIENCE = 0.01
+_virtual_time._THREAD_TIMEOUT = 0.01
 release = threading.Event()
 
 async def main():
@@ -195,28 +195,31 @@ async def main():
 try:
     run_virtual(main, backend=sys.argv[1])
 except Deadlock:
-    print("told")
+    print("deadlock")
 release.set()
 """
 
 
-def test_a_deadlock_that_nothing_can_end_is_told_all_the_same(backend: Backend) -> None:
-    """In a process of its own, since what hangs is left to the collector of garbage."""
+def test_deadlock_with_a_blocked_thread_is_raised(backend: Backend) -> None:
+    """Run in a separate process, because the blocked task is left to the garbage collector."""
     program = subprocess.run(
-        [sys.executable, "-c", STUCK, backend], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", BLOCKED_THREAD_PROGRAM, backend],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
-    assert "told" == program.stdout.strip()
+    assert "deadlock" == program.stdout.strip()
 
 
-def test_after_a_deadlock_another_run_is_as_good_as_ever(backend: Backend) -> None:
+def test_another_run_works_after_a_deadlock(backend: Backend) -> None:
     with pytest.raises(Deadlock):
         run_virtual(anyio.sleep_forever, backend=backend)
 
     assert run_virtual(anyio.sleep, 3, backend=backend) is None
 
 
-def test_clean_up_after_a_deadlock_may_take_its_time(backend: Backend) -> None:
+def test_clean_up_after_a_deadlock_can_sleep(backend: Backend) -> None:
     ended = 0.0
 
     async def main() -> None:
@@ -233,7 +236,7 @@ def test_clean_up_after_a_deadlock_may_take_its_time(backend: Backend) -> None:
     assert 4 == ended
 
 
-def test_a_shielded_child_of_a_cancelled_task_gets_its_time(backend: Backend) -> None:
+def test_shielded_child_of_a_cancelled_task_can_sleep(backend: Backend) -> None:
     async def clean_up() -> None:
         with CancelScope(shield=True):
             await anyio.sleep(30)
@@ -247,8 +250,8 @@ def test_a_shielded_child_of_a_cancelled_task_gets_its_time(backend: Backend) ->
     assert 30 == run_virtual(main, backend=backend)
 
 
-def order(backend: Backend, seed: int) -> list[int]:
-    """The order in which thirty tasks take six steps."""
+def record_task_order(backend: Backend, seed: int) -> list[int]:
+    """Return the order in which thirty tasks take six steps each."""
     steps: list[int] = []
 
     async def walk(number: int) -> None:
@@ -265,16 +268,16 @@ def order(backend: Backend, seed: int) -> list[int]:
     return steps
 
 
-def test_the_same_seed_gives_the_same_run(backend: Backend) -> None:
-    assert order(backend, 7) == order(backend, 7)
+def test_same_seed_gives_same_task_order(backend: Backend) -> None:
+    assert record_task_order(backend, 7) == record_task_order(backend, 7)
 
 
-def test_on_trio_another_seed_gives_another_run() -> None:
+def test_another_seed_gives_another_task_order_on_trio() -> None:
     pytest.importorskip("trio")
-    assert order("trio", 1) != order("trio", 2)
+    assert record_task_order("trio", 1) != record_task_order("trio", 2)
 
 
-def test_trio_is_left_as_random_as_it_was() -> None:
+def test_random_state_of_trio_is_restored() -> None:
     _run: Any = pytest.importorskip("trio._core._run")
     _run._r.seed(99)
     expected = random.Random(99).random()
@@ -287,7 +290,7 @@ def test_trio_is_left_as_random_as_it_was() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="needs eager tasks")
-def test_eager_tasks_begin_at_once() -> None:
+def test_eager_task_starts_at_once() -> None:
     seen: list[str] = []
 
     async def child() -> None:
@@ -304,13 +307,13 @@ def test_eager_tasks_begin_at_once() -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="has eager tasks")
-def test_eager_tasks_are_refused_where_there_are_none() -> None:
+def test_eager_is_rejected_before_python_3_12() -> None:
     with pytest.raises(RuntimeError, match=r"need Python 3\.12"):
         run_virtual(checkpoint, eager=True)
 
 
-def passes(backend: Backend, main: Callable[[], Awaitable[object]]) -> int:
-    """Count the passes of the event loop."""
+def count_ticks(backend: Backend, main: Callable[[], Awaitable[object]]) -> int:
+    """Count the event-loop iterations."""
     count = 0
 
     def tick() -> bool:
@@ -322,17 +325,17 @@ def passes(backend: Backend, main: Callable[[], Awaitable[object]]) -> int:
     return count
 
 
-def test_each_pass_of_the_event_loop_is_told(backend: Backend) -> None:
+def test_on_tick_is_called_at_each_iteration(backend: Backend) -> None:
     async def walk(steps: int) -> None:
         for _ in range(steps):
             await checkpoint()
 
-    few, many = (passes(backend, partial(walk, steps)) for steps in (10, 110))
+    few, many = (count_ticks(backend, partial(walk, steps)) for steps in (10, 110))
 
     assert 100 == many - few
 
 
-def test_who_is_told_of_a_pass_may_cancel_before_time_passes(backend: Backend) -> None:
+def test_on_tick_can_cancel_before_time_passes(backend: Backend) -> None:
     scope: CancelScope | None = None
     blocked = False
 

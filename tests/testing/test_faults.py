@@ -1,4 +1,4 @@
-"""What goes wrong goes wrong as planned."""
+"""Tests of fault plans, on a `MemoryTransport`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIST = _wire.build_list()
 
 @frozen
 class Seen:
-    """What a client sees of a request, and what the server has done."""
+    """The result of a request for the client, and its effect on the server."""
 
     result: int | FailureKind | None
     sent: bool
@@ -38,17 +38,17 @@ class Seen:
     seconds: float
 
 
-def send(backend: Backend, request: Request, *faults: Fault, patience: float = 100) -> Seen:
-    """Send a request to a platform with these faults."""
+def send(backend: Backend, request: Request, *faults: Fault, timeout: float = 100) -> Seen:
+    """Send a request to a platform with these faults, with a time-out in seconds."""
 
     async def main() -> Seen:
         result: int | FailureKind | None = None
         sent, body = True, b""
         async with MemoryTransport(faults=FaultPlan(faults), latency=1) as transport:
             try:
-                with anyio.move_on_after(patience):
-                    reply = await transport.send(request)
-                    result, body = reply.status, reply.body
+                with anyio.move_on_after(timeout):
+                    response = await transport.send(request)
+                    result, body = response.status, response.body
             except TransportError as error:
                 result, sent = error.kind, error.sent
             return Seen(result, sent, body, len(transport.sessions()), anyio.current_time())
@@ -77,7 +77,7 @@ def send(backend: Backend, request: Request, *faults: Fault, patience: float = 1
         ("lag", 200, 1),
     ],
 )
-def test_each_trouble_is_what_it_says(
+def test_fault_has_its_result_and_effect(
     backend: Backend, trouble: str, result: object, sessions: int
 ) -> None:
     seen = send(backend, CREATE, Fault(trouble, on="create"))
@@ -87,7 +87,7 @@ def test_each_trouble_is_what_it_says(
 
 
 @pytest.mark.parametrize("trouble", ["garbage", "html", "lie"])
-def test_a_reply_that_is_none_cannot_be_taken_for_an_id(backend: Backend, trouble: str) -> None:
+def test_invalid_response_is_not_parsed_as_id(backend: Backend, trouble: str) -> None:
     seen = send(backend, CREATE, Fault(trouble))
 
     with pytest.raises(_wire.MalformedResponse):
@@ -95,7 +95,7 @@ def test_a_reply_that_is_none_cannot_be_taken_for_an_id(backend: Backend, troubl
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_server_says_when_to_come_back(backend: Backend, status: int) -> None:
+def test_busy_fault_sets_retry_after(backend: Backend, status: int) -> None:
     async def main() -> _wire.ErrorResponse | None:
         plan = FaultPlan([Fault("busy", seconds=30, status=status)])
         async with MemoryTransport(faults=plan) as transport:
@@ -107,11 +107,11 @@ def test_a_busy_server_says_when_to_come_back(backend: Backend, status: int) -> 
     assert (FailureKind.UNAVAILABLE, 30) == (refusal.kind, refusal.retry_after)
 
 
-def test_a_delay_takes_its_seconds_more(backend: Backend) -> None:
+def test_delay_adds_its_seconds(backend: Backend) -> None:
     assert pytest.approx(8) == send(backend, LIST, Fault("delay", seconds=7)).seconds
 
 
-def test_a_jitter_is_within_its_bounds_and_not_always_the_same(backend: Backend) -> None:
+def test_jitter_varies_within_its_bounds(backend: Backend) -> None:
     async def main() -> list[float]:
         plan = FaultPlan([Fault("delay", seconds=7, jitter=3)])
         times = [0.0]
@@ -128,15 +128,13 @@ def test_a_jitter_is_within_its_bounds_and_not_always_the_same(backend: Backend)
 
 
 @pytest.mark.parametrize(("size", "seconds"), [(0, 1.9), (1, 1.9), (4, 1.3), (100, 1.0)])
-def test_a_slow_reply_takes_its_time_for_each_piece(
-    backend: Backend, size: int, seconds: float
-) -> None:
-    # The id, and a newline: nine bytes.
+def test_slow_response_waits_for_each_piece(backend: Backend, size: int, seconds: float) -> None:
+    # The response has nine bytes: the id and a newline.
     seen = send(backend, CREATE, Fault("slow", seconds=0.1, size=size))
     assert pytest.approx(seconds, abs=0.11) == seen.seconds
 
 
-def test_what_needs_a_wire_is_refused() -> None:
+def test_fault_that_needs_a_connection_is_rejected() -> None:
     plan = FaultPlan([Fault("duplicate")])
     with pytest.raises(ValueError, match="duplicate"):
         MemoryTransport(faults=plan)
@@ -145,7 +143,7 @@ def test_what_needs_a_wire_is_refused() -> None:
         transport.faults = plan
 
 
-def test_the_plan_can_be_changed_on_the_way(backend: Backend) -> None:
+def test_plan_can_be_changed_while_in_use(backend: Backend) -> None:
     async def main() -> None:
         transport = MemoryTransport(latency=1)
         transport.faults = FaultPlan([Fault("error-before", nth=1)])
@@ -161,7 +159,7 @@ def test_the_plan_can_be_changed_on_the_way(backend: Backend) -> None:
     run_virtual(main, backend=backend)
 
 
-def test_a_stalled_request_is_no_business_that_is_waited_for(backend: Backend) -> None:
+def test_settled_does_not_wait_for_stalled_request(backend: Backend) -> None:
     async def main() -> float:
         plan = FaultPlan([Fault("stall")])
         async with MemoryTransport(faults=plan, latency=0) as transport:
@@ -173,27 +171,27 @@ def test_a_stalled_request_is_no_business_that_is_waited_for(backend: Backend) -
     assert 5 == run_virtual(main, backend=backend)
 
 
-def test_a_delete_may_lie(backend: Backend) -> None:
+def test_lie_fault_reports_delete_without_deleting(backend: Backend) -> None:
     async def main() -> list[tuple[int, int]]:
         plan = FaultPlan([Fault("lie", on="destroy", nth=1)])
         seen: list[tuple[int, int]] = []
         async with MemoryTransport(faults=plan) as transport:
             session_id = _wire.parse_create(await transport.send(CREATE))
             for _ in range(2):
-                reply = await transport.send(_wire.build_destroy(session_id))
-                seen.append((reply.status, len(transport.sessions())))
+                response = await transport.send(_wire.build_destroy(session_id))
+                seen.append((response.status, len(transport.sessions())))
         return seen
 
     assert [(200, 1), (200, 0)] == run_virtual(main, backend=backend)
 
 
-def own_platform() -> Platform:
-    """A platform whose ids come from the system."""
+def make_platform_with_random_ids() -> Platform:
+    """Make a platform that draws its ids from the random source of the system."""
     return Platform(Settings(millicores=10**6, ram=2**40))
 
 
-@pytest.mark.parametrize("make_platform", [lambda: None, own_platform])
-def test_a_list_may_show_the_past(
+@pytest.mark.parametrize("make_platform", [lambda: None, make_platform_with_random_ids])
+def test_lag_fault_lists_an_earlier_state(
     backend: Backend, make_platform: Callable[[], Platform | None]
 ) -> None:
     async def main() -> list[tuple[float, list[str]]]:
@@ -226,7 +224,7 @@ def test_a_list_may_show_the_past(
     ] == run_virtual(main, backend=backend)
 
 
-def test_in_the_past_a_session_is_not_forgotten_yet(backend: Backend) -> None:
+def test_lag_fault_lists_sessions_removed_since(backend: Backend) -> None:
     async def main() -> list[int]:
         plan = FaultPlan([Fault("lag", on="list", seconds=600)])
         seen: list[int] = []
@@ -241,17 +239,17 @@ def test_in_the_past_a_session_is_not_forgotten_yet(backend: Backend) -> None:
     assert [1, 1, 0] == run_virtual(main, backend=backend)
 
 
-def test_who_writes_does_not_write_into_the_past(backend: Backend) -> None:
+def test_lag_fault_does_not_affect_create(backend: Backend) -> None:
     assert 1 == send(backend, CREATE, Fault("lag", seconds=60)).sessions
 
 
-def befallen(plan: FaultPlan, kinds: Sequence[str]) -> list[list[FaultKind]]:
-    fate = FaultSchedule(plan)
-    return [list(fate.draw(kind)) for kind in kinds]
+def draw_faults(plan: FaultPlan, kinds: Sequence[str]) -> list[list[FaultKind]]:
+    schedule = FaultSchedule(plan)
+    return [list(schedule.draw(kind)) for kind in kinds]
 
 
 @pytest.mark.parametrize(
-    ("fault", "struck"),
+    ("fault", "selected"),
     [
         (Fault("stall"), [0, 1, 2, 3, 4]),
         (Fault("stall", on="list"), [1, 3, 4]),
@@ -262,35 +260,35 @@ def befallen(plan: FaultPlan, kinds: Sequence[str]) -> list[list[FaultKind]]:
         (Fault("stall", probability=0), []),
     ],
 )
-def test_a_fault_befalls_whom_it_is_meant_for(fault: Fault, struck: list[int]) -> None:
+def test_fault_selects_requests_by_kind_and_number(fault: Fault, selected: list[int]) -> None:
     kinds = ["create", "list", "create", "list", "list"]
 
-    troubles = befallen(FaultPlan([fault]), kinds)
+    troubles = draw_faults(FaultPlan([fault]), kinds)
 
-    assert struck == [i for i, each in enumerate(troubles) if each == [FaultKind.STALL]]
+    assert selected == [i for i, each in enumerate(troubles) if each == [FaultKind.STALL]]
 
 
-def test_chance_is_the_same_for_the_same_seed_and_about_as_likely_as_said() -> None:
+def test_same_seed_draws_same_faults_at_given_probability() -> None:
     faults = [Fault("refused", probability=0.25)]
     kinds = ["create"] * 1000
 
-    first, again, other = (befallen(FaultPlan(faults, seed), kinds) for seed in (1, 1, 2))
+    first, again, other = (draw_faults(FaultPlan(faults, seed), kinds) for seed in (1, 1, 2))
 
     assert first == again != other
     assert 200 < sum(map(len, first)) < 300
 
 
-def test_of_the_same_trouble_the_first_in_the_plan_counts(backend: Backend) -> None:
+def test_first_of_two_faults_of_one_kind_applies(backend: Backend) -> None:
     faults = [Fault("delay", seconds=3), Fault("delay", seconds=50)]
     assert pytest.approx(4) == send(backend, LIST, *faults).seconds
 
 
-def test_what_happens_first_hides_what_would_happen_later(backend: Backend) -> None:
+def test_earlier_fault_hides_later_one(backend: Backend) -> None:
     seen = send(backend, CREATE, Fault("html"), Fault("reset-after"), Fault("error-before"))
     assert (FailureKind.CONNECTION_LOST, 0) == (seen.result, seen.sessions)
 
 
-def test_a_plan_serves_for_many_worlds(backend: Backend) -> None:
+def test_one_plan_serves_several_transports(backend: Backend) -> None:
     fault = Fault("refused", nth=1)
     first, second = send(backend, LIST, fault), send(backend, LIST, fault)
     assert FailureKind.CONNECT_FAILED == first.result == second.result
@@ -307,7 +305,7 @@ def test_a_plan_serves_for_many_worlds(backend: Backend) -> None:
         lambda: Fault("delay", jitter=-1),
     ],
 )
-def test_a_fault_that_could_not_happen_is_refused(make: Callable[[], Fault]) -> None:
+def test_fault_with_invalid_argument_is_rejected(make: Callable[[], Fault]) -> None:
     with pytest.raises(ValueError, match=r"typo|probability|seconds|jitter"):
         make()
 
@@ -330,16 +328,16 @@ plans = st.builds(
 
 @given(
     plan=plans,
-    patience=st.sampled_from([0.05, 0.3, 1.0, 100.0]),
+    timeout=st.sampled_from([0.05, 0.3, 1.0, 100.0]),
     backend=st.sampled_from(PLAIN_BACKENDS),
 )
-def test_no_fault_makes_more_than_was_asked_for(
-    plan: FaultPlan, patience: float, backend: Backend
+def test_no_fault_creates_more_sessions_than_requested(
+    plan: FaultPlan, timeout: float, backend: Backend
 ) -> None:
     async def create(transport: MemoryTransport, seen: list[bool]) -> None:
         may_be_done = True
         try:
-            with anyio.move_on_after(patience):
+            with anyio.move_on_after(timeout):
                 await transport.send(CREATE)
         except TransportError as error:
             may_be_done = error.sent
@@ -360,19 +358,19 @@ def test_no_fault_makes_more_than_was_asked_for(
 
 
 @pytest.mark.parametrize("nth", [0, -1, [1, 0]])
-def test_a_request_that_cannot_come_is_refused(nth: int | list[int]) -> None:
+def test_nth_below_one_is_rejected(nth: int | list[int]) -> None:
     with pytest.raises(ValueError, match="counts requests from 1"):
         Fault("stall", nth=nth)
 
 
-def test_a_kind_or_a_trouble_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+def test_unknown_kind_is_rejected_with_list_of_kinds() -> None:
     with pytest.raises(ValueError, match=r"^no kind of request: 'creat'; .* create, destroy, list"):
         Fault("stall", "creat")
-    with pytest.raises(ValueError, match=r"^no trouble: 'rest'; .* delay, refused, busy,"):
+    with pytest.raises(ValueError, match=r"^no kind of fault: 'rest'; .* delay, refused, busy,"):
         Fault("rest")
 
 
 @pytest.mark.parametrize("trouble", FaultKind)
-def test_help_tells_what_each_trouble_does(trouble: FaultKind) -> None:
-    # Python 3.13 strips the indentation of a docstring, and those before do not.
+def test_fault_kind_docstring_describes_each_kind(trouble: FaultKind) -> None:
+    # Python 3.13 and later strip the indentation of docstrings.
     assert f'    {trouble.name}: "{trouble}". ' in inspect.cleandoc(str(FaultKind.__doc__))

@@ -1,4 +1,4 @@
-"""The pytest plugin, in suites of strangers: each is a pytest in a process of its own."""
+"""Tests of the pytest plugin: each runs pytest on a small suite in a separate process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from support import HAS_TRIO
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "test-your-own-program.md"
 if not GUIDE.exists():
-    pytest.skip("the suite runs away from its checkout", allow_module_level=True)
+    pytest.skip("needs the documentation of the checkout", allow_module_level=True)
 
-CARELESS = """
+LEAKING_PROGRAM = """
 async def reduce_nights(session):
     [night, *_] = (await session.create("night", "skaha/astroml", cmd="true", replicas=3)).values
     return (await session.destroy(night)).ok
@@ -50,30 +50,30 @@ def test_nothing(pytestconfig):
 """
 
 
-def blocks(language: str) -> list[str]:
-    """The blocks of code in the guide, as a reader would copy them."""
+def find_code_blocks(language: str) -> list[str]:
+    """Return the code blocks of the guide, as a reader would copy them."""
     return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-PROGRAM, SUITE, TRIO_SUITE, PLAIN_SUITE, MARKED_SUITE, COMMAND_SUITE = blocks("python")
-ANYIO, ASYNCIO = blocks("ini")
+PROGRAM, SUITE, TRIO_SUITE, PLAIN_SUITE, MARKED_SUITE, COMMAND_SUITE = find_code_blocks("python")
+ANYIO, ASYNCIO = find_code_blocks("ini")
 
 
 @frozen
 class Run:
-    """What a pytest said."""
+    """The exit status and the output of pytest."""
 
     status: int
     output: str
 
-    def of(self, test: str) -> list[str]:
-        """The results of the tests whose name begins so."""
+    def find_results(self, test: str) -> list[str]:
+        """Return the results of the tests with names that begin with *test*."""
         return re.findall(rf"^(\w+) (?:at \w+ of )?{re.escape(test)}", self.output, re.MULTILINE)
 
 
 def run_suite(directory: Path, *arguments: str, **files: str) -> Run:
-    """Run pytest on these files, with no more plugins than a stranger has."""
-    # A configuration of its own, or pytest looks for one in the folders above.
+    """Run pytest on these files, without the plugins that only this repository uses."""
+    # Without a configuration file here, pytest would use one from a parent folder.
     for name, text in {"pytest__ini": "[pytest]\n", **files}.items():
         path = directory / name.replace("__", ".")
         path.with_suffix(path.suffix or ".py").write_text(text, encoding="utf-8")
@@ -91,8 +91,8 @@ def run_suite(directory: Path, *arguments: str, **files: str) -> Run:
 
 
 @pytest.fixture(scope="module")
-def anyios(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A suite by anyio's plugin; most of what there is to try is in it, for the sake of time."""
+def anyio_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run one suite with anyio's plugin. Most tests share it, to save time."""
     trio_suite = {"test_trio": TRIO_SUITE} if HAS_TRIO else {}
     return run_suite(
         tmp_path_factory.mktemp("suite"),
@@ -103,50 +103,54 @@ def anyios(tmp_path_factory: pytest.TempPathFactory) -> Run:
         test_plain=PLAIN_SUITE,
         test_marks=MARKED_SUITE,
         test_command=COMMAND_SUITE,
-        careless=CARELESS,
-        test_careless=SUITE.replace("from reduction", "from careless"),
+        leaking=LEAKING_PROGRAM,
+        test_leaking=SUITE.replace("from reduction", "from leaking"),
         test_marked=MARKED,
         **trio_suite,
     )
 
 
-def test_the_guides_suite_passes_under_anyios_plugin(anyios: Run) -> None:
-    assert ["PASSED"] * (1 + HAS_TRIO) == anyios.of("test_reduction.py"), anyios.output
+def test_suite_of_guide_passes_with_anyio_plugin(anyio_run: Run) -> None:
+    assert ["PASSED"] * (1 + HAS_TRIO) == anyio_run.find_results("test_reduction.py"), (
+        anyio_run.output
+    )
 
 
 @pytest.mark.skipif(not HAS_TRIO, reason="needs trio")
-def test_the_guides_suite_passes_under_plain_trio(anyios: Run) -> None:
-    assert ["PASSED"] == anyios.of("test_trio.py"), anyios.output
+def test_suite_of_guide_passes_with_plain_trio(anyio_run: Run) -> None:
+    assert ["PASSED"] == anyio_run.find_results("test_trio.py"), anyio_run.output
 
 
 @pytest.mark.parametrize(
     ("suite", "tests"),
     [("test_plain.py", 1), ("test_marks.py", 2 + 2 * HAS_TRIO), ("test_command.py", 1 + HAS_TRIO)],
 )
-def test_the_guides_other_examples_pass(anyios: Run, suite: str, tests: int) -> None:
-    assert ["PASSED"] * tests == anyios.of(suite), anyios.output
+def test_other_examples_of_guide_pass(anyio_run: Run, suite: str, tests: int) -> None:
+    assert ["PASSED"] * tests == anyio_run.find_results(suite), anyio_run.output
 
 
-def test_the_guides_suite_fails_for_a_program_that_is_careless(anyios: Run) -> None:
-    assert ["FAILED"] * (1 + HAS_TRIO) == anyios.of("test_careless.py"), anyios.output
-    assert ">       assert kaleden_platform.sessions() == []" in anyios.output
+def test_suite_of_guide_fails_for_leaking_program(anyio_run: Run) -> None:
+    assert ["FAILED"] * (1 + HAS_TRIO) == anyio_run.find_results("test_leaking.py"), (
+        anyio_run.output
+    )
+    assert ">       assert kaleden_platform.sessions() == []" in anyio_run.output
 
 
-def test_a_marker_chooses_the_platform_and_its_options(anyios: Run) -> None:
-    assert ["PASSED"] == anyios.of("test_marked.py::test_kind"), anyios.output
-    assert ["PASSED"] == anyios.of("test_marked.py::test_options"), anyios.output
-    assert ["XFAIL"] == anyios.of("test_marked.py::test_mistake"), anyios.output
+def test_marker_selects_platform_and_options(anyio_run: Run) -> None:
+    assert ["PASSED"] == anyio_run.find_results("test_marked.py::test_kind"), anyio_run.output
+    assert ["PASSED"] == anyio_run.find_results("test_marked.py::test_options"), anyio_run.output
+    assert ["XFAIL"] == anyio_run.find_results("test_marked.py::test_mistake"), anyio_run.output
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not find_spec("pytest_asyncio"), reason="needs pytest-asyncio")
-def test_the_guides_suite_passes_under_pytest_asyncio(tmp_path: Path) -> None:
+def test_suite_of_guide_passes_with_pytest_asyncio(tmp_path: Path) -> None:
     run = run_suite(tmp_path, pytest__ini=ASYNCIO, reduction=PROGRAM, test_reduction=SUITE)
-    assert (0, ["PASSED"]) == (run.status, run.of("test_reduction.py")), run.output
+    assert (0, ["PASSED"]) == (run.status, run.find_results("test_reduction.py")), run.output
 
 
 @pytest.mark.slow
-def test_the_guides_suite_passes_on_real_processes(tmp_path: Path) -> None:
+def test_suite_of_guide_passes_on_real_processes(tmp_path: Path) -> None:
     run = run_suite(
         tmp_path,
         *("-p", "no:asyncio", "--kaleden-platform=local"),
@@ -154,13 +158,16 @@ def test_the_guides_suite_passes_on_real_processes(tmp_path: Path) -> None:
         reduction=PROGRAM,
         test_reduction=SUITE,
     )
-    assert (0, ["PASSED"] * (1 + HAS_TRIO)) == (run.status, run.of("test_reduction.py")), run.output
+    assert (0, ["PASSED"] * (1 + HAS_TRIO)) == (
+        run.status,
+        run.find_results("test_reduction.py"),
+    ), run.output
 
 
-def test_a_strangers_suite_is_short() -> None:
+def test_suite_of_guide_is_short() -> None:
     assert max(len(SUITE.splitlines()), len(TRIO_SUITE.splitlines())) < 30
 
 
-def test_a_suite_that_does_not_use_it_does_not_even_import_kaleden(tmp_path: Path) -> None:
+def test_suite_without_fixtures_does_not_import_kaleden(tmp_path: Path) -> None:
     run = run_suite(tmp_path, "-p", "no:asyncio", "-p", "no:anyio", test_it=UNUSED)
-    assert (0, ["PASSED"]) == (run.status, run.of("test_it.py")), run.output
+    assert (0, ["PASSED"]) == (run.status, run.find_results("test_it.py")), run.output

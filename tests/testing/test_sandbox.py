@@ -1,4 +1,4 @@
-"""A platform for one test, and what goes wrong on it."""
+"""Tests of `Sandbox`, on both kinds of platform."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IMAGE = "images.canfar.net/skaha/astroml:latest"
 pytestmark = pytest.mark.parametrize("kind", ["memory", "local"])
 
 
-async def test_a_session_on_it_works_and_what_it_leaves_is_seen(kind: str) -> None:
+async def test_session_works_and_remaining_sessions_are_listed(kind: str) -> None:
     sandbox = Sandbox(kind)
     async with sandbox.session() as session:
         created = await session.create("left", IMAGE, cmd="sleep", args="100")
@@ -20,7 +20,7 @@ async def test_a_session_on_it_works_and_what_it_leaves_is_seen(kind: str) -> No
     assert ["left"] == [each.spec.name for each in sandbox.sessions()]
 
 
-async def test_faults_befall_it_until_they_are_cleared(kind: str) -> None:
+async def test_faults_apply_until_they_are_cleared(kind: str) -> None:
     sandbox = Sandbox(kind)
     sandbox.faults.add("error-before", on="info")
     async with sandbox.session() as session:
@@ -34,7 +34,7 @@ async def test_faults_befall_it_until_they_are_cleared(kind: str) -> None:
         assert "<Faults: busy, delay>" == repr(sandbox.faults)
 
 
-async def test_it_counts_requests_by_kind(kind: str) -> None:
+async def test_requests_are_counted_by_kind(kind: str) -> None:
     sandbox = Sandbox(kind)
     assert {} == sandbox.requests
     async with sandbox.session() as session:
@@ -43,7 +43,7 @@ async def test_it_counts_requests_by_kind(kind: str) -> None:
     assert {"info": 2, "list": 1} == sandbox.requests
 
 
-async def test_sessions_one_after_the_other_share_a_platform_that_is_held_open(kind: str) -> None:
+async def test_consecutive_sessions_share_an_open_platform(kind: str) -> None:
     async with Sandbox(kind) as sandbox:
         async with sandbox.session() as first:
             [id_] = (await first.create("kept", IMAGE, cmd="sleep", args="100")).values
@@ -51,7 +51,7 @@ async def test_sessions_one_after_the_other_share_a_platform_that_is_held_open(k
             assert [id_] == [info.id for info in await second.fetch()]
 
 
-async def test_it_is_opened_once(kind: str) -> None:
+async def test_sandbox_can_be_opened_only_once(kind: str) -> None:
     sandbox = Sandbox(kind)
     async with sandbox.session():
         pass
@@ -60,7 +60,7 @@ async def test_it_is_opened_once(kind: str) -> None:
             pass
 
 
-async def test_a_fault_that_cannot_be_is_refused_and_the_plan_stays(kind: str) -> None:
+async def test_invalid_fault_is_rejected_and_plan_is_kept(kind: str) -> None:
     sandbox = Sandbox(kind)
     sandbox.faults.add("html")
     with pytest.raises(ValueError, match="nonsense"):
@@ -70,7 +70,7 @@ async def test_a_fault_that_cannot_be_is_refused_and_the_plan_stays(kind: str) -
     assert "<Faults: html>" == repr(sandbox.faults)
 
 
-async def test_only_a_server_that_is_open_has_an_address(kind: str) -> None:
+async def test_environ_needs_an_open_local_platform(kind: str) -> None:
     sandbox = Sandbox(kind)
     with pytest.raises(RuntimeError, match=r'@pytest.mark.kaleden\("local"\)'):
         _ = sandbox.environ
@@ -84,6 +84,6 @@ async def test_only_a_server_that_is_open_has_an_address(kind: str) -> None:
     assert repr(sandbox).startswith("<Sandbox of <")
 
 
-async def test_a_server_with_tls_is_trusted(kind: str) -> None:
+async def test_certificate_of_local_platform_is_trusted(kind: str) -> None:
     async with Sandbox(kind, **({"tls": True} if kind == "local" else {})).session() as session:
         assert [] == await session.fetch()

@@ -1,21 +1,35 @@
-"""Test what uses kaleden: a platform in memory, virtual time, faults, and cancellation everywhere.
+"""Tools for testing programs that use kaleden.
 
-::
+They need no account and no network access:
 
-    async def scenario() -> None:
-        async with MemoryTransport() as transport:
+- `MemoryTransport` is a Skaha platform in memory. It uses no sockets and no processes.
+- `run_virtual` runs an async function in virtual time: an hour of waiting takes no real time, and
+  each run is the same.
+- `FaultPlan` injects faults, such as a lost response or a stalled server, into the requests of a
+  `MemoryTransport`. `FaultProxy` injects the same faults into real connections to a server.
+- `cancel_at_every_checkpoint` runs a program once for each event-loop iteration, cancels it there,
+  and checks that it cleans up.
+- `Sandbox` combines a platform and its faults for one test.
+
+For example, this checks that `kaleden.AsyncSession.run` deletes its session, even if the response
+to the create request is lost::
+
+    import kaleden
+    from kaleden.testing import Fault, FaultPlan, MemoryTransport, run_virtual
+
+    async def main() -> None:
+        plan = FaultPlan([Fault("reset-after", on="create", nth=1)])
+        async with MemoryTransport(faults=plan) as transport:
             async with kaleden.AsyncSession(transport=transport) as session:
-                ...
+                await session.run("fits", "skaha/astroml:latest", cmd="true")
+            assert transport.sessions() == []
 
-    run_virtual(scenario, backend="trio")
+    run_virtual(main)
 
-The same faults befall real connections on a `FaultProxy`, in front of `kaleden.local` or of any
-other server.
+In pytest, use the fixtures ``kaleden_platform``, ``kaleden_session`` and ``kaleden_faults``, which
+give a test its own `Sandbox`.
 
-In pytest, the fixtures ``kaleden_platform``, ``kaleden_session`` and ``kaleden_faults`` give a
-`Sandbox` with all of this to whoever asks for it.
-
-It needs the extra ``testing``.
+This module needs the extra ``testing``: ``pip install 'kaleden[testing]'``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Cancel a program everywhere: at each pass of the event loop, and at each point of each request.
+"""Cancellation at every event-loop iteration, and at every point of every request.
 
-A trial runs the program from its beginning in virtual time, strikes it once, and looks at what is
-left. The next one strikes one place later, until a trial ends before it was struck.
+A trial runs the program from its beginning in virtual time, injects one cancellation or error, and
+checks the platform afterwards. Each trial injects one event later than the trial before it. The
+sweep stops at the first trial that ends before its event.
 """
 
 from __future__ import annotations
@@ -21,34 +22,34 @@ from attrs import define, field, frozen
 from kaleden._engine._tasks import open_task_group
 from kaleden._errors import KaledenError
 from kaleden._wire import Request
-from kaleden.testing._clock import Backend, native_canceller, run_virtual
+from kaleden.testing._clock import Backend, get_native_canceller, run_virtual
 from kaleden.testing._memory._transport import MemoryTransport
 
 Cause: TypeAlias = Literal["scope", "native", "native3", "deadline", "error"]
-Place: TypeAlias = Literal["tick", "point"]
+Event: TypeAlias = Literal["tick", "point"]
 Scenario: TypeAlias = Callable[[MemoryTransport], Awaitable[object]]
 Check: TypeAlias = Callable[[MemoryTransport, BaseException | None], Awaitable[object] | None]
 
 CAUSES: Final[tuple[Cause, ...]] = ("scope", "native", "native3", "deadline", "error")
-"""What a sweep can strike with."""
+"""The causes of cancellation that `cancel_at_every_checkpoint` can inject."""
 
 _NATIVE: Final = frozenset[Cause]({"native", "native3"})
 
 
 @final
 class InjectedError(KaledenError):
-    """The error that a sweep raises in the program it tries."""
+    """The error that `cancel_at_every_checkpoint` raises in the program under test."""
 
 
 @final
 @frozen
 class SweepReport:
-    """How many trials there were, in none of which anything was found.
+    """The number of trials of a sweep that found no error.
 
     Attributes:
-        backend: the event loop they ran on.
-        ticks: those that struck at a pass of the event loop, by cause.
-        points: those that struck at a point of a request, by cause.
+        backend: the event loop of the trials.
+        ticks: the number of trials that injected at an event-loop iteration, by cause.
+        points: the number of trials that injected at a point of a request, by cause.
     """
 
     backend: Backend
@@ -57,7 +58,7 @@ class SweepReport:
 
     @property
     def trials(self) -> int:
-        """All of them."""
+        """The number of all trials."""
         return sum(self.ticks.values()) + sum(self.points.values())
 
     def __str__(self) -> str:
@@ -67,37 +68,37 @@ class SweepReport:
 
 @define(eq=False)
 class _Trial:
-    """One run of the program, which is struck once.
+    """One run of the program, with one injected cancellation or error.
 
     Attributes:
-        cause: what it is struck with.
-        place: what is counted until then.
-        number: at which of these it is struck, from 0.
-        struck: whether it was.
-        error: what came out of the program.
+        cause: the cause to inject.
+        event: the kind of event that is counted: event-loop iterations or points of requests.
+        number: the number of the event to inject at, counted from 0.
+        injected: whether the cause was injected.
+        error: the exception that the program raised; None if it raised none.
     """
 
     cause: Cause
-    place: Place
+    event: Event
     number: int
-    struck: bool = field(init=False, default=False)
+    injected: bool = field(init=False, default=False)
     error: BaseException | None = field(init=False, default=None)
     _running: bool = field(init=False, default=False)
-    _passed: int = field(init=False, default=0)
+    _events_seen: int = field(init=False, default=0)
     _ticks_since: int = field(init=False, default=0)
     _scope: CancelScope = field(init=False)
-    _hazards: list[CancelScope] = field(init=False, factory=list[CancelScope])
+    _error_scopes: list[CancelScope] = field(init=False, factory=list[CancelScope])
     _cancel_natively: Callable[[], object] = field(init=False)
 
-    async def play(
+    async def run(
         self, scenario: Scenario, make_world: Callable[[], MemoryTransport], check: Check
     ) -> None:
-        """Run the program in a new world, and look at what is left there."""
+        """Run the program in a new world, then check the world."""
         async with make_world() as world:
-            world.on_point = self.point
+            world.on_point = self.handle_point
             async with open_task_group() as group:
-                group.start_soon(self._run, scenario, world)
-            if self.error is not None and not self.struck:
+                group.start_soon(self._run_scenario, scenario, world)
+            if self.error is not None and not self.injected:
                 raise self.error
 
             await world.settled()
@@ -105,11 +106,11 @@ class _Trial:
             if later is not None:
                 await later
 
-    async def _run(self, scenario: Scenario, world: MemoryTransport) -> None:
-        """Run the program, in a task of its own, which may be cancelled natively."""
+    async def _run_scenario(self, scenario: Scenario, world: MemoryTransport) -> None:
+        """Run the program in a separate task, so that it can be cancelled natively."""
         _current.set(self)
         if self.cause in _NATIVE:
-            self._cancel_natively = native_canceller()
+            self._cancel_natively = get_native_canceller()
         try:
             with anyio.fail_after(None) as self._scope, error_injection_point():
                 self._running = True
@@ -122,43 +123,43 @@ class _Trial:
                 raise
             self.error = error
         except (Exception, anyio.get_cancelled_exc_class()) as error:  # noqa: BLE001 - for the check
-            # A cancellation is not raised again: it was for this task, which is at its end.
+            # A cancellation is not raised again: its target is this task, which ends here.
             self.error = error
 
-    def tick(self) -> bool:
-        """Hear of a pass of the event loop; tell whether it was struck at."""
+    def handle_tick(self) -> bool:
+        """Handle an event-loop iteration; return whether a cause was injected at it."""
         if not self._running:
             return False
-        if self.struck:
-            return self._strike_again()
-        return self.place == "tick" and self._count()
+        if self.injected:
+            return self._inject_again()
+        return self.event == "tick" and self._count_event()
 
-    def point(self, _name: str, _request: Request) -> None:
-        """Hear of a point that a request passes."""
-        if self._running and self.place == "point":
-            self._count()
+    def handle_point(self, _name: str, _request: Request) -> None:
+        """Handle a point that a request passes."""
+        if self._running and self.event == "point":
+            self._count_event()
 
-    def _count(self) -> bool:
-        due = self._passed == self.number
-        self._passed += 1
+    def _count_event(self) -> bool:
+        due = self._events_seen == self.number
+        self._events_seen += 1
         if due:
-            self._strike()
+            self._inject()
         return due
 
-    def _strike(self) -> None:
-        self.struck = True
+    def _inject(self) -> None:
+        self.injected = True
         match self.cause:
             case "scope":
                 self._scope.cancel()
             case "deadline":
                 self._scope.deadline = -math.inf
             case "error":
-                self._hazards[-1].cancel()
+                self._error_scopes[-1].cancel()
             case "native" | "native3":
                 self._cancel_natively()
 
-    def _strike_again(self) -> bool:
-        """Cancel a second time where the clean-up begins, and a third time somewhere in it."""
+    def _inject_again(self) -> bool:
+        """Cancel a second time where the clean-up begins, and a third time during it."""
         self._ticks_since += 1
         due = self.cause == "native3" and self._ticks_since in {1, 2 + self.number % 31}
         if due:
@@ -166,13 +167,13 @@ class _Trial:
         return due
 
     @contextmanager
-    def exposed(self, scope: CancelScope) -> Generator[None]:
-        """Let an error strike in this scope."""
-        self._hazards.append(scope)
+    def register_error_scope(self, scope: CancelScope) -> Generator[None]:
+        """Register the scope to cancel when an error is injected."""
+        self._error_scopes.append(scope)
         try:
             yield
         finally:
-            self._hazards.remove(scope)
+            self._error_scopes.remove(scope)
 
 
 _current: ContextVar[_Trial | None] = ContextVar("_current", default=None)
@@ -180,30 +181,31 @@ _current: ContextVar[_Trial | None] = ContextVar("_current", default=None)
 
 @contextmanager
 def error_injection_point() -> Generator[None]:
-    """Mark where the cause "error" of a sweep strikes: in this block, as if it were raised there.
+    """Mark a block in which `cancel_at_every_checkpoint` may inject the cause "error".
 
     ::
 
         async with session.scope() as scope:
-            with hazard():
+            with error_injection_point():
                 await scope.create(...)
 
-    The innermost block counts. Without any, the error is raised around the whole scenario; outside
-    of a sweep, nothing happens.
+    The program sees the error as if it were raised inside the block. If blocks are nested, the
+    error is injected in the innermost one. If a scenario has no such block, the error is raised
+    around the whole scenario. Outside of `cancel_at_every_checkpoint`, the block has no effect.
 
     Raises:
-        InjectedError: at the end of the block, if a sweep struck in it; what the block waited for
-            was cancelled.
+        InjectedError: at the end of the block, if an error was injected in it. The operation that
+            the block was waiting for is cancelled.
     """
     trial = _current.get()
     if trial is None:
         yield
         return
 
-    with CancelScope() as scope, trial.exposed(scope):
+    with CancelScope() as scope, trial.register_error_scope(scope):
         yield
     if scope.cancel_called:
-        raise InjectedError("a sweep strikes here")
+        raise InjectedError("an error injected by cancel_at_every_checkpoint")
 
 
 def cancel_at_every_checkpoint(
@@ -219,36 +221,39 @@ def cancel_at_every_checkpoint(
     eager: bool = False,
     seed: int = 0,
 ) -> SweepReport:
-    """Try a program with each cause of cancellation, at each place where it can strike.
+    """Cancel a program at every event-loop iteration, and at every point of its requests.
 
-    The places are the passes of the event loop while the program runs, and then the points of its
-    requests, which `MemoryTransport` tells of. Each trial is a run of its own, in virtual time, and
-    is in all else the same as the others.
+    For each cause, the program runs many times in virtual time. The first trial injects the cause
+    at the first event-loop iteration, the next one at the second, and so on. Further trials inject
+    it at each of the `POINTS` that the program's requests pass. In all other respects the trials
+    are the same.
 
     Args:
-        scenario: the program; called with a new world for each trial.
-        check: called after each trial, when the program is over and the server has settled, with
-            the world and with what the program raised, None for nothing. It raises if it finds
-            something wrong. It may be async.
-        world: makes the world; its ``on_point`` is taken. Requests that begin together take equally
-            long and so keep in step, unless its fault plan has a delay with jitter.
-        causes: "scope", a cancel scope around the program; "native", asyncio's ``Task.cancel`` of
-            its task; "native3", that three times; "deadline", as of ``fail_after``; "error", an
-            exception, see `error_injection_point`. The native ones are left out on trio.
+        scenario: the program. It is called with a new world for each trial.
+        check: called after each trial, when the program has ended and the server has finished its
+            requests. Its arguments are the world, and the exception that the program raised or
+            None. It raises an exception if it finds an error. It may be async.
+        world: makes the world. Its ``on_point`` is used by the trial. Requests that begin together
+            take equally long and keep in step, unless the fault plan has a delay with jitter.
+        causes: "scope" cancels a cancel scope around the program. "native" calls asyncio's
+            ``Task.cancel`` for the program's task, and "native3" calls it three times. "deadline"
+            lets an ``anyio.fail_after`` around the program expire. "error" raises an exception, see
+            `error_injection_point`. The native causes are skipped on trio.
         backend: the event loop.
-        start: the first pass of the event loop to strike at.
-        step: how many passes from one trial to the next.
-        max_ticks: where to stop; None to go on until a trial ends before it was struck.
-        eager: as of `run_virtual`.
-        seed: as of `run_virtual`.
+        start: the first event-loop iteration to inject at.
+        step: the number of event-loop iterations from one trial to the next.
+        max_ticks: the event-loop iteration to stop before. If None, the sweep stops at the first
+            trial that ends before its event.
+        eager: see `run_virtual`.
+        seed: see `run_virtual`.
 
     Returns:
-        How many trials there were.
+        The number of trials.
 
     Raises:
         Deadlock: a trial hung.
-        BaseException: what *check* raised; or the program, if it was not struck. On any of them, a
-            note tells which trial it was.
+        BaseException: *check* raised it, or the program raised it before anything was injected. A
+            note on the exception names the trial.
     """
     sweep = _Sweep(scenario, world, check, backend, eager, seed)
     ticks = range(start, sys.maxsize if max_ticks is None else max_ticks, step)
@@ -257,14 +262,14 @@ def cancel_at_every_checkpoint(
     ]
     return SweepReport(
         backend,
-        {cause: sweep.along(ticks, cause, "tick") for cause in allowed},
-        {cause: sweep.along(range(sys.maxsize), cause, "point") for cause in allowed},
+        {cause: sweep.count_trials(ticks, cause, "tick") for cause in allowed},
+        {cause: sweep.count_trials(range(sys.maxsize), cause, "point") for cause in allowed},
     )
 
 
 @frozen
 class _Sweep:
-    """What all trials of a sweep have in common."""
+    """The settings that all trials of a sweep share."""
 
     scenario: Scenario
     world: Callable[[], MemoryTransport]
@@ -273,25 +278,25 @@ class _Sweep:
     eager: bool
     seed: int
 
-    def along(self, numbers: Iterable[int], cause: Cause, place: Place) -> int:
-        """Strike at one place after the other, and count the trials that were struck."""
-        trials = (_Trial(cause, place, number) for number in numbers)
-        return sum(1 for _ in takewhile(self._strikes, trials))
+    def count_trials(self, numbers: Iterable[int], cause: Cause, event: Event) -> int:
+        """Run a trial for each number until one ends before its event; return their count."""
+        trials = (_Trial(cause, event, number) for number in numbers)
+        return sum(1 for _ in takewhile(self._run_trial, trials))
 
-    def _strikes(self, trial: _Trial) -> bool:
+    def _run_trial(self, trial: _Trial) -> bool:
         try:
             run_virtual(
-                trial.play,
+                trial.run,
                 self.scenario,
                 self.world,
                 self.check,
                 backend=self.backend,
                 eager=self.eager,
                 seed=self.seed,
-                on_tick=trial.tick,
+                on_tick=trial.handle_tick,
             )
         except BaseException as error:
-            where = f"{trial.place} {trial.number}, on {self.backend}"
-            error.add_note(f"struck with {trial.cause!r} at {where}")
+            where = f"{trial.event} {trial.number}, on {self.backend}"
+            error.add_note(f"injected {trial.cause!r} at {where}")
             raise
-        return trial.struck
+        return trial.injected

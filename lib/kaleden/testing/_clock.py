@@ -1,8 +1,8 @@
-"""Virtual time: a program that only waits runs at once, and to the same end each time.
+"""Virtual time: waiting takes no real time, and each run of a program is the same.
 
-Time passes when nobody can do anything else, and then at once, up to the next thing that is due. On
-asyncio that takes an event loop with a selector of its own, here; on trio a clock, in
-`_clock_trio`. Nothing else in kaleden names a backend.
+When no task can run, the clock jumps to the next deadline. On asyncio this needs an event loop with
+a custom selector, which is defined here. On trio it needs a custom clock, in `_clock_trio`. No
+other module of kaleden names a backend.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Backend: TypeAlias = Literal["asyncio", "trio"]
 
 
 class _Selector(selectors.DefaultSelector):
-    """Waits for nothing but worker threads; everything else is let happen at once."""
+    """A selector that waits in real time for worker threads only."""
 
     def __init__(self, time: VirtualTime) -> None:
         super().__init__()
@@ -35,15 +35,15 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if self._virtual.tick() or ready or timeout == 0:
-            self._virtual.stir()
+        if self._virtual.run_tick_hook() or ready or timeout == 0:
+            self._virtual.mark_active()
             return ready
 
         due = math.inf if timeout is None else self._virtual.now + timeout
-        ready = super().select(self._virtual.idle(due))
+        ready = super().select(self._virtual.advance(due))
         if ready:
-            # Another thread may still be at work, and is waited for as long again.
-            self._virtual.stir()
+            # Another thread may still be running: wait for it with a new time-out.
+            self._virtual.mark_active()
         return ready
 
 
@@ -56,8 +56,8 @@ class _Loop(asyncio.SelectorEventLoop):
         self.set_task_factory(task_factory)
 
     def time(self) -> float:
-        # What is due now is due, also where a float is coarser than the system's clock; and nothing
-        # is a moment before its time.
+        # asyncio runs a timer that is due within the clock resolution. One ulp is the smallest
+        # resolution at which a timer that is due now does run, and no timer runs early.
         self._clock_resolution = math.ulp(self._virtual.now)
         return self._virtual.now
 
@@ -69,12 +69,13 @@ class _Loop(asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         if when == math.inf:
-            # asyncio would look again every day whether it is due, and a deadlock would last.
+            # asyncio limits the time-out of select to a day, so a scheduled timer would keep the
+            # clock running for ever and hide a deadlock.
             return asyncio.TimerHandle(when, callback, args, self, context)
         return super().call_at(when, callback, *args, context=context)
 
 
-def _eager_task_factory() -> Any:
+def _get_eager_task_factory() -> Any:
     if sys.version_info < (3, 12):
         raise RuntimeError("eager tasks need Python 3.12 or later")
     return asyncio.eager_task_factory
@@ -88,28 +89,30 @@ def run_virtual(
     seed: int = 0,
     on_tick: Callable[[], bool] | None = None,
 ) -> T:
-    """Run an async function in virtual time, to its end.
+    """Run an async function in virtual time.
 
-    It begins at time 0, as `anyio.current_time` gives it. Time passes only when all tasks wait, and
-    then jumps to what is due next, so an hour of waiting takes no time. While one of anyio's worker
-    threads works (with the default limiter), time stands still, and the real one is waited for. It
-    is no place for sockets and processes: nobody waits for them.
+    `anyio.current_time` starts at 0. While a task can run, the time does not change. When all tasks
+    wait, the time jumps to the next deadline, so an hour of waiting takes no real time. While one
+    of anyio's worker threads runs (with the default limiter), the virtual time does not change, and
+    the thread is waited for in real time. Do not use sockets and processes in *fn*: the clock does
+    not wait for them.
 
     Args:
-        fn: the function, called with *args*.
-        args: its arguments.
+        fn: the function. It is called with *args*.
+        args: the arguments of *fn*.
         backend: the event loop to run on.
-        eager: whether asyncio's tasks begin at once, up to their first await (Python 3.12+).
-        seed: of the order in which trio runs the tasks that can run; asyncio's order is fixed.
-        on_tick: called at every pass of the event loop, outside all tasks; returns whether it
-            changed anything, such as by cancelling a scope. It must not raise.
+        eager: whether asyncio runs a new task at once, up to its first await (Python 3.12+).
+        seed: the seed for the order in which trio runs its tasks. asyncio's order is fixed.
+        on_tick: called at every event-loop iteration, outside of all tasks. It returns whether it
+            changed anything, for example by cancelling a scope. It must not raise.
 
     Returns:
-        What the function returns.
+        The return value of *fn*.
 
     Raises:
-        Deadlock: all tasks wait, and nothing is due. What they wait in is cancelled.
-        RuntimeError: eager tasks were asked for, and this Python has none.
+        Deadlock: all tasks wait, and no deadline is pending. The tasks are cancelled before this
+            is raised.
+        RuntimeError: *eager* is true, and this Python has no eager tasks.
     """
     if backend == "trio":
         from kaleden.testing import _clock_trio  # noqa: PLC0415 - trio may not be installed
@@ -117,13 +120,13 @@ def run_virtual(
         return _clock_trio.run(on_tick, seed, fn, *args)
 
     time = VirtualTime(on_tick)
-    make_loop = partial(_Loop, time, _eager_task_factory() if eager else None)
+    make_loop = partial(_Loop, time, _get_eager_task_factory() if eager else None)
     options = {"loop_factory": make_loop, "debug": False}
     return anyio.run(time.run, fn, *args, backend="asyncio", backend_options=options)
 
 
-def native_canceller() -> Callable[[], object]:
-    """Get asyncio's own way to cancel the task that asks."""
+def get_native_canceller() -> Callable[[], object]:
+    """Return asyncio's ``Task.cancel`` of the current task."""
     task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - only tasks ask
+    assert task is not None  # noqa: S101 - only called in a task
     return task.cancel

@@ -1,4 +1,4 @@
-"""Virtual time on trio; imported only where trio is to be used."""
+"""Virtual time on trio. Imported only if trio is used, as it may not be installed."""
 
 from __future__ import annotations
 
@@ -15,50 +15,51 @@ from kaleden.testing._virtual_time import VirtualTime
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# What is wanted of it has no public name: the order of tasks, who waits until all are blocked, and
-# the scopes that tasks are in.
+# trio has no public names for these: the order of tasks, the tasks in `wait_all_tasks_blocked`, and
+# the cancel scopes of tasks.
 _scheduler: Any = import_module("trio._core._run")
 
-# Any real time above none: it is not spent.
-_GLANCE = 1.0
+# Any number of seconds above 0. trio does not sleep that long, because tasks that wait for all
+# others to be blocked are woken first.
+_NONZERO_SLEEP = 1.0
 
 
 class _Clock(trio.abc.Clock, trio.abc.Instrument):
     """A clock that jumps when trio is about to wait.
 
-    trio's own `MockClock` does so too, but spins for ever in a deadlock, and lets time pass while
-    worker threads work.
+    trio's `MockClock` with autojump does so too. But it spins for ever in a deadlock, and lets time
+    pass while worker threads run.
     """
 
     def __init__(self, time: VirtualTime) -> None:
         self._time = time
-        self._stirred = True
+        self._active = True
 
     def start_clock(self) -> None:
-        """Begin at 0."""
+        """Start at 0."""
 
     def current_time(self) -> float:
         return self._time.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Jump to the deadline, at the second time that no task can run."""
-        if self._stirred:
-            self._stirred = False
-            # Who waits for all tasks to be blocked is woken if trio believes that it has to wait.
-            return _GLANCE if _scheduler.GLOBAL_RUN_CONTEXT.runner.waiting_for_idle else 0
-        return self._time.idle(deadline)
+        """Jump to the deadline when no task can run for the second time in a row."""
+        if self._active:
+            self._active = False
+            # trio wakes the tasks in `wait_all_tasks_blocked` only before a sleep of more than 0.
+            return _NONZERO_SLEEP if _scheduler.GLOBAL_RUN_CONTEXT.runner.waiting_for_idle else 0
+        return self._time.advance(deadline)
 
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - whichever it was
-        self._stirred = True
-        self._time.stir()
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio's signature
+        self._active = True
+        self._time.mark_active()
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio's signature
-        self._time.tick()
+        self._time.run_tick_hook()
 
 
 @contextmanager
-def _fixed_order(seed: int) -> Generator[None]:
-    """Let the seed decide in which order trio runs its tasks."""
+def _fix_task_order(seed: int) -> Generator[None]:
+    """Run trio's tasks in an order that depends on the seed only."""
     was_fixed = _scheduler._ALLOW_DETERMINISTIC_SCHEDULING
     state = _scheduler._r.getstate()
     _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True
@@ -70,8 +71,8 @@ def _fixed_order(seed: int) -> Generator[None]:
         _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = was_fixed
 
 
-def _break_shields() -> None:
-    """Let a cancellation reach every task."""
+def _remove_shields() -> None:
+    """Remove the shields of all cancel scopes, so that a cancellation reaches every task."""
     for task in _scheduler.GLOBAL_RUN_CONTEXT.runner.tasks:
         status = task._cancel_status
         while status is not None:
@@ -86,13 +87,13 @@ def run(
     *args: *Ts,
 ) -> T:
     """Run *fn* on trio; see `run_virtual`."""
-    time = VirtualTime(on_tick, _break_shields)
+    time = VirtualTime(on_tick, _remove_shields)
     clock = _Clock(time)
     options = {"clock": clock, "instruments": [clock]}
     try:
-        with _fixed_order(seed):
+        with _fix_task_order(seed):
             return anyio.run(time.run, fn, *args, backend="trio", backend_options=options)
     except trio.TrioInternalError:
-        if time.stuck:
-            raise time.deadlock() from None
+        if time.deadlocks:
+            raise time.make_deadlock_error() from None
         raise

@@ -1,7 +1,7 @@
-"""What goes wrong, when, and how often: said beforehand, and the same each time.
+"""Fault plans: which faults to inject, into which requests, and how often.
 
-One vocabulary for both that carry it out: `MemoryTransport`, without sockets, and `FaultProxy`, on
-real connections.
+A plan gives the same faults on each run. `MemoryTransport` injects them without sockets, and
+`FaultProxy` injects them into real connections.
 """
 
 from __future__ import annotations
@@ -18,33 +18,41 @@ from kaleden.testing._requests import REQUEST_KINDS
 
 
 class FaultKind(StrEnum):
-    """What can go wrong with a request; "before" and "after" speak of what it was to do.
+    """The kinds of fault that can be injected into a request.
+
+    "Before" and "after" refer to the effect of the request on the server, such as creating a
+    session. `Fault.size` has an effect on a `FaultProxy` only, unless stated otherwise.
 
     Attributes:
-        DELAY: "delay". It takes `Fault.seconds` more, and up to `Fault.jitter` on top.
-        REFUSED: "refused". No connection: nothing was sent.
-        BUSY: "busy". `Fault.status` (503, or 429) and a Retry-After of `Fault.seconds`; nothing was
-            done.
-        RESET_BEFORE: "reset-before". The connection breaks, and nothing was done; on the wire,
-            after `Fault.size` bytes of it.
-        RESET_AFTER: "reset-after". The connection breaks, and it was done: the reply is lost; on
-            the wire, all of it but `Fault.size` bytes.
-        ERROR_BEFORE: "error-before". A 500, and nothing was done.
-        ERROR_AFTER: "error-after". A 500, and it was done all the same.
-        STALL: "stall". Nothing happens any more.
-        STALL_AFTER: "stall-after". It was done, and nobody says so.
-        HALF_BODY: "half-body". It was done, and the connection ends in the middle of the reply; on
-            the wire, after `Fault.size` bytes of it.
-        WRONG_LENGTH: "wrong-length". It was done, and the reply is shorter than it says it is.
-        SLOW: "slow". It was done, and the reply comes `Fault.size` bytes (1, if 0) at a time, with
-            `Fault.seconds` between them.
-        DUPLICATE: "duplicate". It was done, and the reply comes twice. On the wire only.
-        GARBAGE: "garbage". It was done, and the reply is a 200 with bytes that mean nothing; on the
-            wire, such bytes stand in the place of those from the `Fault.size`-th on.
-        HTML: "html". It was done, and the reply is a 200 with a web page.
-        LIE: "lie". An empty 200, and nothing was done: a delete that only says so. In memory only.
-        LAG: "lag". What is read is the state of `Fault.seconds` ago; has no effect on what is
-            written. In memory only.
+        DELAY: "delay". The request takes `Fault.seconds` longer, plus up to `Fault.jitter` seconds.
+        REFUSED: "refused". The connection is refused. Nothing is sent.
+        BUSY: "busy". The response has `Fault.status` (503, or 429) and a Retry-After header of
+            `Fault.seconds`. The request has no effect.
+        RESET_BEFORE: "reset-before". The connection is reset after the first `Fault.size` bytes of
+            the request. The request has no effect.
+        RESET_AFTER: "reset-after". The request takes effect, and the response is lost: the
+            connection is reset after the first `Fault.size` bytes of the response.
+        ERROR_BEFORE: "error-before". The response is a 500. The request has no effect.
+        ERROR_AFTER: "error-after". The response is a 500, although the request takes effect.
+        STALL: "stall". The request has no effect and gets no response. The connection stays open.
+        STALL_AFTER: "stall-after". The request takes effect, but gets no response. The connection
+            stays open.
+        HALF_BODY: "half-body". The request takes effect, and the connection ends after the first
+            `Fault.size` bytes of the response, or in the middle of its body if that is 0.
+        WRONG_LENGTH: "wrong-length". The request takes effect, and the body of the response is
+            shorter than its Content-Length: by `Fault.size` bytes, or by 1 if that is 0.
+        SLOW: "slow". The request takes effect, and the response arrives in pieces of `Fault.size`
+            bytes, or of 1 if that is 0, with `Fault.seconds` between them. On a `MemoryTransport`,
+            the size determines the duration.
+        DUPLICATE: "duplicate". The request takes effect, and the response is sent twice. Only on a
+            `FaultProxy`.
+        GARBAGE: "garbage". The request takes effect, and the response is a 200 with meaningless
+            bytes. A `FaultProxy` replaces bytes of the response, from offset `Fault.size` on.
+        HTML: "html". The request takes effect, and the response is a 200 with a web page.
+        LIE: "lie". The response is an empty 200, but the request has no effect: for example, a
+            delete that deletes nothing. Only on a `MemoryTransport`.
+        LAG: "lag". A read returns the state of `Fault.seconds` ago. A write is not changed. Only on
+            a `MemoryTransport`.
     """
 
     DELAY = "delay"
@@ -67,15 +75,15 @@ class FaultKind(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
-        raise ValueError(f"no trouble: {value!r}; there are {', '.join(cls)}")
+        raise ValueError(f"no kind of fault: {value!r}; there are {', '.join(cls)}")
 
 
-def _ordinals(nth: int | Iterable[int] | None) -> frozenset[int] | None:
+def _parse_nth(nth: int | Iterable[int] | None) -> frozenset[int] | None:
     if nth is None:
         return None
     ordinals = frozenset({nth} if isinstance(nth, int) else nth)
     if any(ordinal < 1 for ordinal in ordinals):
-        raise ValueError(f"nth counts requests from 1, and is {nth!r}: it would befall none")
+        raise ValueError(f"nth counts requests from 1, and is {nth!r}: it would match no request")
     return ordinals
 
 
@@ -87,26 +95,27 @@ def _check_kind(_fault: object, _attribute: object, kind: str | None) -> None:
 @final
 @frozen
 class Fault:
-    """One rule of a `FaultPlan`.
+    """One rule of a `FaultPlan`: a kind of fault, and the requests to inject it into.
 
     Args:
-        trouble: what goes wrong.
-        on: the kind of request that it befalls, one of `REQUEST_KINDS`; None for any.
-        nth: which of those requests, counted from 1, one number or several; None for all.
-        probability: how likely it befalls each of them, from 0 to 1.
-        seconds: how long, for `FaultKind.DELAY`, `FaultKind.BUSY`, `FaultKind.SLOW` and
-            `FaultKind.LAG`.
-        jitter: seconds that a delay may take on top.
+        trouble: the kind of fault, a `FaultKind` or its value, such as "reset-after".
+        on: the kind of request to inject into, one of `REQUEST_KINDS`; None for any kind.
+        nth: the number of the request, or several numbers, counted from 1 among the requests of
+            this kind; None for all of them.
+        probability: the probability of the fault for each of these requests, from 0 to 1.
+        seconds: the duration in seconds, for `FaultKind.DELAY`, `FaultKind.BUSY`, `FaultKind.SLOW`
+            and `FaultKind.LAG`.
+        jitter: the largest random addition to a delay, in seconds.
         status: the HTTP status, for `FaultKind.BUSY`.
-        size: how many bytes, where the trouble speaks of them.
+        size: a number of bytes. See `FaultKind` for its meaning.
 
     Raises:
-        ValueError: one of them cannot be.
+        ValueError: an argument is out of range, or names an unknown kind.
     """
 
     trouble: FaultKind = field(converter=FaultKind)
     on: str | None = field(default=None, validator=_check_kind)
-    nth: frozenset[int] | None = field(default=None, converter=_ordinals, kw_only=True)
+    nth: frozenset[int] | None = field(default=None, converter=_parse_nth, kw_only=True)
     probability: float = field(
         default=1.0, validator=[validators.ge(0), validators.le(1)], kw_only=True
     )
@@ -116,40 +125,40 @@ class Fault:
     size: int = field(default=0, validator=validators.ge(0), kw_only=True)
 
     def concerns(self, kind: str, ordinal: int) -> bool:
-        """Tell whether it may befall the request of this kind with this number."""
+        """Return whether the rule selects the request of this kind with this number."""
         return self.on in {None, kind} and (self.nth is None or ordinal in self.nth)
 
 
 @final
 @frozen
 class FaultPlan:
-    """What goes wrong on a `MemoryTransport` or a `FaultProxy`.
+    """The faults to inject on a `MemoryTransport` or a `FaultProxy`.
 
-    Of several faults that befall one request, what happens first hides what would happen later, and
-    of the same trouble the first in the plan counts.
+    If several rules select the same request, the fault that happens first hides those that would
+    happen later. Of several rules with the same kind of fault, the first in the plan applies.
 
     Args:
         faults: the rules.
-        seed: of all chance in them.
+        seed: the seed for all random choices.
     """
 
     faults: tuple[Fault, ...] = field(default=(), converter=tuple[Fault, ...])
     seed: int = 0
 
-    def without(self, *troubles: FaultKind) -> FaultPlan:
-        """Give this plan, after making sure that there are none of these troubles in it.
+    def without(self, *kinds: FaultKind) -> FaultPlan:
+        """Return this plan, after checking that it has none of these kinds of fault.
 
         Raises:
-            ValueError: there are.
+            ValueError: the plan has a fault of these kinds.
         """
         for fault in self.faults:
-            if fault.trouble in troubles:
+            if fault.trouble in kinds:
                 raise ValueError(f"{fault.trouble!r} cannot be done here: see `FaultKind`")
         return self
 
     @property
     def lag(self) -> float:
-        """How far back it lets requests look, in seconds."""
+        """The longest lag of a read, in seconds."""
         lags = [fault.seconds for fault in self.faults if fault.trouble is FaultKind.LAG]
         return max(lags, default=0.0)
 
@@ -157,7 +166,7 @@ class FaultPlan:
 @final
 @define(eq=False)
 class FaultSchedule:
-    """A plan as it comes true, request by request.
+    """The state of a plan in use: it counts requests and draws the faults of each.
 
     Args:
         plan: the plan.
@@ -171,23 +180,23 @@ class FaultSchedule:
         self._random = random.Random(self.plan.seed)  # noqa: S311 - nothing is secret here
 
     def draw(self, kind: str) -> dict[FaultKind, Fault]:
-        """Decide what befalls the next request, which is of this kind."""
+        """Draw the faults of the next request, which is of this kind."""
         self._seen.update((kind, None))
-        troubles: dict[FaultKind, Fault] = {}
+        drawn: dict[FaultKind, Fault] = {}
         for fault in self.plan.faults:
-            if fault.concerns(kind, self._seen[fault.on]) and self._strikes(fault):
-                troubles.setdefault(fault.trouble, fault)
-        return troubles
+            if fault.concerns(kind, self._seen[fault.on]) and self._occurs(fault):
+                drawn.setdefault(fault.trouble, fault)
+        return drawn
 
-    def _strikes(self, fault: Fault) -> bool:
+    def _occurs(self, fault: Fault) -> bool:
         return fault.probability == 1 or self._random.random() < fault.probability
 
-    def noise(self, size: int) -> bytes:
-        """Draw bytes that no protocol of text has."""
+    def draw_noise(self, size: int) -> bytes:
+        """Draw bytes that no text protocol uses."""
         return bytes(byte | 0x80 for byte in self._random.randbytes(size))
 
-    def delay(self, fault: Fault | None) -> float:
-        """Draw the seconds of a delay; 0 without one."""
+    def draw_delay(self, fault: Fault | None) -> float:
+        """Draw the length of a delay in seconds; 0 if *fault* is None."""
         if fault is None:
             return 0.0
         return fault.seconds + self._random.uniform(0, fault.jitter)

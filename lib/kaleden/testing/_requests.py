@@ -1,4 +1,4 @@
-"""What a request asks for, as tests speak of it."""
+"""Kinds of request, by method and target."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ REQUEST_KINDS: Final = (
     "stats",
     "other",
 )
-"""The kinds of request that tests tell apart."""
+"""The kinds of request: `Fault` selects requests by them, and counters count requests by them."""
 
 
-def request_kind(request: Request) -> str:
-    """Name the kind of a request, one of `REQUEST_KINDS`."""
-    return kind_of(request.method, request.target)
+def classify_request(request: Request) -> str:
+    """Return the kind of a request, one of `REQUEST_KINDS`."""
+    return classify_target(request.method, request.target)
 
 
-def kind_of(method: str, target: str) -> str:
-    """Name the kind of a request to a target below a version."""
+def classify_target(method: str, target: str) -> str:
+    """Return the kind of a request; *target* is relative to the versioned base URL."""
     path, _, query = target.partition("?")
     view = parse_qs(query).get("view", [""])[0]
     match method, path.split("/"):

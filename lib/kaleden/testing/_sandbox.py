@@ -1,4 +1,4 @@
-"""`Sandbox`: a platform for one test, and sessions on it; what the pytest plugin gives."""
+"""`Sandbox`: a platform with faults for one test. The pytest plugin provides it as a fixture."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from kaleden.testing._faults import Fault, FaultKind, FaultPlan
 from kaleden.testing._memory._transport import MemoryTransport
 from kaleden.testing._proxy._proxy import FaultProxy
 
-# In real time, so that a test that waits for sessions does not wait long.
-_QUICK: Final[dict[str, Any]] = {"latency": 0.0, "start_delay": 0.0, "duration": 0.2}
+# Short times, because a sandbox usually runs in real time.
+_FAST_OPTIONS: Final[dict[str, Any]] = {"latency": 0.0, "start_delay": 0.0, "duration": 0.2}
 
 
 @final
 class Faults:
-    """What goes wrong on a `Sandbox`; may be changed at any time.
+    """The faults of a `Sandbox`. They may be changed at any time.
 
-    Each change makes a plan anew, which begins to count requests then.
+    Each change makes a new plan and restarts the counting of requests.
 
     Args:
-        apply: takes the plan.
+        apply: called with each new plan.
     """
 
     def __init__(self, apply: Callable[[FaultPlan], None]) -> None:
@@ -36,7 +36,7 @@ class Faults:
 
     @property
     def plan(self) -> FaultPlan:
-        """The plan; may be set."""
+        """The plan. It may be set."""
         return self._plan
 
     @plan.setter
@@ -48,18 +48,18 @@ class Faults:
         """Add a fault.
 
         Args:
-            trouble: what goes wrong.
-            on: the kind of request that it befalls, one of `REQUEST_KINDS`; None for any.
-            **details: as of `Fault`.
+            trouble: the kind of fault, a `FaultKind` or its value, such as "reset-after".
+            on: the kind of request to inject into, one of `REQUEST_KINDS`; None for any kind.
+            **details: the other arguments of `Fault`.
 
         Raises:
-            ValueError: there is no such thing, or it cannot be done on this platform.
+            ValueError: an argument is invalid, or this platform cannot inject this kind of fault.
         """
         fault = Fault(FaultKind(trouble), on, **details)
         self.plan = evolve(self._plan, faults=(*self._plan.faults, fault))
 
     def clear(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults."""
         self.plan = FaultPlan()
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class Faults:
 
 def _make_platform(kind: str, options: dict[str, Any]) -> MemoryTransport | LocalPlatform:
     if kind == "memory":
-        return MemoryTransport(**{**_QUICK, **options})
+        return MemoryTransport(**{**_FAST_OPTIONS, **options})
     if kind == "local":
         return LocalPlatform(**options)
     raise ValueError(f"a platform is 'memory' or 'local', not {kind!r}")
@@ -89,25 +89,25 @@ class Sandbox(AsyncContextManagerMixin):
     Args:
         kind: "memory", a `MemoryTransport`; or "local", a `kaleden.local.LocalPlatform` behind a
             `FaultProxy`.
-        **options: as of `MemoryTransport` or `LocalPlatform`. In memory, sessions run for 0.2
-            seconds and requests take no time, if nothing else is said.
+        **options: the arguments of `MemoryTransport` or `LocalPlatform`. In memory, the defaults
+            differ: sessions run for 0.2 seconds, and requests take no time.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: *kind* is neither "memory" nor "local".
 
     Attributes:
-        faults: what goes wrong.
+        faults: the faults to inject.
         platform: the `MemoryTransport` or the `LocalPlatform`.
     """
 
     def __init__(self, kind: str = "memory", **options: Any) -> None:
         self.platform: MemoryTransport | LocalPlatform = _make_platform(kind, options)
-        self.faults: Faults = Faults(self._apply)
-        # Before there is anything to be in front of, for the sake of its checks.
+        self.faults: Faults = Faults(self._apply_plan)
+        # A placeholder until the platform is open, so that a plan can be checked earlier.
         self._proxy = FaultProxy("tcp://nowhere:1")
         self._open = False
 
-    def _apply(self, plan: FaultPlan) -> None:
+    def _apply_plan(self, plan: FaultPlan) -> None:
         if isinstance(self.platform, MemoryTransport):
             self.platform.faults = plan
         else:
@@ -128,20 +128,22 @@ class Sandbox(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def session(self, **options: Any) -> AsyncGenerator[AsyncSession]:
-        """Open a session on the platform; and the platform, for as long, if it is not open.
+        """Open a session on the platform.
 
-        A test with several sessions, one after the other, opens the platform around them:
-        ``async with sandbox:``.
+        If the platform is not open, it is opened for the duration of the session. A test with
+        several sessions in a row opens the platform around them with ``async with sandbox:``.
 
         Args:
-            **options: as of `AsyncSession`, but where the platform is.
+            **options: the arguments of `AsyncSession`, except those that locate the platform.
         """
         async with AsyncExitStack() as stack:
             if not self._open:
                 await stack.enter_async_context(self)
-            yield await stack.enter_async_context(AsyncSession(**self._where(), **options))
+            yield await stack.enter_async_context(
+                AsyncSession(**self._get_connection_options(), **options)
+            )
 
-    def _where(self) -> dict[str, Any]:
+    def _get_connection_options(self) -> dict[str, Any]:
         if isinstance(self.platform, MemoryTransport):
             return {"transport": self.platform}
         where: dict[str, Any] = {"url": self._proxy.url, "token": self.platform.token}
@@ -151,10 +153,10 @@ class Sandbox(AsyncContextManagerMixin):
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that lead a program which makes its own session to this platform.
+        """The environment variables with which another program's session uses this platform.
 
         Raises:
-            RuntimeError: the platform is in memory, or not open.
+            RuntimeError: the platform is in memory, or it is not open.
         """
         if not isinstance(self.platform, LocalPlatform) or not self._open:
             raise RuntimeError(
@@ -165,15 +167,15 @@ class Sandbox(AsyncContextManagerMixin):
 
     @property
     def requests(self) -> Counter[str]:
-        """How many were sent, by kind, one of `REQUEST_KINDS`; all of them "other" through TLS."""
+        """The number of requests so far, by kind (`REQUEST_KINDS`); over TLS, all are "other"."""
         if isinstance(self.platform, MemoryTransport):
             return self.platform.requests
         return self._proxy.exchanges
 
     def sessions(self) -> list[Session]:
-        """List the sessions that are there now, oldest first, finished ones included.
+        """Return the sessions on the platform now, oldest first, including finished ones.
 
-        What was destroyed is not; nor are, an hour later, those that have ended.
+        Destroyed sessions are not included, nor are sessions that ended more than an hour ago.
         """
         return self.platform.sessions()
 

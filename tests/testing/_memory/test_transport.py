@@ -1,4 +1,4 @@
-"""A platform in memory: its time, its sessions, and what becomes of requests."""
+"""Tests of `MemoryTransport`: its time, its sessions, and its requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kaleden.testing import (
     run_virtual,
 )
 from kaleden.testing._clock import Backend
-from kaleden.testing._requests import request_kind
+from kaleden.testing._requests import classify_request
 from support import PLAIN_BACKENDS
 
 IMAGE = "skaha/astroml:latest"
@@ -43,41 +43,43 @@ def run(backend: Backend) -> Run:
     return partial(run_virtual, backend=backend)
 
 
-def create(name: str = "fits") -> Request:
-    """A request for one session."""
+def build_create_request(name: str = "fits") -> Request:
+    """Build a request that creates one session."""
     [launch] = SessionSpec(name, IMAGE, cmd="true").launches()
     return _wire.build_create(launch)
 
 
 async def launch(transport: MemoryTransport, name: str = "fits") -> str:
-    """Create a session; return its id."""
-    return _wire.parse_create(await transport.send(create(name)))
+    """Create a session and return its id."""
+    return _wire.parse_create(await transport.send(build_create_request(name)))
 
 
-async def statuses(transport: MemoryTransport) -> dict[str, str]:
+async def fetch_statuses(transport: MemoryTransport) -> dict[str, str]:
     listing = _wire.parse_list(await transport.send(_wire.build_list()))
     return {str(session.name): str(session.status) for session in listing.sessions}
 
 
 @asynccontextmanager
-async def client(**options: Any) -> AsyncGenerator[tuple[kaleden.AsyncSession, MemoryTransport]]:
+async def open_client(
+    **options: Any,
+) -> AsyncGenerator[tuple[kaleden.AsyncSession, MemoryTransport]]:
     async with MemoryTransport(**options) as transport:
         async with kaleden.AsyncSession(transport=transport) as session:
             yield session, transport
 
 
-def test_it_is_a_transport() -> None:
+def test_memory_transport_is_a_transport() -> None:
     assert isinstance(MemoryTransport(), Transport)
 
 
-def test_sessions_go_through_their_life_in_virtual_time(run: Run) -> None:
+def test_session_changes_status_in_virtual_time(run: Run) -> None:
     async def main() -> list[tuple[float, dict[str, str]]]:
         seen: list[tuple[float, dict[str, str]]] = []
         async with MemoryTransport(latency=0, start_delay=2, duration=30) as transport:
             await launch(transport)
             for seconds in (0, 1.5, 1, 29, 1, 3600):
                 await anyio.sleep(seconds)
-                seen.append((anyio.current_time(), await statuses(transport)))
+                seen.append((anyio.current_time(), await fetch_statuses(transport)))
         return seen
 
     assert [
@@ -90,7 +92,7 @@ def test_sessions_go_through_their_life_in_virtual_time(run: Run) -> None:
     ] == run(main)
 
 
-def test_a_session_fails_if_it_is_to(run: Run) -> None:
+def test_session_fails_if_fails_returns_true(run: Run) -> None:
     def fails(session: Session) -> bool:
         return session.spec.name.endswith("b")
 
@@ -99,12 +101,12 @@ def test_a_session_fails_if_it_is_to(run: Run) -> None:
             await launch(transport, "a")
             await launch(transport, "b")
             await anyio.sleep(20)
-            return await statuses(transport)
+            return await fetch_statuses(transport)
 
     assert {"a": "Completed", "b": "Failed"} == run(main)
 
 
-def test_each_session_may_have_its_own_times(run: Run) -> None:
+def test_duration_can_depend_on_session(run: Run) -> None:
     def duration(session: Session) -> float:
         return float(session.spec.name.rpartition("-")[2])
 
@@ -113,9 +115,9 @@ def test_each_session_may_have_its_own_times(run: Run) -> None:
             for name in ("for-5", "for-10"):
                 await launch(transport, name)
             await anyio.sleep(7)
-            first = await statuses(transport)
+            first = await fetch_statuses(transport)
             await anyio.sleep(7)
-            return [first, await statuses(transport)]
+            return [first, await fetch_statuses(transport)]
 
     assert [
         {"for-5": "Completed", "for-10": "Running"},
@@ -123,28 +125,28 @@ def test_each_session_may_have_its_own_times(run: Run) -> None:
     ] == run(main)
 
 
-def test_a_session_may_run_until_it_is_deleted(run: Run) -> None:
+def test_session_with_infinite_duration_runs_until_deleted(run: Run) -> None:
     async def main() -> tuple[dict[str, str], list[Session]]:
         async with MemoryTransport(duration=math.inf) as transport:
             session_id = await launch(transport)
             await anyio.sleep(86400)
-            late = await statuses(transport)
+            late = await fetch_statuses(transport)
             await transport.send(_wire.build_destroy(session_id))
             return late, transport.sessions()
 
     assert ({"fits": "Running"}, []) == run(main)
 
 
-def test_who_finds_no_room_waits_for_it(run: Run) -> None:
+def test_session_waits_for_free_resources(run: Run) -> None:
     async def main() -> list[dict[str, str]]:
         platform = Platform(Settings(millicores=1000, ram=8 * GIB))
         async with MemoryTransport(platform, latency=0, start_delay=1, duration=10) as transport:
             await launch(transport, "a")
             await launch(transport, "b")
             await anyio.sleep(5)
-            first = await statuses(transport)
+            first = await fetch_statuses(transport)
             await anyio.sleep(8)
-            return [first, await statuses(transport)]
+            return [first, await fetch_statuses(transport)]
 
     assert [
         {"a": "Running", "b": "Pending"},
@@ -152,7 +154,7 @@ def test_who_finds_no_room_waits_for_it(run: Run) -> None:
     ] == run(main)
 
 
-def test_a_deleted_session_makes_room_and_its_process_is_no_more(run: Run) -> None:
+def test_deleted_session_frees_its_resources(run: Run) -> None:
     async def main() -> dict[str, str]:
         platform = Platform(Settings(millicores=1000, ram=8 * GIB))
         async with MemoryTransport(platform, latency=0, duration=math.inf) as transport:
@@ -161,12 +163,12 @@ def test_a_deleted_session_makes_room_and_its_process_is_no_more(run: Run) -> No
             await anyio.sleep(0.5)
             await transport.send(_wire.build_destroy(first))
             await anyio.sleep(5)
-            return await statuses(transport)
+            return await fetch_statuses(transport)
 
     assert {"b": "Running"} == run(main)
 
 
-def test_logs_grow_while_a_session_runs(run: Run) -> None:
+def test_log_grows_while_session_runs(run: Run) -> None:
     def log(session: Session, seconds: float) -> str:
         return "".join(f"{session.spec.name} é {n}\n" for n in range(int(seconds)))
 
@@ -176,17 +178,17 @@ def test_logs_grow_while_a_session_runs(run: Run) -> None:
             session_id = await launch(transport)
             for seconds in (0.5, 2.5, 60, 60):
                 await anyio.sleep(seconds)
-                reply = await transport.send(_wire.build_logs(session_id))
-                seen.append(_wire.parse_logs(reply))
+                response = await transport.send(_wire.build_logs(session_id))
+                seen.append(_wire.parse_logs(response))
         return seen
 
     lines = ["fits é 0\n", "fits é 1\n", "fits é 2\n"]
     assert ["", "".join(lines[:2]), "".join(lines), "".join(lines)] == run(main)
 
 
-def test_a_whole_client_works_on_it(run: Run) -> None:
+def test_async_session_works_on_memory_transport(run: Run) -> None:
     async def main() -> None:
-        async with client(log=lambda _, __: "done\n") as (session, transport):
+        async with open_client(log=lambda _, __: "done\n") as (session, transport):
             created = await session.create("fits", IMAGE, cmd="true", replicas=3)
             await anyio.sleep(5)
             infos = await session.info(created)
@@ -203,17 +205,17 @@ def test_a_whole_client_works_on_it(run: Run) -> None:
     run(main)
 
 
-def test_what_the_server_refuses_is_refused_in_its_words(run: Run) -> None:
+def test_error_response_has_message_of_server(run: Run) -> None:
     async def main() -> Response:
         async with MemoryTransport() as transport:
             return await transport.send(_wire.build_info("unknown1"))
 
-    reply = run(main)
+    response = run(main)
 
-    assert (404, b"session unknown1 not found\n") == (reply.status, reply.body)
+    assert (404, b"session unknown1 not found\n") == (response.status, response.body)
 
 
-def test_it_counts_what_was_created_by_name(run: Run) -> None:
+def test_created_sessions_are_counted_by_name(run: Run) -> None:
     async def main() -> dict[str, int]:
         async with MemoryTransport() as transport:
             for name in ("one", "two", "two"):
@@ -223,7 +225,7 @@ def test_it_counts_what_was_created_by_name(run: Run) -> None:
     assert {"one": 1, "two": 2} == run(main)
 
 
-def test_it_counts_requests_by_kind_and_those_in_flight(run: Run) -> None:
+def test_requests_are_counted_by_kind_and_in_flight(run: Run) -> None:
     async def main() -> tuple[dict[str, int], int, int, str]:
         async with MemoryTransport() as transport:
             async with anyio.create_task_group() as group:
@@ -245,7 +247,7 @@ def test_it_counts_requests_by_kind_and_those_in_flight(run: Run) -> None:
     [({}, (0.6, 0.06)), (2.0, (2.0, 2.0)), (0, (0, 0)), ({"list": 5}, (0.6, 5)),
      ({"create": 90}, (90, 0.06))],
 )  # fmt: skip
-def test_requests_take_their_time_by_kind(
+def test_latency_depends_on_kind_of_request(
     run: Run, latency: Any, seconds: tuple[float, float]
 ) -> None:
     async def main() -> tuple[float, float]:
@@ -258,14 +260,14 @@ def test_requests_take_their_time_by_kind(
     assert pytest.approx(seconds) == run(main)
 
 
-def test_a_latency_for_no_kind_of_request_is_refused() -> None:
+def test_latency_for_unknown_kind_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"no kinds of request: \['creat'\]; there are"):
         MemoryTransport(latency={"creat": 1, "list": 2})
 
 
-def test_a_request_passes_all_points_in_order(run: Run) -> None:
+def test_request_passes_all_points_in_order(run: Run) -> None:
     points: list[tuple[str, Request]] = []
-    request = create()
+    request = build_create_request()
 
     async def main() -> None:
         transport = MemoryTransport(on_point=lambda point, asked: points.append((point, asked)))
@@ -277,14 +279,18 @@ def test_a_request_passes_all_points_in_order(run: Run) -> None:
     assert [(point, request) for point in POINTS] == points
 
 
-def struck_at(run: Run, point: str, **options: Any) -> list[tuple[float, int]]:
-    """Give a create up when it passes *point*; tell how many sessions there are then, and later."""
+def cancel_at(run: Run, point: str, **options: Any) -> list[tuple[float, int]]:
+    """Cancel a create request when it passes *point*.
+
+    Returns:
+        The time and number of sessions, after the cancellation and after the server has settled.
+    """
 
     async def main() -> list[tuple[float, int]]:
         async with MemoryTransport(**options) as transport:
             with anyio.CancelScope() as scope:
                 transport.on_point = lambda passed, _: scope.cancel() if passed == point else None
-                await transport.send(create())
+                await transport.send(build_create_request())
             seen = [(anyio.current_time(), len(transport.sessions()))]
             await transport.settled()
             return [*seen, (anyio.current_time(), len(transport.sessions()))]
@@ -298,55 +304,53 @@ def struck_at(run: Run, point: str, **options: Any) -> list[tuple[float, int]]:
     [("arrived", 0, 1), ("before-effect", 0, 1), ("after-effect", 1, 1), ("before-reply", 1, 1),
      ("mid-reply", 1, 1), ("closing", 1, 1)],
 )  # fmt: skip
-def test_what_was_given_up_is_done_all_the_same(
-    run: Run, point: str, then: int, later: int
-) -> None:
-    assert [then, later] == [count for _, count in struck_at(run, point)]
+def test_abandoned_request_finishes(run: Run, point: str, then: int, later: int) -> None:
+    assert [then, later] == [count for _, count in cancel_at(run, point)]
 
 
 @pytest.mark.parametrize(
     ("point", "later"), [("arrived", 0), ("before-effect", 0), ("after-effect", 1)]
 )
-def test_what_was_given_up_dies_if_that_is_wanted(run: Run, point: str, later: int) -> None:
-    assert later == struck_at(run, point, abandoned="dies")[-1][1]
+def test_abandoned_request_dies_if_configured(run: Run, point: str, later: int) -> None:
+    assert later == cancel_at(run, point, abandoned="dies")[-1][1]
 
 
-def test_what_was_given_up_may_happen_much_later(run: Run) -> None:
-    [(left, then), (settled, later)] = struck_at(run, "arrived", finish_delay=50)
+def test_abandoned_request_finishes_after_delay(run: Run) -> None:
+    [(left, then), (settled, later)] = cancel_at(run, "arrived", finish_delay=50)
 
     assert (0, 1) == (then, later)
     assert left < 1 < 50 < settled
 
 
-def test_what_never_arrived_never_happens(run: Run) -> None:
+def test_request_cancelled_before_arrival_has_no_effect(run: Run) -> None:
     async def main() -> list[Session]:
         async with MemoryTransport() as transport:
             with anyio.move_on_after(0.1):
-                await transport.send(create())
+                await transport.send(build_create_request())
             await anyio.sleep(100)
             return transport.sessions()
 
     assert [] == run(main)
 
 
-def test_a_request_in_a_cancelled_scope_never_leaves(run: Run) -> None:
+def test_request_in_cancelled_scope_is_not_sent(run: Run) -> None:
     async def main() -> list[Session]:
         async with MemoryTransport(latency=0) as transport:
             with anyio.CancelScope() as scope:
                 scope.cancel()
-                await transport.send(create())
+                await transport.send(build_create_request())
             await anyio.sleep(1)
             return transport.sessions()
 
     assert [] == run(main)
 
 
-def test_settled_waits_for_all_that_the_server_does(run: Run) -> None:
+def test_settled_waits_for_all_requests(run: Run) -> None:
     async def main() -> list[float]:
         async with MemoryTransport(latency=10) as transport:
             with anyio.move_on_after(5):
                 async with anyio.create_task_group() as group:
-                    group.start_soon(transport.send, create())
+                    group.start_soon(transport.send, build_create_request())
                     group.start_soon(transport.send, _wire.build_list())
             await transport.settled()
             first = anyio.current_time()
@@ -356,15 +360,15 @@ def test_settled_waits_for_all_that_the_server_does(run: Run) -> None:
     assert pytest.approx([10, 10]) == run(main)
 
 
-def test_it_is_used_inside_its_block_only(run: Run) -> None:
+def test_transport_works_only_inside_its_block(run: Run) -> None:
     async def main() -> None:
         transport = MemoryTransport()
         with pytest.raises(RuntimeError, match="inside its `async with` block"):
-            await transport.send(create())
+            await transport.send(build_create_request())
         async with transport:
-            await transport.send(create())
+            await transport.send(build_create_request())
         with pytest.raises(RuntimeError, match="inside its `async with` block"):
-            await transport.send(create())
+            await transport.send(build_create_request())
         with pytest.raises(RuntimeError, match="make another"):
             async with transport:
                 pass
@@ -372,7 +376,7 @@ def test_it_is_used_inside_its_block_only(run: Run) -> None:
     run(main)
 
 
-def test_what_is_on_it_can_be_asked_when_all_is_over(backend: Backend) -> None:
+def test_sessions_can_be_listed_after_the_block(backend: Backend) -> None:
     transport = MemoryTransport(duration=10)
 
     async def main() -> None:
@@ -385,7 +389,7 @@ def test_what_is_on_it_can_be_asked_when_all_is_over(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_plain_code_can_ask_what_is_on_it_at_any_time(
+def test_sessions_can_be_listed_from_another_thread(
     backend: Literal["asyncio", "trio"],
 ) -> None:
     transport = MemoryTransport(duration=10**6)
@@ -398,7 +402,7 @@ def test_plain_code_can_ask_what_is_on_it_at_any_time(
     assert set(created.ids) == {each.id for each in transport.sessions()}
 
 
-def test_an_error_in_the_block_comes_out_as_itself(run: Run) -> None:
+def test_error_in_the_block_is_raised_unchanged(run: Run) -> None:
     async def main() -> None:
         async with MemoryTransport() as transport:
             await launch(transport)
@@ -408,12 +412,12 @@ def test_an_error_in_the_block_comes_out_as_itself(run: Run) -> None:
         run(main)
 
 
-def test_two_runs_are_the_same(backend: Backend) -> None:
+def test_two_runs_give_the_same_sessions(backend: Backend) -> None:
     async def main() -> list[tuple[str, str, float]]:
         async with MemoryTransport() as transport:
             async with anyio.create_task_group() as group:
                 for number in range(10):
-                    group.start_soon(transport.send, create(f"fits-{number}"))
+                    group.start_soon(transport.send, build_create_request(f"fits-{number}"))
             return [(s.id, s.spec.name, s.created) for s in transport.sessions()]
 
     assert run_virtual(main, backend=backend) == run_virtual(main, backend=backend)
@@ -422,7 +426,7 @@ def test_two_runs_are_the_same(backend: Backend) -> None:
 @pytest.mark.parametrize(
     ("request_", "kind"),
     [
-        (create(), "create"),
+        (build_create_request(), "create"),
         (_wire.build_destroy("x"), "destroy"),
         (_wire.build_list(), "list"),
         (_wire.build_list("headless", "Running"), "list"),
@@ -437,14 +441,14 @@ def test_two_runs_are_the_same(backend: Backend) -> None:
         (_wire.build_availability(), "other"),
     ],
 )
-def test_requests_have_kinds(request_: Request, kind: str) -> None:
-    assert kind == request_kind(request_)
+def test_requests_are_classified(request_: Request, kind: str) -> None:
+    assert kind == classify_request(request_)
     assert kind in REQUEST_KINDS
 
 
-def test_nothing_is_piled_up_for_somebody_who_writes_it_down(run: Run) -> None:
+def test_record_of_changes_does_not_grow(run: Run) -> None:
     async def main() -> None:
-        async with client() as (session, transport):
+        async with open_client() as (session, transport):
             created = await session.create("fits", IMAGE, cmd="true", replicas=3)
             assert (await session.destroy(created)).ok
             assert [] == transport.platform.take_changes()

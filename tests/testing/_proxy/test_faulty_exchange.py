@@ -1,4 +1,4 @@
-"""Bytes of one exchange, and what comes of them: without sockets."""
+"""Tests of the faults in one exchange, without sockets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from hypothesis import strategies as st
 
 from kaleden.testing import Fault, FaultKind, FaultPlan
 from kaleden.testing._faults import FaultSchedule
-from kaleden.testing._proxy._faulty_exchange import Act, Exchange, Pause, Say, Step, wire_kind
+from kaleden.testing._proxy._faulty_exchange import (
+    Action,
+    Exchange,
+    Pause,
+    SendToClient,
+    Step,
+    classify_chunk,
+)
 
 REQUEST = b"GET /skaha/v1/session HTTP/1.1\r\nhost: here\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
-REPLY = HEAD + b"0123456789"
+RESPONSE = HEAD + b"0123456789"
 
 
 @define
 class Seen:
-    """What came out: bytes for the listener, and the rest."""
+    """The resulting steps: bytes for the receiver, and the other steps."""
 
     data: bytes = b""
     others: list[Step] = field(factory=list)
@@ -32,142 +39,149 @@ def collect(steps: Sequence[Step]) -> Seen:
     seen = Seen()
     for step in steps:
         if isinstance(step, bytes):
-            assert not any(isinstance(other, Act) for other in seen.others), "after the end"
+            assert not any(isinstance(other, Action) for other in seen.others), "after the end"
             seen.data += step
         else:
             seen.others.append(step)
     return seen
 
 
-def exchange(*faults: Fault, seed: int = 0) -> Exchange:
-    fate = FaultSchedule(FaultPlan(faults, seed))
-    return Exchange(fate.draw("list"), fate, Counter())
+def make_exchange(*faults: Fault, seed: int = 0) -> Exchange:
+    schedule = FaultSchedule(FaultPlan(faults, seed))
+    return Exchange(schedule.draw("list"), schedule, Counter())
 
 
-def answered(made: Exchange, chunks: Sequence[bytes] = (REPLY,)) -> Seen:
-    """Let a reply pass, until its end."""
-    made.ask(REQUEST)
+def run_exchange(exchange: Exchange, chunks: Sequence[bytes] = (RESPONSE,)) -> Seen:
+    """Pass a request and a response through an exchange, until its end."""
+    exchange.process_request(REQUEST)
     steps: list[Step] = []
     for chunk in chunks:
-        steps += made.answer(chunk)
-        if any(isinstance(step, Act) for step in steps):
+        steps += exchange.process_response(chunk)
+        if any(isinstance(step, Action) for step in steps):
             break
     return collect(steps)
 
 
-def test_what_nothing_befalls_passes() -> None:
-    made = exchange()
-    assert [REQUEST] == made.ask(REQUEST)
-    assert [REPLY] == made.answer(REPLY)
-    assert Counter() == made.done
+def test_exchange_without_faults_passes_unchanged() -> None:
+    exchange = make_exchange()
+    assert [REQUEST] == exchange.process_request(REQUEST)
+    assert [RESPONSE] == exchange.process_response(RESPONSE)
+    assert Counter() == exchange.done
 
 
 @pytest.mark.parametrize(
-    ("size", "passed", "acts"),
-    [(0, b"", [Act.RESET]), (3, REQUEST[:3], [Act.RESET]), (10**6, REQUEST, [])],
+    ("size", "passed", "actions"),
+    [(0, b"", [Action.RESET]), (3, REQUEST[:3], [Action.RESET]), (10**6, REQUEST, [])],
 )
-def test_a_request_breaks_after_so_many_bytes(size: int, passed: bytes, acts: list[Act]) -> None:
-    made = exchange(Fault("reset-before", size=size))
-    seen = collect([*made.ask(REQUEST[:2]), *([] if size == 0 else made.ask(REQUEST[2:]))])
-    assert (passed, acts) == (seen.data, seen.others)
-    assert len(acts) == made.done[FaultKind.RESET_BEFORE]
+def test_request_is_reset_after_given_bytes(
+    size: int, passed: bytes, actions: list[Action]
+) -> None:
+    exchange = make_exchange(Fault("reset-before", size=size))
+    seen = collect(
+        [
+            *exchange.process_request(REQUEST[:2]),
+            *([] if size == 0 else exchange.process_request(REQUEST[2:])),
+        ]
+    )
+    assert (passed, actions) == (seen.data, seen.others)
+    assert len(actions) == exchange.done[FaultKind.RESET_BEFORE]
 
 
 @pytest.mark.parametrize(
-    ("trouble", "size", "passed", "act"),
+    ("trouble", "size", "passed", "action"),
     [
-        ("reset-after", 0, b"", Act.RESET),
-        ("reset-after", 5, REPLY[:5], Act.RESET),
-        ("half-body", 5, REPLY[:5], Act.CLOSE),
-        ("half-body", 0, HEAD + b"01234", Act.CLOSE),
-        ("wrong-length", 0, REPLY.replace(b"10\r", b"11\r"), Act.CLOSE),
-        ("wrong-length", 5, REPLY.replace(b"10\r", b"15\r"), Act.CLOSE),
-        ("stall-after", 0, b"", Act.PART),
+        ("reset-after", 0, b"", Action.RESET),
+        ("reset-after", 5, RESPONSE[:5], Action.RESET),
+        ("half-body", 5, RESPONSE[:5], Action.CLOSE),
+        ("half-body", 0, HEAD + b"01234", Action.CLOSE),
+        ("wrong-length", 0, RESPONSE.replace(b"10\r", b"11\r"), Action.CLOSE),
+        ("wrong-length", 5, RESPONSE.replace(b"10\r", b"15\r"), Action.CLOSE),
+        ("stall-after", 0, b"", Action.DETACH),
     ],
 )
-def test_a_reply_ends_where_it_is_to(trouble: str, size: int, passed: bytes, act: Act) -> None:
-    made = exchange(Fault(trouble, size=size))
-    seen = answered(made)
-    assert (passed, [act]) == (seen.data, seen.others)
-    assert {trouble: 1} == made.done
+def test_response_ends_at_given_byte(
+    trouble: str, size: int, passed: bytes, action: Action
+) -> None:
+    exchange = make_exchange(Fault(trouble, size=size))
+    seen = run_exchange(exchange)
+    assert (passed, [action]) == (seen.data, seen.others)
+    assert {trouble: 1} == exchange.done
 
 
 @pytest.mark.parametrize("trouble", ["busy", "error-before", "error-after", "html"])
-def test_what_is_said_in_the_servers_place_is_http(trouble: str) -> None:
-    made = exchange(Fault(trouble, seconds=7, status=429))
-    steps = made.ask(REQUEST)
+def test_canned_response_is_http(trouble: str) -> None:
+    exchange = make_exchange(Fault(trouble, seconds=7, status=429))
+    steps = exchange.process_request(REQUEST)
     if steps == [REQUEST]:
-        steps = made.answer(REPLY)
-    said, act = steps
-    assert isinstance(said, Say)
-    assert Act.CLOSE is act
-    head, _, body = said.words.partition(b"\r\n\r\n")
+        steps = exchange.process_response(RESPONSE)
+    said, action = steps
+    assert isinstance(said, SendToClient)
+    assert Action.CLOSE is action
+    head, _, body = said.data.partition(b"\r\n\r\n")
     assert f"content-length: {len(body)}".encode() in head
     status = {"busy": b"429", "html": b"200"}.get(trouble, b"500")
     assert head.startswith(b"HTTP/1.1 %s " % status)
     assert (trouble == "busy") == (b"retry-after: 7" in head)
 
 
-def test_a_stalled_request_does_not_pass() -> None:
-    assert [Act.PART] == exchange(Fault("stall")).ask(REQUEST)
+def test_stalled_request_is_not_forwarded() -> None:
+    assert [Action.DETACH] == make_exchange(Fault("stall")).process_request(REQUEST)
 
 
-def test_a_delay_comes_before_the_first_byte_once() -> None:
-    made = exchange(Fault("delay", seconds=3))
-    assert [Pause(3.0), b"GE"] == made.ask(b"GE")
-    assert [b"T"] == made.ask(b"T")
-    assert {FaultKind.DELAY: 1} == made.done
+def test_delay_comes_once_before_first_byte() -> None:
+    exchange = make_exchange(Fault("delay", seconds=3))
+    assert [Pause(3.0), b"GE"] == exchange.process_request(b"GE")
+    assert [b"T"] == exchange.process_request(b"T")
+    assert {FaultKind.DELAY: 1} == exchange.done
 
 
-def test_a_slow_reply_comes_in_pieces() -> None:
-    made = exchange(Fault("slow", seconds=0.5, size=4))
-    assert [b"0123", Pause(0.5), b"45", Pause(0.5)] == made.answer(b"012345")
+def test_slow_response_comes_in_pieces() -> None:
+    exchange = make_exchange(Fault("slow", seconds=0.5, size=4))
+    assert [b"0123", Pause(0.5), b"45", Pause(0.5)] == exchange.process_response(b"012345")
 
 
-def test_a_reply_that_comes_twice_comes_twice_when_it_is_whole() -> None:
-    made = exchange(Fault("duplicate"))
-    assert [REPLY[:-1]] == made.answer(REPLY[:-1])
-    assert [REPLY[-1:], REPLY] == made.answer(REPLY[-1:])
+def test_duplicate_response_is_sent_when_complete() -> None:
+    exchange = make_exchange(Fault("duplicate"))
+    assert [RESPONSE[:-1]] == exchange.process_response(RESPONSE[:-1])
+    assert [RESPONSE[-1:], RESPONSE] == exchange.process_response(RESPONSE[-1:])
 
 
-def test_a_wrong_length_ends_the_reply_where_it_ends_in_whatever_pieces() -> None:
-    seen = answered(exchange(Fault("wrong-length", size=90)), [HEAD, b"01234", b"56789"])
-    assert (REPLY.replace(b"10\r", b"100\r"), [Act.CLOSE]) == (seen.data, seen.others)
+def test_wrong_length_ends_response_in_any_chunks() -> None:
+    seen = run_exchange(make_exchange(Fault("wrong-length", size=90)), [HEAD, b"01234", b"56789"])
+    assert (RESPONSE.replace(b"10\r", b"100\r"), [Action.CLOSE]) == (seen.data, seen.others)
 
 
 @pytest.mark.parametrize("trouble", ["duplicate", "wrong-length"])
-def test_what_needs_a_length_does_not_befall_what_has_none(trouble: str) -> None:
-    made = exchange(Fault(trouble))
-    reply = b"HTTP/1.1 200 OK\r\n\r\n0123456789"
-    assert [reply] == made.answer(reply)
-    assert Counter() == made.done
+def test_fault_that_needs_length_skips_response_without_it(trouble: str) -> None:
+    exchange = make_exchange(Fault(trouble))
+    response = b"HTTP/1.1 200 OK\r\n\r\n0123456789"
+    assert [response] == exchange.process_response(response)
+    assert Counter() == exchange.done
 
 
-def test_half_of_what_has_no_length_is_half_of_what_comes_first() -> None:
-    assert b"01234" == answered(exchange(Fault("half-body")), [b"0123456789"]).data
+def test_half_body_without_length_halves_first_chunk() -> None:
+    assert b"01234" == run_exchange(make_exchange(Fault("half-body")), [b"0123456789"]).data
 
 
-def test_what_happens_first_hides_what_would_happen_later() -> None:
-    made = exchange(Fault("html"), Fault("reset-after", size=3), Fault("busy", nth=2))
-    assert REPLY[:3] == answered(made).data
-    assert {FaultKind.RESET_AFTER: 1} == made.done
+def test_earlier_fault_hides_later_one() -> None:
+    exchange = make_exchange(Fault("html"), Fault("reset-after", size=3), Fault("busy", nth=2))
+    assert RESPONSE[:3] == run_exchange(exchange).data
+    assert {FaultKind.RESET_AFTER: 1} == exchange.done
 
 
-CUTS = st.lists(st.integers(1, len(REPLY) - 1), max_size=6)
+CUTS = st.lists(st.integers(1, len(RESPONSE) - 1), max_size=6)
 
 
 @given(
     trouble=st.sampled_from(["reset-after", "half-body", "garbage", "duplicate"]),
-    size=st.integers(1, len(REPLY) + 5),
+    size=st.integers(1, len(RESPONSE) + 5),
     cuts=CUTS,
 )
-def test_how_a_reply_is_cut_in_chunks_changes_nothing(
-    trouble: str, size: int, cuts: list[int]
-) -> None:
-    places = [0, *sorted(set(cuts)), len(REPLY)]
-    chunks = [REPLY[start:stop] for start, stop in pairwise(places)]
-    whole = answered(exchange(Fault(trouble, size=size)))
-    pieces = answered(exchange(Fault(trouble, size=size)), chunks)
+def test_chunking_does_not_change_the_result(trouble: str, size: int, cuts: list[int]) -> None:
+    offsets = [0, *sorted(set(cuts)), len(RESPONSE)]
+    chunks = [RESPONSE[start:stop] for start, stop in pairwise(offsets)]
+    whole = run_exchange(make_exchange(Fault(trouble, size=size)))
+    pieces = run_exchange(make_exchange(Fault(trouble, size=size)), chunks)
     assert whole.others == pieces.others
     assert len(whole.data) == len(pieces.data)
     if trouble != "garbage":
@@ -175,7 +189,7 @@ def test_how_a_reply_is_cut_in_chunks_changes_nothing(
         return
     for number, byte in enumerate(pieces.data):
         replaced = size <= number < size + 16
-        assert (byte >= 0x80) if replaced else (byte == REPLY[number])
+        assert (byte >= 0x80) if replaced else (byte == RESPONSE[number])
 
 
 @pytest.mark.parametrize(
@@ -192,13 +206,13 @@ def test_how_a_reply_is_cut_in_chunks_changes_nothing(
         (b"", "other"),
     ],
 )
-def test_the_first_line_tells_the_kind(chunk: bytes, kind: str) -> None:
-    assert kind == wire_kind(chunk)
+def test_kind_is_classified_by_request_line(chunk: bytes, kind: str) -> None:
+    assert kind == classify_chunk(chunk)
 
 
-def test_the_same_seed_makes_the_same_noise() -> None:
+def test_same_seed_draws_same_noise() -> None:
     first, same, other = (
-        answered(exchange(Fault("garbage"), seed=seed)).data for seed in (1, 1, 2)
+        run_exchange(make_exchange(Fault("garbage"), seed=seed)).data for seed in (1, 1, 2)
     )
     assert first == same
     assert first != other

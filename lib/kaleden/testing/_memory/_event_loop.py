@@ -1,4 +1,4 @@
-"""The way back into an event loop, for who is asked from any thread."""
+"""Calls into an event loop from any thread."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 @final
-class Home:
-    """The event loop that this is made in."""
+class EventLoop:
+    """The event loop in which this object is made."""
 
     def __init__(self) -> None:
         self._token = current_token()
         self._thread = threading.get_ident()
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Call *function* in the event loop, from whatever thread.
+    def run_sync(self, function: Callable[[], T]) -> T:
+        """Call *function* in the event loop. This may be called in any thread.
 
         Raises:
             RuntimeError: the event loop has ended.

@@ -1,7 +1,7 @@
-"""The server of a platform in memory: each request on its way, with all that can befall it.
+"""The server of a platform in memory. It handles requests and injects faults.
 
-The server has tasks of its own, as a real one has: when a client gives a request up, what the
-server had begun goes on.
+Like a real server, it has its own tasks: if a client abandons a request, the server may still
+finish it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attrs import define, field
 from kaleden._errors import FailureKind
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
-from kaleden.testing import _canned_responses as replies
+from kaleden.testing import _canned_responses as canned
 from kaleden.testing._faults import Fault, FaultKind, FaultSchedule
 from kaleden.testing._memory._world import World
 
@@ -28,137 +28,142 @@ POINTS: Final = (
     "mid-reply",
     "closing",
 )
-"""The points that a request passes. The last is in the client: the reply is whole by then."""
+"""The points that a request passes, in order.
+
+The last one is in the client, after it has received the whole response.
+"""
 
 Abandoned: TypeAlias = Literal["finishes", "dies"]
 OnPoint: TypeAlias = Callable[[str, Request], None]
 
-# Seconds that the server takes for a request, if nothing else is said.
+# The default time that the server takes for a request, in seconds.
 _LATENCY = 0.06
 _LATENCIES: Mapping[str, float] = {"create": 0.6}
-# Before the first point, and before each of the others but the last.
+# The number of equal parts of the latency: one before each point except the last.
 _GAPS = 5
 
 
 @define(eq=False)
 class Exchange:
-    """One request at the server, which may outlive the client's interest in it."""
+    """One request at the server, which may run on after the client has abandoned it."""
 
     request: Request
     kind: str
-    troubles: Mapping[FaultKind, Fault]
+    faults: Mapping[FaultKind, Fault]
     abandoned: bool = False
-    reply: Response | None = None
+    response: Response | None = None
     error: TransportError | None = None
-    over: anyio.Event = field(factory=anyio.Event)
+    done: anyio.Event = field(factory=anyio.Event)
 
 
 @define(eq=False)
 class Server:
-    """Serves a world.
+    """Handle the requests to a world.
 
     Args:
         world: the platform.
-        fate: decides on delays.
-        latency: as of `MemoryTransport`.
-        abandoned: as of `MemoryTransport`.
-        finish_delay: as of `MemoryTransport`.
-        on_point: as of `MemoryTransport`.
+        schedule: draws the delays.
+        latency: see `MemoryTransport`.
+        abandoned: see `MemoryTransport`.
+        finish_delay: see `MemoryTransport`.
+        on_point: see `MemoryTransport`.
     """
 
     world: World
-    fate: FaultSchedule
+    schedule: FaultSchedule
     latency: float | Mapping[str, float]
     abandoned: Abandoned
     finish_delay: float
     on_point: OnPoint | None
-    _busy: int = field(init=False, default=0)
-    _calm: anyio.Event = field(init=False, factory=anyio.Event)
+    _active: int = field(init=False, default=0)
+    _idle: anyio.Event = field(init=False, factory=anyio.Event)
 
-    async def settled(self) -> None:
-        """Wait until all requests are finished, but those that stall for ever."""
-        while self._busy:
-            await self._calm.wait()
+    async def wait_settled(self) -> None:
+        """Wait until all requests are finished, except those that stall for ever."""
+        while self._active:
+            await self._idle.wait()
         await checkpoint()
 
     async def serve(self, exchange: Exchange) -> None:
-        """See a request through."""
-        if not self._busy:
-            self._calm = anyio.Event()
-        self._busy += 1
+        """Handle a request, and set its response or error."""
+        if not self._active:
+            self._idle = anyio.Event()
+        self._active += 1
         try:
-            exchange.reply = await self._answer(exchange)
+            exchange.response = await self._handle(exchange)
         except TransportError as error:
             exchange.error = error
-        exchange.over.set()
+        exchange.done.set()
         self._finish()
 
     def _finish(self) -> None:
-        self._busy -= 1
-        if not self._busy:
-            self._calm.set()
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
 
-    async def _answer(self, exchange: Exchange) -> Response:
-        await self._arrive(exchange)
-        self.pass_("arrived", exchange)
-        await self._gap(exchange, self.fate.delay(exchange.troubles.get(FaultKind.DELAY)))
-        self.pass_("before-effect", exchange)
-        await self._gap(exchange)
-        await self._heed_abandonment(exchange)
-        response = await self._act(exchange)
-        self.pass_("after-effect", exchange)
-        await self._gap(exchange)
-        return await self._reply(exchange, response)
+    async def _handle(self, exchange: Exchange) -> Response:
+        await self._receive(exchange)
+        self.notify_point("arrived", exchange)
+        await self._wait_gap(
+            exchange, self.schedule.draw_delay(exchange.faults.get(FaultKind.DELAY))
+        )
+        self.notify_point("before-effect", exchange)
+        await self._wait_gap(exchange)
+        await self._check_abandoned(exchange)
+        response = await self._apply(exchange)
+        self.notify_point("after-effect", exchange)
+        await self._wait_gap(exchange)
+        return await self._respond(exchange, response)
 
-    async def _arrive(self, exchange: Exchange) -> None:
-        await self._gap(exchange)
-        if FaultKind.REFUSED in exchange.troubles:
+    async def _receive(self, exchange: Exchange) -> None:
+        await self._wait_gap(exchange)
+        if FaultKind.REFUSED in exchange.faults:
             raise TransportError(
                 FailureKind.CONNECT_FAILED, "all connection attempts failed", sent=False
             )
         if exchange.abandoned:
-            raise _lost()
+            raise _make_connection_lost()
 
-    async def _heed_abandonment(self, exchange: Exchange) -> None:
+    async def _check_abandoned(self, exchange: Exchange) -> None:
         if exchange.abandoned:
             if self.abandoned == "dies":
-                raise _lost()
+                raise _make_connection_lost()
             await anyio.sleep(self.finish_delay)
 
-    async def _act(self, exchange: Exchange) -> Response:
-        """Do what is asked, or what the plan has in its place."""
-        troubles = exchange.troubles
-        if FaultKind.STALL in troubles:
+    async def _apply(self, exchange: Exchange) -> Response:
+        """Carry out the request, or the fault that replaces it."""
+        faults = exchange.faults
+        if FaultKind.STALL in faults:
             await self._stall()
-        if FaultKind.RESET_BEFORE in troubles:
-            raise _lost()
-        if busy := troubles.get(FaultKind.BUSY):
-            return replies.busy(busy)
-        if FaultKind.ERROR_BEFORE in troubles:
-            return replies.error()
-        if FaultKind.LIE in troubles:
+        if FaultKind.RESET_BEFORE in faults:
+            raise _make_connection_lost()
+        if busy := faults.get(FaultKind.BUSY):
+            return canned.make_busy_response(busy)
+        if FaultKind.ERROR_BEFORE in faults:
+            return canned.make_error_response()
+        if FaultKind.LIE in faults:
             return Response(200)
-        lag = troubles.get(FaultKind.LAG)
+        lag = faults.get(FaultKind.LAG)
         return self.world.handle(exchange.request, 0.0 if lag is None else lag.seconds)
 
-    async def _reply(self, exchange: Exchange, response: Response) -> Response:
-        """Send the reply, or what the plan makes of it."""
-        troubles = exchange.troubles
-        if FaultKind.STALL_AFTER in troubles:
+    async def _respond(self, exchange: Exchange, response: Response) -> Response:
+        """Return the response, or inject the fault that replaces it."""
+        faults = exchange.faults
+        if FaultKind.STALL_AFTER in faults:
             await self._stall()
-        if FaultKind.RESET_AFTER in troubles:
-            raise _lost()
+        if FaultKind.RESET_AFTER in faults:
+            raise _make_connection_lost()
 
-        self.pass_("before-reply", exchange)
-        await self._gap(exchange)
-        self.pass_("mid-reply", exchange)
-        if FaultKind.HALF_BODY in troubles or FaultKind.WRONG_LENGTH in troubles:
-            raise _lost()
-        if slow := troubles.get(FaultKind.SLOW):
+        self.notify_point("before-reply", exchange)
+        await self._wait_gap(exchange)
+        self.notify_point("mid-reply", exchange)
+        if FaultKind.HALF_BODY in faults or FaultKind.WRONG_LENGTH in faults:
+            raise _make_connection_lost()
+        if slow := faults.get(FaultKind.SLOW):
             await anyio.sleep(slow.seconds * (len(response.body) // max(slow.size, 1)))
         await checkpoint()
-        for trouble, make in _MANGLED.items():
-            if trouble in troubles:
+        for kind, make in _REPLACEMENTS.items():
+            if kind in faults:
                 return make()
         return response
 
@@ -167,27 +172,27 @@ class Server:
         await anyio.sleep_forever()
         raise AssertionError
 
-    async def _gap(self, exchange: Exchange, more: float = 0.0) -> None:
-        """Let a part of the request's time pass."""
-        await anyio.sleep(self._latency_of(exchange.kind) / _GAPS + more)
+    async def _wait_gap(self, exchange: Exchange, more: float = 0.0) -> None:
+        """Wait for one part of the request's latency, and for *more* seconds."""
+        await anyio.sleep(self._get_latency(exchange.kind) / _GAPS + more)
 
-    def _latency_of(self, kind: str) -> float:
+    def _get_latency(self, kind: str) -> float:
         if isinstance(self.latency, int | float):
             return self.latency
         return {**_LATENCIES, **self.latency}.get(kind, _LATENCY)
 
-    def pass_(self, point: str, exchange: Exchange) -> None:
-        """Tell that a request passes a point."""
+    def notify_point(self, point: str, exchange: Exchange) -> None:
+        """Report that a request passes a point."""
         if self.on_point is not None:
             self.on_point(point, exchange.request)
 
 
-def _lost() -> TransportError:
+def _make_connection_lost() -> TransportError:
     return TransportError(FailureKind.CONNECTION_LOST, "the connection was reset", sent=True)
 
 
-_MANGLED: Mapping[FaultKind, Callable[[], Response]] = {
-    FaultKind.ERROR_AFTER: replies.error,
-    FaultKind.GARBAGE: replies.garbage,
-    FaultKind.HTML: replies.page,
+_REPLACEMENTS: Mapping[FaultKind, Callable[[], Response]] = {
+    FaultKind.ERROR_AFTER: canned.make_error_response,
+    FaultKind.GARBAGE: canned.make_garbage_response,
+    FaultKind.HTML: canned.make_html_response,
 }

@@ -1,7 +1,7 @@
-"""The machine under a platform in memory: sessions that start, run and end when they should.
+"""The simulated sessions of a platform in memory.
 
-It has no tasks and no timers. Whoever looks at the platform lets what is due by then happen, in the
-order of time.
+They need no tasks and no timers. Each access to the platform first carries out the events that are
+due by then, in order of time.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from attrs import define, field, frozen
 
 from kaleden.local import Forget, Platform, Session, Start, Stop
 
-Change = Callable[[float], None]
+TimeCallback = Callable[[float], None]
 
 
 @frozen
 class Script:
-    """What sessions do.
+    """The behaviour of the sessions.
 
     Attributes:
-        start_delay: seconds from having room to running.
+        start_delay: seconds from the allocation of a session's resources until it runs.
         duration: seconds that a session runs.
-        fails: whether it ends as Failed.
-        log: what it has written, so many seconds after it began to run.
+        fails: returns whether a session ends as Failed.
+        log: returns the log of a session, given the seconds since it began to run.
     """
 
     start_delay: Callable[[Session], float]
@@ -36,7 +36,7 @@ class Script:
 
 @define(eq=False)
 class _Process:
-    """A session's process: from when to when it runs."""
+    """A session's process, with the times at which it began and ended."""
 
     session: Session
     began: float | None = None
@@ -44,40 +44,40 @@ class _Process:
 
 
 @define(eq=False)
-class Machine:
-    """Carries out the orders of a `Platform` in virtual time, and reports to it.
+class SessionSimulator:
+    """Carry out the orders of a `Platform` in virtual time, and report to it.
 
     Args:
-        platform: who gives the orders.
-        script: what the sessions do.
-        changed: called with the time whenever anything on the platform has changed.
+        platform: the platform that gives the orders.
+        script: the behaviour of the sessions.
+        on_change: called with the time after each change on the platform.
     """
 
     platform: Platform
     script: Script
-    changed: Change
+    on_change: TimeCallback
     _processes: dict[str, _Process] = field(init=False, factory=dict[str, _Process])
-    _due: list[tuple[float, int, Change]] = field(
-        init=False, factory=list[tuple[float, int, Change]]
+    _due: list[tuple[float, int, TimeCallback]] = field(
+        init=False, factory=list[tuple[float, int, TimeCallback]]
     )
     _numbers: Iterator[int] = field(init=False, factory=count)
 
     def advance(self, now: float) -> None:
-        """Let happen what is due by *now*."""
-        self.settle(now)
+        """Carry out all events that are due by *now*."""
+        self.apply_orders(now)
         while self._due and self._due[0][0] <= now:
-            due, _, happen = heapq.heappop(self._due)
+            due, _, callback = heapq.heappop(self._due)
             self.platform.advance(due)
-            happen(due)
-            self.settle(due)
-            self.changed(due)
+            callback(due)
+            self.apply_orders(due)
+            self.on_change(due)
         self.platform.advance(now)
-        self.settle(now)
-        # Nobody writes down here what has changed, and a long test would pile it up.
+        self.apply_orders(now)
+        # Drop the platform's record of changes, which is not used here and would grow.
         self.platform.take_changes()
 
-    def settle(self, now: float) -> None:
-        """Carry out what the platform has ordered."""
+    def apply_orders(self, now: float) -> None:
+        """Carry out the orders of the platform."""
         while orders := self.platform.take_orders():
             for order in orders:
                 match order:
@@ -88,22 +88,22 @@ class Machine:
                     case Forget(key):
                         self._processes.pop(key, None)
 
-    def log(self, key: str, now: float) -> str:
-        """Give what a session has written by *now*."""
+    def read_log(self, key: str, now: float) -> str:
+        """Return the log of a session at the time *now*."""
         process = self._processes.get(key)
         if process is None or process.began is None:
             return ""
         end = now if process.ended is None else process.ended
-        # So long after the epoch, a float is no finer than that.
+        # At present-day times since the epoch, a float has a resolution of about a microsecond.
         return self.script.log(process.session, round(end - process.began, 6))
 
-    def _at(self, due: float, happen: Change) -> None:
-        heapq.heappush(self._due, (due, next(self._numbers), happen))
+    def _schedule(self, due: float, callback: TimeCallback) -> None:
+        heapq.heappush(self._due, (due, next(self._numbers), callback))
 
     def _start(self, session: Session, now: float) -> None:
         process = self._processes[session.key] = _Process(session)
         due = now + self.script.start_delay(session)
-        self._at(due, lambda time: self._run(process, time))
+        self._schedule(due, lambda time: self._run(process, time))
 
     def _run(self, process: _Process, now: float) -> None:
         if process.ended is not None:
@@ -113,7 +113,7 @@ class Machine:
         self.platform.started(session.key, now)
         code = int(self.script.fails(session))
         due = now + self.script.duration(session)
-        self._at(due, lambda time: self._end(session.key, time, code))
+        self._schedule(due, lambda time: self._end(session.key, time, code))
 
     def _end(self, key: str, now: float, code: int | None) -> None:
         process = self._processes.get(key)

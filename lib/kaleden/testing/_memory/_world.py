@@ -1,4 +1,4 @@
-"""A platform in memory, in the event loop's time: sessions, and answers to requests about them."""
+"""A platform in memory, in the event loop's time, with its sessions and its request handler."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session, Settings
 from kaleden.local._api._service import ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
-from kaleden.testing._memory._event_loop import Home
-from kaleden.testing._memory._sessions import Machine, Script
-from kaleden.testing._requests import request_kind
+from kaleden.testing._memory._event_loop import EventLoop
+from kaleden.testing._memory._sessions import Script, SessionSimulator
+from kaleden.testing._requests import classify_request
 
 T = TypeVar("T")
 
@@ -31,128 +31,130 @@ EPOCH: Final = 1_790_000_000.0
 USER: Final = "local"
 
 
-def large_platform() -> Platform:
-    """Make a platform on which nobody waits for room; its ids are the same each time."""
+def make_large_platform() -> Platform:
+    """Make a platform on which no session waits for resources, with the same ids on each run."""
     settings = Settings(millicores=10**9, ram=10**9 * GIB)
     return Platform(settings, random.Random(0))  # noqa: S311 - nothing is secret here
 
 
 @define(eq=False)
-class Past:
-    """What a platform was like, as far back as somebody may look."""
+class PlatformHistory:
+    """The earlier states of a platform, as far back as the longest lag of a read."""
 
-    reach: float
+    max_lag: float
     _states: deque[tuple[float, Platform]] = field(
         init=False, factory=deque[tuple[float, Platform]]
     )
 
-    def remember(self, platform: Platform, now: float) -> None:
-        if self.reach == 0:
+    def record(self, platform: Platform, now: float) -> None:
+        if self.max_lag == 0:
             return
-        # The source of ids is left as it is: the system's cannot be copied, and nothing is created
-        # in the past.
+        # Do not copy the source of ids: the system's source cannot be copied, and no session is
+        # created in an earlier state.
         state = copy.deepcopy(platform, {id(platform.rng): platform.rng})
         self._states.append((now, state))
-        while len(self._states) > 1 and self._states[1][0] <= now - self.reach:
+        while len(self._states) > 1 and self._states[1][0] <= now - self.max_lag:
             self._states.popleft()
 
-    def recall(self, moment: float) -> Platform:
-        """Give the platform as it was then."""
-        known = [platform for time, platform in self._states if time <= moment]
+    def find_state(self, time: float) -> Platform:
+        """Return the state of the platform at *time*, or its oldest recorded state."""
+        known = [platform for recorded_at, platform in self._states if recorded_at <= time]
         return known[-1] if known else self._states[0][1]
 
 
 @define(eq=False)
 class World:
-    """The platform and what runs on it.
+    """The platform, its simulated sessions, and its history.
 
     Args:
-        platform: the sessions.
-        script: what they do.
-        reach: how many seconds back somebody may look.
+        platform: the platform and its sessions.
+        script: the behaviour of the sessions.
+        max_lag: the longest lag of a read, in seconds.
     """
 
     platform: Platform
     script: Script
-    reach: float
+    max_lag: float
     created: Counter[str] = field(init=False, factory=Counter[str])
-    _machine: Machine = field(init=False)
-    _past: Past = field(init=False)
-    _home: Home | None = field(init=False, default=None)
-    _closed: float | None = field(init=False, default=None)
+    _simulator: SessionSimulator = field(init=False)
+    _history: PlatformHistory = field(init=False)
+    _loop: EventLoop | None = field(init=False, default=None)
+    _closed_at: float | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._machine = Machine(self.platform, self.script, self._remember)
-        self._past = Past(self.reach)
+        self._simulator = SessionSimulator(self.platform, self.script, self._record)
+        self._history = PlatformHistory(self.max_lag)
 
     def open(self) -> None:
-        """Begin, in this event loop."""
-        self._home = Home()
-        self._remember(self._now())
+        """Start the clock, in this event loop."""
+        self._loop = EventLoop()
+        self._record(self._now())
 
     def close(self) -> None:
-        """Let no more time pass."""
-        self._closed = self._now()
-        self._home = None
+        """Stop the clock."""
+        self._closed_at = self._now()
+        self._loop = None
 
-    def look_back(self, seconds: float) -> None:
-        """Let somebody look so far back, from now on."""
-        self._past.reach = seconds
-        if self._home is not None:
-            self._at_home(lambda: self._remember(self._now()))
+    def set_max_lag(self, seconds: float) -> None:
+        """Set the longest lag of a read, in seconds, from now on."""
+        self._history.max_lag = seconds
+        if self._loop is not None:
+            self._run_in_loop(lambda: self._record(self._now()))
 
     def sessions(self) -> list[Session]:
-        """List the sessions that are there now, oldest first."""
-        return self._at_home(self._listed)
+        """Return the sessions on the platform now, oldest first."""
+        return self._run_in_loop(self._list_sessions)
 
-    def _at_home(self, function: Callable[[], T]) -> T:
-        """Call *function* where time passes, and nobody changes anything meanwhile."""
-        home = self._home
-        return function() if home is None else home.call(function)
+    def _run_in_loop(self, function: Callable[[], T]) -> T:
+        """Call *function* in the event loop, which has the clock and makes all changes."""
+        loop = self._loop
+        return function() if loop is None else loop.run_sync(function)
 
-    def _listed(self) -> list[Session]:
-        if self._home is not None or self._closed is not None:
-            self._machine.advance(self._now())
+    def _list_sessions(self) -> list[Session]:
+        if self._loop is not None or self._closed_at is not None:
+            self._simulator.advance(self._now())
         return list(self.platform.of_user(USER))
 
     def handle(self, request: Request, lag: float = 0.0) -> Response:
-        """Do what a request asks for; what it reads is as it was *lag* seconds ago."""
+        """Carry out a request. A read returns the state of *lag* seconds ago."""
         now = self._now()
-        self._machine.advance(now)
+        self._simulator.advance(now)
         if lag and request.method == "GET":
-            moment, platform = now - lag, self._past.recall(now - lag)
+            read_at, platform = now - lag, self._history.find_state(now - lag)
         else:
-            moment, platform = now, self.platform
-        reply = Service(platform, "https://memory.invalid", Path).handle(_call(request, moment))
-        self._machine.settle(now)
+            read_at, platform = now, self.platform
+        reply = Service(platform, "https://memory.invalid", Path).handle(
+            _parse_call(request, read_at)
+        )
+        self._simulator.apply_orders(now)
         if request.method != "GET":
-            self._remember(now)
-        if request_kind(request) == "create" and reply.status == 200:
-            self._count(reply)
-        return self._response(reply, now)
+            self._record(now)
+        if classify_request(request) == "create" and reply.status == 200:
+            self._count_created(reply)
+        return self._make_response(reply, now)
 
     def _now(self) -> float:
-        return EPOCH + anyio.current_time() if self._closed is None else self._closed
+        return EPOCH + anyio.current_time() if self._closed_at is None else self._closed_at
 
-    def _remember(self, now: float) -> None:
-        self._past.remember(self.platform, now)
+    def _record(self, now: float) -> None:
+        self._history.record(self.platform, now)
 
-    def _count(self, reply: ApiResponse) -> None:
+    def _count_created(self, reply: ApiResponse) -> None:
         session = self.platform.find(USER, reply.body.decode().strip())
         assert session is not None  # noqa: S101 - it was created just now
         self.created[session.spec.name] += 1
 
-    def _response(self, reply: ApiResponse, now: float) -> Response:
+    def _make_response(self, reply: ApiResponse, now: float) -> Response:
         headers = dict(reply.headers)
         if reply.content_type is not None:
             headers["content-type"] = reply.content_type
-        # The file is none: its name is the session's.
-        log = "" if reply.file is None else self._machine.log(reply.file.name, now)
+        # The file does not exist. Its name is the key of the session.
+        log = "" if reply.file is None else self._simulator.read_log(reply.file.name, now)
         return Response(reply.status, headers, reply.body + log.encode())
 
 
-def _call(request: Request, now: float) -> ApiRequest:
-    """Undress a request as the server's HTTP half does."""
+def _parse_call(request: Request, now: float) -> ApiRequest:
+    """Parse a request, as the HTTP layer of `kaleden.local` does."""
     path, _, query = request.target.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     pairs += parse_qsl(request.form.decode(), keep_blank_values=True)

@@ -1,6 +1,6 @@
-"""What becomes of one exchange on the wire when something befalls it: bytes in, steps out.
+"""Faults in one exchange of a request and a response, as a function from bytes to steps.
 
-Pure. The steps are taken by a `FaultProxy`.
+This module does no I/O. A `FaultProxy` carries out the steps.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TypeAlias
 from attrs import define, field, frozen
 
 from kaleden._wire import Response
-from kaleden.testing import _canned_responses as replies
+from kaleden.testing import _canned_responses as canned
 from kaleden.testing._faults import Fault, FaultKind, FaultSchedule
-from kaleden.testing._requests import kind_of
+from kaleden.testing._requests import classify_target
 
 _REQUEST_LINE = re.compile(rb"([A-Z]+) \S*?/v\d[\d.]*/(\S+) HTTP/1\.")
 _LENGTH = re.compile(rb"(?i)(?<=\r\n)content-length:[ \t]*(\d+)")
@@ -24,170 +24,173 @@ _NOISE = 16
 _MAX_HEAD = 65536
 
 
-class Act(Enum):
-    """A step that is not bytes."""
+class Action(Enum):
+    """A step that changes the connections."""
 
     RESET = auto()
     """Reset both connections."""
     CLOSE = auto()
-    """Tell the client that nothing more comes, and part."""
-    PART = auto()
-    """Let neither hear the other any more."""
+    """Send the client an end of file, and detach."""
+    DETACH = auto()
+    """Forward nothing more between client and server."""
 
 
 @frozen
 class Pause:
-    """Wait so many seconds."""
+    """A pause, in seconds."""
 
     seconds: float
 
 
 @frozen
-class Say:
-    """Tell the client this, in the server's place."""
+class SendToClient:
+    """Bytes to send to the client instead of the server's response."""
 
-    words: bytes
-
-
-Step: TypeAlias = bytes | Pause | Say | Act
-"""Bytes go to whom they were meant for."""
+    data: bytes
 
 
-def wire_kind(chunk: bytes) -> str:
-    """Name the kind of request that begins so; "other" for what is none of HTTP/1."""
+Step: TypeAlias = bytes | Pause | SendToClient | Action
+"""One step of an exchange. Plain bytes are forwarded to their receiver."""
+
+
+def classify_chunk(chunk: bytes) -> str:
+    """Return the kind of the request that begins with *chunk*; "other" if it is not HTTP/1."""
     line = _REQUEST_LINE.match(chunk)
     if line is None:
         return "other"
-    return kind_of(line[1].decode("latin-1"), line[2].decode("latin-1"))
+    return classify_target(line[1].decode("latin-1"), line[2].decode("latin-1"))
 
 
 @define(eq=False)
 class Exchange:
-    """What a client says until the server has answered, and the answer.
+    """The bytes of a client until the server responds, and the response.
 
     Args:
-        troubles: what befalls it.
-        fate: where chance comes from.
-        done: counts what has come to pass.
+        faults: the faults of this exchange.
+        schedule: the source of random numbers.
+        done: counts the faults that were injected, by kind.
     """
 
-    troubles: Mapping[FaultKind, Fault]
-    fate: FaultSchedule
+    faults: Mapping[FaultKind, Fault]
+    schedule: FaultSchedule
     done: Counter[FaultKind]
-    asked: int = field(init=False, default=0)
-    answered: int = field(init=False, default=0)
-    # Of the reply: what came of it, how long it is, and where it is to be cut off.
-    _said: bytearray = field(init=False, factory=bytearray)
-    _whole: int | None = field(init=False, default=None)
-    _end: int | None = field(init=False, default=None)
-    _happened: set[FaultKind] = field(init=False, factory=set[FaultKind])
+    request_bytes: int = field(init=False, default=0)
+    response_bytes: int = field(init=False, default=0)
+    # The response received so far, its whole length, and the offset to end it at.
+    _response: bytearray = field(init=False, factory=bytearray)
+    _length: int | None = field(init=False, default=None)
+    _cut_at: int | None = field(init=False, default=None)
+    _counted: set[FaultKind] = field(init=False, factory=set[FaultKind])
 
-    def ask(self, chunk: bytes) -> list[Step]:
-        """Let a part of the request pass."""
+    def process_request(self, chunk: bytes) -> list[Step]:
+        """Return the steps for a part of the request."""
         steps: list[Step] = []
-        delay = self.troubles.get(FaultKind.DELAY)
-        if delay is not None and self.asked == 0:
-            self._note(FaultKind.DELAY)
-            steps.append(Pause(self.fate.delay(delay)))
-        steps += self._pass(_OF_REQUESTS, chunk)
-        self.asked += len(chunk)
+        delay = self.faults.get(FaultKind.DELAY)
+        if delay is not None and self.request_bytes == 0:
+            self._count(FaultKind.DELAY)
+            steps.append(Pause(self.schedule.draw_delay(delay)))
+        steps += self._apply(_REQUEST_HANDLERS, chunk)
+        self.request_bytes += len(chunk)
         return steps
 
-    def answer(self, chunk: bytes) -> list[Step]:
-        """Let a part of the reply pass."""
-        if not self.troubles:
+    def process_response(self, chunk: bytes) -> list[Step]:
+        """Return the steps for a part of the response."""
+        if not self.faults:
             return [chunk]
-        self._said += chunk
-        if self._whole is None and self.answered < _MAX_HEAD:
-            self._whole = _length(self._said)
-        steps = self._pass(_OF_REPLIES, chunk)
-        self.answered += len(chunk)
+        self._response += chunk
+        if self._length is None and self.response_bytes < _MAX_HEAD:
+            self._length = _parse_length(self._response)
+        steps = self._apply(_RESPONSE_HANDLERS, chunk)
+        self.response_bytes += len(chunk)
         return steps
 
-    def _pass(self, befall: _Befall, chunk: bytes) -> list[Step]:
-        for trouble, make in befall.items():
-            fault = self.troubles.get(trouble)
-            steps = None if fault is None else make(self, fault, chunk)
+    def _apply(self, handlers: _Handlers, chunk: bytes) -> list[Step]:
+        for kind, handle in handlers.items():
+            fault = self.faults.get(kind)
+            steps = None if fault is None else handle(self, fault, chunk)
             if steps is not None:
-                self._note(trouble)
+                self._count(kind)
                 return steps
         return [chunk]
 
-    def _note(self, trouble: FaultKind) -> None:
-        if trouble not in self._happened:
-            self._happened.add(trouble)
-            self.done[trouble] += 1
+    def _count(self, kind: FaultKind) -> None:
+        if kind not in self._counted:
+            self._counted.add(kind)
+            self.done[kind] += 1
 
-    def reset_before(self, fault: Fault, chunk: bytes) -> list[Step] | None:
-        """Break the connection in the request."""
-        return _cut(chunk, fault.size - self.asked, Act.RESET)
+    def reset_in_request(self, fault: Fault, chunk: bytes) -> list[Step] | None:
+        """Reset the connections after `Fault.size` bytes of the request."""
+        return _cut(chunk, fault.size - self.request_bytes, Action.RESET)
 
-    def reset_after(self, fault: Fault, chunk: bytes) -> list[Step] | None:
-        """Break the connection in the reply."""
-        return _cut(chunk, fault.size - self.answered, Act.RESET)
+    def reset_in_response(self, fault: Fault, chunk: bytes) -> list[Step] | None:
+        """Reset the connections after `Fault.size` bytes of the response."""
+        return _cut(chunk, fault.size - self.response_bytes, Action.RESET)
 
-    def halve(self, fault: Fault, chunk: bytes) -> list[Step] | None:
-        """End the connection in the reply."""
-        if self._end is None:
-            self._end = fault.size or self._half(chunk)
-        return _cut(chunk, self._end - self.answered, Act.CLOSE)
+    def truncate(self, fault: Fault, chunk: bytes) -> list[Step] | None:
+        """End the connection to the client within the response."""
+        if self._cut_at is None:
+            self._cut_at = fault.size or self._find_half(chunk)
+        return _cut(chunk, self._cut_at - self.response_bytes, Action.CLOSE)
 
-    def _half(self, chunk: bytes) -> int:
-        """Where half of the body has come; or of what came first, if that is not known."""
-        if self._whole is None:
+    def _find_half(self, chunk: bytes) -> int:
+        """Return the offset of the middle of the body, or of *chunk* if the length is unknown."""
+        if self._length is None:
             return len(chunk) // 2
-        head = self._said.index(b"\r\n\r\n") + 4
-        return head + (self._whole - head) // 2
+        head = self._response.index(b"\r\n\r\n") + 4
+        return head + (self._length - head) // 2
 
     def lengthen(self, fault: Fault, chunk: bytes) -> list[Step] | None:
-        """Say a length that is too large, and end where the reply ends."""
-        if self._end is not None:
-            return _cut(chunk, self._end - self.answered, Act.CLOSE)
+        """Increase the Content-Length, and end the connection where the response ends."""
+        if self._cut_at is not None:
+            return _cut(chunk, self._cut_at - self.response_bytes, Action.CLOSE)
         length = _LENGTH.search(chunk)
-        if self.answered or length is None or self._whole is None:
+        if self.response_bytes or length is None or self._length is None:
             return None
-        self._end = self._whole
+        self._cut_at = self._length
         number = b"%d" % (int(length[1]) + (fault.size or 1))
         longer = chunk[: length.start(1)] + number + chunk[length.end(1) :]
-        return _cut(longer, self._end + len(longer) - len(chunk), Act.CLOSE) or [longer]
+        return _cut(longer, self._cut_at + len(longer) - len(chunk), Action.CLOSE) or [longer]
 
     def garble(self, fault: Fault, chunk: bytes) -> list[Step] | None:
-        """Put bytes that mean nothing in the place of some."""
-        start = max(fault.size - self.answered, 0)
-        stop = min(fault.size + _NOISE - self.answered, len(chunk))
+        """Replace some bytes with noise."""
+        start = max(fault.size - self.response_bytes, 0)
+        stop = min(fault.size + _NOISE - self.response_bytes, len(chunk))
         if stop <= start:
             return None
-        return [chunk[:start] + self.fate.noise(stop - start) + chunk[stop:]]
+        return [chunk[:start] + self.schedule.draw_noise(stop - start) + chunk[stop:]]
 
     def repeat(self, _fault: Fault, chunk: bytes) -> list[Step] | None:
-        """Let the reply come once more when it is whole."""
-        if self._whole is None or len(self._said) < self._whole:
+        """Send the response a second time when it is complete."""
+        if self._length is None or len(self._response) < self._length:
             return None
-        return [chunk, bytes(self._said)]
+        return [chunk, bytes(self._response)]
 
 
-def _length(reply: bytearray) -> int | None:
-    """How long a reply of HTTP/1 is, head and body; None if it does not say so, or not yet."""
-    head, blank, _ = reply.partition(b"\r\n\r\n")
+def _parse_length(response: bytearray) -> int | None:
+    """Return the length of an HTTP/1 response, head and body, in bytes; None if it is unknown."""
+    head, blank, _ = response.partition(b"\r\n\r\n")
     length = _LENGTH.search(head + b"\r\n") if blank else None
     return None if length is None else len(head) + len(blank) + int(length[1])
 
 
-def _cut(chunk: bytes, left: int, act: Act) -> list[Step] | None:
-    """Cut off what is beyond what is left; None if nothing is."""
-    if len(chunk) < left:
+def _cut(chunk: bytes, limit: int, action: Action) -> list[Step] | None:
+    """Cut *chunk* after *limit* bytes, and end with *action*; None if it is shorter."""
+    if len(chunk) < limit:
         return None
-    return [chunk[:left], act] if left > 0 else [act]
+    return [chunk[:limit], action] if limit > 0 else [action]
 
 
-def _say(reply: Response) -> list[Step]:
-    headers = {**reply.headers, "content-length": len(reply.body), "connection": "close"}
-    lines = [f"HTTP/1.1 {reply.status} ", *(f"{name}: {value}" for name, value in headers.items())]
+def _respond(response: Response) -> list[Step]:
+    headers = {**response.headers, "content-length": len(response.body), "connection": "close"}
+    lines = [
+        f"HTTP/1.1 {response.status} ",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     head = "\r\n".join([*lines, "", ""])
-    return [Say(head.encode("latin-1") + reply.body), Act.CLOSE]
+    return [SendToClient(head.encode("latin-1") + response.body), Action.CLOSE]
 
 
-def _dribble(fault: Fault, chunk: bytes) -> list[Step]:
+def _send_slowly(fault: Fault, chunk: bytes) -> list[Step]:
     steps: list[Step] = []
     step = max(fault.size, 1)
     for start in range(0, len(chunk), step):
@@ -195,23 +198,25 @@ def _dribble(fault: Fault, chunk: bytes) -> list[Step]:
     return steps
 
 
-_Befall: TypeAlias = Mapping[FaultKind, Callable[[Exchange, Fault, bytes], list[Step] | None]]
+_Handlers: TypeAlias = Mapping[FaultKind, Callable[[Exchange, Fault, bytes], list[Step] | None]]
 
-# In the order of time: what happens first hides what would happen later.
-_OF_REQUESTS: _Befall = {
-    FaultKind.STALL: lambda _exchange, _fault, _chunk: [Act.PART],
-    FaultKind.RESET_BEFORE: Exchange.reset_before,
-    FaultKind.BUSY: lambda _exchange, fault, _chunk: _say(replies.busy(fault)),
-    FaultKind.ERROR_BEFORE: lambda _exchange, _fault, _chunk: _say(replies.error()),
+# In order of time: the fault that happens first hides those that would happen later.
+_REQUEST_HANDLERS: _Handlers = {
+    FaultKind.STALL: lambda _exchange, _fault, _chunk: [Action.DETACH],
+    FaultKind.RESET_BEFORE: Exchange.reset_in_request,
+    FaultKind.BUSY: lambda _exchange, fault, _chunk: _respond(canned.make_busy_response(fault)),
+    FaultKind.ERROR_BEFORE: lambda _exchange, _fault, _chunk: _respond(
+        canned.make_error_response()
+    ),
 }
-_OF_REPLIES: _Befall = {
-    FaultKind.STALL_AFTER: lambda _exchange, _fault, _chunk: [Act.PART],
-    FaultKind.RESET_AFTER: Exchange.reset_after,
-    FaultKind.HALF_BODY: Exchange.halve,
+_RESPONSE_HANDLERS: _Handlers = {
+    FaultKind.STALL_AFTER: lambda _exchange, _fault, _chunk: [Action.DETACH],
+    FaultKind.RESET_AFTER: Exchange.reset_in_response,
+    FaultKind.HALF_BODY: Exchange.truncate,
     FaultKind.WRONG_LENGTH: Exchange.lengthen,
-    FaultKind.ERROR_AFTER: lambda _exchange, _fault, _chunk: _say(replies.error()),
+    FaultKind.ERROR_AFTER: lambda _exchange, _fault, _chunk: _respond(canned.make_error_response()),
     FaultKind.GARBAGE: Exchange.garble,
-    FaultKind.HTML: lambda _exchange, _fault, _chunk: _say(replies.page()),
-    FaultKind.SLOW: lambda _exchange, fault, chunk: _dribble(fault, chunk),
+    FaultKind.HTML: lambda _exchange, _fault, _chunk: _respond(canned.make_html_response()),
+    FaultKind.SLOW: lambda _exchange, fault, chunk: _send_slowly(fault, chunk),
     FaultKind.DUPLICATE: Exchange.repeat,
 }

@@ -1,4 +1,4 @@
-"""One connection through a `FaultProxy`: the client's, and the one to the server."""
+"""One connection through a `FaultProxy`: a stream from the client and a stream to the server."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ from attrs import define, field
 
 from kaleden._engine._tasks import open_task_group
 from kaleden.testing._faults import FaultKind, FaultSchedule
-from kaleden.testing._proxy._faulty_exchange import Act, Exchange, Pause, Say, Step, wire_kind
+from kaleden.testing._proxy._faulty_exchange import (
+    Action,
+    Exchange,
+    Pause,
+    SendToClient,
+    Step,
+    classify_chunk,
+)
 
-# On close: throw away what is unsent, and reset.
+# SO_LINGER with a time-out of 0: closing discards unsent data and sends a reset.
 _RESET = struct.pack("ii", 1, 0)
 
 
-async def hang_up(*streams: SocketStream, reset: bool) -> None:
-    """Close connections at once; let the other ends see a reset, or an end."""
+async def close_streams(*streams: SocketStream, reset: bool) -> None:
+    """Close connections at once; the other ends see a reset if *reset* is true, else an end."""
     with CancelScope(shield=True):
         for stream in streams:
             if reset:
-                # Of a connection that is closed already, there is none.
+                # A connection that is closed already has no socket.
                 with suppress(OSError, anyio.TypedAttributeLookupError):
                     raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no Django
                     raw.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
@@ -35,88 +42,90 @@ async def hang_up(*streams: SocketStream, reset: bool) -> None:
 
 @define(eq=False)
 class Link:
-    """A client and a server that talk, and what befalls their exchanges.
+    """A connection between a client and a server, with faults in its exchanges.
 
     Args:
-        client: the connection that the client has made.
-        server: the connection that was made for it.
-        fate: asked anew for each exchange.
-        exchanges: counts them, by kind.
-        done: counts what has befallen them.
+        client: the connection from the client.
+        server: the connection to the server.
+        get_schedule: returns the fault schedule. It is called for each exchange.
+        exchanges: counts the exchanges, by kind of request.
+        done: counts the faults that were injected, by kind.
     """
 
     client: SocketStream
     server: SocketStream
-    fate: Callable[[], FaultSchedule]
+    get_schedule: Callable[[], FaultSchedule]
     exchanges: Counter[str]
     done: Counter[FaultKind]
     _exchange: Exchange | None = field(init=False, default=None)
-    _server_has_spoken: bool = field(init=False, default=True)
-    _parted: bool = field(init=False, default=False)
+    _response_started: bool = field(init=False, default=True)
+    _detached: bool = field(init=False, default=False)
     _broken: bool = field(init=False, default=False)
     _scope: CancelScope = field(init=False, factory=CancelScope)
 
     async def run(self) -> None:
-        """Carry what they say to each other until the connection ends."""
+        """Forward data in both directions until the connection ends."""
         try:
             with self._scope:
                 async with open_task_group() as group:
-                    group.start_soon(self._until_broken, self._carry_requests)
-                    group.start_soon(self._until_broken, self._carry_replies)
+                    group.start_soon(self._run_until_broken, self._forward_requests)
+                    group.start_soon(self._run_until_broken, self._forward_responses)
         finally:
-            await hang_up(self.client, self.server, reset=self._broken)
+            await close_streams(self.client, self.server, reset=self._broken)
 
-    async def _until_broken(self, carry: Callable[[], Awaitable[None]]) -> None:
+    async def _run_until_broken(self, forward: Callable[[], Awaitable[None]]) -> None:
         try:
-            await carry()
+            await forward()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            # The last is of an end that was to be told to somebody who is gone.
+            # `send_eof` raises OSError if the other end is gone.
             self._reset()
 
-    async def _carry_requests(self) -> None:
+    async def _forward_requests(self) -> None:
         async for chunk in self.client:
-            if self._server_has_spoken:
-                self._begin(chunk)
-            if self._exchange is not None and not self._parted:
-                await self._take(self._exchange.ask(chunk), self.server)
-        if self._parted:
-            # Not before the client: it could lose what it was told last.
+            if self._response_started:
+                self._begin_exchange(chunk)
+            if self._exchange is not None and not self._detached:
+                await self._run_steps(self._exchange.process_request(chunk), self.server)
+        if self._detached:
+            # Only once the client has closed: closing earlier could lose the last data sent to it.
             self._scope.cancel()
         await self.server.send_eof()
 
-    def _begin(self, chunk: bytes) -> None:
-        kind, fate = wire_kind(chunk), self.fate()
+    def _begin_exchange(self, chunk: bytes) -> None:
+        kind, schedule = classify_chunk(chunk), self.get_schedule()
         self.exchanges[kind] += 1
-        self._exchange = Exchange(fate.draw(kind), fate, self.done)
-        self._server_has_spoken = False
+        self._exchange = Exchange(schedule.draw(kind), schedule, self.done)
+        self._response_started = False
 
-    async def _carry_replies(self) -> None:
+    async def _forward_responses(self) -> None:
         async for chunk in self.server:
-            self._server_has_spoken = True
-            if not self._parted:
-                steps = [chunk] if self._exchange is None else self._exchange.answer(chunk)
-                await self._take(steps, self.client)
-        if not self._parted:
+            self._response_started = True
+            if not self._detached:
+                steps = (
+                    [chunk] if self._exchange is None else self._exchange.process_response(chunk)
+                )
+                await self._run_steps(steps, self.client)
+        if not self._detached:
             await self.client.send_eof()
 
-    async def _take(self, steps: Iterable[Step], listener: SocketStream) -> None:
+    async def _run_steps(self, steps: Iterable[Step], receiver: SocketStream) -> None:
         for step in steps:
             match step:
                 case bytes():
-                    await listener.send(step)
+                    await receiver.send(step)
                 case Pause(seconds):
                     await anyio.sleep(seconds)
-                case Say(words):
-                    await self.client.send(words)
-                case Act():
-                    await self._act(step)
+                case SendToClient(data):
+                    await self.client.send(data)
+                case Action():
+                    await self._run_action(step)
 
-    async def _act(self, act: Act) -> None:
-        if act is Act.RESET:
+    async def _run_action(self, action: Action) -> None:
+        if action is Action.RESET:
             self._reset()
             return
-        self._parted = True
-        if act is Act.CLOSE:
+        self._detached = True
+        if action is Action.CLOSE:
             await self.client.send_eof()
 
     def _reset(self) -> None:

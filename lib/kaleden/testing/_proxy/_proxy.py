@@ -1,4 +1,4 @@
-"""`FaultProxy`: faults on the way to any server, byte by byte."""
+"""`FaultProxy`: a TCP proxy that injects faults into the connections to any server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from kaleden._engine._tasks import open_task_group
 from kaleden.testing._faults import FaultKind, FaultPlan, FaultSchedule
-from kaleden.testing._proxy._link import Link, hang_up
+from kaleden.testing._proxy._link import Link, close_streams
 
 HOST: Final = "127.0.0.1"
 _PORTS: Final = {"http": 80, "https": 443}
@@ -23,7 +23,7 @@ _NO_FAULTS: Final = FaultPlan()
 
 @final
 class FaultProxy(AsyncContextManagerMixin):
-    """A TCP proxy on this machine, in front of any server, on which things go wrong as planned.
+    """A TCP proxy on this machine that injects faults into the connections to a server.
 
     ::
 
@@ -33,25 +33,26 @@ class FaultProxy(AsyncContextManagerMixin):
                 async with kaleden.AsyncSession(proxy.url, platform.token) as session:
                     ...
 
-    What is said in the clear and in HTTP/1 has a kind, by its first line; all else, TLS included,
-    is of the kind "other". An exchange begins with the first that a client says after the server
-    has spoken, so a TLS handshake is one too. The same plan befalls the same exchanges each time,
-    if they come in the same order. Leaving the block ends all connections.
+    An exchange is a request and its response. It begins with the first bytes that the client sends
+    after a response, so a TLS handshake is an exchange too. For plain HTTP/1, the request line
+    gives the kind of the request, one of `REQUEST_KINDS`. All other traffic, including TLS, has the
+    kind "other". If the exchanges come in the same order, the same plan selects the same ones.
+    Leaving the block closes all connections.
 
     Args:
-        target: the URL of the server; the proxy's is the same with another host and port.
-        faults: what goes wrong, to begin with. `FaultKind.REFUSED` befalls connections, of which it
-            knows no kinds: each is reset at once.
+        target: the URL of the server. The URL of the proxy differs in host and port only.
+        faults: the faults to inject. They can be changed later, see `faults`. `FaultKind.REFUSED`
+            applies to connections, which have no kind: each is reset at once.
 
     Raises:
-        ValueError: the target has no host and port, or there is a trouble that a proxy knows
-            nothing of: `FaultKind.LIE`, `FaultKind.LAG`.
-        OSError: on entering: there is no port left.
+        ValueError: the target has no host or port, or *faults* has a kind of fault that only a
+            `MemoryTransport` can inject: `FaultKind.LIE` or `FaultKind.LAG`.
+        OSError: when the block is entered: no port is free.
 
     Attributes:
-        connections: how many were made.
-        exchanges: how many there were, by kind.
-        done: how many of them each trouble has befallen.
+        connections: the number of connections so far.
+        exchanges: the number of exchanges so far, by kind of request.
+        done: the number of faults injected so far, by kind of fault.
     """
 
     def __init__(self, target: str, faults: FaultPlan = _NO_FAULTS) -> None:
@@ -71,20 +72,20 @@ class FaultProxy(AsyncContextManagerMixin):
 
     @property
     def faults(self) -> FaultPlan:
-        """What goes wrong; may be set, and begins to count anew then, from the next exchange on."""
-        return self._fate.plan
+        """The faults to inject. Setting them restarts the counting, from the next exchange on."""
+        return self._schedule.plan
 
     @faults.setter
     def faults(self, faults: FaultPlan) -> None:
-        self._fate = FaultSchedule(faults.without(FaultKind.LIE, FaultKind.LAG))
-        at_the_door = [fault for fault in faults.faults if fault.trouble is FaultKind.REFUSED]
-        if any(fault.on is not None for fault in at_the_door):
-            raise ValueError("a connection that is refused is of no kind yet: leave `on` out")
-        self._door = FaultSchedule(FaultPlan(at_the_door, faults.seed))
+        self._schedule = FaultSchedule(faults.without(FaultKind.LIE, FaultKind.LAG))
+        refusals = [fault for fault in faults.faults if fault.trouble is FaultKind.REFUSED]
+        if any(fault.on is not None for fault in refusals):
+            raise ValueError("a connection that is refused has no kind of request: leave `on` out")
+        self._connect_schedule = FaultSchedule(FaultPlan(refusals, faults.seed))
 
     @property
     def url(self) -> str:
-        """The target's URL, by way of this proxy."""
+        """The URL of the target through this proxy."""
         if self._port is None:
             raise RuntimeError("a FaultProxy has a URL once it is entered with `async with`")
         return urlunsplit(self._target._replace(netloc=f"{HOST}:{self._port}"))
@@ -111,13 +112,13 @@ class FaultProxy(AsyncContextManagerMixin):
     async def _connect(self, client: SocketStream) -> None:
         self.connections += 1
         async with client:
-            if self._door.draw("other"):
+            if self._connect_schedule.draw("other"):
                 self.done[FaultKind.REFUSED] += 1
-                await hang_up(client, reset=True)
+                await close_streams(client, reset=True)
                 return
             try:
                 server = await anyio.connect_tcp(*self._address)
             except OSError:
-                await hang_up(client, reset=True)
+                await close_streams(client, reset=True)
                 return
-            await Link(client, server, lambda: self._fate, self.exchanges, self.done).run()
+            await Link(client, server, lambda: self._schedule, self.exchanges, self.done).run()
