@@ -316,6 +316,6 @@ _BY_KIND: dict[FailureKind, type[RequestError]] = {
 }
 
 
-def error_class(kind: FailureKind) -> type[RequestError]:
+def get_error_class(kind: FailureKind) -> type[RequestError]:
     """Find the exception that says the same as *kind*; `RequestError` itself for the others."""
     return _BY_KIND.get(kind, RequestError)

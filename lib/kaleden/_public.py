@@ -31,13 +31,13 @@ def publish(package: str, names: Iterable[str], namespace: Mapping[str, Any]) ->
 
 
 def load_later(
-    namespace: dict[str, Any], room: str, names: Iterable[str]
+    namespace: dict[str, Any], module: str, names: Iterable[str]
 ) -> Callable[[str], object]:
     """Make the ``__getattr__`` of a package which loads some names when one of them is asked for.
 
     Args:
         namespace: the package's.
-        room: the module that has the names.
+        module: the module that has the names.
         names: what it is asked for.
     """
     package: str = namespace["__name__"]
@@ -46,7 +46,7 @@ def load_later(
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-        found = {each: getattr(import_module(room), each) for each in names}
+        found = {each: getattr(import_module(module), each) for each in names}
         publish(package, names, found)
         namespace.update(found)
         return found[name]

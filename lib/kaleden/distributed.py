@@ -42,7 +42,7 @@ def chunk(
     Raises:
         ValueError: *replica* is not in 1 to *total*.
     """
-    replica, total = _place(replica, total)
+    replica, total = _resolve_replica(replica, total)
     items = iterable if isinstance(iterable, Sequence) else list(iterable)
     size, larger = divmod(len(items), total)
     start = (replica - 1) * size + min(replica - 1, larger)
@@ -67,20 +67,20 @@ def stripe(
     Raises:
         ValueError: *replica* is not in 1 to *total*.
     """
-    replica, total = _place(replica, total)
+    replica, total = _resolve_replica(replica, total)
     return islice(iterable, replica - 1, None, total)
 
 
-def _place(replica: int | None, total: int | None) -> tuple[int, int]:
-    replica = _from_environment("REPLICA_ID") if replica is None else replica
-    total = _from_environment("REPLICA_COUNT") if total is None else total
+def _resolve_replica(replica: int | None, total: int | None) -> tuple[int, int]:
+    replica = _read_environment("REPLICA_ID") if replica is None else replica
+    total = _read_environment("REPLICA_COUNT") if total is None else total
     if not 1 <= replica <= total:
         raise ValueError(f"replicas are numbered from 1: there is no replica {replica} of {total}")
 
     return replica, total
 
 
-def _from_environment(name: str) -> int:
+def _read_environment(name: str) -> int:
     text = os.environ.get(name, "1")
     try:
         return int(text)

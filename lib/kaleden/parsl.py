@@ -171,13 +171,13 @@ class SkahaProvider(ExecutionProvider):
         self._ended: dict[object, tuple[JobState, str]] = {}
         self._lock = threading.Lock()
         self._stack = ExitStack()
-        self._session = _checked(session)
+        self._session = _check_session(session)
         self._is_own = session is None
         self._scope: SyncScope | None = None
         self._has_ended = False
 
     def __enter__(self) -> Self:
-        self._opened()
+        self._open_scope()
         return self
 
     def __exit__(
@@ -235,13 +235,13 @@ class SkahaProvider(ExecutionProvider):
                 the same is ended with the provider.
         """
         try:
-            spec = self._block(command, tasks_per_node, job_name)
-            [outcome] = self._opened().create(spec)
+            spec = self._build_spec(command, tasks_per_node, job_name)
+            [outcome] = self._open_scope().create(spec)
         except KaledenError as error:
-            raise _not_launched(job_name, error) from error
+            raise _make_submit_error(job_name, error) from error
 
         if isinstance(outcome, Failure):
-            raise _not_launched(job_name, outcome)
+            raise _make_submit_error(job_name, outcome)
 
         self.resources[outcome.value] = job_name
         return outcome.value
@@ -268,9 +268,9 @@ class SkahaProvider(ExecutionProvider):
                 listed = {info.id: info for info in self._session.fetch(SessionKind.HEADLESS)}
             except KaledenError as error:
                 raise ExecutionProviderException(str(error)) from error
-            self._note_ends([info for info in listed.values() if self._is_open(info.id)])
+            self._record_ends([info for info in listed.values() if self._is_open(info.id)])
 
-        return [self._judged(key, listed) for key in job_ids]
+        return [self._build_status(key, listed) for key in job_ids]
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         """End blocks, and make sure by one list.
@@ -290,13 +290,13 @@ class SkahaProvider(ExecutionProvider):
                 gone = self._session.destroy(alive).successes
             except KaledenError as error:
                 raise ExecutionProviderException(str(error)) from error
-            self._forget(gone)
+            self._release(gone)
 
         return [self._is_gone(key) for key in job_ids]
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _opened(self) -> SyncScope:
+    def _open_scope(self) -> SyncScope:
         """Open the scope, unless it is open."""
         with self._lock:
             if self._has_ended:
@@ -310,7 +310,7 @@ class SkahaProvider(ExecutionProvider):
                     self._stack = stack.pop_all()
             return self._scope
 
-    def _block(self, command: str, tasks: int, job_name: str) -> SessionSpec:
+    def _build_spec(self, command: str, tasks: int, job_name: str) -> SessionSpec:
         """Tell what to launch for one block."""
         if tasks != 1 and isinstance(self.launcher, SimpleLauncher):
             raise InvalidRequest(
@@ -319,7 +319,7 @@ class SkahaProvider(ExecutionProvider):
             )
 
         script = f"{self.worker_init}\n{self.launcher(command, tasks, self.nodes_per_block)}"
-        env = {**_told(self._spec), **self._spec.env, VARIABLE: packed(script.strip())}
+        env = {**_build_node_env(self._spec), **self._spec.env, VARIABLE: packed(script.strip())}
         return evolve(self._spec, name=block_name(job_name), env=env)
 
     def _is_open(self, key: object) -> bool:
@@ -335,7 +335,7 @@ class SkahaProvider(ExecutionProvider):
     def _survivors(self) -> tuple[str, ...]:
         return () if self.error is None else self.error.survivors
 
-    def _judged(self, key: object, listed: Mapping[object, SessionInfo]) -> JobStatus:
+    def _build_status(self, key: object, listed: Mapping[object, SessionInfo]) -> JobStatus:
         if key not in self.resources:
             return JobStatus(JobState.MISSING, f"this provider has launched no session {key}")
 
@@ -346,48 +346,48 @@ class SkahaProvider(ExecutionProvider):
             return JobStatus(JobState.CANCELLED if self._is_gone(key) else JobState.UNKNOWN)
 
         if key in listed:
-            return JobStatus(_state(listed[key]))
+            return JobStatus(_map_status(listed[key]))
 
         why = f"session {key} is not on the server any more, and was not seen to end"
         return JobStatus(JobState.MISSING, why)
 
-    def _note_ends(self, infos: Sequence[SessionInfo]) -> None:
+    def _record_ends(self, infos: Sequence[SessionInfo]) -> None:
         """Remember what has ended, and of what failed, why."""
-        ended = {info.id: _state(info) for info in infos if info.status.is_terminal}
-        logs = self._logs([key for key, state in ended.items() if state is JobState.FAILED])
+        ended = {info.id: _map_status(info) for info in infos if info.status.is_terminal}
+        logs = self._fetch_logs([key for key, state in ended.items() if state is JobState.FAILED])
         for key, state in ended.items():
             log = f", and wrote at its end:\n{logs[key][-_TAIL:]}" if logs.get(key) else ""
             self._ended[key] = state, f"session {key} has ended as {state.name}{log}"
 
-    def _logs(self, keys: Sequence[str]) -> Mapping[str, str]:
+    def _fetch_logs(self, keys: Sequence[str]) -> Mapping[str, str]:
         try:
             return self._session.logs(keys).successes if keys else {}
         except KaledenError:
             return {}
 
-    def _forget(self, gone: Iterable[str]) -> None:
+    def _release(self, gone: Iterable[str]) -> None:
         """Let the scope not end again what is gone."""
         for key in gone:
             self._ended[key] = JobState.CANCELLED, f"session {key} was cancelled"
         with suppress(ScopeClosed):
-            self._opened().release(gone)
+            self._open_scope().release(gone)
 
 
-def _state(info: SessionInfo) -> JobState:
+def _map_status(info: SessionInfo) -> JobState:
     return _STATES.get(info.status, JobState.UNKNOWN)
 
 
-def _not_launched(job_name: str, why: object) -> SubmitException:
+def _make_submit_error(job_name: str, why: object) -> SubmitException:
     return SubmitException(job_name, str(why))  # type: ignore[no-untyped-call,unused-ignore]
 
 
-def _told(spec: SessionSpec) -> dict[str, str]:
+def _build_node_env(spec: SessionSpec) -> dict[str, str]:
     """What Parsl's workers take for the size of their node."""
     told = {"PARSL_CORES": spec.cores and int(spec.cores), "PARSL_MEMORY_GB": spec.ram}
     return {name: str(value) for name, value in told.items() if value is not None}
 
 
-def _checked(session: object) -> Session:
+def _check_session(session: object) -> Session:
     if session is None:
         return Session()
 

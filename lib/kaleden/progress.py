@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaleden._public import publish as _publish
 from kaleden._results._progress import ProgressCallback, ProgressUpdate
-from kaleden._results._tables import needs
+from kaleden._results._tables import import_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +37,7 @@ def rich_bars(console: Console | None = None) -> Generator[ProgressCallback]:
     Raises:
         ImportError: rich is not installed: ``pip install 'kaleden[progress]'``.
     """
-    parts = needs("rich.progress", "progress")
+    parts = import_extra("rich.progress", "progress")
     bars = parts.Progress(
         parts.TextColumn("{task.description}", markup=False),
         parts.BarColumn(),
@@ -51,10 +51,10 @@ def rich_bars(console: Console | None = None) -> Generator[ProgressCallback]:
 
     def show(tally: ProgressUpdate) -> None:
         nonlocal last, task
-        if _is_another(last, tally):
+        if _is_new_operation(last, tally):
             task = bars.add_task(tally.operation, states="")
         last = tally
-        bars.update(task, completed=tally.done, total=tally.expected, states=_states(tally))
+        bars.update(task, completed=tally.done, total=tally.expected, states=_format_states(tally))
 
     with bars:
         yield show
@@ -70,20 +70,20 @@ def tqdm_bars(**options: Any) -> Generator[ProgressCallback]:
     Raises:
         ImportError: tqdm is not installed: ``pip install 'kaleden[progress]'``.
     """
-    make = needs("tqdm", "progress").tqdm
+    make = import_extra("tqdm", "progress").tqdm
     last: ProgressUpdate | None = None
     bar: Any = None
 
     def show(tally: ProgressUpdate) -> None:
         nonlocal bar, last
-        if _is_another(last, tally):
+        if _is_new_operation(last, tally):
             if bar is not None:
                 bar.close()
             given = {"desc": tally.operation, "unit": " sessions", **options}
             bar = make(total=tally.expected, **given)
         last = tally
         bar.total = tally.expected
-        bar.set_postfix_str(_states(tally), refresh=False)
+        bar.set_postfix_str(_format_states(tally), refresh=False)
         # It draws at most ten times a second, and not by itself if nothing more is done.
         more = tally.done - bar.n
         if not bar.update(more) and (more == 0 or tally.done == tally.expected):
@@ -96,12 +96,12 @@ def tqdm_bars(**options: Any) -> Generator[ProgressCallback]:
             bar.close()
 
 
-def _is_another(last: ProgressUpdate | None, tally: ProgressUpdate) -> bool:
+def _is_new_operation(last: ProgressUpdate | None, tally: ProgressUpdate) -> bool:
     """Whether *tally* is of another operation than the *last* one was."""
     return last is None or last.operation != tally.operation or last.done > tally.done
 
 
-def _states(tally: ProgressUpdate) -> str:
+def _format_states(tally: ProgressUpdate) -> str:
     return "".join(char for char in str(tally) if char.isprintable())
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kaleden import Outcomes, Success
 from kaleden._wire import TERMINAL_STATUSES, SessionKind, SessionStatus
-from kaleden._wire._decoders import session_info
+from kaleden._wire._decoders import read_session_info
 
 
 @pytest.mark.parametrize("text", ["Running", "running", "RUNNING"])
@@ -92,7 +92,7 @@ def test_members_pickle_and_copy_where_python_looks_them_up_by_name(
 
 @pytest.mark.parametrize("text", ODD_VALUES)
 def test_what_holds_an_unknown_member_pickles_and_copies(text: str) -> None:
-    info = session_info({"id": "a", "type": text, "status": text})
+    info = read_session_info({"id": "a", "type": text, "status": text})
     outcomes = Outcomes("info", [Success("a", info)])
 
     for other in round_trips(outcomes):

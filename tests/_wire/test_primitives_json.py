@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from _wire.samples import RUNNING, reply
 from _wire.strategies import json_values
 from kaleden._wire import MalformedResponse, parse_list
-from kaleden._wire._primitives import array_elements, parse_json
+from kaleden._wire._primitives import iterate_array, parse_json
 
 nearly_json = st.text('[]{},:" \t\n\r01.-eatruf\\\u00a0', max_size=12)
 
@@ -26,7 +26,7 @@ def read(parse: Callable[[Any], Any], text: Any) -> Any:
 
 
 def array(body: bytes) -> list[Any]:
-    return list(array_elements(body))
+    return list(iterate_array(body))
 
 
 def python_array(text: str) -> list[Any]:

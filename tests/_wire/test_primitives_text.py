@@ -22,15 +22,15 @@ from kaleden._wire import _primitives
     ],
 )
 def test_a_page_says_its_title_or_its_first_words(page: str, says: str) -> None:
-    assert says == _primitives.page_text(page)
+    assert says == _primitives.extract_page_text(page)
 
 
 @given(st.text(st.sampled_from("<>/!- titlescrphad=\"'&;x")))
 def test_any_page_says_one_line(page: str) -> None:
-    said = _primitives.page_text(page)
+    said = _primitives.extract_page_text(page)
 
     assert said.isprintable()
-    assert len(said) <= _primitives.LIMIT
+    assert len(said) <= _primitives.MAX_MESSAGE
 
 
 @pytest.mark.parametrize("start", ["<!doctype html>", "\n <HTML>", "<!DOCTYPE HTML PUBLIC"])
@@ -47,13 +47,13 @@ def test_other_text_is_a_page_only_by_its_type(text: str) -> None:
 
 @given(st.text(), st.integers(1, 20))
 def test_a_line_is_never_longer_than_its_limit(text: str, limit: int) -> None:
-    assert len(_primitives.one_line(text, limit)) <= limit
+    assert len(_primitives.format_one_line(text, limit)) <= limit
 
 
 @pytest.mark.parametrize("piece", ["<title", "<head", "<!--", "<", "&amp;", '"kind":"Status"'])
 def test_a_page_made_to_be_slow_to_read_is_read_all_the_same(piece: str) -> None:
-    page = _primitives.excerpt(piece.encode() * 1_000_000)
+    page = _primitives.decode_excerpt(piece.encode() * 1_000_000)
 
     assert len(page) < 20_000
-    assert _primitives.page_text(page).isprintable()
-    assert _primitives.kubernetes_message(page) is None
+    assert _primitives.extract_page_text(page).isprintable()
+    assert _primitives.extract_kubernetes_message(page) is None

@@ -47,39 +47,41 @@ NOTHINGS: list[Any] = [
     ],
 )
 def test_sizes_are_bytes_and_bare_numbers_are_decimal_gigabytes(written: Any, size: int) -> None:
-    assert size == units.size(written)
+    assert size == units.parse_size(written)
 
 
 @pytest.mark.parametrize(
     ("written", "cores"), [("2m", 0.002), ("0.250", 0.25), (1.5, 1.5), ("500u", 5e-4), ("1", 1.0)]
 )
 def test_cores_are_whole_ones_or_thousandths(written: Any, cores: float) -> None:
-    assert cores == pytest.approx(units.cores(written))
+    assert cores == pytest.approx(units.parse_cores(written))
 
 
 @pytest.mark.parametrize("written", [3, 3.0, "3", "3.0"])
 def test_counts_are_whole_numbers_in_any_dress(written: Any) -> None:
-    count = units.count(written)
+    count = units.parse_count(written)
 
     assert 3 == count
     assert isinstance(count, int)
 
 
-@pytest.mark.parametrize("read", [units.size, units.cores, units.count, units.gibibytes])
+@pytest.mark.parametrize(
+    "read", [units.parse_size, units.parse_cores, units.parse_count, units.parse_gibibytes]
+)
 @pytest.mark.parametrize("nothing", [*NOTHINGS, "12Q", "1e999", 10**400, "G"])
 def test_what_is_no_quantity_is_none(read: Any, nothing: Any) -> None:
     assert read(nothing) is None
 
 
 def test_a_part_is_no_count() -> None:
-    assert units.count("1.5") is None
+    assert units.parse_count("1.5") is None
 
 
 def test_gibibytes_become_bytes() -> None:
-    assert 3 * 2**29 == units.gibibytes("1.5")
+    assert 3 * 2**29 == units.parse_gibibytes("1.5")
 
 
-@pytest.mark.parametrize("read", [units.size, units.gibibytes])
+@pytest.mark.parametrize("read", [units.parse_size, units.parse_gibibytes])
 def test_a_number_that_is_endless_in_bytes_is_none(read: Any) -> None:
     assert read(1e308) is None
     assert read("1e308") is None
@@ -99,7 +101,7 @@ def test_a_number_that_is_endless_in_bytes_is_none(read: Any) -> None:
     ],
 )
 def test_times_are_aware(written: str, time: datetime) -> None:
-    read = units.time(written)
+    read = units.parse_time(written)
 
     assert time == read
     assert read is not None
@@ -108,7 +110,7 @@ def test_times_are_aware(written: str, time: datetime) -> None:
 
 @pytest.mark.parametrize("nothing", [*NOTHINGS, "yesterday", "2025-13-01T00:00Z"])
 def test_what_is_no_time_is_none(nothing: Any) -> None:
-    assert units.time(nothing) is None
+    assert units.parse_time(nothing) is None
 
 
 @pytest.mark.parametrize(
@@ -116,20 +118,20 @@ def test_what_is_no_time_is_none(nothing: Any) -> None:
     [(True, True), (False, False), ("true", True), ("False", False), (1, None), ("", None)],
 )
 def test_flags(written: Any, flag: bool | None) -> None:
-    assert flag is units.flag(written)
+    assert flag is units.parse_flag(written)
 
 
 @pytest.mark.parametrize("nothing", ["", "<none>", "not-applicable", None, 5, ["x"]])
 def test_what_says_nothing_is_no_text(nothing: Any) -> None:
-    assert "" == units.text(nothing)
-    assert units.optional_text(nothing) is None
+    assert "" == units.parse_text(nothing)
+    assert units.parse_optional_text(nothing) is None
 
 
 @given(json_values)
 def test_no_json_value_raises(value: Any) -> None:
-    for read in (units.size, units.cores, units.count, units.gibibytes):
+    for read in (units.parse_size, units.parse_cores, units.parse_count, units.parse_gibibytes):
         amount = read(value)
         assert amount is None or 0 <= amount < math.inf
-    assert isinstance(units.text(value), str)
-    assert units.flag(value) in {True, False, None}
-    assert units.time(value) is None or isinstance(units.time(value), datetime)
+    assert isinstance(units.parse_text(value), str)
+    assert units.parse_flag(value) in {True, False, None}
+    assert units.parse_time(value) is None or isinstance(units.parse_time(value), datetime)

@@ -209,7 +209,7 @@ def test_a_form_that_no_server_would_read_is_refused() -> None:
 
 
 def test_registry_credentials_are_one_header() -> None:
-    name, value = _wire.registry_header("robot$alice", "s3cret")
+    name, value = _wire.build_registry_header("robot$alice", "s3cret")
 
     assert "x-skaha-registry-auth" == name
     assert b"robot$alice:s3cret" == base64.b64decode(value)
@@ -220,7 +220,7 @@ def test_registry_credentials_that_the_server_would_split_wrongly_are_refused(
     user: str, secret: str
 ) -> None:
     with pytest.raises(InvalidRequest, match="the server splits there"):
-        _wire.registry_header(user, secret)
+        _wire.build_registry_header(user, secret)
 
 
 def test_creates_carry_further_headers() -> None:

@@ -14,12 +14,12 @@ from _wire.samples import OLD, RUNNING, json_reply
 from _wire.strategies import models
 from kaleden import _wire
 from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, parse_info
-from kaleden._wire._serialization import MODELS, converter, new_converter
+from kaleden._wire._serialization import MODELS, build_converter, get_converter
 
 
 def there_and_back(model: Any) -> Any:
-    text = json.dumps(converter().unstructure(model))
-    return converter().structure(json.loads(text), type(model))
+    text = json.dumps(get_converter().unstructure(model))
+    return get_converter().structure(json.loads(text), type(model))
 
 
 def types_within(value: Any) -> set[type]:
@@ -43,7 +43,7 @@ def test_every_model_comes_back_as_it_was(model: Any) -> None:
 def test_saved_data_is_made_of_plain_types(model: Any) -> None:
     plain = {dict, list, tuple, str, int, float, bool, type(None)}
 
-    assert types_within(converter().unstructure(model)) <= plain
+    assert types_within(get_converter().unstructure(model)) <= plain
 
 
 @pytest.mark.parametrize("payload", [RUNNING, OLD])
@@ -61,14 +61,14 @@ def test_a_session_comes_back_with_types_and_with_what_came(payload: dict[str, A
 def test_a_spec_is_saved_with_the_values_of_its_variables() -> None:
     spec = SessionSpec("fits", "skaha/astroml", env={"A": "secret"})
 
-    assert {"A": "secret"} == converter().unstructure(spec)["env"]
+    assert {"A": "secret"} == get_converter().unstructure(spec)["env"]
 
 
 def test_a_saved_spec_is_checked_when_it_comes_back() -> None:
-    saved = converter().unstructure(SessionSpec("fits", "skaha/astroml")) | {"name": "Fits"}
+    saved = get_converter().unstructure(SessionSpec("fits", "skaha/astroml")) | {"name": "Fits"}
 
     with pytest.raises(ValueError, match="use 'fits'"):
-        converter().structure(saved, SessionSpec)
+        get_converter().structure(saved, SessionSpec)
 
 
 def test_the_converter_does_not_care_where_a_class_says_it_is_from(
@@ -76,15 +76,15 @@ def test_the_converter_does_not_care_where_a_class_says_it_is_from(
 ) -> None:
     monkeypatch.setattr(SessionInfo, "__module__", "kaleden")
 
-    assert SessionInfo(id="x") == new_converter().structure({"id": "x"}, SessionInfo)
+    assert SessionInfo(id="x") == build_converter().structure({"id": "x"}, SessionInfo)
 
 
 def test_hooks_of_others_stay_out_of_the_shared_converter() -> None:
-    mine = new_converter()
+    mine = build_converter()
     mine.register_unstructure_hook(SessionStatus, lambda _: "mine")
 
     assert "mine" == mine.unstructure(SessionStatus.RUNNING)
-    assert "Running" == converter().unstructure(SessionStatus.RUNNING)
+    assert "Running" == get_converter().unstructure(SessionStatus.RUNNING)
 
 
 def test_the_converter_is_for_every_model() -> None:

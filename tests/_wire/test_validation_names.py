@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from _wire.strategies import ids, images, names
 from kaleden._errors import InvalidRequest
-from kaleden._wire import check_id, check_name, full_image, replica_name
-from kaleden._wire._validation import shown
+from kaleden._wire import check_id, check_name, complete_image, format_replica_name
+from kaleden._wire._validation import format_value
 
 
 @pytest.mark.parametrize("name", ["a", "7", "fits-17", "a--b", "x" * 63])
@@ -56,8 +56,8 @@ def test_every_suggestion_is_a_name(text: str) -> None:
 
 @given(names)
 def test_a_replica_is_numbered_only_among_several(name: str) -> None:
-    assert name == replica_name(name, 1, 1)
-    assert f"{name}-2" == replica_name(name, 2, 3)
+    assert name == format_replica_name(name, 1, 1)
+    assert f"{name}-2" == format_replica_name(name, 2, 3)
 
 
 @given(ids)
@@ -84,8 +84,8 @@ def test_a_huge_id_is_not_repeated_in_the_message(huge: Any) -> None:
 
 
 def test_a_short_value_is_shown_whole_and_a_long_one_is_cut() -> None:
-    assert f"'{'x' * 60}'" == shown("x" * 60)
-    assert f"'{'x' * 59}…" == shown("x" * 61)
+    assert f"'{'x' * 60}'" == format_value("x" * 60)
+    assert f"'{'x' * 59}…" == format_value("x" * 61)
 
 
 DIGEST = f"@sha256:{'0f' * 32}"
@@ -105,16 +105,16 @@ DIGEST = f"@sha256:{'0f' * 32}"
     ],
 )
 def test_an_image_reference_is_completed(reference: str, full: str) -> None:
-    assert full == full_image(reference)
+    assert full == complete_image(reference)
 
 
 def test_the_default_registry_can_be_another() -> None:
-    assert "my.registry/skaha/astroml:latest" == full_image("skaha/astroml", "my.registry")
+    assert "my.registry/skaha/astroml:latest" == complete_image("skaha/astroml", "my.registry")
 
 
 @given(images)
 def test_completing_twice_is_completing_once(reference: str) -> None:
-    assert full_image(reference) == full_image(full_image(reference))
+    assert complete_image(reference) == complete_image(complete_image(reference))
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def test_completing_twice_is_completing_once(reference: str) -> None:
 )
 def test_what_is_no_image_reference_is_refused_with_the_reason(reference: Any, why: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^image .*{why}"):
-        full_image(reference)
+        complete_image(reference)
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_an_image_reference_or_refused(text: str) -> None:
     try:
-        full = full_image(text)
+        full = complete_image(text)
     except InvalidRequest:
         return
     assert text in full

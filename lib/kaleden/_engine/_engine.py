@@ -35,7 +35,7 @@ from kaleden._errors import FailureKind, InvalidRequest, SessionNotOpen, WrongEv
 from kaleden._http import Transport, TransportError
 from kaleden._results._batch import Failure, Outcome, Outcomes
 from kaleden._results._progress import OK, ProgressCallback, check_progress
-from kaleden._wire import IncrementalParser, Request, Response, shown
+from kaleden._wire import IncrementalParser, Request, Response, format_value
 
 T = TypeVar("T")
 
@@ -379,4 +379,4 @@ async def _watched(
 
 def _key(target: Any) -> str:
     """Name an outcome, also of what is no id at all and will be refused."""
-    return target if isinstance(target, str) else f"<{shown(target)}>"
+    return target if isinstance(target, str) else f"<{format_value(target)}>"

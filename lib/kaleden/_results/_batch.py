@@ -9,14 +9,29 @@ from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeAlias, Typ
 
 from kaleden._errors import FailureKind, KaledenError
 from kaleden._results._outcome import Failure, FinishedSession, Outcome, Success
-from kaleden._results._tables import Grid, Tabular, View, choose, outcome_grid, view
-from kaleden._wire import Event, SessionInfo, converter
+from kaleden._results._tables import (
+    Grid,
+    Tabular,
+    View,
+    build_outcome_grid,
+    build_view,
+    select_rows,
+)
+from kaleden._wire import Event, SessionInfo, get_converter
 
-__all__ = ("Again", "BatchError", "Failure", "FinishedSession", "Outcome", "Outcomes", "Success")
+__all__ = (
+    "BatchError",
+    "Failure",
+    "FinishedSession",
+    "Outcome",
+    "Outcomes",
+    "RetryFunction",
+    "Success",
+)
 
 T = TypeVar("T")
 
-Again: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
+RetryFunction: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
 
 # Asking again brings the same, or could make a second session.
 _FINAL: Final = frozenset({FailureKind.INVALID, FailureKind.UNKNOWN_EFFECT})
@@ -66,7 +81,7 @@ class Outcomes(Tabular, Generic[T]):
         operation: str,
         outcomes: Iterable[Outcome[T]] | dict[str, Outcome[T]],
         *,
-        again: Again | None = None,
+        again: RetryFunction | None = None,
     ) -> None:
         self.operation: str = operation
         # Of a million outcomes, a second dict would be a hundred megabytes for a moment.
@@ -124,7 +139,7 @@ class Outcomes(Tabular, Generic[T]):
         """
         if failures := self.failures:
             errors = [failure.to_exception() for failure in failures.values()]
-            raise BatchError(self._complaint(), errors, self)
+            raise BatchError(self._format_error(), errors, self)
 
         return self
 
@@ -160,7 +175,7 @@ class Outcomes(Tabular, Generic[T]):
     def to_json(self) -> str:
         """Write all outcomes as one JSON text."""
         data = [
-            {"ok": outcome.ok, **converter().unstructure(outcome, type(outcome))}
+            {"ok": outcome.ok, **get_converter().unstructure(outcome, type(outcome))}
             for outcome in self
         ]
         return json.dumps({"operation": self.operation, "outcomes": data})
@@ -213,23 +228,23 @@ class Outcomes(Tabular, Generic[T]):
         return Outcomes, (self.operation, tuple(self))
 
     def __repr__(self) -> str:
-        return f"<Outcomes {self.operation}: {self._summary()}>"
+        return f"<Outcomes {self.operation}: {self._summarize()}>"
 
     def _grid(self) -> Grid:
-        return outcome_grid(self.operation, self)
+        return build_outcome_grid(self.operation, self)
 
     def _view(self, most: int) -> View:
-        chosen = choose(self, len(self), _has_failed, most)
-        caption = f"{self.operation}: {self._summary()}"
-        return view(outcome_grid(self.operation, chosen), caption, len(self))
+        chosen = select_rows(self, len(self), _has_failed, most)
+        caption = f"{self.operation}: {self._summarize()}"
+        return build_view(build_outcome_grid(self.operation, chosen), caption, len(self))
 
-    def _summary(self) -> str:
+    def _summarize(self) -> str:
         counts = self.counts()
         failed = counts.total()
         kinds = ", ".join(f"{kind}={count}" for kind, count in counts.most_common())
         return f"{len(self) - failed} ok" + (f", {failed} failed ({kinds})" if failed else "")
 
-    def _complaint(self) -> str:
+    def _format_error(self) -> str:
         first = next(iter(self.failures.values()))
         return f"{len(self.failures)} of {len(self)} {self.operation} requests failed: {first}"
 
@@ -274,9 +289,9 @@ def _is_object(value: object) -> bool:
 
 def _load(item: dict[str, Any], value_type: Any) -> Outcome[Any]:
     if item.pop("ok"):
-        return converter().structure(item, Success[value_type])
+        return get_converter().structure(item, Success[value_type])
 
-    return converter().structure(item, Failure)
+    return get_converter().structure(item, Failure)
 
 
 def _has_failed(outcome: Outcome[Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, final
 
 from attrs import field, frozen
 
-from kaleden._errors import FailureKind, InvalidRequest, RequestError, error_class
+from kaleden._errors import FailureKind, InvalidRequest, RequestError, get_error_class
 from kaleden._wire import Event, SessionInfo
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class Failure:
         if self.kind is FailureKind.INVALID:
             return InvalidRequest(str(self))
 
-        return error_class(self.kind)(self)
+        return get_error_class(self.kind)(self)
 
 
 @final
@@ -109,7 +109,7 @@ class FinishedSession:
 Outcome: TypeAlias = Success[T] | Failure
 
 
-def contradicted(
+def contradict_success(
     answer: Success[Any], kind: FailureKind, message: str, status: int | None = None
 ) -> Failure:
     """Make the failure of what was answered with success, and was none."""

@@ -52,7 +52,7 @@ class ProgressUpdate(Counter[str]):
         return f"<ProgressUpdate {self.operation}: {self.done}{of} done; {self}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (dict(self), self.operation, self.done, self.failed, self.expected)
+        return _restore, (dict(self), self.operation, self.done, self.failed, self.expected)
 
 
 class ProgressCallback(Protocol):
@@ -80,10 +80,10 @@ def check_progress(progress: object) -> None:
             "opened first: `with rich_bars() as progress:`"
         )
 
-    check_plain(progress)
+    check_synchronous(progress)
 
 
-def check_plain(function: object) -> None:
+def check_synchronous(function: object) -> None:
     """Make sure that a function which is called here, and not awaited, is not asynchronous.
 
     Raises:
@@ -95,7 +95,7 @@ def check_plain(function: object) -> None:
         )
 
 
-def _restored(
+def _restore(
     counts: dict[str, int], operation: str, done: int, failed: int, expected: int | None
 ) -> ProgressUpdate:
     return ProgressUpdate(counts, operation=operation, done=done, failed=failed, expected=expected)

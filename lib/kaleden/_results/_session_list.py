@@ -10,10 +10,10 @@ from kaleden._results._tables import (
     Tabular,
     Tone,
     View,
-    choose,
-    session_grid,
-    status_tone,
-    view,
+    build_session_grid,
+    build_view,
+    find_status_tone,
+    select_rows,
 )
 from kaleden._wire import SessionInfo
 
@@ -29,11 +29,11 @@ class SessionList(list[SessionInfo], Tabular):
     __slots__ = ()
 
     def _grid(self) -> Grid:
-        return session_grid(self)
+        return build_session_grid(self)
 
     def _view(self, most: int) -> View:
-        chosen = choose(self, len(self), _has_failed, most)
-        return view(session_grid(chosen), self.summary(), len(self))
+        chosen = select_rows(self, len(self), _has_failed, most)
+        return build_view(build_session_grid(chosen), self.summary(), len(self))
 
     def summary(self) -> str:
         """Tell in a few words how many there are, and in which states."""
@@ -46,4 +46,4 @@ class SessionList(list[SessionInfo], Tabular):
 
 
 def _has_failed(info: SessionInfo) -> bool:
-    return status_tone(info.status) is Tone.BAD
+    return find_status_tone(info.status) is Tone.BAD

@@ -42,10 +42,10 @@ from kaleden._wire._requests import (
     build_info,
     build_list,
     build_logs,
+    build_registry_header,
     build_renew,
     build_repositories,
     build_stats,
-    registry_header,
 )
 from kaleden._wire._responses import (
     IncrementalParser,
@@ -66,7 +66,7 @@ from kaleden._wire._responses import (
     parse_repositories,
     parse_stats,
 )
-from kaleden._wire._serialization import converter
+from kaleden._wire._serialization import get_converter
 from kaleden._wire._spec import Launch, SessionSpec
 from kaleden._wire._validation import (
     IMAGE_HOST,
@@ -76,9 +76,9 @@ from kaleden._wire._validation import (
     check_kind,
     check_name,
     check_status,
-    full_image,
-    replica_name,
-    shown,
+    complete_image,
+    format_replica_name,
+    format_value,
 )
 
 __all__ = (
@@ -125,6 +125,7 @@ __all__ = (
     "build_info",
     "build_list",
     "build_logs",
+    "build_registry_header",
     "build_renew",
     "build_repositories",
     "build_stats",
@@ -133,8 +134,10 @@ __all__ = (
     "check_name",
     "check_status",
     "classify",
-    "converter",
-    "full_image",
+    "complete_image",
+    "format_replica_name",
+    "format_value",
+    "get_converter",
     "parse_availability",
     "parse_capabilities",
     "parse_context",
@@ -149,7 +152,4 @@ __all__ = (
     "parse_raw_list",
     "parse_repositories",
     "parse_stats",
-    "registry_header",
-    "replica_name",
-    "shown",
 )

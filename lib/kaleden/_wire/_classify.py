@@ -11,9 +11,15 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from kaleden._errors import FailureKind
-from kaleden._wire._primitives import excerpt, is_html, kubernetes_message, one_line, page_text
+from kaleden._wire._primitives import (
+    decode_excerpt,
+    extract_kubernetes_message,
+    extract_page_text,
+    format_one_line,
+    is_html,
+)
 from kaleden._wire._responses import Response
-from kaleden._wire._validation import shown
+from kaleden._wire._validation import format_value
 
 _KINDS = {
     401: FailureKind.NOT_AUTHENTICATED,
@@ -56,14 +62,14 @@ def classify(response: Response, *, now: datetime | None = None) -> ErrorRespons
     """
     if 200 <= response.status < 300:
         return None
-    kind, message = _verdict(response)
-    return ErrorResponse(kind, message, response.status, _retry_after(response, now))
+    kind, message = _classify_error(response)
+    return ErrorResponse(kind, message, response.status, _parse_retry_after(response, now))
 
 
-def _verdict(response: Response) -> tuple[FailureKind, str]:
-    status, said = response.status, _said(response)
+def _classify_error(response: Response) -> tuple[FailureKind, str]:
+    status, said = response.status, _extract_message(response)
     if 300 <= status < 400:
-        return FailureKind.PROTOCOL, _redirected(response)
+        return FailureKind.PROTOCOL, _describe_redirect(response)
     if status == 404 and not _is_skaha_text(response):
         return FailureKind.PROTOCOL, f"{said}: no Skaha API answers there; is the URL right?"
     if status == 400 and _ANONYMOUS in said:
@@ -73,10 +79,10 @@ def _verdict(response: Response) -> tuple[FailureKind, str]:
         )
     if status == 400 and _QUOTA.search(said):
         return FailureKind.QUOTA, said
-    return _kind(status), said
+    return _choose_kind(status), said
 
 
-def _kind(status: int) -> FailureKind:
+def _choose_kind(status: int) -> FailureKind:
     if status in _KINDS:
         return _KINDS[status]
     if 400 <= status < 500:
@@ -84,16 +90,18 @@ def _kind(status: int) -> FailureKind:
     return FailureKind.SERVER_ERROR if 500 <= status < 600 else FailureKind.PROTOCOL
 
 
-def _said(response: Response) -> str:
+def _extract_message(response: Response) -> str:
     """Return what the server said, or a sentence of ours if it said nothing."""
-    text = excerpt(response.body)
+    text = decode_excerpt(response.body)
     if is_html(response.content_type, text):
-        title = page_text(text)
-        return f"{_status_line(response.status)}, an HTML page that says {shown(title, 200)}"
-    inner = kubernetes_message(text)
+        title = extract_page_text(text)
+        return (
+            f"{_format_status(response.status)}, an HTML page that says {format_value(title, 200)}"
+        )
+    inner = extract_kubernetes_message(text)
     if inner is not None:
         return f"{inner} (from Kubernetes)"
-    return one_line(text) or f"{_status_line(response.status)}, with an empty body"
+    return format_one_line(text) or f"{_format_status(response.status)}, with an empty body"
 
 
 _GENERIC = re.compile(r"(404|page|not found|[\s:.-])+", re.IGNORECASE)
@@ -104,45 +112,45 @@ def _is_skaha_text(response: Response) -> bool:
 
     It says of which session it speaks; a proxy says just that nothing was found.
     """
-    text = excerpt(response.body)
+    text = decode_excerpt(response.body)
     if _GENERIC.fullmatch(text.strip()):
         return False
     kind = response.content_type.partition(";")[0].strip().lower()
     return bool(text.strip()) and kind in {"", "text/plain"} and not is_html(kind, text)
 
 
-def _redirected(response: Response) -> str:
+def _describe_redirect(response: Response) -> str:
     """Name only the host of the target: the rest of it may be a secret."""
     return (
-        f"{_status_line(response.status)} to {_host(response.headers.get('location', ''))}: "
+        f"{_format_status(response.status)} to {_format_host(response.headers.get('location', ''))}: "
         "redirects are not followed, because credentials go to no other place; is the URL right?"
     )
 
 
-def _host(location: str) -> str:
+def _format_host(location: str) -> str:
     try:
         host = urlsplit(location).hostname
     except ValueError:
         host = None
-    return shown(host) if host else "a place on the same host" if location else "nowhere"
+    return format_value(host) if host else "a place on the same host" if location else "nowhere"
 
 
-def _status_line(status: int) -> str:
+def _format_status(status: int) -> str:
     try:
         return f"HTTP {status} {HTTPStatus(status).phrase}"
     except ValueError:
         return f"HTTP {status}"
 
 
-def _retry_after(response: Response, now: datetime | None) -> float | None:
+def _parse_retry_after(response: Response, now: datetime | None) -> float | None:
     """Return the seconds of Retry-After, which is a number of them or a date."""
     value = response.headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
         return float(value)
-    return _until(value, now or datetime.now(UTC)) if value else None
+    return _parse_retry_date(value, now or datetime.now(UTC)) if value else None
 
 
-def _until(date: str, now: datetime) -> float | None:
+def _parse_retry_date(date: str, now: datetime) -> float | None:
     # Few servers name a date, and this loads slowly.
     from email.utils import parsedate_to_datetime  # noqa: PLC0415
 

@@ -17,15 +17,15 @@ class OpenEnum(StrEnum):
     def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
-        return cls._known(value) or cls._unknown(value)
+        return cls._find_known(value) or cls._make_unknown(value)
 
     @classmethod
-    def _known(cls, value: str) -> Self | None:
+    def _find_known(cls, value: str) -> Self | None:
         folded = value.casefold()
         return next((member for member in cls if member.value.casefold() == folded), None)
 
     @classmethod
-    def _unknown(cls, value: str) -> Self:
+    def _make_unknown(cls, value: str) -> Self:
         # Not stored in the class: values that servers send must not grow it.
         text = str.__str__(value)  # Of a subclass, whose own `__str__` may differ.
         member = str.__new__(cls, text)
@@ -85,7 +85,7 @@ class SessionStatus(OpenEnum):
 
     def matches(self, other: str) -> bool:
         """Tell whether both mean the same, on whichever server and in whichever case."""
-        return _meaning(self) == _meaning(other)
+        return _normalize_status(self) == _normalize_status(other)
 
 
 TERMINAL_STATUSES = frozenset(
@@ -94,7 +94,7 @@ TERMINAL_STATUSES = frozenset(
 """The statuses that a session does not leave."""
 
 
-def _meaning(status: str) -> str:
+def _normalize_status(status: str) -> str:
     """Fold case and age: a status of an old server becomes today's."""
     folded = status.casefold()
     return "completed" if folded == "succeeded" else folded

@@ -30,7 +30,7 @@ def parse_json(body: bytes) -> Any:
         ValueError: it is none.
         RecursionError: it is too deep.
     """
-    text = decoded(body)
+    text = decode_text(body)
     try:
         # Looking for space at both ends is a third of what `json.loads` takes for one session.
         value, end = _decoder.raw_decode(text)
@@ -40,14 +40,14 @@ def parse_json(body: bytes) -> Any:
     return json.loads(text) if text[end:].strip(_SPACE) else value
 
 
-def array_elements(body: bytes) -> Iterator[Any]:
+def iterate_array(body: bytes) -> Iterator[Any]:
     """Read a JSON array, one element at a time.
 
     Raises:
         ValueError: it is none; only when that is reached.
         RecursionError: it is too deep.
     """
-    text = decoded(body)
+    text = decode_text(body)
     mark = _OPENING.match(text)
     while mark is not None and mark[1] != "]":
         value, position = _decoder.raw_decode(text, mark.end())
@@ -78,13 +78,13 @@ def as_array(value: Any) -> JsonArray:
     return value if is_array(value) else []
 
 
-LIMIT = 500
+MAX_MESSAGE = 500
 """Longest message, in characters."""
 
-_SCANNED = 16_384  # bytes; an error page has said what it has to say by then
+_EXCERPT_BYTES = 16_384  # bytes; an error page has said what it has to say by then
 # None of these looks at a character more than a few times, whatever a server sends.
 _TITLE = re.compile(r"<title\b[^<>]*>([^<]*)", re.IGNORECASE)
-_UNSEEN = re.compile(
+_INVISIBLE = re.compile(
     r"<(script|style|head)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.IGNORECASE | re.DOTALL
 )
 _TAG = re.compile(r"<[^>]*>?")
@@ -92,17 +92,17 @@ _STATUS = re.compile(r'"kind"\s*:\s*"Status"')
 _MESSAGE = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 
 
-def decoded(body: bytes) -> str:
+def decode_text(body: bytes) -> str:
     """Return the text of a body, whatever bytes it has."""
     return body.decode("utf-8", "replace").removeprefix("\ufeff")
 
 
-def excerpt(body: bytes) -> str:
+def decode_excerpt(body: bytes) -> str:
     """Return the text of as much of a body as a message can be made of."""
-    return decoded(body[:_SCANNED])
+    return decode_text(body[:_EXCERPT_BYTES])
 
 
-def one_line(text: str, limit: int = LIMIT) -> str:
+def format_one_line(text: str, limit: int = MAX_MESSAGE) -> str:
     """Return *text* on one line, without control characters, cut to *limit* characters."""
     printable = "".join(c if c.isprintable() else " " for c in text.strip()[: 4 * limit])
     line = " ".join(printable.split())
@@ -115,26 +115,26 @@ def is_html(content_type: str, text: str) -> bool:
     return "html" in content_type.lower() or start.startswith(("<!doctype html", "<html"))
 
 
-def page_text(page: str) -> str:
+def extract_page_text(page: str) -> str:
     """Return an HTML page's title, or else its first words."""
     title = _TITLE.search(page)
-    said = one_line(html.unescape(title[1])) if title else ""
-    return said or one_line(html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", page))))
+    said = format_one_line(html.unescape(title[1])) if title else ""
+    return said or format_one_line(html.unescape(_TAG.sub(" ", _INVISIBLE.sub(" ", page))))
 
 
-def kubernetes_message(text: str) -> str | None:
+def extract_kubernetes_message(text: str) -> str | None:
     """Return what Kubernetes said, if *text* is a Java exception that wraps it."""
     status = _STATUS.search(text)
     match = _MESSAGE.search(text, status.end()) if status else None
     if match is None:
         return None
     try:
-        return one_line(json.loads(match[1], strict=False)) or None
+        return format_one_line(json.loads(match[1], strict=False)) or None
     except ValueError:
         return None
 
 
-NOTHING = frozenset({"", "<none>", "not-applicable"})
+MISSING_VALUES = frozenset({"", "<none>", "not-applicable"})
 """The strings by which servers say that there is no value."""
 
 _QUANTITY = re.compile(r"(\d{1,30}(?:\.\d{0,30})?)\s*([A-Za-z]{0,3})", re.ASCII)
@@ -150,69 +150,69 @@ _PIECES = {"": 1.0}
 _CORES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
-def text(value: Any) -> str:
+def parse_text(value: Any) -> str:
     """Return a string that says something, or ``""``."""
-    return value if isinstance(value, str) and value not in NOTHING else ""
+    return value if isinstance(value, str) and value not in MISSING_VALUES else ""
 
 
-def optional_text(value: Any) -> str | None:
+def parse_optional_text(value: Any) -> str | None:
     """Return a string that says something, or None."""
-    return text(value) or None
+    return parse_text(value) or None
 
 
-def flag(value: Any) -> bool | None:
+def parse_flag(value: Any) -> bool | None:
     """Return a boolean that came as itself or as ``"true"`` or ``"false"``."""
     if isinstance(value, bool):
         return value
-    return {"true": True, "false": False}.get(text(value).lower())
+    return {"true": True, "false": False}.get(parse_text(value).lower())
 
 
-def count(value: Any) -> int | None:
+def parse_count(value: Any) -> int | None:
     """Return a whole number that came as itself or as digits, such as a GPU count or a uid."""
     if type(value) is int and 0 <= value < _EXACT:
         return value
-    amount = _quantity(value, _PIECES)
+    amount = _parse_quantity(value, _PIECES)
     return int(amount) if amount is not None and amount.is_integer() else None
 
 
-def cores(value: Any) -> float | None:
+def parse_cores(value: Any) -> float | None:
     """Return CPU cores: ``"0.25"``, or ``"250m"`` from older servers."""
-    return _quantity(value, _CORES)
+    return _parse_quantity(value, _CORES)
 
 
-def size(value: Any) -> int | None:
+def parse_size(value: Any) -> int | None:
     """Return bytes: ``"4.29"`` (GB), ``"16G"`` and ``"101M"`` are decimal, ``"90Mi"`` binary."""
-    amount = _quantity(value, _BYTES)
+    amount = _parse_quantity(value, _BYTES)
     return None if amount is None else round(amount)
 
 
-def gibibytes(value: Any) -> int | None:
+def parse_gibibytes(value: Any) -> int | None:
     """Return bytes from a number of GiB."""
-    amount = _quantity(value, _GIBIBYTES)
+    amount = _parse_quantity(value, _GIBIBYTES)
     return None if amount is None else round(amount)
 
 
-def time(value: Any) -> datetime | None:
+def parse_time(value: Any) -> datetime | None:
     """Return an aware time; one that names no zone is in UTC, as all of the server's are."""
     try:
         # The server leaves the seconds out when they are zero; fromisoformat takes that.
-        moment = datetime.fromisoformat(text(value))
+        moment = datetime.fromisoformat(parse_text(value))
     except ValueError:
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _quantity(value: Any, units: dict[str, float]) -> float | None:
+def _parse_quantity(value: Any, units: dict[str, float]) -> float | None:
     if value is None or isinstance(value, bool):
         return None
     try:
         amount = float(value) * units[""]
     except (TypeError, ValueError, OverflowError):
-        amount = _suffixed(text(value), units)
+        amount = _parse_suffixed(parse_text(value), units)
     return amount if 0 <= amount < math.inf else None
 
 
-def _suffixed(quantity: str, units: dict[str, float]) -> float:
+def _parse_suffixed(quantity: str, units: dict[str, float]) -> float:
     """Read a number with a unit after it; what cannot be read is not a number."""
     match = _QUANTITY.fullmatch(quantity)
     return float(match[1]) * units.get(match[2], math.nan) if match else math.nan

@@ -19,8 +19,8 @@ from kaleden._wire._validation import (
     check_kind,
     check_ram,
     check_status,
-    full_image,
-    shown,
+    complete_image,
+    format_value,
 )
 
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -74,12 +74,12 @@ def build_list(
         InvalidRequest: a filter is not known, or the server would ignore it.
     """
     if view not in (None, "all", "interactive"):  # it may be no hashable thing
-        raise InvalidRequest(f"view must be 'all', 'interactive' or None, not {shown(view)}")
+        raise InvalidRequest(f"view must be 'all', 'interactive' or None, not {format_value(view)}")
     if view == "interactive" and kind is not None:
         raise InvalidRequest(
             "kind is ignored by the server with view='interactive': use one of them"
         )
-    return _get(
+    return _build_get(
         "session",
         type=None if kind is None else check_kind(kind).value,
         status=None if status is None else check_status(status).value,
@@ -89,27 +89,27 @@ def build_list(
 
 def build_info(session_id: str) -> Request:
     """Ask for one session."""
-    return Request("GET", _session(session_id))
+    return Request("GET", _build_session_path(session_id))
 
 
 def build_logs(session_id: str) -> Request:
     """Ask for a session's output so far, all of it."""
-    return _get(_session(session_id), TEXT, view="logs")
+    return _build_get(_build_session_path(session_id), TEXT, view="logs")
 
 
 def build_events(session_id: str) -> Request:
     """Ask for what Kubernetes tells of a session."""
-    return _get(_session(session_id), TEXT, view="events")
+    return _build_get(_build_session_path(session_id), TEXT, view="events")
 
 
 def build_renew(session_id: str) -> Request:
     """Push a session's expiry time back."""
-    return _post(_session(session_id), _pairs(action="renew"))
+    return _build_post(_build_session_path(session_id), _build_pairs(action="renew"))
 
 
 def build_destroy(session_id: str) -> Request:
     """End a session. Servers since 1.0 answer 200 to whatever id."""
-    return Request("DELETE", _session(session_id), accept=TEXT)
+    return Request("DELETE", _build_session_path(session_id), accept=TEXT)
 
 
 def build_create(launch: Launch, *, headers: Headers = ()) -> Request:
@@ -122,12 +122,12 @@ def build_create(launch: Launch, *, headers: Headers = ()) -> Request:
     Raises:
         InvalidRequest: it is more than a server reads.
     """
-    return _post("session", _create_pairs(launch), headers)
+    return _build_post("session", _build_create_pairs(launch), headers)
 
 
 def build_stats() -> Request:
     """Ask for the platform's resources."""
-    return _get("session", view="stats")
+    return _build_get("session", view="stats")
 
 
 def build_images(kind: str | None = None) -> Request:
@@ -139,17 +139,17 @@ def build_images(kind: str | None = None) -> Request:
     Raises:
         InvalidRequest: the kind is not known.
     """
-    return _get("image", type=None if kind is None else check_kind(kind).value)
+    return _build_get("image", type=None if kind is None else check_kind(kind).value)
 
 
 def build_context() -> Request:
     """Ask for the resources that a session may have."""
-    return _get("context")
+    return _build_get("context")
 
 
 def build_repositories() -> Request:
     """List the hosts of the registries that images may come from."""
-    return _get("repository")
+    return _build_get("repository")
 
 
 def build_availability() -> Request:
@@ -164,12 +164,12 @@ def build_capabilities() -> Request:
 
 def build_apps(session_id: str) -> Request:
     """List the desktop apps: all of the user's, because the server ignores the id."""
-    return _get(f"{_session(session_id)}/app")
+    return _build_get(f"{_build_session_path(session_id)}/app")
 
 
 def build_app_info(session_id: str, app_id: str) -> Request:
     """Ask for one app of a desktop."""
-    return _get(_app(session_id, app_id))
+    return _build_get(_build_app_path(session_id, app_id))
 
 
 def build_app_create(
@@ -194,16 +194,16 @@ def build_app_create(
     """
     check_cores(cores)
     check_ram(ram)
-    pairs = _pairs(image=full_image(image), cores=cores, ram=ram)
-    return _post(f"{_session(session_id)}/app", pairs, headers)
+    pairs = _build_pairs(image=complete_image(image), cores=cores, ram=ram)
+    return _build_post(f"{_build_session_path(session_id)}/app", pairs, headers)
 
 
 def build_app_destroy(session_id: str, app_id: str) -> Request:
     """End an app of a desktop; the server answers 200 for an app that is not there."""
-    return Request("DELETE", _app(session_id, app_id), accept=TEXT)
+    return Request("DELETE", _build_app_path(session_id, app_id), accept=TEXT)
 
 
-def registry_header(username: str, secret: str) -> tuple[str, str]:
+def build_registry_header(username: str, secret: str) -> tuple[str, str]:
     """Return the header that lets a create use an image of a private registry.
 
     Raises:
@@ -218,17 +218,17 @@ def registry_header(username: str, secret: str) -> tuple[str, str]:
     return "x-skaha-registry-auth", encoded
 
 
-def _session(session_id: str) -> str:
+def _build_session_path(session_id: str) -> str:
     return f"session/{check_id(session_id)}"
 
 
-def _app(session_id: str, app_id: str) -> str:
-    return f"{_session(session_id)}/app/{check_id(app_id, 'app id')}"
+def _build_app_path(session_id: str, app_id: str) -> str:
+    return f"{_build_session_path(session_id)}/app/{check_id(app_id, 'app id')}"
 
 
-def _create_pairs(launch: Launch) -> Pairs:
+def _build_create_pairs(launch: Launch) -> Pairs:
     spec = launch.spec
-    pairs = _pairs(
+    pairs = _build_pairs(
         name=launch.name,
         image=spec.image,
         type=spec.kind.value,
@@ -242,21 +242,21 @@ def _create_pairs(launch: Launch) -> Pairs:
     return pairs + [("env", f"{key}={value}") for key, value in launch.env.items()]
 
 
-def _pairs(**given: str | float | None) -> Pairs:
-    return [(key, _written(value)) for key, value in given.items() if value is not None]
+def _build_pairs(**given: str | float | None) -> Pairs:
+    return [(key, _format_parameter(value)) for key, value in given.items() if value is not None]
 
 
-def _written(value: str | float) -> str:
+def _format_parameter(value: str | float) -> str:
     """Write 2.0 as ``2``, which servers that want whole cores take too."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _get(path: str, accept: str = "application/json", **query: str | None) -> Request:
-    pairs = _pairs(**query)
+def _build_get(path: str, accept: str = "application/json", **query: str | None) -> Request:
+    pairs = _build_pairs(**query)
     return Request("GET", f"{path}?{urlencode(pairs)}" if pairs else path, accept=accept)
 
 
-def _post(path: str, pairs: Pairs, headers: Headers = ()) -> Request:
+def _build_post(path: str, pairs: Pairs, headers: Headers = ()) -> Request:
     form = urlencode(pairs).encode("ascii")
     if len(form) > MAX_FORM:
         raise InvalidRequest(

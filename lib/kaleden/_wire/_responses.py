@@ -30,19 +30,19 @@ from kaleden._wire._models import (
 from kaleden._wire._primitives import (
     JsonArray,
     JsonObject,
-    array_elements,
-    decoded,
-    excerpt,
+    decode_excerpt,
+    decode_text,
+    extract_page_text,
+    format_one_line,
     is_array,
     is_html,
     is_object,
-    one_line,
-    page_text,
+    iterate_array,
     parse_json,
-    text,
-    time,
+    parse_text,
+    parse_time,
 )
-from kaleden._wire._validation import check_id, shown
+from kaleden._wire._validation import check_id, format_value
 
 
 def _read_availability(document: str) -> Availability:
@@ -51,11 +51,11 @@ def _read_availability(document: str) -> Availability:
     Raises:
         ValueError: it is none.
     """
-    root = _parse(document, "availability")
-    said = next((_content(each) for each in _named(root, "available")), "")
+    root = _parse_document(document, "availability")
+    said = next((_get_content(each) for each in _find_children(root, "available")), "")
     if said not in {"true", "false"}:
         raise ValueError("it does not say whether the service is available")
-    notes = tuple(_content(each) for each in _named(root, "note"))
+    notes = tuple(_get_content(each) for each in _find_children(root, "note"))
     return Availability(said == "true", notes)
 
 
@@ -65,25 +65,25 @@ def _read_capabilities(document: str) -> tuple[Capability, ...]:
     Raises:
         ValueError: it is none.
     """
-    root = _parse(document, "capabilities")
+    root = _parse_document(document, "capabilities")
     return tuple(
-        Capability(each.get("standardID", ""), tuple(_interfaces(each)))
-        for each in _named(root, "capability")
+        Capability(each.get("standardID", ""), tuple(_read_interfaces(each)))
+        for each in _find_children(root, "capability")
     )
 
 
-def _interfaces(capability: ET.Element) -> Iterator[Interface]:
-    for interface in _named(capability, "interface"):
-        methods = _named(interface, "securityMethod")
+def _read_interfaces(capability: ET.Element) -> Iterator[Interface]:
+    for interface in _find_children(capability, "interface"):
+        methods = _find_children(interface, "securityMethod")
         yield Interface(
-            next((_content(url) for url in _named(interface, "accessURL")), ""),
+            next((_get_content(url) for url in _find_children(interface, "accessURL")), ""),
             tuple(each.get("standardID", "") for each in methods if each.get("standardID")),
             interface.get("role"),
             interface.get("version"),
         )
 
 
-def _parse(document: str, root_name: str) -> ET.Element:
+def _parse_document(document: str, root_name: str) -> ET.Element:
     # Entities are what makes XML of strangers dangerous, and only a doctype can declare them.
     if "<!DOCTYPE" in document or "<!ENTITY" in document:
         raise ValueError("it has a DOCTYPE, which is refused")
@@ -91,21 +91,21 @@ def _parse(document: str, root_name: str) -> ET.Element:
         root = ET.fromstring(document)  # noqa: S314 # no doctype, no entities
     except ET.ParseError as error:
         raise ValueError(f"no XML: {error}") from None
-    if _local(root) != root_name:
-        raise ValueError(f"its root is <{_local(root)}>")
+    if _get_local_name(root) != root_name:
+        raise ValueError(f"its root is <{_get_local_name(root)}>")
     return root
 
 
-def _named(element: ET.Element, name: str) -> Iterator[ET.Element]:
+def _find_children(element: ET.Element, name: str) -> Iterator[ET.Element]:
     """Give the children of that name, in whatever namespace: servers differ in its version."""
-    return (child for child in element if _local(child) == name)
+    return (child for child in element if _get_local_name(child) == name)
 
 
-def _local(element: ET.Element) -> str:
+def _get_local_name(element: ET.Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _content(element: ET.Element) -> str:
+def _get_content(element: ET.Element) -> str:
     return (element.text or "").strip()
 
 
@@ -124,7 +124,7 @@ class MalformedResponse(ValueError):  # says what it is, as kaleden's errors do
     """A reply that is not what the Skaha API gives here; the message says what came."""
 
 
-def _size(body: bytes) -> str:
+def _format_size(body: bytes) -> str:
     """Show how long a body is: it may hold secrets."""
     return f"<{len(body)} bytes>"
 
@@ -141,7 +141,7 @@ class Response:
 
     status: int
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    body: bytes = field(default=b"", repr=_size)
+    body: bytes = field(default=b"", repr=_format_size)
 
     @property
     def content_type(self) -> str:
@@ -178,7 +178,7 @@ def parse_info(response: Response) -> SessionInfo:
     Raises:
         UnreadableReply: the reply is not a JSON object.
     """
-    return _decoders.session_info(_json_object(response, "a session"), response.body)
+    return _decoders.read_session_info(_parse_json_object(response, "a session"), response.body)
 
 
 def parse_raw_info(response: Response) -> JsonObject:
@@ -187,7 +187,7 @@ def parse_raw_info(response: Response) -> JsonObject:
     Raises:
         UnreadableReply: the reply is not a JSON object.
     """
-    return _json_object(response, "a session")
+    return _parse_json_object(response, "a session")
 
 
 @IncrementalParser
@@ -199,8 +199,8 @@ def parse_list(response: Response) -> Generator[None, None, Listing]:
     """
     sessions: list[SessionInfo] = []
     malformed: list[Any] = []
-    for some in _slices(response, "sessions"):
-        sessions += [_decoders.session_info(each) for each in some if is_object(each)]
+    for some in _iterate_slices(response, "sessions"):
+        sessions += [_decoders.read_session_info(each) for each in some if is_object(each)]
         malformed += [each for each in some if not is_object(each)]
         yield
     return Listing(tuple(sessions), tuple(malformed))
@@ -214,7 +214,7 @@ def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
         UnreadableReply: the reply is not a JSON array.
     """
     elements: JsonArray = []
-    for some in _slices(response, "sessions"):
+    for some in _iterate_slices(response, "sessions"):
         elements += some
         yield
     return elements
@@ -226,7 +226,7 @@ def parse_logs(response: Response) -> str:
     Raises:
         UnreadableReply: the reply is an HTML page.
     """
-    return _text(response, "a session's output")
+    return _decode_body(response, "a session's output")
 
 
 def parse_events(response: Response) -> tuple[Event, ...]:
@@ -235,7 +235,9 @@ def parse_events(response: Response) -> tuple[Event, ...]:
     Raises:
         UnreadableReply: the reply is an HTML page.
     """
-    return tuple(_event(row) for row in _rows(_text(response, "a table of events")))
+    return tuple(
+        _parse_event(row) for row in _split_rows(_decode_body(response, "a table of events"))
+    )
 
 
 def parse_create(response: Response) -> str:
@@ -244,11 +246,11 @@ def parse_create(response: Response) -> str:
     Raises:
         UnreadableReply: the reply is not an id. The session may be there all the same.
     """
-    created = _text(response, "a session id").strip()
+    created = _decode_body(response, "a session id").strip()
     try:
         return check_id(created)
     except InvalidRequest:
-        raise _unreadable(response, "a session id") from None
+        raise _make_error(response, "a session id") from None
 
 
 def parse_done(response: Response) -> bool:
@@ -257,7 +259,7 @@ def parse_done(response: Response) -> bool:
     Raises:
         UnreadableReply: the reply is an HTML page.
     """
-    _text(response, "an empty body")
+    _decode_body(response, "an empty body")
     return True
 
 
@@ -267,7 +269,7 @@ def parse_stats(response: Response) -> PlatformStats:
     Raises:
         UnreadableReply: the reply is not a JSON object.
     """
-    return _decoders.stats(_json_object(response, "platform statistics"))
+    return _decoders.read_stats(_parse_json_object(response, "platform statistics"))
 
 
 def parse_images(response: Response) -> tuple[Image, ...]:
@@ -276,8 +278,8 @@ def parse_images(response: Response) -> tuple[Image, ...]:
     Raises:
         UnreadableReply: the reply is not a JSON array.
     """
-    objects = (each for each in _json_array(response, "images") if is_object(each))
-    return tuple(_decoders.image(each) for each in objects if text(each.get("id")))
+    objects = (each for each in _parse_json_array(response, "images") if is_object(each))
+    return tuple(_decoders.read_image(each) for each in objects if parse_text(each.get("id")))
 
 
 def parse_context(response: Response) -> ResourceOptions:
@@ -286,7 +288,7 @@ def parse_context(response: Response) -> ResourceOptions:
     Raises:
         UnreadableReply: the reply is not a JSON object.
     """
-    return _decoders.context(_json_object(response, "the context"))
+    return _decoders.read_context(_parse_json_object(response, "the context"))
 
 
 def parse_repositories(response: Response) -> tuple[str, ...]:
@@ -295,7 +297,7 @@ def parse_repositories(response: Response) -> tuple[str, ...]:
     Raises:
         UnreadableReply: the reply is not a JSON array.
     """
-    return tuple(each for each in _json_array(response, "registry hosts") if text(each))
+    return tuple(each for each in _parse_json_array(response, "registry hosts") if parse_text(each))
 
 
 def parse_availability(response: Response) -> Availability:
@@ -305,9 +307,9 @@ def parse_availability(response: Response) -> Availability:
         UnreadableReply: the reply is not a VOSI availability document.
     """
     try:
-        return _read_availability(decoded(response.body))
+        return _read_availability(decode_text(response.body))
     except ValueError as problem:
-        raise _unreadable(response, "VOSI availability XML", problem) from None
+        raise _make_error(response, "VOSI availability XML", problem) from None
 
 
 def parse_capabilities(response: Response) -> tuple[Capability, ...]:
@@ -317,90 +319,94 @@ def parse_capabilities(response: Response) -> tuple[Capability, ...]:
         UnreadableReply: the reply is not a VOSI capabilities document.
     """
     try:
-        return _read_capabilities(decoded(response.body))
+        return _read_capabilities(decode_text(response.body))
     except ValueError as problem:
-        raise _unreadable(response, "VOSI capabilities XML", problem) from None
+        raise _make_error(response, "VOSI capabilities XML", problem) from None
 
 
-def _json(response: Response, due: str) -> Any:
+def _parse_body(response: Response, due: str) -> Any:
     try:
         return parse_json(response.body)
     except (ValueError, RecursionError):
-        raise _unreadable(response, due) from None
+        raise _make_error(response, due) from None
 
 
-def _slices(response: Response, what: str) -> Iterator[JsonArray]:
+def _iterate_slices(response: Response, what: str) -> Iterator[JsonArray]:
     """Read a JSON array, some elements at a time."""
-    elements = array_elements(response.body)
+    elements = iterate_array(response.body)
     try:
         while some := list(islice(elements, _SLICE)):
             yield some
     except (ValueError, RecursionError):
-        raise _unreadable(response, f"{what} as a JSON array") from None
+        raise _make_error(response, f"{what} as a JSON array") from None
 
 
-def _json_object(response: Response, what: str) -> JsonObject:
+def _parse_json_object(response: Response, what: str) -> JsonObject:
     due = f"{what} as a JSON object"
-    value = _json(response, due)
+    value = _parse_body(response, due)
     if not is_object(value):
-        raise _unreadable(response, due)
+        raise _make_error(response, due)
     return value
 
 
-def _json_array(response: Response, what: str) -> JsonArray:
+def _parse_json_array(response: Response, what: str) -> JsonArray:
     due = f"{what} as a JSON array"
-    value = _json(response, due)
+    value = _parse_body(response, due)
     if not is_array(value):
-        raise _unreadable(response, due)
+        raise _make_error(response, due)
     return value
 
 
-def _text(response: Response, due: str) -> str:
+def _decode_body(response: Response, due: str) -> str:
     # Only the type tells a page here: an output may well begin with "<html>".
     if "html" in response.content_type.lower():
-        raise _unreadable(response, due)
-    return decoded(response.body)
+        raise _make_error(response, due)
+    return decode_text(response.body)
 
 
-def _unreadable(response: Response, due: str, problem: object = "") -> MalformedResponse:
+def _make_error(response: Response, due: str, problem: object = "") -> MalformedResponse:
     because = f" ({problem})" if problem else ""
-    return MalformedResponse(f"expected {due}, but the reply is {_came(response)}{because}")
+    return MalformedResponse(
+        f"expected {due}, but the reply is {_describe_body(response)}{because}"
+    )
 
 
-def _came(response: Response) -> str:
+def _describe_body(response: Response) -> str:
     """Say in a few words what came."""
-    body = excerpt(response.body)
+    body = decode_excerpt(response.body)
     if not body.strip():
         return "empty"
     if is_html(response.content_type, body):
-        return f"an HTML page that says {shown(page_text(body), 80)}: is the URL right?"
-    kind = one_line(response.content_type, 60) or "without content type"
-    return f"{kind}, {shown(body.strip(), 80)}"
+        return (
+            f"an HTML page that says {format_value(extract_page_text(body), 80)}: is the URL right?"
+        )
+    kind = format_one_line(response.content_type, 60) or "without content type"
+    return f"{kind}, {format_value(body.strip(), 80)}"
 
 
-def _rows(table: str) -> Iterator[str]:
+def _split_rows(table: str) -> Iterator[str]:
     """Give one text per event, its line ends kept; the header is no event."""
     pending: list[str] = []
     for line in table.split("\n"):
         if pending and (_ROW_START.match(line) or _ROW_END.search(pending[-1])):
             yield "\n".join(pending)
             pending = []
-        if pending or not _is_idle(line):
+        if pending or not _is_filler(line):
             pending.append(line.rstrip())
     if pending:
         yield "\n".join(pending)
 
 
-def _is_idle(line: str) -> bool:
+def _is_filler(line: str) -> bool:
     """Tell the lines that say nothing: the header, the word for "no events", and empty ones."""
     words = line.split()
     return words in ([], ["<none>"]) or words[:2] == ["TYPE", "REASON"]
 
 
-def _event(row: str) -> Event:
+def _parse_event(row: str) -> Event:
     """Split a row from both ends, because the message in its middle may look like columns."""
     times = _ROW_END.search(row)
-    first, last = (time(times[1]), time(times[2])) if times else (None, None)
+    first, last = (parse_time(times[1]), parse_time(times[2])) if times else (None, None)
     words = (row[: times.start()] if times else row).split(None, 2)
     kind, reason, message = [*words, "", "", ""][:3]
-    return Event(text(kind), text(reason), text(message.strip()), first, last)
+    return Event(parse_text(kind), parse_text(reason), parse_text(message.strip()), first, last)

@@ -55,12 +55,12 @@ MODELS: tuple[type, ...] = (
 
 
 @cache
-def converter() -> JsonConverter:
+def get_converter() -> JsonConverter:
     """Return the shared converter. Its hooks are generated at first use and kept."""
-    return new_converter()
+    return build_converter()
 
 
-def new_converter() -> JsonConverter:
+def build_converter() -> JsonConverter:
     """Make a converter to which a caller may add hooks of its own.
 
     cattrs is imported here: that takes a tenth of the time of ``import kaleden``, and few programs

@@ -18,13 +18,13 @@ from kaleden._wire._validation import (
     check_name,
     check_ram,
     check_replicas,
-    full_image,
-    replica_name,
+    complete_image,
+    format_replica_name,
     split_args,
 )
 
 
-def _masked(env: Mapping[str, str]) -> str:
+def _mask_values(env: Mapping[str, str]) -> str:
     """Show what is set, and not to what: values may be secrets."""
     return repr(dict.fromkeys(env, "***"))
 
@@ -56,7 +56,7 @@ class SessionSpec:
     """
 
     name: str
-    image: str = field(converter=full_image)
+    image: str = field(converter=complete_image)
     kind: SessionKind = field(default=SessionKind.HEADLESS, converter=check_kind)
     cores: float | None = None
     ram: int | None = None
@@ -64,7 +64,7 @@ class SessionSpec:
     cmd: str | None = None
     args: tuple[str, ...] = field(default=(), converter=split_args)
     env: dict[str, str] = field(
-        factory=dict[str, str], converter=check_env, repr=_masked, hash=False
+        factory=dict[str, str], converter=check_env, repr=_mask_values, hash=False
     )
     replicas: int = 1
 
@@ -76,7 +76,7 @@ class SessionSpec:
         check_gpus(self.gpus)
         check_cmd(self.cmd)
         check_replicas(self.replicas, self.kind)
-        check_name(replica_name(self.name, self.replicas, self.replicas))
+        check_name(format_replica_name(self.name, self.replicas, self.replicas))
         self._check_fit()
 
     def _check_fit(self) -> None:
@@ -97,7 +97,7 @@ class SessionSpec:
     def launches(self) -> tuple[Launch, ...]:
         """Return the sessions to create, one per replica, in order."""
         return tuple(
-            Launch(replica_name(self.name, n, self.replicas), self, n, self.replicas)
+            Launch(format_replica_name(self.name, n, self.replicas), self, n, self.replicas)
             for n in range(1, self.replicas + 1)
         )
 

@@ -28,7 +28,7 @@ _PATH_PART = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _VERSION = re.compile(r"(?::\w[\w.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,128})?", re.ASCII)
 
 
-def shown(value: object, limit: int = 60) -> str:
+def format_value(value: object, limit: int = 60) -> str:
     """Quote a value for a message, cut to *limit* characters; never raises."""
     try:
         quoted = repr(value[: limit + 1]) if isinstance(value, str | bytes) else repr(value)
@@ -50,7 +50,7 @@ def check_id(value: object, what: str = "session id") -> str:
     if isinstance(value, str) and _ID.fullmatch(value):
         return value
     raise InvalidRequest(
-        f"{what} {shown(value)} cannot be one: an id is 1 to 63 letters and digits "
+        f"{what} {format_value(value)} cannot be one: an id is 1 to 63 letters and digits "
         "(with '-', '_' or '.' between them); use one that create or fetch returned"
     )
 
@@ -65,25 +65,25 @@ def check_name(value: object) -> str:
         InvalidRequest: the name cannot be used.
     """
     if not isinstance(value, str):
-        raise InvalidRequest(f"name must be a string, not {shown(value)}")
+        raise InvalidRequest(f"name must be a string, not {format_value(value)}")
     if len(value) > MAX_NAME:
         raise InvalidRequest(
-            f"name {shown(value)} has {len(value)} characters: use at most {MAX_NAME}"
+            f"name {format_value(value)} has {len(value)} characters: use at most {MAX_NAME}"
         )
     if not _NAME.fullmatch(value):
         raise InvalidRequest(
-            f"name {shown(value)} must be lower-case letters, digits and inner hyphens"
-            f"{_suggestion(value)}"
+            f"name {format_value(value)} must be lower-case letters, digits and inner hyphens"
+            f"{_suggest_name(value)}"
         )
     return value
 
 
-def replica_name(name: str, replica: int, replicas: int) -> str:
+def format_replica_name(name: str, replica: int, replicas: int) -> str:
     """Return the name of one replica: ``-N`` is added only if there are several."""
     return name if replicas == 1 else f"{name}-{replica}"
 
 
-def full_image(reference: str, host: str = IMAGE_HOST) -> str:
+def complete_image(reference: str, host: str = IMAGE_HOST) -> str:
     """Return an image reference with a registry host and a tag.
 
     Args:
@@ -99,25 +99,25 @@ def full_image(reference: str, host: str = IMAGE_HOST) -> str:
         InvalidRequest: it is no image reference.
     """
     if not isinstance(reference, str):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
-        raise InvalidRequest(f"image must be a string, not {shown(reference)}")
+        raise InvalidRequest(f"image must be a string, not {format_value(reference)}")
     if "://" in reference:
-        raise _bad_image(reference, "leave out the scheme")
+        raise _make_image_error(reference, "leave out the scheme")
     if any(character.isspace() for character in reference):
-        raise _bad_image(reference, "it has a space")
+        raise _make_image_error(reference, "it has a space")
     *folders, last = reference.split("/")
     if not folders:
-        raise _bad_image(reference, "name its project too")
+        raise _make_image_error(reference, "name its project too")
     named, version = _split_version(last)
     has_host = _is_host(folders[0])
     _check_path(reference, [*(folders[1:] if has_host else folders), named])
     if not _VERSION.fullmatch(version):
-        raise _bad_image(reference, "its tag cannot be one")
+        raise _make_image_error(reference, "its tag cannot be one")
     if has_host and not _HOST.fullmatch(folders[0]):
-        raise _bad_image(reference, "its host cannot be one")
+        raise _make_image_error(reference, "its host cannot be one")
     return f"{'' if has_host else f'{host}/'}{reference}{'' if version else ':latest'}"
 
 
-def _suggestion(name: str) -> str:
+def _suggest_name(name: str) -> str:
     mended = re.sub(r"[\W_]+", "-", name.lower(), flags=re.ASCII).strip("-")
     return f": use {mended!r}" if mended else ""
 
@@ -134,21 +134,23 @@ def _split_version(last: str) -> tuple[str, str]:
 
 def _check_path(reference: str, parts: list[str]) -> None:
     if not all(parts):
-        raise _bad_image(reference, "it has an empty part")
+        raise _make_image_error(reference, "it has an empty part")
     if any(part != part.lower() for part in parts):
-        raise _bad_image(reference, "a repository is in lower case")
+        raise _make_image_error(reference, "a repository is in lower case")
     if not all(_PATH_PART.fullmatch(part) for part in parts):
-        raise _bad_image(reference, "letters, digits, and single '.', '_' or '-' between them")
+        raise _make_image_error(
+            reference, "letters, digits, and single '.', '_' or '-' between them"
+        )
 
 
-def _bad_image(reference: str, why: str) -> InvalidRequest:
+def _make_image_error(reference: str, why: str) -> InvalidRequest:
     return InvalidRequest(
-        f"image {shown(reference)} is no image reference: {why}; "
+        f"image {format_value(reference)} is no image reference: {why}; "
         "write 'project/name:tag' or 'host/project/name:tag'"
     )
 
 
-Word = TypeVar("Word", bound=OpenEnum)
+EnumT = TypeVar("EnumT", bound=OpenEnum)
 
 MAX_REPLICAS = 10_000
 """Most replicas of one spec. The server has no such limit; this one is against slips of the pen."""
@@ -158,7 +160,7 @@ MAX_AMOUNT = 1_000_000
 `ResourceOptions`."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WAY_OUT = "send it as URL-safe base64 without padding, and decode it in the container"
+_WORKAROUND = "send it as URL-safe base64 without padding, and decode it in the container"
 # How wide characters come out depends on the encodings that the server's host is set to.
 _UNSAFE = re.compile(r'[$"\\]|[^ -~]')
 
@@ -174,11 +176,11 @@ def check_kind(value: str) -> SessionKind:
     """
     if isinstance(value, SessionKind):
         return value
-    kind = _known(SessionKind, value)
+    kind = _find_member(SessionKind, value)
     if kind is None or kind is SessionKind.UNKNOWN:
         known = ", ".join(known for known in SessionKind if known is not SessionKind.UNKNOWN)
         raise InvalidRequest(
-            f"kind {shown(value)} is not known: use one of {known} "
+            f"kind {format_value(value)} is not known: use one of {known} "
             "(or kaleden.SessionKind(...) for one that only your server knows)"
         )
     return kind
@@ -192,10 +194,10 @@ def check_status(value: str) -> SessionStatus:
     """
     if isinstance(value, SessionStatus):
         return value
-    status = _known(SessionStatus, value)
+    status = _find_member(SessionStatus, value)
     if status is None:
         raise InvalidRequest(
-            f"status {shown(value)} is not known: use one of {', '.join(SessionStatus)} "
+            f"status {format_value(value)} is not known: use one of {', '.join(SessionStatus)} "
             "(or kaleden.SessionStatus(...) for one that only your server knows)"
         )
     return status
@@ -223,7 +225,7 @@ def check_cores(value: object) -> None:
     """
     if value is not None and not (_is_number(value) and 1 <= value <= MAX_AMOUNT):
         raise InvalidRequest(
-            f"cores must be a number from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            f"cores must be a number from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
             "leave it out for flexible resources"
         )
 
@@ -236,7 +238,7 @@ def check_ram(value: object) -> None:
     """
     if value is not None and not _is_whole(value, MAX_AMOUNT):
         raise InvalidRequest(
-            f"ram must be a whole number of GiB from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            f"ram must be a whole number of GiB from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
             "leave it out for flexible resources"
         )
 
@@ -249,7 +251,7 @@ def check_gpus(value: object) -> None:
     """
     if value is not None and not _is_whole(value, MAX_AMOUNT):
         raise InvalidRequest(
-            f"gpus must be a whole number from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            f"gpus must be a whole number from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
             "leave it out for none"
         )
 
@@ -262,11 +264,11 @@ def check_replicas(value: object, kind: SessionKind) -> None:
     """
     if not _is_whole(value, MAX_REPLICAS):
         raise InvalidRequest(
-            f"replicas must be a whole number from 1 to {MAX_REPLICAS}, not {shown(value)}: "
+            f"replicas must be a whole number from 1 to {MAX_REPLICAS}, not {format_value(value)}: "
             "for more than that, use several calls"
         )
     if value != 1 and kind in {SessionKind.DESKTOP, SessionKind.FIREFLY}:
-        raise InvalidRequest(f"replicas must be 1 for {kind} sessions, not {shown(value)}")
+        raise InvalidRequest(f"replicas must be 1 for {kind} sessions, not {format_value(value)}")
 
 
 def check_cmd(value: object) -> None:
@@ -278,9 +280,11 @@ def check_cmd(value: object) -> None:
     if value is None:
         return
     if not isinstance(value, str) or not value:
-        raise InvalidRequest(f"cmd must be a program's name, not {shown(value)}: or leave it out")
+        raise InvalidRequest(
+            f"cmd must be a program's name, not {format_value(value)}: or leave it out"
+        )
     if any(character.isspace() for character in value):
-        raise InvalidRequest(f"cmd {shown(value)} must be one word: put the rest into args")
+        raise InvalidRequest(f"cmd {format_value(value)} must be one word: put the rest into args")
     _check_text("cmd", value, "put the command into a script in the image, or into your storage")
 
 
@@ -300,8 +304,10 @@ def split_args(value: str | Iterable[str] | None) -> tuple[str, ...]:
         _check_unquoted(value)
         value = value.split(" ")
     if not isinstance(value, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
-        raise InvalidRequest(f"args must be a string or a list of strings, not {shown(value)}")
-    return tuple(_checked_argument(argument) for argument in value)
+        raise InvalidRequest(
+            f"args must be a string or a list of strings, not {format_value(value)}"
+        )
+    return tuple(_check_argument(argument) for argument in value)
 
 
 _REPLICA = frozenset({"REPLICA_ID", "REPLICA_COUNT"})
@@ -330,7 +336,7 @@ def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
     return env
 
 
-def _known(vocabulary: type[Word], value: str) -> Word | None:
+def _find_member(vocabulary: type[EnumT], value: str) -> EnumT | None:
     """Return the member of that name, unless nobody has heard of it here."""
     try:
         member = vocabulary(value)
@@ -350,18 +356,18 @@ def _is_whole(value: object, most: int) -> bool:
 def _check_variable(key: object, setting: object) -> None:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InvalidRequest(
-            f"env name {shown(key)} is no variable's name: use letters, digits and '_', "
+            f"env name {format_value(key)} is no variable's name: use letters, digits and '_', "
             "and no digit first"
         )
-    what = f"env[{shown(key)}]"
+    what = f"env[{format_value(key)}]"
     if not isinstance(setting, str):
         kind = type(setting).__name__
         raise InvalidRequest(f"{what} must be a string, not {kind}: use str(...)")
     if not setting:
         raise InvalidRequest(f"{what} is empty, and the server would drop it: leave it out")
     if "=" in setting:
-        raise InvalidRequest(f"{what} has '=', and the server would drop it: {_WAY_OUT}")
-    _check_text(what, setting, _WAY_OUT)
+        raise InvalidRequest(f"{what} has '=', and the server would drop it: {_WORKAROUND}")
+    _check_text(what, setting, _WORKAROUND)
 
 
 def _check_unquoted(args: str) -> None:
@@ -371,24 +377,24 @@ def _check_unquoted(args: str) -> None:
         )
     if "'" in args:
         raise InvalidRequest(
-            f"args {shown(args)} has a quote, and the server splits on spaces whatever is quoted: "
+            f"args {format_value(args)} has a quote, and the server splits on spaces whatever is quoted: "
             "give a list of arguments, each without spaces"
         )
     if "  " in args or args != args.strip(" "):
         raise InvalidRequest(
-            f"args {shown(args)} has a space too many, and the server would make an empty argument "
+            f"args {format_value(args)} has a space too many, and the server would make an empty argument "
             "of it: put one space between arguments"
         )
 
 
-def _checked_argument(argument: object) -> str:
+def _check_argument(argument: object) -> str:
     if not isinstance(argument, str):
-        raise InvalidRequest(f"args must be strings, not {shown(argument)}: use str(...)")
+        raise InvalidRequest(f"args must be strings, not {format_value(argument)}: use str(...)")
     if not argument:
         raise InvalidRequest("args has an empty argument, which cannot be sent: leave it out")
     if " " in argument:
         raise InvalidRequest(
-            f"args has {shown(argument)}, and the server would split it at its spaces: "
+            f"args has {format_value(argument)}, and the server would split it at its spaces: "
             "put it into env as URL-safe base64, or into a file"
         )
     _check_text("args", argument, "put it into env as URL-safe base64, or into a file")

@@ -31,7 +31,7 @@ from kaleden import (
 )
 from kaleden._results._tables import Tone
 from kaleden._results._tables._columns import SESSION
-from kaleden._results._tables._html import GROUNDS, INK
+from kaleden._results._tables._html import BACKGROUNDS, FOREGROUND
 from support import data, described, session_object, session_on
 
 SECRET = "https://example.org/session/notebook/abc?token=secret"
@@ -191,9 +191,9 @@ def test_each_state_can_be_read_on_its_own_ground() -> None:
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    assert set(Tone) == set(GROUNDS)
-    for ground in GROUNDS.values():
-        assert (luminance(INK) + 0.05) / (luminance(ground) + 0.05) >= 4.5
+    assert set(Tone) == set(BACKGROUNDS)
+    for ground in BACKGROUNDS.values():
+        assert (luminance(FOREGROUND) + 0.05) / (luminance(ground) + 0.05) >= 4.5
     # Nothing else has a colour: the page's own are used.
     table = made("info")._repr_html_()
     assert 2 == table.count("background-color:") == table.count("color:#ffffff")
@@ -212,7 +212,7 @@ def test_each_state_can_be_read_on_its_own_ground() -> None:
 )
 def test_states_have_colours(status: str, tone: Tone) -> None:
     table = SessionList([SessionInfo(id="a", status=SessionStatus(status))])._repr_html_()
-    assert GROUNDS[tone] in table
+    assert BACKGROUNDS[tone] in table
 
 
 def test_of_many_rows_those_that_failed_are_shown_before_others() -> None:

@@ -45,51 +45,53 @@ class Column:
     name: str
     type: Type = Type.TEXT
     unit: str = ""
-    about: str = ""
+    description: str = ""
 
 
 SESSION: Final = (
-    Column("id", about="session id"),
-    Column("name", about="session name"),
-    Column("kind", about="what the session is for"),
-    Column("status", about="where it stands"),
-    Column("user", about="whose it is"),
-    Column("image", about="container image"),
-    Column("start_time", Type.TIME, about="when it started"),
-    Column("expiry_time", Type.TIME, about="when the server will end it"),
-    Column("requested_cores", Type.NUMBER, about="CPU cores"),
-    Column("cores_in_use", Type.NUMBER, about="CPU cores"),
+    Column("id", description="session id"),
+    Column("name", description="session name"),
+    Column("kind", description="what the session is for"),
+    Column("status", description="where it stands"),
+    Column("user", description="whose it is"),
+    Column("image", description="container image"),
+    Column("start_time", Type.TIME, description="when it started"),
+    Column("expiry_time", Type.TIME, description="when the server will end it"),
+    Column("requested_cores", Type.NUMBER, description="CPU cores"),
+    Column("cores_in_use", Type.NUMBER, description="CPU cores"),
     Column("requested_ram", Type.WHOLE, "B", "memory"),
     Column("ram_in_use", Type.WHOLE, "B", "memory"),
-    Column("requested_gpus", Type.WHOLE, about="number of GPUs"),
-    Column("fixed_resources", Type.FLAG, about="whether it cannot use more than it requested"),
-    Column("uid", Type.WHOLE, about="user id of its processes"),
-    Column("gid", Type.WHOLE, about="group id of its processes"),
-    Column("app_id", about="id of a desktop app within its desktop"),
+    Column("requested_gpus", Type.WHOLE, description="number of GPUs"),
+    Column(
+        "fixed_resources", Type.FLAG, description="whether it cannot use more than it requested"
+    ),
+    Column("uid", Type.WHOLE, description="user id of its processes"),
+    Column("gid", Type.WHOLE, description="group id of its processes"),
+    Column("app_id", description="id of a desktop app within its desktop"),
 )
-LOG: Final = Column("log", about="the session's output")
+LOG: Final = Column("log", description="the session's output")
 EVENTS: Final = (
-    Column("events", Type.WHOLE, about="how many events the platform reports"),
-    Column("last_event", about="the last of them"),
+    Column("events", Type.WHOLE, description="how many events the platform reports"),
+    Column("last_event", description="the last of them"),
 )
-VALUE: Final = Column("value", Type.OTHER, about="what the operation returned")
+VALUE: Final = Column("value", Type.OTHER, description="what the operation returned")
 
-BEFORE: Final = (
-    Column("key", about="session id, or for launches the name"),
-    Column("ok", Type.FLAG, about="whether it did what it was asked"),
+LEADING: Final = (
+    Column("key", description="session id, or for launches the name"),
+    Column("ok", Type.FLAG, description="whether it did what it was asked"),
 )
-AFTER: Final = (
-    Column("failure", about="kind of the failure"),
-    Column("message", about="what happened, in the server's own words"),
-    Column("http_status", Type.WHOLE, about="HTTP status of a failure, if there was a reply"),
-    Column("attempts", Type.WHOLE, about="how many times it was sent"),
+TRAILING: Final = (
+    Column("failure", description="kind of the failure"),
+    Column("message", description="what happened, in the server's own words"),
+    Column("http_status", Type.WHOLE, description="HTTP status of a failure, if there was a reply"),
+    Column("attempts", Type.WHOLE, description="how many times it was sent"),
     Column("elapsed", Type.NUMBER, "s", "time from taking it up to its end"),
 )
 
 # What each operation has to tell of a session, beyond whether it succeeded.
-_OF: Final[dict[str, tuple[Column, ...]]] = {
+_OPERATION_COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
     "connect": (),
-    "create": (Column("id", about="session id"),),
+    "create": (Column("id", description="session id"),),
     "destroy": (),
     "events": EVENTS,
     "info": SESSION,
@@ -101,7 +103,7 @@ _OF: Final[dict[str, tuple[Column, ...]]] = {
     "wait": SESSION,
 }
 # Where a plain value stands. To be True is told by ``ok``, and the URL of a page is a secret.
-_VALUE_IN: Final = {
+_VALUE_COLUMN: Final = {
     "connect": None,
     "create": "id",
     "destroy": None,
@@ -109,7 +111,7 @@ _VALUE_IN: Final = {
     "reap": None,
     "renew": None,
 }
-_RESERVED: Final = frozenset(column.name for column in (*BEFORE, *AFTER))
+_RESERVED: Final = frozenset(column.name for column in (*LEADING, *TRAILING))
 _LARGEST: Final = 2**63 - 1  # a size of eight exbibytes is a server's mistake
 _SECRET: Final = "connectURL"  # noqa: S105  # the key, in the server's own objects
 
@@ -129,7 +131,7 @@ class Grid:
     columns: tuple[Column, ...]
     rows: list[Row]
 
-    def cells(self, column: Column) -> list[Any]:
+    def get_cells(self, column: Column) -> list[Any]:
         """List what stands in one column; None where nothing does, or no column could hold it."""
         cells = [row.get(column.name) for row in self.rows]
         if column.type is Type.WHOLE:
@@ -138,28 +140,28 @@ class Grid:
         return cells
 
 
-def outcome_grid(operation: str, outcomes: Iterable[Outcome[Any]]) -> Grid:
+def build_outcome_grid(operation: str, outcomes: Iterable[Outcome[Any]]) -> Grid:
     """Make the table of what became of sessions."""
-    rows = [_outcome_row(operation, outcome) for outcome in outcomes]
-    known = (*BEFORE, *_OF.get(operation, ()), *AFTER)
+    rows = [_build_outcome_row(operation, outcome) for outcome in outcomes]
+    known = (*LEADING, *_OPERATION_COLUMNS.get(operation, ()), *TRAILING)
     names = {column.name for column in known}
     others = dict.fromkeys(name for row in rows for name in row if name not in names)
-    middle = (*known[len(BEFORE) : -len(AFTER)], *map(_column, others))
-    return Grid(operation, (*BEFORE, *middle, *AFTER), rows)
+    middle = (*known[len(LEADING) : -len(TRAILING)], *map(_make_column, others))
+    return Grid(operation, (*LEADING, *middle, *TRAILING), rows)
 
 
-def session_grid(sessions: Iterable[SessionInfo]) -> Grid:
+def build_session_grid(sessions: Iterable[SessionInfo]) -> Grid:
     """Make the table of sessions."""
-    return Grid("fetch", SESSION, [_session_row(info) for info in sessions])
+    return Grid("fetch", SESSION, [_build_session_row(info) for info in sessions])
 
 
-def _column(name: str) -> Column:
+def _make_column(name: str) -> Column:
     """Describe what its operation is not known for."""
     known = (column for column in (*SESSION, LOG, *EVENTS, VALUE) if column.name == name)
     return next(known, Column(name, Type.OTHER))
 
 
-def _outcome_row(operation: str, outcome: Outcome[Any]) -> Row:
+def _build_outcome_row(operation: str, outcome: Outcome[Any]) -> Row:
     row: Row = {"key": outcome.key, "ok": outcome.ok}
     if isinstance(outcome, Failure):
         row |= {
@@ -168,53 +170,53 @@ def _outcome_row(operation: str, outcome: Outcome[Any]) -> Row:
             "http_status": outcome.status,
         }
     else:
-        row |= _value_cells(operation, outcome.value)
+        row |= _build_value_cells(operation, outcome.value)
     return row | {"attempts": outcome.attempts, "elapsed": outcome.elapsed}
 
 
-def _value_cells(operation: str, value: Any) -> Row:
+def _build_value_cells(operation: str, value: Any) -> Row:
     """Spread over columns what an operation returned for one session."""
     if isinstance(value, SessionInfo):
-        return _session_row(value)
+        return _build_session_row(value)
 
     if isinstance(value, FinishedSession):
-        cells = {"log": value.log, **_event_cells(value.events)}
-        return _session_row(value.info) | cells
+        cells = {"log": value.log, **_build_event_cells(value.events)}
+        return _build_session_row(value.info) | cells
 
     if isinstance(value, dict):
-        return _object_cells(cast("dict[str, Any]", value))
+        return _build_object_cells(cast("dict[str, Any]", value))
 
     if operation == "events" and isinstance(value, tuple):
-        return _event_cells(cast("tuple[Event, ...]", value))
+        return _build_event_cells(cast("tuple[Event, ...]", value))
 
-    name = _VALUE_IN.get(operation, "value")
+    name = _VALUE_COLUMN.get(operation, "value")
     return {} if name is None else {name: value}
 
 
-def _session_row(info: SessionInfo) -> Row:
-    return {column.name: _plain(getattr(info, column.name)) for column in SESSION}
+def _build_session_row(info: SessionInfo) -> Row:
+    return {column.name: _convert_cell(getattr(info, column.name)) for column in SESSION}
 
 
-def _event_cells(events: tuple[Event, ...]) -> Row:
+def _build_event_cells(events: tuple[Event, ...]) -> Row:
     last = f"{events[-1].reason}: {events[-1].message}" if events else None
     return {"events": len(events), "last_event": last}
 
 
-def _object_cells(value: dict[str, Any]) -> Row:
+def _build_object_cells(value: dict[str, Any]) -> Row:
     """Keep the server's own names, where they are not ours."""
     named = ((name, cell) for name, cell in value.items() if name != _SECRET)
     return {f"{name}_" if name in _RESERVED else name: cell for name, cell in named}
 
 
-def _plain(value: object) -> object:
+def _convert_cell(value: object) -> object:
     """Turn members of our vocabularies into plain strings, and times into those of UTC."""
     if isinstance(value, StrEnum):
         return str(value)
 
-    return _in_utc(value) if isinstance(value, datetime) else value
+    return _convert_to_utc(value) if isinstance(value, datetime) else value
 
 
-def _in_utc(time: datetime) -> datetime | None:
+def _convert_to_utc(time: datetime) -> datetime | None:
     """Turn a time into one of UTC; a server may have one that no calendar has there."""
     try:
         return time.astimezone(UTC)

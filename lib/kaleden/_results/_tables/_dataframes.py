@@ -8,7 +8,7 @@ from typing import Any, Final
 from kaleden._results._tables._columns import Column, Grid, Type
 
 
-def needs(module: str, extra: str) -> Any:
+def import_extra(module: str, extra: str) -> Any:
     """Import a module of an extra, now that it is needed.
 
     Raises:
@@ -39,19 +39,19 @@ _PANDAS_TYPES: Final = {
 
 def to_pandas(grid: Grid) -> Any:
     """Make a ``pandas.DataFrame``, with the units in its ``attrs``."""
-    pandas = needs("pandas", "pandas")
+    pandas = import_extra("pandas", "pandas")
 
-    def series(column: Column) -> Any:
-        return pandas.Series(grid.cells(column), dtype=_PANDAS_TYPES[column.type])
+    def build_series(column: Column) -> Any:
+        return pandas.Series(grid.get_cells(column), dtype=_PANDAS_TYPES[column.type])
 
-    frame = pandas.DataFrame({column.name: series(column) for column in grid.columns})
+    frame = pandas.DataFrame({column.name: build_series(column) for column in grid.columns})
     frame.attrs["method"] = grid.operation
     frame.attrs["units"] = {column.name: column.unit for column in grid.columns if column.unit}
     return frame
 
 
 # What stands where nothing is known; it is masked.
-_FILLED: Final[dict[Type, Any]] = {
+_FILL_VALUES: Final[dict[Type, Any]] = {
     Type.TEXT: "",
     Type.WHOLE: 0,
     Type.NUMBER: 0.0,
@@ -70,24 +70,24 @@ _UNITS: Final = {"B": "byte", "s": "s"}
 
 def to_table(grid: Grid) -> Any:
     """Make an ``astropy.table.Table``, with the units and descriptions in its columns."""
-    tables = needs("astropy.table", "astropy")
-    table = tables.Table({column.name: _column(column, grid) for column in grid.columns})
+    tables = import_extra("astropy.table", "astropy")
+    table = tables.Table({column.name: _build_column(column, grid) for column in grid.columns})
     table.meta["method"] = grid.operation  # eight letters at most, for FITS
     return table
 
 
-def _column(column: Column, grid: Grid) -> Any:
-    made = _times(column, grid) if column.type is Type.TIME else _values(column, grid)
-    made.info.description = column.about or None
+def _build_column(column: Column, grid: Grid) -> Any:
+    made = _build_times(column, grid) if column.type is Type.TIME else _build_values(column, grid)
+    made.info.description = column.description or None
     return made
 
 
-def _values(column: Column, grid: Grid) -> Any:
-    cells = grid.cells(column)
+def _build_values(column: Column, grid: Grid) -> Any:
+    cells = grid.get_cells(column)
     if column.type is Type.OTHER:
         cells = [None if cell is None else str(cell) for cell in cells]
-    filled = [_FILLED[column.type] if cell is None else cell for cell in cells]
-    return needs("astropy.table", "astropy").MaskedColumn(
+    filled = [_FILL_VALUES[column.type] if cell is None else cell for cell in cells]
+    return import_extra("astropy.table", "astropy").MaskedColumn(
         filled,
         mask=[cell is None for cell in cells],
         dtype=_ASTROPY_TYPES[column.type],
@@ -95,11 +95,13 @@ def _values(column: Column, grid: Grid) -> Any:
     )
 
 
-def _times(column: Column, grid: Grid) -> Any:
+def _build_times(column: Column, grid: Grid) -> Any:
     """Make a ``Time``, in which NaT is masked."""
-    numpy = needs("numpy", "astropy")
-    naive = ["NaT" if cell is None else cell.replace(tzinfo=None) for cell in grid.cells(column)]
+    numpy = import_extra("numpy", "astropy")
+    naive = [
+        "NaT" if cell is None else cell.replace(tzinfo=None) for cell in grid.get_cells(column)
+    ]
     values = numpy.array(naive, dtype="datetime64[us]")
-    time = needs("astropy.time", "astropy").Time(values, format="datetime64", scale="utc")
+    time = import_extra("astropy.time", "astropy").Time(values, format="datetime64", scale="utc")
     time.format = "isot"
     return time

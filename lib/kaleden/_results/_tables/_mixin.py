@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kaleden._results._tables._columns import Grid
 from kaleden._results._tables._dataframes import to_pandas, to_table
 from kaleden._results._tables._html import to_html
-from kaleden._results._tables._layout import ROWS, View
+from kaleden._results._tables._layout import MAX_ROWS, View
 from kaleden._results._tables._rich import to_rich
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ class Tabular:
         return to_table(self._grid())
 
     def _repr_html_(self) -> str:
-        return to_html(self._view(ROWS))
+        return to_html(self._view(MAX_ROWS))
 
     def __rich__(self) -> Group:
-        return to_rich(self._view(ROWS))
+        return to_rich(self._view(MAX_ROWS))
 
 
-def bounded(table: Tabular, most: int) -> View:
+def build_bounded_view(table: Tabular, most: int) -> View:
     """Make what is shown of *table* in *most* rows."""
     return table._view(most)  # pyright: ignore[reportPrivateUsage]

@@ -26,7 +26,7 @@ def to_rich(view: View) -> Group:
 
     width = max((len(line.state) for line in view.lines), default=0)
     state = Column("state", no_wrap=True, min_width=width)
-    table = Table(*view.heads[:1], state, *view.heads[1:])
+    table = Table(*view.headings[:1], state, *view.headings[1:])
     for line in view.lines:
         badge = Text(line.state, COLOURS[line.tone])
         table.add_row(*map(Text, line.cells[:1]), badge, *map(Text, line.cells[1:]))

@@ -22,7 +22,12 @@ from kaleden._engine._targets import Keys
 from kaleden._engine._tasks import map_with_checkpoints, open_task_group
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._results._progress import ProgressCallback, ProgressUpdate, check_plain, check_progress
+from kaleden._results._progress import (
+    ProgressCallback,
+    ProgressUpdate,
+    check_progress,
+    check_synchronous,
+)
 from kaleden._sessions._monitor._lister import Snapshot
 from kaleden._sessions._monitor._poller import Lists, Poller, PollInterval, SessionState
 from kaleden._wire import (
@@ -32,7 +37,7 @@ from kaleden._wire import (
     SessionStatus,
     check_id,
     check_status,
-    shown,
+    format_value,
 )
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
@@ -287,7 +292,7 @@ def read_condition(
     check_progress(progress)
     limit = _limit(pending_timeout)
     if callable(until):
-        check_plain(until)
+        check_synchronous(until)
         return WaitCondition(until, "what the given function tells", limit, progress)
 
     wanted = _statuses(until)
@@ -337,7 +342,7 @@ def _key(item: Any) -> str:
     if isinstance(item, SessionInfo):
         return item.app_id or item.id
 
-    return item if isinstance(item, str) else f"<{shown(item)}>"
+    return item if isinstance(item, str) else f"<{format_value(item)}>"
 
 
 def _named(item: Any) -> tuple[str, Item]:
