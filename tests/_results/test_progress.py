@@ -154,7 +154,7 @@ async def test_what_cannot_be_called_is_refused_before_anything_is_sent(
             await call(session, tqdm_bars())
         with pytest.raises(InvalidRequest, match="not int"):
             await call(session, 3)
-        with pytest.raises(InvalidRequest, match="nobody would await it"):
+        with pytest.raises(InvalidRequest, match="would not be awaited"):
             await call(session, anyio.sleep)
     assert not transport.requests
 
@@ -163,9 +163,9 @@ def test_plain_code_is_told_so_too() -> None:
     with kaleden.Session(transport=MemoryTransport(**QUICK)) as session:
         with pytest.raises(InvalidRequest, match="bars are opened first"):
             session.create("fits", IMAGE, progress=rich_bars())  # type: ignore[arg-type]
-        with pytest.raises(InvalidRequest, match="nobody would await it"):
+        with pytest.raises(InvalidRequest, match="would not be awaited"):
             session.create("fits", IMAGE, progress=anyio.sleep)  # type: ignore[arg-type]
-        with pytest.raises(InvalidRequest, match="nobody would await it"):
+        with pytest.raises(InvalidRequest, match="would not be awaited"):
             session.wait("a", until=anyio.sleep)  # type: ignore[arg-type]
         assert [] == session.fetch()
 

@@ -140,8 +140,8 @@ def test_an_html_page_is_reduced_to_its_title() -> None:
     [
         ("https://login.example/?secret=hunter2", "'login.example'"),
         ("https://alice:hunter2@login.example/", "'login.example'"),
-        ("/login?hunter2", "a place on the same host"),
-        ("http://[::1", "a place on the same host"),
+        ("/login?hunter2", "a path on the same host"),
+        ("http://[::1", "a path on the same host"),
         ("", "nowhere"),
     ],
 )

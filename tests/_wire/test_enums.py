@@ -27,7 +27,7 @@ def test_an_unknown_value_becomes_a_member_that_is_its_own_string() -> None:
 
     assert isinstance(member, SessionStatus)
     assert "Hibernated" == member == member.value == member.name == str(member)
-    assert "<Status.Hibernated: 'Hibernated'>" == repr(member)
+    assert "<SessionStatus.Hibernated: 'Hibernated'>" == repr(member)
 
 
 def test_an_unknown_value_keeps_its_case_and_is_compared_by_it() -> None:
@@ -114,7 +114,7 @@ def test_the_value_of_an_unknown_member_is_a_plain_string() -> None:
 
 @pytest.mark.parametrize("value", [None, 5, b"Running"])
 def test_only_strings_are_members(value: Any) -> None:
-    with pytest.raises(ValueError, match="is not a valid Status"):
+    with pytest.raises(ValueError, match="is not a valid SessionStatus"):
         SessionStatus(value)
 
 

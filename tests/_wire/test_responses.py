@@ -199,7 +199,7 @@ def test_a_create_gives_the_id() -> None:
 
 @pytest.mark.parametrize("body", ["", "\n", "two words", "one\ntwo", "a/b", '{"id":"x"}'])
 def test_a_create_that_gives_no_id_is_unreadable(body: str) -> None:
-    with pytest.raises(MalformedResponse, match=r"^expected a session id, but the reply is "):
+    with pytest.raises(MalformedResponse, match=r"^expected a session id, but the response is "):
         _wire.parse_create(reply(body))
 
 
@@ -306,7 +306,7 @@ ARRAYS = [_wire.parse_list, _wire.parse_images, _wire.parse_repositories]
 @pytest.mark.parametrize("value", [[], [RUNNING], None, "x", 7, True])
 def test_what_is_no_object_where_one_is_due_is_unreadable(parse: Any, value: Any) -> None:
     with pytest.raises(
-        MalformedResponse, match=r"^expected .* as a JSON object, but the reply is app"
+        MalformedResponse, match=r"^expected .* as a JSON object, but the response is app"
     ):
         parse(json_reply(value))
 
@@ -315,7 +315,7 @@ def test_what_is_no_object_where_one_is_due_is_unreadable(parse: Any, value: Any
 @pytest.mark.parametrize("value", [{}, RUNNING, None, "x", 7, True])
 def test_what_is_no_array_where_one_is_due_is_unreadable(parse: Any, value: Any) -> None:
     with pytest.raises(
-        MalformedResponse, match=r"^expected .* as a JSON array, but the reply is app"
+        MalformedResponse, match=r"^expected .* as a JSON array, but the response is app"
     ):
         parse(json_reply(value))
 

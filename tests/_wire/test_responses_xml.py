@@ -36,7 +36,7 @@ def test_a_service_that_says_no() -> None:
 
 @pytest.mark.parametrize("replaced", [">maybe<", "><"])
 def test_a_service_that_does_not_say_is_unreadable(replaced: str) -> None:
-    with pytest.raises(MalformedResponse, match="does not say whether the service is available"):
+    with pytest.raises(MalformedResponse, match="does not state whether the service is available"):
         parse_availability(reply(AVAILABILITY.replace(">true<", replaced)))
 
 
@@ -76,18 +76,18 @@ def test_a_capability_may_say_nothing() -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("", "the reply is empty"),
+        ("", "the response is empty"),
         ("<a/>", "its root is <a>"),
-        ("<availability", "no XML"),
-        ("\x00", "no XML"),
+        ("<availability", "not XML"),
+        ("\x00", "not XML"),
         (PAGE, "an HTML page that says '502 Bad Gateway'"),
         ("<!DOCTYPE a [<!ENTITY x 'y'>]><availability>&x;</availability>", "DOCTYPE, which is ref"),
-        (b"\xff\xfe<\x00a\x00/\x00>\x00", "no XML"),
+        (b"\xff\xfe<\x00a\x00/\x00>\x00", "not XML"),
     ],
 )
 def test_what_is_not_the_document_is_unreadable(parse: Any, body: Any, why: str) -> None:
     with pytest.raises(
-        MalformedResponse, match=r"^expected VOSI .* XML, but the reply is"
+        MalformedResponse, match=r"^expected VOSI .* XML, but the response is"
     ) as caught:
         parse(reply(body))
 

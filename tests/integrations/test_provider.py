@@ -154,7 +154,7 @@ def test_more_than_one_command_on_a_node_takes_a_launcher(session: Session) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"image": "no image"}, "no image reference"),
+        ({"image": "no image"}, "not an image reference"),
         ({"cores": 0}, "cores must be"),
         ({"env": {"A": "b=c"}}, "has '='"),
         ({"python": "python -u"}, "must be one word"),

@@ -1,7 +1,8 @@
-"""All that is known of the Skaha API, without any input or output.
+"""Sans-I/O implementation of the Skaha API.
 
-Builders make a `Request` of arguments, parsers make models of a `Response`, and `classify` tells
-what a reply came to. Nothing here opens a socket, reads a clock unasked, or waits.
+Builders turn arguments into a `Request`, parsers turn a `Response` into models, and `classify`
+finds the failure in a response. Nothing here opens a socket or waits. The clock is read in one
+case: `classify` without its argument *now*, for a Retry-After header that is a date.
 """
 
 from __future__ import annotations

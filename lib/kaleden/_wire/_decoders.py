@@ -1,7 +1,9 @@
-"""From the server's JSON objects to models: the one place that knows its keys, old and new.
+"""Decoders from the server's JSON objects to models.
 
-Every function here takes whatever JSON there is and loses nothing over one bad field. They are
-written out, not generated: the type checker sees each field, and they are the hot path.
+This is the only module that knows the server's keys, those of old servers included. Each function
+accepts any JSON value; a malformed field becomes None and does not affect the others. The code is
+written out, not generated, so that the type checker sees each field, and because it is on the hot
+path.
 """
 
 from __future__ import annotations
@@ -40,15 +42,15 @@ _STATUSES = {member.value: member for member in SessionStatus}
 
 
 def read_session_info(raw: JsonObject, body: bytes | None = None) -> SessionInfo:
-    """Read one session, as lists and single replies have it.
+    """Read one session, from a list or from a response about a single session.
 
     Args:
-        raw: the object.
-        body: the same as it came; kept in its place, if given.
+        raw: the JSON object.
+        body: the bytes of the same object; if given, they are stored in its place.
     """
     get = raw.get
     return SessionInfo(
-        # Without its name, because CPython 3.11 keeps, and never uses again, lists of twenty names.
+        # Positional: CPython 3.11 retains, and never reuses, lists of 20 keyword names.
         parse_text(get("id")),
         name=parse_text(get("name")),
         kind=_parse_kind(get("type")),
@@ -79,7 +81,7 @@ def read_image(raw: JsonObject) -> Image:
 
 
 def read_context(raw: JsonObject) -> ResourceOptions:
-    """Read what sessions may ask for; only memory comes in a unit, GiB."""
+    """Read the resources that sessions may request. Memory is in GiB; the others have no unit."""
     return ResourceOptions(
         cores=_read_choices(raw.get("cores")),
         memory=_read_choices(raw.get("memoryGB"), parse_gibibytes),
@@ -154,7 +156,7 @@ def _read_choices(value: Any, read: Any = parse_count) -> Choices:
 
 
 def _get_first(raw: JsonObject, *keys: str) -> Any:
-    """Return what stands under the first of the keys that is there."""
+    """Return the value of the first of *keys* that is present."""
     return next((raw[key] for key in keys if key in raw), None)
 
 
@@ -164,10 +166,10 @@ def _parse_counts(value: Any) -> tuple[int, ...]:
 
 
 def _parse_kind(value: Any) -> SessionKind:
-    word = parse_text(value)
-    return _KINDS.get(word) or SessionKind(word or SessionKind.UNKNOWN)
+    name = parse_text(value)
+    return _KINDS.get(name) or SessionKind(name or SessionKind.UNKNOWN)
 
 
 def _parse_status(value: Any) -> SessionStatus:
-    word = parse_text(value)
-    return _STATUSES.get(word) or SessionStatus(word or SessionStatus.UNKNOWN)
+    name = parse_text(value)
+    return _STATUSES.get(name) or SessionStatus(name or SessionStatus.UNKNOWN)

@@ -1,7 +1,7 @@
-"""Builders: one function per request of the Skaha API, before it knows any host.
+"""Request builders: one function per request of the Skaha API, without the host.
 
-Ids are checked and quoted, so that no id can change the path. Parameters of a POST are a form body
-and never a query string: the server takes more of them so, and its logs do not show them.
+Ids are validated, so that no id can change the path. The parameters of a POST are a form body,
+never a query string: the server accepts more of them that way, and does not log them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from kaleden._wire._validation import (
 )
 
 FORM_TYPE = "application/x-www-form-urlencoded"
-"""Content type of every form body; the server ignores the parameters under any other."""
+"""Content type of form bodies; the server ignores parameters sent with any other type."""
 
 TEXT = "text/plain"
 XML = "text/xml, application/xml"
 
 MAX_FORM = 2 * 2**20
-"""Longest form body, in bytes, that the server's container reads."""
+"""Maximum size of a form body, in bytes, that the server's servlet container reads."""
 
 Headers = tuple[tuple[str, str], ...]
 Pairs = list[tuple[str, str]]
@@ -38,17 +38,17 @@ Pairs = list[tuple[str, str]]
 
 @frozen
 class Request:
-    """One HTTP request, relative to a service that is not known yet.
+    """One HTTP request, relative to the URL of a service.
 
     Attributes:
         method: ``GET``, ``POST`` or ``DELETE``.
         target: path and query, quoted, without a leading slash.
-        form: urlencoded form body, to be sent as `FORM_TYPE`; empty for no body. It may hold
-            secrets, so no repr shows it.
-        versioned: True if relative to the versioned root (``…/skaha/v1``), False if to the
-            service itself (``…/skaha``).
+        form: urlencoded form body, to be sent as `FORM_TYPE`; empty for no body. It may contain
+            secrets, so the repr leaves it out.
+        versioned: True if *target* is relative to the versioned root (``…/skaha/v1``), False if it
+            is relative to the service (``…/skaha``).
         accept: the ``Accept`` header.
-        headers: further headers; they may hold secrets, so no repr shows them.
+        headers: further headers. They may contain secrets, so the repr leaves them out.
     """
 
     method: str
@@ -65,15 +65,15 @@ def build_list(
     """List sessions.
 
     Args:
-        kind: only these.
-        status: only these.
-        view: None for the user's own; ``"all"`` for everybody's, with few fields;
-            ``"interactive"`` for those that are not headless.
+        kind: list only sessions of this kind.
+        status: list only sessions with this status.
+        view: None for the user's own sessions; ``"all"`` for the sessions of all users, with few
+            fields; ``"interactive"`` for sessions that are not headless.
 
     Raises:
-        InvalidRequest: a filter is not known, or the server would ignore it.
+        InvalidRequest: a filter is unknown, or the server would ignore it.
     """
-    if view not in (None, "all", "interactive"):  # it may be no hashable thing
+    if view not in (None, "all", "interactive"):  # A tuple, since *view* may be unhashable.
         raise InvalidRequest(f"view must be 'all', 'interactive' or None, not {format_value(view)}")
     if view == "interactive" and kind is not None:
         raise InvalidRequest(
@@ -88,27 +88,27 @@ def build_list(
 
 
 def build_info(session_id: str) -> Request:
-    """Ask for one session."""
+    """Get one session."""
     return Request("GET", _build_session_path(session_id))
 
 
 def build_logs(session_id: str) -> Request:
-    """Ask for a session's output so far, all of it."""
+    """Get the complete output of a session so far."""
     return _build_get(_build_session_path(session_id), TEXT, view="logs")
 
 
 def build_events(session_id: str) -> Request:
-    """Ask for what Kubernetes tells of a session."""
+    """Get the Kubernetes events of a session."""
     return _build_get(_build_session_path(session_id), TEXT, view="events")
 
 
 def build_renew(session_id: str) -> Request:
-    """Push a session's expiry time back."""
+    """Extend the lifetime of a session."""
     return _build_post(_build_session_path(session_id), _build_pairs(action="renew"))
 
 
 def build_destroy(session_id: str) -> Request:
-    """End a session. Servers since 1.0 answer 200 to whatever id."""
+    """Delete a session. Servers since 1.0 respond with 200 to any id."""
     return Request("DELETE", _build_session_path(session_id), accept=TEXT)
 
 
@@ -116,34 +116,34 @@ def build_create(launch: Launch, *, headers: Headers = ()) -> Request:
     """Create one session.
 
     Args:
-        launch: what, from `SessionSpec.launches`.
-        headers: further headers, such as `registry_header` gives.
+        launch: the session to create, from `SessionSpec.launches`.
+        headers: further headers, for example from `build_registry_header`.
 
     Raises:
-        InvalidRequest: it is more than a server reads.
+        InvalidRequest: the form body is larger than `MAX_FORM`.
     """
     return _build_post("session", _build_create_pairs(launch), headers)
 
 
 def build_stats() -> Request:
-    """Ask for the platform's resources."""
+    """Get the platform's resources."""
     return _build_get("session", view="stats")
 
 
 def build_images(kind: str | None = None) -> Request:
-    """List the images that sessions can be made of.
+    """List the images that sessions can run.
 
     Args:
-        kind: only those that serve for it.
+        kind: list only images that support this kind of session.
 
     Raises:
-        InvalidRequest: the kind is not known.
+        InvalidRequest: the kind is unknown.
     """
     return _build_get("image", type=None if kind is None else check_kind(kind).value)
 
 
 def build_context() -> Request:
-    """Ask for the resources that a session may have."""
+    """Get the resources that sessions may request."""
     return _build_get("context")
 
 
@@ -153,22 +153,22 @@ def build_repositories() -> Request:
 
 
 def build_availability() -> Request:
-    """Ask whether the service is there; needs no credentials."""
+    """Get the service's availability; needs no credentials."""
     return Request("GET", "availability", versioned=False, accept=XML)
 
 
 def build_capabilities() -> Request:
-    """Ask what the service can do, and where; needs no credentials."""
+    """Get the service's capabilities and their URLs; needs no credentials."""
     return Request("GET", "capabilities", versioned=False, accept=XML)
 
 
 def build_apps(session_id: str) -> Request:
-    """List the desktop apps: all of the user's, because the server ignores the id."""
+    """List the desktop apps. The server ignores the id and lists all apps of the user."""
     return _build_get(f"{_build_session_path(session_id)}/app")
 
 
 def build_app_info(session_id: str, app_id: str) -> Request:
-    """Ask for one app of a desktop."""
+    """Get one app of a desktop."""
     return _build_get(_build_app_path(session_id, app_id))
 
 
@@ -187,10 +187,10 @@ def build_app_create(
         image: the app's image, as for `SessionSpec`.
         cores: CPU cores, 1 or more.
         ram: memory in GiB, a whole number.
-        headers: further headers, such as `registry_header` gives.
+        headers: further headers, for example from `build_registry_header`.
 
     Raises:
-        InvalidRequest: an argument cannot be what it should be.
+        InvalidRequest: an argument is invalid.
     """
     check_cores(cores)
     check_ram(ram)
@@ -199,15 +199,15 @@ def build_app_create(
 
 
 def build_app_destroy(session_id: str, app_id: str) -> Request:
-    """End an app of a desktop; the server answers 200 for an app that is not there."""
+    """Delete an app of a desktop. The server responds with 200 also if the app does not exist."""
     return Request("DELETE", _build_app_path(session_id, app_id), accept=TEXT)
 
 
 def build_registry_header(username: str, secret: str) -> tuple[str, str]:
-    """Return the header that lets a create use an image of a private registry.
+    """Return the header with the credentials of a private image registry, for a create request.
 
     Raises:
-        InvalidRequest: one is empty or has a colon, at which the server splits.
+        InvalidRequest: an argument is empty or contains a colon, at which the server splits.
     """
     if not username or not secret or ":" in username or ":" in secret:
         raise InvalidRequest(
@@ -236,7 +236,7 @@ def _build_create_pairs(launch: Launch) -> Pairs:
         ram=spec.ram,
         gpus=spec.gpus,
         cmd=spec.cmd,
-        # An empty "args" would be one empty argument.
+        # The server would read an empty "args" as one empty argument.
         args=" ".join(spec.args) or None,
     )
     return pairs + [("env", f"{key}={value}") for key, value in launch.env.items()]
@@ -247,7 +247,7 @@ def _build_pairs(**given: str | float | None) -> Pairs:
 
 
 def _format_parameter(value: str | float) -> str:
-    """Write 2.0 as ``2``, which servers that want whole cores take too."""
+    """Format a form parameter; 2.0 becomes ``2``, as some servers require whole cores."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

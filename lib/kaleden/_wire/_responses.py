@@ -1,6 +1,7 @@
-"""Parsers: one function per reply of the Skaha API, for replies that `classify` lets pass.
+"""Response parsers: one function per response of the Skaha API.
 
-A parser returns a model or raises `MalformedResponse`, whatever bytes it is given.
+They parse responses that `classify` accepts as successes. For any body, a parser returns a model or
+raises `MalformedResponse`, and nothing else.
 """
 
 from __future__ import annotations
@@ -49,21 +50,21 @@ def _read_availability(document: str) -> Availability:
     """Read an availability document.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an availability document.
     """
     root = _parse_document(document, "availability")
-    said = next((_get_content(each) for each in _find_children(root, "available")), "")
-    if said not in {"true", "false"}:
-        raise ValueError("it does not say whether the service is available")
+    available = next((_get_content(each) for each in _find_children(root, "available")), "")
+    if available not in {"true", "false"}:
+        raise ValueError("it does not state whether the service is available")
     notes = tuple(_get_content(each) for each in _find_children(root, "note"))
-    return Availability(said == "true", notes)
+    return Availability(available == "true", notes)
 
 
 def _read_capabilities(document: str) -> tuple[Capability, ...]:
     """Read a capabilities document.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a capabilities document.
     """
     root = _parse_document(document, "capabilities")
     return tuple(
@@ -84,20 +85,21 @@ def _read_interfaces(capability: ET.Element) -> Iterator[Interface]:
 
 
 def _parse_document(document: str, root_name: str) -> ET.Element:
-    # Entities are what makes XML of strangers dangerous, and only a doctype can declare them.
+    # Entities make untrusted XML dangerous (entity expansion, external entities), and only a
+    # DOCTYPE can declare them.
     if "<!DOCTYPE" in document or "<!ENTITY" in document:
         raise ValueError("it has a DOCTYPE, which is refused")
     try:
-        root = ET.fromstring(document)  # noqa: S314 # no doctype, no entities
+        root = ET.fromstring(document)  # noqa: S314 # no DOCTYPE, hence no entities
     except ET.ParseError as error:
-        raise ValueError(f"no XML: {error}") from None
+        raise ValueError(f"not XML: {error}") from None
     if _get_local_name(root) != root_name:
         raise ValueError(f"its root is <{_get_local_name(root)}>")
     return root
 
 
 def _find_children(element: ET.Element, name: str) -> Iterator[ET.Element]:
-    """Give the children of that name, in whatever namespace: servers differ in its version."""
+    """Yield the children with a local name; servers use different versions of the namespace."""
     return (child for child in element if _get_local_name(child) == name)
 
 
@@ -116,22 +118,22 @@ _ROW_END = re.compile(rf"\s{_TIME}\s+{_TIME}$")
 
 T = TypeVar("T")
 
-# About a millisecond's worth.
+# Elements that are parsed in about a millisecond.
 _SLICE = 100
 
 
-class MalformedResponse(ValueError):  # says what it is, as kaleden's errors do
-    """A reply that is not what the Skaha API gives here; the message says what came."""
+class MalformedResponse(ValueError):  # Named without the suffix "Error", like kaleden's errors.
+    """A response does not have the format that the Skaha API specifies."""
 
 
 def _format_size(body: bytes) -> str:
-    """Show how long a body is: it may hold secrets."""
+    """Format the size of a body, which may contain secrets, for its repr."""
     return f"<{len(body)} bytes>"
 
 
 @frozen
 class Response:
-    """One HTTP reply.
+    """One HTTP response.
 
     Attributes:
         status: the status code.
@@ -151,12 +153,12 @@ class Response:
 
 @final
 class IncrementalParser(Generic[T]):
-    """A parser of what may be so long that it would hold up an event loop.
+    """A parser that can run in steps, so that a long response does not block the event loop.
 
-    Called, it reads all at once; `steps` reads a piece at a time.
+    Calling it parses the whole response at once; `steps` parses one slice at a time.
 
     Args:
-        steps: yields between two pieces, and returns what was read.
+        steps: a generator function that yields after each slice and returns the result.
     """
 
     def __init__(self, steps: Callable[[Response], Generator[None, None, T]]) -> None:
@@ -176,26 +178,26 @@ def parse_info(response: Response) -> SessionInfo:
     """Read one session.
 
     Raises:
-        UnreadableReply: the reply is not a JSON object.
+        MalformedResponse: the response is not a JSON object.
     """
     return _decoders.read_session_info(_parse_json_object(response, "a session"), response.body)
 
 
 def parse_raw_info(response: Response) -> JsonObject:
-    """Read one session, as the server tells of it.
+    """Read one session as the server's JSON object.
 
     Raises:
-        UnreadableReply: the reply is not a JSON object.
+        MalformedResponse: the response is not a JSON object.
     """
     return _parse_json_object(response, "a session")
 
 
 @IncrementalParser
 def parse_list(response: Response) -> Generator[None, None, Listing]:
-    """Read sessions; what is no object in the list stands apart, and costs no other.
+    """Read a list of sessions. Elements that are not objects are returned separately.
 
     Raises:
-        UnreadableReply: the reply is not a JSON array.
+        MalformedResponse: the response is not a JSON array.
     """
     sessions: list[SessionInfo] = []
     malformed: list[Any] = []
@@ -208,10 +210,10 @@ def parse_list(response: Response) -> Generator[None, None, Listing]:
 
 @IncrementalParser
 def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
-    """Read sessions, and what else stands in the list, as the server tells of them.
+    """Read a list of sessions as the server's JSON values, malformed elements included.
 
     Raises:
-        UnreadableReply: the reply is not a JSON array.
+        MalformedResponse: the response is not a JSON array.
     """
     elements: JsonArray = []
     for some in _iterate_slices(response, "sessions"):
@@ -221,19 +223,19 @@ def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
 
 
 def parse_logs(response: Response) -> str:
-    """Return a session's output; ``""`` also for sessions that have none yet, or are not there.
+    """Return a session's output. It is ``""`` if there is none yet, or the session does not exist.
 
     Raises:
-        UnreadableReply: the reply is an HTML page.
+        MalformedResponse: the response is an HTML page.
     """
     return _decode_body(response, "a session's output")
 
 
 def parse_events(response: Response) -> tuple[Event, ...]:
-    """Read the table of events; a message may have runs of spaces and line ends in it.
+    """Read the table of events. A message may contain runs of spaces and line breaks.
 
     Raises:
-        UnreadableReply: the reply is an HTML page.
+        MalformedResponse: the response is an HTML page.
     """
     return tuple(
         _parse_event(row) for row in _split_rows(_decode_body(response, "a table of events"))
@@ -241,10 +243,10 @@ def parse_events(response: Response) -> tuple[Event, ...]:
 
 
 def parse_create(response: Response) -> str:
-    """Return the id of the session that was created.
+    """Return the id of the created session.
 
     Raises:
-        UnreadableReply: the reply is not an id. The session may be there all the same.
+        MalformedResponse: the response is not an id. The session may exist nevertheless.
     """
     created = _decode_body(response, "a session id").strip()
     try:
@@ -254,10 +256,10 @@ def parse_create(response: Response) -> str:
 
 
 def parse_done(response: Response) -> bool:
-    """Return True: a renew or a delete was answered, which is all that the server says.
+    """Return True for a successful renew or delete, whose response has no content.
 
     Raises:
-        UnreadableReply: the reply is an HTML page.
+        MalformedResponse: the response is an HTML page.
     """
     _decode_body(response, "an empty body")
     return True
@@ -267,44 +269,44 @@ def parse_stats(response: Response) -> PlatformStats:
     """Read the platform's resources.
 
     Raises:
-        UnreadableReply: the reply is not a JSON object.
+        MalformedResponse: the response is not a JSON object.
     """
     return _decoders.read_stats(_parse_json_object(response, "platform statistics"))
 
 
 def parse_images(response: Response) -> tuple[Image, ...]:
-    """Read the images; an element without an id is left out.
+    """Read the images. Elements without an id are left out.
 
     Raises:
-        UnreadableReply: the reply is not a JSON array.
+        MalformedResponse: the response is not a JSON array.
     """
     objects = (each for each in _parse_json_array(response, "images") if is_object(each))
     return tuple(_decoders.read_image(each) for each in objects if parse_text(each.get("id")))
 
 
 def parse_context(response: Response) -> ResourceOptions:
-    """Read what sessions may ask for.
+    """Read the resources that sessions may request.
 
     Raises:
-        UnreadableReply: the reply is not a JSON object.
+        MalformedResponse: the response is not a JSON object.
     """
     return _decoders.read_context(_parse_json_object(response, "the context"))
 
 
 def parse_repositories(response: Response) -> tuple[str, ...]:
-    """Read the registry hosts; an element that is no text is left out.
+    """Read the registry hosts. Elements that are not strings are left out.
 
     Raises:
-        UnreadableReply: the reply is not a JSON array.
+        MalformedResponse: the response is not a JSON array.
     """
     return tuple(each for each in _parse_json_array(response, "registry hosts") if parse_text(each))
 
 
 def parse_availability(response: Response) -> Availability:
-    """Read whether the service is there.
+    """Read the service's availability.
 
     Raises:
-        UnreadableReply: the reply is not a VOSI availability document.
+        MalformedResponse: the response is not a VOSI availability document.
     """
     try:
         return _read_availability(decode_text(response.body))
@@ -313,10 +315,10 @@ def parse_availability(response: Response) -> Availability:
 
 
 def parse_capabilities(response: Response) -> tuple[Capability, ...]:
-    """Read what the service can do.
+    """Read the service's capabilities.
 
     Raises:
-        UnreadableReply: the reply is not a VOSI capabilities document.
+        MalformedResponse: the response is not a VOSI capabilities document.
     """
     try:
         return _read_capabilities(decode_text(response.body))
@@ -324,55 +326,55 @@ def parse_capabilities(response: Response) -> tuple[Capability, ...]:
         raise _make_error(response, "VOSI capabilities XML", problem) from None
 
 
-def _parse_body(response: Response, due: str) -> Any:
+def _parse_body(response: Response, expected: str) -> Any:
     try:
         return parse_json(response.body)
     except (ValueError, RecursionError):
-        raise _make_error(response, due) from None
+        raise _make_error(response, expected) from None
 
 
-def _iterate_slices(response: Response, what: str) -> Iterator[JsonArray]:
-    """Read a JSON array, some elements at a time."""
+def _iterate_slices(response: Response, contents: str) -> Iterator[JsonArray]:
+    """Parse a JSON array, and yield a slice of its elements at a time."""
     elements = iterate_array(response.body)
     try:
         while some := list(islice(elements, _SLICE)):
             yield some
     except (ValueError, RecursionError):
-        raise _make_error(response, f"{what} as a JSON array") from None
+        raise _make_error(response, f"{contents} as a JSON array") from None
 
 
-def _parse_json_object(response: Response, what: str) -> JsonObject:
-    due = f"{what} as a JSON object"
-    value = _parse_body(response, due)
+def _parse_json_object(response: Response, contents: str) -> JsonObject:
+    expected = f"{contents} as a JSON object"
+    value = _parse_body(response, expected)
     if not is_object(value):
-        raise _make_error(response, due)
+        raise _make_error(response, expected)
     return value
 
 
-def _parse_json_array(response: Response, what: str) -> JsonArray:
-    due = f"{what} as a JSON array"
-    value = _parse_body(response, due)
+def _parse_json_array(response: Response, contents: str) -> JsonArray:
+    expected = f"{contents} as a JSON array"
+    value = _parse_body(response, expected)
     if not is_array(value):
-        raise _make_error(response, due)
+        raise _make_error(response, expected)
     return value
 
 
-def _decode_body(response: Response, due: str) -> str:
-    # Only the type tells a page here: an output may well begin with "<html>".
+def _decode_body(response: Response, expected: str) -> str:
+    # Only the content type indicates a page here: a session's output may begin with "<html>".
     if "html" in response.content_type.lower():
-        raise _make_error(response, due)
+        raise _make_error(response, expected)
     return decode_text(response.body)
 
 
-def _make_error(response: Response, due: str, problem: object = "") -> MalformedResponse:
-    because = f" ({problem})" if problem else ""
+def _make_error(response: Response, expected: str, reason: object = "") -> MalformedResponse:
+    suffix = f" ({reason})" if reason else ""
     return MalformedResponse(
-        f"expected {due}, but the reply is {_describe_body(response)}{because}"
+        f"expected {expected}, but the response is {_describe_body(response)}{suffix}"
     )
 
 
 def _describe_body(response: Response) -> str:
-    """Say in a few words what came."""
+    """Describe a body for an error message."""
     body = decode_excerpt(response.body)
     if not body.strip():
         return "empty"
@@ -385,7 +387,7 @@ def _describe_body(response: Response) -> str:
 
 
 def _split_rows(table: str) -> Iterator[str]:
-    """Give one text per event, its line ends kept; the header is no event."""
+    """Yield the text of each event, line breaks included, without the header."""
     pending: list[str] = []
     for line in table.split("\n"):
         if pending and (_ROW_START.match(line) or _ROW_END.search(pending[-1])):
@@ -398,13 +400,13 @@ def _split_rows(table: str) -> Iterator[str]:
 
 
 def _is_filler(line: str) -> bool:
-    """Tell the lines that say nothing: the header, the word for "no events", and empty ones."""
+    """Whether a line has no content: the header, the marker for "no events", or an empty line."""
     words = line.split()
     return words in ([], ["<none>"]) or words[:2] == ["TYPE", "REASON"]
 
 
 def _parse_event(row: str) -> Event:
-    """Split a row from both ends, because the message in its middle may look like columns."""
+    """Split a row from both ends, as the message between them may contain column separators."""
     times = _ROW_END.search(row)
     first, last = (parse_time(times[1]), parse_time(times[2])) if times else (None, None)
     words = (row[: times.start()] if times else row).split(None, 2)

@@ -1,8 +1,9 @@
-r"""What a launch may ask for: refused here is what the server would drop, mangle or choke on.
+r"""Validation of arguments before a request is sent.
 
-The server puts ``cmd``, ``args`` and ``env`` into double-quoted YAML and then through a replacement
-that gives ``$`` and ``\`` a meaning, so a text with those, with ``"`` or with control characters
-does not reach the container as it was written.
+The checks refuse values that the server would drop, change or fail on. The server inserts ``cmd``,
+``args`` and ``env`` into double-quoted YAML, and then applies a replacement in which ``$`` and
+``\`` are special. A text with these characters, with ``"`` or with control characters would
+therefore not reach the container unchanged.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from kaleden._errors import InvalidRequest
 from kaleden._wire._enums import OpenEnum, SessionKind, SessionStatus
 
 MAX_NAME = 63
-"""Longest session name, replica suffix included: it becomes a host name label."""
+"""Maximum length of a session name, replica suffix included: it becomes a host name label."""
 
 IMAGE_HOST = "images.canfar.net"
-"""The registry of an image reference that names none."""
+"""The default registry of image references."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-# The server keeps the id as a Kubernetes label, so no other text can be one.
+# The server stores the id as the value of a Kubernetes label, which has this syntax.
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
 _PATH_PART = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
@@ -29,40 +30,40 @@ _VERSION = re.compile(r"(?::\w[\w.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,128})?", 
 
 
 def format_value(value: object, limit: int = 60) -> str:
-    """Quote a value for a message, cut to *limit* characters; never raises."""
+    """Format a value for an error message, cut to *limit* characters. Never raises."""
     try:
         quoted = repr(value[: limit + 1]) if isinstance(value, str | bytes) else repr(value)
-    except Exception:  # noqa: BLE001  # whatever a stranger's repr raises, or an int too long for one
+    except Exception:  # noqa: BLE001  # a foreign repr may raise anything; long ints: ValueError
         quoted = f"<{type(value).__name__}>"
     return quoted if len(quoted) <= limit + 2 else f"{quoted[:limit]}…"
 
 
-def check_id(value: object, what: str = "session id") -> str:
-    """Return *value* if the server could have given it out as an id.
+def check_id(value: object, label: str = "session id") -> str:
+    """Return *value* if it has the syntax of an id.
 
     Args:
         value: the id.
-        what: how a message should call it.
+        label: the name of the argument in the error message.
 
     Raises:
-        InvalidRequest: it cannot be an id.
+        InvalidRequest: *value* does not have the syntax of an id.
     """
     if isinstance(value, str) and _ID.fullmatch(value):
         return value
     raise InvalidRequest(
-        f"{what} {format_value(value)} cannot be one: an id is 1 to 63 letters and digits "
+        f"{label} {format_value(value)} cannot be one: an id is 1 to 63 letters and digits "
         "(with '-', '_' or '.' between them); use one that create or fetch returned"
     )
 
 
 def check_name(value: object) -> str:
-    """Return *value* if the server takes it as a session name and leaves it as it is.
+    """Return *value* if the server accepts it as a session name without changing it.
 
-    The server puts names into lower case, so that a name with capitals would come back as another;
-    and it makes a host name of them, which is why hyphens cannot stand at the edges.
+    The server converts names to lower case, so a name with capitals would be changed. It also uses
+    them as host names, so a hyphen cannot be first or last.
 
     Raises:
-        InvalidRequest: the name cannot be used.
+        InvalidRequest: the name is invalid; the message suggests a valid one where possible.
     """
     if not isinstance(value, str):
         raise InvalidRequest(f"name must be a string, not {format_value(value)}")
@@ -79,7 +80,7 @@ def check_name(value: object) -> str:
 
 
 def format_replica_name(name: str, replica: int, replicas: int) -> str:
-    """Return the name of one replica: ``-N`` is added only if there are several."""
+    """Format the name of one replica; ``-N`` is appended only if there are several."""
     return name if replicas == 1 else f"{name}-{replica}"
 
 
@@ -87,16 +88,16 @@ def complete_image(reference: str, host: str = IMAGE_HOST) -> str:
     """Return an image reference with a registry host and a tag.
 
     Args:
-        reference: ``project/name``, ``project/name:tag``, the same after ``host/``, or with a
-            digest ``@sha256:…``. The first part is a host if it has a dot or a colon, or is
-            ``localhost``.
-        host: the registry of a reference that names none.
+        reference: ``project/name``, optionally with ``host/`` before it, and a tag ``:tag`` or a
+            digest ``@sha256:…`` after it. The first part is a host if it contains a dot or a colon,
+            or is ``localhost``.
+        host: the registry if the reference has none.
 
     Returns:
-        the reference, with *host* before it and ``:latest`` after it where they were missing.
+        The reference, with *host* and ``:latest`` for missing parts.
 
     Raises:
-        InvalidRequest: it is no image reference.
+        InvalidRequest: it is not an image reference.
     """
     if not isinstance(reference, str):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
         raise InvalidRequest(f"image must be a string, not {format_value(reference)}")
@@ -118,8 +119,8 @@ def complete_image(reference: str, host: str = IMAGE_HOST) -> str:
 
 
 def _suggest_name(name: str) -> str:
-    mended = re.sub(r"[\W_]+", "-", name.lower(), flags=re.ASCII).strip("-")
-    return f": use {mended!r}" if mended else ""
+    valid = re.sub(r"[\W_]+", "-", name.lower(), flags=re.ASCII).strip("-")
+    return f": use {valid!r}" if valid else ""
 
 
 def _is_host(part: str) -> bool:
@@ -145,7 +146,7 @@ def _check_path(reference: str, parts: list[str]) -> None:
 
 def _make_image_error(reference: str, why: str) -> InvalidRequest:
     return InvalidRequest(
-        f"image {format_value(reference)} is no image reference: {why}; "
+        f"image {format_value(reference)} is not an image reference: {why}; "
         "write 'project/name:tag' or 'host/project/name:tag'"
     )
 
@@ -153,26 +154,27 @@ def _make_image_error(reference: str, why: str) -> InvalidRequest:
 EnumT = TypeVar("EnumT", bound=OpenEnum)
 
 MAX_REPLICAS = 10_000
-"""Most replicas of one spec. The server has no such limit; this one is against slips of the pen."""
+"""Maximum number of replicas of one spec. The server has no limit; this one catches typing errors.
+"""
 
 MAX_AMOUNT = 1_000_000
-"""Most cores, GiB or GPUs of one session. What a server really offers is in its
+"""Maximum number of cores, GiB or GPUs of one session. The limits of a server are in its
 `ResourceOptions`."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORKAROUND = "send it as URL-safe base64 without padding, and decode it in the container"
-# How wide characters come out depends on the encodings that the server's host is set to.
+# Non-ASCII characters are unsafe too: their encoding depends on the locale of the server's host.
 _UNSAFE = re.compile(r'[$"\\]|[^ -~]')
 
 
 def check_kind(value: str) -> SessionKind:
-    """Return the kind, if the server has it.
+    """Return *value* as a kind.
 
-    A kind that is not known here is taken only as `SessionKind`, so that a slip of the pen in a
-    string is told and a newer server's kind can still be used.
+    An unknown kind is accepted only as a `SessionKind`. A misspelt string is therefore refused,
+    while a kind that a newer server introduces can still be used.
 
     Raises:
-        InvalidRequest: no kind of that name is known.
+        InvalidRequest: the kind is unknown.
     """
     if isinstance(value, SessionKind):
         return value
@@ -187,10 +189,10 @@ def check_kind(value: str) -> SessionKind:
 
 
 def check_status(value: str) -> SessionStatus:
-    """Return the status, if servers have it; a `SessionStatus` passes unchecked.
+    """Return *value* as a status. An unknown status is accepted only as a `SessionStatus`.
 
     Raises:
-        InvalidRequest: no status of that name is known.
+        InvalidRequest: the status is unknown.
     """
     if isinstance(value, SessionStatus):
         return value
@@ -204,10 +206,10 @@ def check_status(value: str) -> SessionStatus:
 
 
 def check_launchable(kind: SessionKind) -> None:
-    """Refuse the kinds that no launch can make.
+    """Refuse the kinds of session that a create request cannot launch.
 
     Raises:
-        InvalidRequest: sessions of that kind come about in another way.
+        InvalidRequest: sessions of this kind are not launched by a create request.
     """
     if kind is SessionKind.DESKTOP_APP:
         raise InvalidRequest(
@@ -218,10 +220,10 @@ def check_launchable(kind: SessionKind) -> None:
 
 
 def check_cores(value: object) -> None:
-    """Refuse what cannot be a number of CPU cores; the server wants a whole part of at least 1.
+    """Check a number of CPU cores; the server requires at least 1.
 
     Raises:
-        InvalidRequest: it is no such number.
+        InvalidRequest: *value* is not a valid number of cores.
     """
     if value is not None and not (_is_number(value) and 1 <= value <= MAX_AMOUNT):
         raise InvalidRequest(
@@ -231,10 +233,10 @@ def check_cores(value: object) -> None:
 
 
 def check_ram(value: object) -> None:
-    """Refuse what cannot be a memory size in GiB.
+    """Check a memory size in GiB.
 
     Raises:
-        InvalidRequest: it is no such number.
+        InvalidRequest: *value* is not a valid memory size.
     """
     if value is not None and not _is_whole(value, MAX_AMOUNT):
         raise InvalidRequest(
@@ -244,10 +246,10 @@ def check_ram(value: object) -> None:
 
 
 def check_gpus(value: object) -> None:
-    """Refuse what cannot be a number of GPUs; the server refuses 0 as well.
+    """Check a number of GPUs; the server refuses 0 as well.
 
     Raises:
-        InvalidRequest: it is no such number.
+        InvalidRequest: *value* is not a valid number of GPUs.
     """
     if value is not None and not _is_whole(value, MAX_AMOUNT):
         raise InvalidRequest(
@@ -257,10 +259,11 @@ def check_gpus(value: object) -> None:
 
 
 def check_replicas(value: object, kind: SessionKind) -> None:
-    """Refuse a number of replicas that is none, too large, or not for this kind.
+    """Check a number of replicas.
 
     Raises:
-        InvalidRequest: with the number that would do.
+        InvalidRequest: *value* is not a valid number, or too large, or not possible for *kind*. The
+            message has the valid numbers.
     """
     if not _is_whole(value, MAX_REPLICAS):
         raise InvalidRequest(
@@ -272,10 +275,10 @@ def check_replicas(value: object, kind: SessionKind) -> None:
 
 
 def check_cmd(value: object) -> None:
-    """Refuse a command that is not one plain word: the server runs it unsplit, without a shell.
+    """Check a command: one word, because the server does not split it and uses no shell.
 
     Raises:
-        InvalidRequest: with where the rest belongs.
+        InvalidRequest: the command is invalid; the message has the alternative.
     """
     if value is None:
         return
@@ -289,14 +292,14 @@ def check_cmd(value: object) -> None:
 
 
 def split_args(value: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Return the arguments of a command one by one.
+    """Return the arguments of a command as a tuple.
 
     Args:
-        value: None, a string that is split on single spaces as the server does it, without any
-            quoting; or the arguments themselves.
+        value: None; or a string, which is split at single spaces without any quoting, as the server
+            does; or the arguments.
 
     Raises:
-        InvalidRequest: an argument would not arrive as it is written.
+        InvalidRequest: an argument would not reach the container unchanged.
     """
     if value is None:
         return ()
@@ -314,13 +317,14 @@ _REPLICA = frozenset({"REPLICA_ID", "REPLICA_COUNT"})
 
 
 def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
-    """Return a copy of the environment variables, if each would arrive as it is written.
+    """Return a copy of the environment variables.
 
-    The server splits each ``KEY=VALUE`` on ``=`` and silently drops it unless there are exactly
-    two parts, so a value can neither be empty nor have that character in it.
+    The server splits each ``KEY=VALUE`` at ``=`` and silently drops it unless there are exactly two
+    parts. A value can therefore neither be empty nor contain that character.
 
     Raises:
-        InvalidRequest: with the variable's name, never with its value, which may be a secret.
+        InvalidRequest: a variable would not reach the container unchanged. The message has its
+            name, but not its value, which may be a secret.
     """
     if value is None:
         return {}
@@ -337,7 +341,7 @@ def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _find_member(vocabulary: type[EnumT], value: str) -> EnumT | None:
-    """Return the member of that name, unless nobody has heard of it here."""
+    """Return the known member with this value, or None."""
     try:
         member = vocabulary(value)
     except ValueError:
@@ -356,18 +360,18 @@ def _is_whole(value: object, most: int) -> bool:
 def _check_variable(key: object, setting: object) -> None:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InvalidRequest(
-            f"env name {format_value(key)} is no variable's name: use letters, digits and '_', "
+            f"env name {format_value(key)} is not a variable name: use letters, digits and '_', "
             "and no digit first"
         )
-    what = f"env[{format_value(key)}]"
+    label = f"env[{format_value(key)}]"
     if not isinstance(setting, str):
         kind = type(setting).__name__
-        raise InvalidRequest(f"{what} must be a string, not {kind}: use str(...)")
+        raise InvalidRequest(f"{label} must be a string, not {kind}: use str(...)")
     if not setting:
-        raise InvalidRequest(f"{what} is empty, and the server would drop it: leave it out")
+        raise InvalidRequest(f"{label} is empty, and the server would drop it: leave it out")
     if "=" in setting:
-        raise InvalidRequest(f"{what} has '=', and the server would drop it: {_WORKAROUND}")
-    _check_text(what, setting, _WORKAROUND)
+        raise InvalidRequest(f"{label} has '=', and the server would drop it: {_WORKAROUND}")
+    _check_text(label, setting, _WORKAROUND)
 
 
 def _check_unquoted(args: str) -> None:
@@ -377,13 +381,13 @@ def _check_unquoted(args: str) -> None:
         )
     if "'" in args:
         raise InvalidRequest(
-            f"args {format_value(args)} has a quote, and the server splits on spaces whatever is quoted: "
-            "give a list of arguments, each without spaces"
+            f"args {format_value(args)} has a quote, and the server splits on spaces even inside "
+            "quotes: give a list of arguments, each without spaces"
         )
     if "  " in args or args != args.strip(" "):
         raise InvalidRequest(
-            f"args {format_value(args)} has a space too many, and the server would make an empty argument "
-            "of it: put one space between arguments"
+            f"args {format_value(args)} has a space too many, and the server would make an empty "
+            "argument of it: put one space between arguments"
         )
 
 
@@ -401,10 +405,13 @@ def _check_argument(argument: object) -> str:
     return argument
 
 
-def _check_text(what: str, value: str, way_out: str) -> None:
-    """Refuse text that would not arrive as it is; the message tells one character, not the text."""
+def _check_text(label: str, value: str, remedy: str) -> None:
+    """Refuse text that would not reach the container unchanged.
+
+    The message contains the unsafe character, but not the text, which may be a secret.
+    """
     unsafe = _UNSAFE.search(value)
     if unsafe is not None:
         raise InvalidRequest(
-            f"{what} has {unsafe[0]!r}, which would not reach the container as it is: {way_out}"
+            f"{label} has {unsafe[0]!r}, which would not reach the container as it is: {remedy}"
         )

@@ -289,7 +289,7 @@ def test_astropy_gets_units_descriptions_and_masks(operation: str) -> None:
     assert columns(made(operation)) == table.colnames
     assert operation == table.meta["method"]
     assert "s" == str(table["elapsed"].unit)
-    assert "time from taking it up to its end" == table["elapsed"].description
+    assert "time from its start to its outcome" == table["elapsed"].description
     assert "not_found" == table["failure"][1]
     assert table["failure"].mask[0]
     if "requested_ram" in table.colnames:

@@ -1,4 +1,4 @@
-"""Results as tables: data for other libraries, and pictures of them for people."""
+"""Tables of results: data for other libraries, and displays for notebooks and terminals."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a table of results has in its columns: the same ones, in the same order, whatever came.
+"""Columns of result tables.
 
-The columns are those of the operation, also if everything failed or nothing was asked for, so that
-tables of several calls fit together. Secrets are in none: the URL of a session's page is left out.
+The columns and their order depend only on the operation, not on its outcomes. Tables of several
+calls can therefore be concatenated, even if all requests of one failed or it had no requests.
+Tables contain no secrets: the URL of a session's page is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 class Type(StrEnum):
-    """What stands in a column; any of it may be missing."""
+    """The type of the values in a column; any value may be missing."""
 
     TEXT = "text"
     WHOLE = "whole"
@@ -36,10 +37,10 @@ class Column:
     """One column.
 
     Attributes:
-        name: what it is called; the attribute of the same thing, where there is one.
-        type: what stands in it.
-        unit: ``"B"`` or ``"s"``; empty for what is counted or has none.
-        about: what it tells.
+        name: its name; the same as the name of the corresponding attribute, where there is one.
+        type: the type of its values.
+        unit: ``"B"`` or ``"s"``; empty for counts and for values without a unit.
+        description: a short description of its values.
     """
 
     name: str
@@ -51,9 +52,9 @@ class Column:
 SESSION: Final = (
     Column("id", description="session id"),
     Column("name", description="session name"),
-    Column("kind", description="what the session is for"),
-    Column("status", description="where it stands"),
-    Column("user", description="whose it is"),
+    Column("kind", description="kind of session"),
+    Column("status", description="status of the session"),
+    Column("user", description="owner of the session"),
     Column("image", description="container image"),
     Column("start_time", Type.TIME, description="when it started"),
     Column("expiry_time", Type.TIME, description="when the server will end it"),
@@ -71,24 +72,26 @@ SESSION: Final = (
 )
 LOG: Final = Column("log", description="the session's output")
 EVENTS: Final = (
-    Column("events", Type.WHOLE, description="how many events the platform reports"),
-    Column("last_event", description="the last of them"),
+    Column("events", Type.WHOLE, description="number of events that the platform reports"),
+    Column("last_event", description="the last event"),
 )
-VALUE: Final = Column("value", Type.OTHER, description="what the operation returned")
+VALUE: Final = Column("value", Type.OTHER, description="value that the operation returned")
 
 LEADING: Final = (
-    Column("key", description="session id, or for launches the name"),
-    Column("ok", Type.FLAG, description="whether it did what it was asked"),
+    Column("key", description="session id; for launches, the session name"),
+    Column("ok", Type.FLAG, description="whether the request succeeded"),
 )
 TRAILING: Final = (
     Column("failure", description="kind of the failure"),
-    Column("message", description="what happened, in the server's own words"),
-    Column("http_status", Type.WHOLE, description="HTTP status of a failure, if there was a reply"),
-    Column("attempts", Type.WHOLE, description="how many times it was sent"),
-    Column("elapsed", Type.NUMBER, "s", "time from taking it up to its end"),
+    Column("message", description="description of the failure, in the server's words"),
+    Column(
+        "http_status", Type.WHOLE, description="HTTP status of a failure, if there was a response"
+    ),
+    Column("attempts", Type.WHOLE, description="number of times that the request was sent"),
+    Column("elapsed", Type.NUMBER, "s", "time from its start to its outcome"),
 )
 
-# What each operation has to tell of a session, beyond whether it succeeded.
+# The columns of each operation, besides `LEADING` and `TRAILING`.
 _OPERATION_COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
     "connect": (),
     "create": (Column("id", description="session id"),),
@@ -102,7 +105,8 @@ _OPERATION_COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
     "run": (*SESSION, LOG, *EVENTS),
     "wait": SESSION,
 }
-# Where a plain value stands. To be True is told by ``ok``, and the URL of a page is a secret.
+# The column of a scalar value. None for True, which the column ``ok`` shows, and for the URL of a
+# session's page, which is a secret.
 _VALUE_COLUMN: Final = {
     "connect": None,
     "create": "id",
@@ -112,19 +116,19 @@ _VALUE_COLUMN: Final = {
     "renew": None,
 }
 _RESERVED: Final = frozenset(column.name for column in (*LEADING, *TRAILING))
-_LARGEST: Final = 2**63 - 1  # a size of eight exbibytes is a server's mistake
+_LARGEST: Final = 2**63 - 1  # the largest int64; a larger size (8 EiB) is an error of the server
 _SECRET: Final = "connectURL"  # noqa: S105  # the key, in the server's own objects
 
 
 @final
 @frozen
 class Grid:
-    """A table: its columns, and rows in which what is missing may be left out.
+    """The data of a table.
 
     Attributes:
-        operation: the method that it is from.
-        columns: the columns, in their order.
-        rows: what stands in them, by the columns' names.
+        operation: the name of the method that returned the results.
+        columns: the columns, in order.
+        rows: the values of each row by column name; missing values may be left out.
     """
 
     operation: str
@@ -132,7 +136,7 @@ class Grid:
     rows: list[Row]
 
     def get_cells(self, column: Column) -> list[Any]:
-        """List what stands in one column; None where nothing does, or no column could hold it."""
+        """Return the values of one column; None if missing, or too large for an int64."""
         cells = [row.get(column.name) for row in self.rows]
         if column.type is Type.WHOLE:
             return [None if cell is None or abs(cell) > _LARGEST else cell for cell in cells]
@@ -141,7 +145,7 @@ class Grid:
 
 
 def build_outcome_grid(operation: str, outcomes: Iterable[Outcome[Any]]) -> Grid:
-    """Make the table of what became of sessions."""
+    """Build the table of outcomes."""
     rows = [_build_outcome_row(operation, outcome) for outcome in outcomes]
     known = (*LEADING, *_OPERATION_COLUMNS.get(operation, ()), *TRAILING)
     names = {column.name for column in known}
@@ -151,12 +155,12 @@ def build_outcome_grid(operation: str, outcomes: Iterable[Outcome[Any]]) -> Grid
 
 
 def build_session_grid(sessions: Iterable[SessionInfo]) -> Grid:
-    """Make the table of sessions."""
+    """Build the table of sessions."""
     return Grid("fetch", SESSION, [_build_session_row(info) for info in sessions])
 
 
 def _make_column(name: str) -> Column:
-    """Describe what its operation is not known for."""
+    """Return the column for a name that is not among the columns of its operation."""
     known = (column for column in (*SESSION, LOG, *EVENTS, VALUE) if column.name == name)
     return next(known, Column(name, Type.OTHER))
 
@@ -175,7 +179,7 @@ def _build_outcome_row(operation: str, outcome: Outcome[Any]) -> Row:
 
 
 def _build_value_cells(operation: str, value: Any) -> Row:
-    """Spread over columns what an operation returned for one session."""
+    """Build the cells for the value that an operation returned for one session."""
     if isinstance(value, SessionInfo):
         return _build_session_row(value)
 
@@ -203,13 +207,13 @@ def _build_event_cells(events: tuple[Event, ...]) -> Row:
 
 
 def _build_object_cells(value: dict[str, Any]) -> Row:
-    """Keep the server's own names, where they are not ours."""
-    named = ((name, cell) for name, cell in value.items() if name != _SECRET)
-    return {f"{name}_" if name in _RESERVED else name: cell for name, cell in named}
+    """Keep the server's names; append ``_`` to those that are also names of our columns."""
+    public = ((name, cell) for name, cell in value.items() if name != _SECRET)
+    return {f"{name}_" if name in _RESERVED else name: cell for name, cell in public}
 
 
 def _convert_cell(value: object) -> object:
-    """Turn members of our vocabularies into plain strings, and times into those of UTC."""
+    """Convert enumeration members to plain strings, and times to UTC."""
     if isinstance(value, StrEnum):
         return str(value)
 
@@ -217,7 +221,7 @@ def _convert_cell(value: object) -> object:
 
 
 def _convert_to_utc(time: datetime) -> datetime | None:
-    """Turn a time into one of UTC; a server may have one that no calendar has there."""
+    """Convert a time to UTC; return None if the result is outside the range of ``datetime``."""
     try:
         return time.astimezone(UTC)
     except OverflowError:

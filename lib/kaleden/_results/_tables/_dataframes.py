@@ -1,4 +1,4 @@
-"""Tables for pandas."""
+"""Tables for pandas and astropy, which are imported when they are first used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from kaleden._results._tables._columns import Column, Grid, Type
 
 
 def import_extra(module: str, extra: str) -> Any:
-    """Import a module of an extra, now that it is needed.
+    """Import a module that an optional dependency provides.
+
+    Args:
+        module: the name of the module.
+        extra: the extra of kaleden that installs it.
 
     Raises:
-        ImportError: it is not installed; the message says what to install.
+        ImportError: the module is not installed. The message has the command that installs it.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         library = module.partition(".")[0]
-        # Something else that is missing is not for the extra to bring.
+        # Another missing module is a fault of the library's installation, not of the extra.
         if error.name is None or error.name.partition(".")[0] != library:
             raise
 
@@ -26,7 +30,7 @@ def import_extra(module: str, extra: str) -> Any:
         raise ImportError(msg, name=library) from error
 
 
-# All of them know a missing value, so a column has one type whatever is in it.
+# These types all support missing values, so the type of a column does not depend on its values.
 _PANDAS_TYPES: Final = {
     Type.TEXT: "string",
     Type.WHOLE: "Int64",
@@ -38,7 +42,7 @@ _PANDAS_TYPES: Final = {
 
 
 def to_pandas(grid: Grid) -> Any:
-    """Make a ``pandas.DataFrame``, with the units in its ``attrs``."""
+    """Return a ``pandas.DataFrame`` with the units in its ``attrs``."""
     pandas = import_extra("pandas", "pandas")
 
     def build_series(column: Column) -> Any:
@@ -50,7 +54,7 @@ def to_pandas(grid: Grid) -> Any:
     return frame
 
 
-# What stands where nothing is known; it is masked.
+# Placeholders for missing values, which are masked.
 _FILL_VALUES: Final[dict[Type, Any]] = {
     Type.TEXT: "",
     Type.WHOLE: 0,
@@ -69,17 +73,18 @@ _UNITS: Final = {"B": "byte", "s": "s"}
 
 
 def to_table(grid: Grid) -> Any:
-    """Make an ``astropy.table.Table``, with the units and descriptions in its columns."""
+    """Return an ``astropy.table.Table`` with units and descriptions in its columns."""
     tables = import_extra("astropy.table", "astropy")
     table = tables.Table({column.name: _build_column(column, grid) for column in grid.columns})
-    table.meta["method"] = grid.operation  # eight letters at most, for FITS
+    table.meta["method"] = grid.operation  # A FITS keyword has at most eight characters.
     return table
 
 
 def _build_column(column: Column, grid: Grid) -> Any:
-    made = _build_times(column, grid) if column.type is Type.TIME else _build_values(column, grid)
-    made.info.description = column.description or None
-    return made
+    is_time = column.type is Type.TIME
+    result = _build_times(column, grid) if is_time else _build_values(column, grid)
+    result.info.description = column.description or None
+    return result
 
 
 def _build_values(column: Column, grid: Grid) -> Any:
@@ -96,7 +101,7 @@ def _build_values(column: Column, grid: Grid) -> Any:
 
 
 def _build_times(column: Column, grid: Grid) -> Any:
-    """Make a ``Time``, in which NaT is masked."""
+    """Build an astropy ``Time``, in which NaT is masked."""
     numpy = import_extra("numpy", "astropy")
     naive = [
         "NaT" if cell is None else cell.replace(tzinfo=None) for cell in grid.get_cells(column)

@@ -1,4 +1,4 @@
-"""Tables for notebooks."""
+"""HTML tables for notebooks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Final
 
 from kaleden._results._tables._layout import Line, Tone, View
 
-# Each state brings its own ground along, so that it can be read on a light page and on a dark one.
-# There is no style sheet: notebooks that are not trusted drop it.
+# Each state has a background colour, so that it is legible on light and dark pages. Styles are
+# inline, because notebooks that are not trusted drop style sheets.
 BACKGROUNDS: Final = {
     Tone.GOOD: "#1a7f37",
     Tone.BUSY: "#0969da",
@@ -23,7 +23,7 @@ _CELL: Final = ' style="text-align:left"'
 
 
 def to_html(view: View) -> str:
-    """Draw *view*, with everything that came from elsewhere escaped."""
+    """Render *view* as an HTML table in which all text is escaped."""
     heads = "".join(
         f'<th scope="col"{_CELL}>{html.escape(head)}</th>' for head in _build_headings(view)
     )

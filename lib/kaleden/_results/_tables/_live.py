@@ -1,4 +1,4 @@
-"""A table that changes in its place: in a notebook, on a terminal, or line by line elsewhere."""
+"""Live display of a table: in place in notebooks and terminals, line by line elsewhere."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from kaleden._results._tables._rich import to_rich
 Draw: TypeAlias = Callable[[Tabular], object]
 
 MAX_LIVE_ROWS: Final = 20
-"""Rows of a table that is drawn again and again, in the event loop: some milliseconds each time."""
+"""Maximum number of rows of a live table. Each redraw takes some milliseconds of the event loop."""
 
 
 @contextmanager
 def open_display() -> Generator[Draw]:
-    """Open the display that there is; what is drawn last stays there."""
+    """Open the best available display. The last table that was drawn stays visible."""
     if _is_notebook():
         yield _NotebookDisplay().draw
         return
 
     try:
-        from rich.console import Console  # noqa: PLC0415  # it takes its time, and is an extra's
+        from rich.console import Console  # noqa: PLC0415  # slow to import, and optional
         from rich.live import Live  # noqa: PLC0415
     except ImportError:
         yield _LineDisplay().draw
@@ -37,7 +37,7 @@ def open_display() -> Generator[Draw]:
         yield _LineDisplay().draw
         return
 
-    # What the program prints goes above the table, unless it goes elsewhere anyway.
+    # Redirect the program's output above the table, unless it does not go to the terminal.
     to_terminal = sys.stdout.isatty()
     with Live(console=console, auto_refresh=False, redirect_stdout=to_terminal) as live:
         yield lambda table: live.update(
@@ -54,7 +54,7 @@ def _is_notebook() -> bool:
 
 @final
 class _NotebookDisplay:
-    """One output of a cell, drawn anew each time."""
+    """A display in the output of a notebook cell, updated in place."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -81,7 +81,7 @@ class _NotebookTable:
 
 @final
 class _LineDisplay:
-    """A line wherever the caption changed."""
+    """A display on standard error: one line each time that the caption changes."""
 
     def __init__(self) -> None:
         self._last = ""

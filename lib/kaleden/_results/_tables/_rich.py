@@ -1,4 +1,4 @@
-"""Tables for terminals, drawn by rich, which is imported by whoever wants one."""
+"""Tables for terminals, rendered by rich, which is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ COLOURS: Final = {
 
 
 def to_rich(view: View) -> Group:
-    """Draw *view*; nothing in it is read as markup."""
-    from rich.console import Group  # noqa: PLC0415  # it takes its time, and is an extra's
+    """Render *view* for rich; its texts are not interpreted as markup."""
+    from rich.console import Group  # noqa: PLC0415  # slow to import, and optional
     from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
