@@ -41,7 +41,7 @@ def numbers(tallies: list[ProgressUpdate]) -> list[int]:
 
 @pytest.mark.parametrize("name", ["info", "logs", "events", "renew"])
 @in_virtual_time
-async def test_each_outcome_is_told(name: str) -> None:
+async def test_each_outcome_is_reported(name: str) -> None:
     async with (
         MemoryTransport(**QUICK | {"duration": 1000}) as transport,
         AsyncSession(transport=transport) as session,
@@ -58,7 +58,7 @@ async def test_each_outcome_is_told(name: str) -> None:
         assert f"<ProgressUpdate {name}: 4 of 4 done; {last}>" == repr(last)
 
 
-async def test_nobody_knows_how_many_a_generator_gives() -> None:
+async def test_expected_is_none_for_a_generator() -> None:
     async def later() -> AsyncIterator[str]:
         for key in KEYS:
             yield key
@@ -74,9 +74,7 @@ async def test_nobody_knows_how_many_a_generator_gives() -> None:
 
 
 @in_virtual_time
-async def test_launches_and_deletes_are_told_and_the_deletes_once_more_when_they_are_proved() -> (
-    None
-):
+async def test_deletes_are_reported_again_after_verification() -> None:
     faults = FaultPlan([Fault(FaultKind.LIE, "destroy", nth=2)])
     async with (
         MemoryTransport(faults=faults, **QUICK | {"duration": 1000}) as transport,
@@ -99,7 +97,7 @@ async def test_launches_and_deletes_are_told_and_the_deletes_once_more_when_they
 
 
 @in_virtual_time
-async def test_a_run_tells_of_its_launches_and_then_of_its_sessions() -> None:
+async def test_run_reports_launches_and_then_sessions() -> None:
     async with (
         MemoryTransport(**QUICK) as transport,
         AsyncSession(transport=transport) as session,
@@ -113,7 +111,7 @@ async def test_a_run_tells_of_its_launches_and_then_of_its_sessions() -> None:
 
 
 @in_virtual_time
-async def test_what_is_waited_for_and_no_session_is_counted_at_once() -> None:
+async def test_invalid_id_is_counted_at_once() -> None:
     async with (
         MemoryTransport(**QUICK) as transport,
         AsyncSession(transport=transport) as session,
@@ -124,7 +122,7 @@ async def test_what_is_waited_for_and_no_session_is_counted_at_once() -> None:
         assert (2, 1, 2) == (seen[-1].done, seen[-1].failed, seen[-1].expected)
 
 
-def test_a_tally_is_kept_and_copied_as_it_is() -> None:
+def test_progress_update_survives_copy_and_pickle() -> None:
     tally = ProgressUpdate({"ok": 2}, operation="info", done=2, expected=3)
     for other in (copy.copy(tally), copy.deepcopy(tally), pickle.loads(pickle.dumps(tally))):
         assert (tally, vars(tally)) == (other, vars(other))
@@ -145,7 +143,7 @@ def test_a_tally_is_kept_and_copied_as_it_is() -> None:
         lambda session, no: session.wait(KEYS, progress=no),
     ],
 )
-async def test_what_cannot_be_called_is_refused_before_anything_is_sent(
+async def test_invalid_callback_is_refused_before_a_request(
     call: Callable[..., Any],
 ) -> None:
     session, transport = session_on(described)
@@ -159,7 +157,7 @@ async def test_what_cannot_be_called_is_refused_before_anything_is_sent(
     assert not transport.requests
 
 
-def test_plain_code_is_told_so_too() -> None:
+def test_invalid_callback_is_refused_in_synchronous_code() -> None:
     with kaleden.Session(transport=MemoryTransport(**QUICK)) as session:
         with pytest.raises(InvalidRequest, match="bars are opened first"):
             session.create("fits", IMAGE, progress=rich_bars())  # type: ignore[arg-type]
@@ -171,7 +169,7 @@ def test_plain_code_is_told_so_too() -> None:
 
 
 @in_virtual_time
-async def test_an_error_of_a_launchs_progress_loses_no_session(
+async def test_callback_error_during_a_launch_loses_no_session(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail(tally: ProgressUpdate) -> None:
@@ -199,7 +197,7 @@ async def test_an_error_of_a_launchs_progress_loses_no_session(
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_plain_code_is_told_in_its_own_thread_and_loses_nothing_either(
+def test_callback_in_synchronous_code_runs_in_the_calling_thread(
     backend: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     threads: set[threading.Thread] = set()
@@ -232,7 +230,7 @@ def test_plain_code_is_told_in_its_own_thread_and_loses_nothing_either(
         assert made == {info.id for info in session.fetch()}
 
 
-def test_a_slow_listener_in_plain_code_gets_the_newest() -> None:
+def test_slow_callback_in_synchronous_code_gets_the_latest_update() -> None:
     is_first = True
     seen: list[ProgressUpdate] = []
     ended = threading.Event()
@@ -293,7 +291,7 @@ async def test_bars_show_each_operation_of_their_block(bars: Callable[..., Any])
     assert any("info" in line and "1/1" in line and "1 invalid" in line for line in lines)
 
 
-def test_bars_show_what_is_not_counted_in_advance(bars: Callable[..., Any]) -> None:
+def test_bars_show_operations_of_unknown_size(bars: Callable[..., Any]) -> None:
     file = io.StringIO()
     with bars(file) as progress:
         for done in (1, 2, 2, 3):
@@ -302,7 +300,7 @@ def test_bars_show_what_is_not_counted_in_advance(bars: Callable[..., Any]) -> N
     assert "\x1b" not in file.getvalue().replace("\x1b[A", "")
 
 
-def test_bars_are_closed_by_an_error_too(bars: Callable[..., Any]) -> None:
+def test_bars_are_closed_after_an_error(bars: Callable[..., Any]) -> None:
     file = io.StringIO()
     with pytest.raises(MineError):
         with bars(file) as progress:
@@ -313,7 +311,7 @@ def test_bars_are_closed_by_an_error_too(bars: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(("opened", "library"), [(rich_bars, "rich"), (tqdm_bars, "tqdm")])
-def test_bars_say_what_to_install(
+def test_bars_name_the_missing_extra(
     opened: Callable[[], Any], library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (library, f"{library}.progress"):

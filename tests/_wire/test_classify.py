@@ -23,7 +23,7 @@ def refusal(response: Response) -> ErrorResponse:
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
-def test_a_success_is_no_refusal(status: int) -> None:
+def test_success_is_not_an_error(status: int) -> None:
     assert classify(reply("anything", status)) is None
 
 
@@ -49,7 +49,7 @@ def test_a_success_is_no_refusal(status: int) -> None:
         (0, FailureKind.PROTOCOL),
     ],
 )
-def test_each_status_is_of_a_kind(status: int, kind: FailureKind) -> None:
+def test_each_status_maps_to_a_kind(status: int, kind: FailureKind) -> None:
     found = refusal(reply("some reason\n", status))
 
     assert (kind, status) == (found.kind, found.status)
@@ -66,15 +66,15 @@ def test_each_status_is_of_a_kind(status: int, kind: FailureKind) -> None:
         (503, "temporarily unavailable: /skaha/v1/session"),
     ],
 )
-def test_the_message_is_the_servers_own_text(status: int, body: str) -> None:
+def test_message_is_the_text_of_the_server(status: int, body: str) -> None:
     assert body == refusal(reply(f"{body}\n", status)).message
 
 
-def test_a_missing_type_is_no_reason_to_doubt_a_text() -> None:
+def test_text_without_content_type_is_accepted() -> None:
     assert FailureKind.NOT_FOUND is refusal(reply("session x not found\n", 404, kind="")).kind
 
 
-def test_an_anonymous_call_is_not_authenticated() -> None:
+def test_anonymous_call_is_not_authenticated() -> None:
     found = refusal(reply("cannot get group memberships for anonymous\n", 400))
 
     assert FailureKind.NOT_AUTHENTICATED is found.kind
@@ -84,27 +84,27 @@ def test_an_anonymous_call_is_not_authenticated() -> None:
     )
 
 
-def test_a_reached_limit_is_a_quota() -> None:
+def test_reached_session_limit_is_a_quota_failure() -> None:
     text = "User alice has reached the maximum of 3 active sessions."
 
     assert ErrorResponse(FailureKind.QUOTA, text, 400) == refusal(reply(f"{text}\n", 400))
 
 
-def test_what_kubernetes_said_is_read_first() -> None:
+def test_kubernetes_message_takes_precedence() -> None:
     found = refusal(reply(KUBERNETES_500, 500))
 
     assert FailureKind.SERVER_ERROR is found.kind
     assert 'jobs.batch "skaha-headless-alice-k3jd92xa" not found (from Kubernetes)' == found.message
 
 
-def test_kubernetes_that_was_cut_short_is_shown_as_it_came() -> None:
+def test_truncated_kubernetes_message_is_kept_unchanged() -> None:
     cut = KUBERNETES_500[: KUBERNETES_500.index("not found")]
 
     assert refusal(reply(cut, 500)).message.startswith("unexpected exception: java.lang.Runtime")
 
 
 @pytest.mark.parametrize("quoted", [r'"\x"', '""', r'"\u12"'])
-def test_a_kubernetes_message_that_says_nothing_is_shown_as_it_came(quoted: str) -> None:
+def test_invalid_kubernetes_message_is_kept_unchanged(quoted: str) -> None:
     text = f'unexpected exception: {{"kind":"Status","message":{quoted}}}'
 
     assert text == refusal(reply(text, 500)).message
@@ -121,14 +121,14 @@ def test_a_kubernetes_message_that_says_nothing_is_shown_as_it_came(quoted: str)
     ],
     ids=["html", "untyped html", "json", "empty", "blank"],
 )
-def test_a_404_of_another_server_asks_for_the_url(response: Response) -> None:
+def test_not_found_from_another_server_questions_the_url(response: Response) -> None:
     found = refusal(response)
 
     assert FailureKind.PROTOCOL is found.kind
     assert found.message.endswith("no Skaha API answers there; is the URL right?")
 
 
-def test_an_html_page_is_reduced_to_its_title() -> None:
+def test_html_page_is_reduced_to_its_title() -> None:
     assert (
         "HTTP 502 Bad Gateway, an HTML page that says '502 Bad Gateway'"
         == refusal(reply(PAGE, 502, kind="text/html")).message
@@ -145,7 +145,7 @@ def test_an_html_page_is_reduced_to_its_title() -> None:
         ("", "nowhere"),
     ],
 )
-def test_a_redirect_is_not_followed_and_tells_only_the_host(location: str, where: str) -> None:
+def test_redirect_is_an_error_that_shows_only_the_host(location: str, where: str) -> None:
     found = refusal(reply(PAGE, 302, location=location))
 
     assert FailureKind.PROTOCOL is found.kind
@@ -161,16 +161,16 @@ def test_a_redirect_is_not_followed_and_tells_only_the_host(location: str, where
         (599, "HTTP 599, with an empty body"),
     ],
 )
-def test_an_empty_body_gets_a_sentence_of_ours(status: int, message: str) -> None:
+def test_empty_body_gets_a_generated_message(status: int, message: str) -> None:
     assert message == refusal(reply(b"", status)).message
     assert message == refusal(reply(b" \r\n\x00", status)).message
 
 
-def test_a_message_is_one_line_without_control_characters() -> None:
+def test_message_is_one_line_without_control_characters() -> None:
     assert "a b [31mc d" == refusal(reply("  a\n\tb \x1b[31mc\x00d\r\n", 400)).message
 
 
-def test_a_long_message_is_cut() -> None:
+def test_long_message_is_cut() -> None:
     message = refusal(reply("x" * 100_000, 400)).message
 
     assert f"{'x' * 499}…" == message
@@ -202,11 +202,11 @@ def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) ->
     assert seconds == refusal(reply("wait\n", 503, retry_after=header)).retry_after
 
 
-def test_without_retry_after_the_server_does_not_ask_to_wait() -> None:
+def test_missing_retry_after_is_none() -> None:
     assert refusal(reply("temporarily unavailable", 503)).retry_after is None
 
 
-def test_a_date_is_measured_from_the_clock_unless_told_otherwise() -> None:
+def test_retry_date_is_relative_to_the_clock_by_default() -> None:
     found = classify(reply("wait", 503, retry_after="Fri, 01 Jan 2999 00:00:00 GMT"))
 
     assert found is not None
@@ -223,7 +223,7 @@ headers = st.dictionaries(
 
 
 @given(st.builds(Response, st.integers(0, 1000), headers, bodies))
-def test_no_reply_raises_and_every_message_is_short(response: Response) -> None:
+def test_any_response_is_classified_with_a_short_message(response: Response) -> None:
     found = classify(response, now=NOW)
 
     if found is None:

@@ -18,11 +18,11 @@ from kaleden._wire._decoders import read_session_info
 
 
 @pytest.mark.parametrize("text", ["Running", "running", "RUNNING"])
-def test_a_known_status_is_found_in_any_case(text: str) -> None:
+def test_known_status_is_found_in_any_case(text: str) -> None:
     assert SessionStatus.RUNNING is SessionStatus(text)
 
 
-def test_an_unknown_value_becomes_a_member_that_is_its_own_string() -> None:
+def test_unknown_value_becomes_a_member_equal_to_its_string() -> None:
     member = SessionStatus("Hibernated")
 
     assert isinstance(member, SessionStatus)
@@ -30,15 +30,15 @@ def test_an_unknown_value_becomes_a_member_that_is_its_own_string() -> None:
     assert "<SessionStatus.Hibernated: 'Hibernated'>" == repr(member)
 
 
-def test_an_unknown_value_keeps_its_case_and_is_compared_by_it() -> None:
+def test_unknown_values_are_compared_case_sensitively() -> None:
     assert SessionStatus("hibernated") != SessionStatus("Hibernated")
 
 
-def test_equal_unknown_members_are_one_key() -> None:
+def test_equal_unknown_members_are_the_same_key() -> None:
     assert {SessionKind("vscode"): 1} == {SessionKind("vscode"): 1, "vscode": 1}
 
 
-def test_unknown_values_do_not_grow_the_class() -> None:
+def test_unknown_values_are_not_stored_in_the_class() -> None:
     SessionKind("vscode")
 
     assert "vscode" not in list(SessionKind)
@@ -61,7 +61,7 @@ def round_trips(value: Any) -> list[Any]:
 
 
 @given(ANY_TEXT)
-def test_any_string_is_a_member_that_pickles_and_copies_and_becomes_json(text: str) -> None:
+def test_members_of_any_string_pickle_copy_and_serialize(text: str) -> None:
     for member in (SessionKind(text), SessionStatus(text)):
         for other in round_trips(member):
             assert type(member) is type(other)
@@ -72,12 +72,12 @@ def test_any_string_is_a_member_that_pickles_and_copies_and_becomes_json(text: s
 
 
 @pytest.mark.parametrize("member", [*SessionKind, *SessionStatus])
-def test_a_known_member_stays_the_same_object(member: SessionKind | SessionStatus) -> None:
+def test_known_members_stay_the_same_object(member: SessionKind | SessionStatus) -> None:
     assert all(member is other for other in round_trips(member))
 
 
 @pytest.mark.parametrize("text", ODD_VALUES)
-def test_members_pickle_and_copy_where_python_looks_them_up_by_name(
+def test_members_pickle_and_copy_if_python_looks_them_up_by_name(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def by_name(self: Enum, _protocol: object) -> Any:
@@ -91,7 +91,7 @@ def test_members_pickle_and_copy_where_python_looks_them_up_by_name(
 
 
 @pytest.mark.parametrize("text", ODD_VALUES)
-def test_what_holds_an_unknown_member_pickles_and_copies(text: str) -> None:
+def test_outcomes_with_unknown_members_pickle_and_copy(text: str) -> None:
     info = read_session_info({"id": "a", "type": text, "status": text})
     outcomes = Outcomes("info", [Success("a", info)])
 
@@ -101,7 +101,7 @@ def test_what_holds_an_unknown_member_pickles_and_copies(text: str) -> None:
         assert (info.kind, info.status) == (same.kind, same.status)
 
 
-def test_the_value_of_an_unknown_member_is_a_plain_string() -> None:
+def test_value_of_unknown_member_is_a_plain_string() -> None:
     class Foreign(str):
         def __str__(self) -> str:
             return "something else"
@@ -113,12 +113,12 @@ def test_the_value_of_an_unknown_member_is_a_plain_string() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, b"Running"])
-def test_only_strings_are_members(value: Any) -> None:
+def test_non_strings_are_not_members(value: Any) -> None:
     with pytest.raises(ValueError, match="is not a valid SessionStatus"):
         SessionStatus(value)
 
 
-def test_sessions_end_in_four_statuses() -> None:
+def test_terminal_statuses_are_four() -> None:
     ended = {status for status in SessionStatus if status.is_terminal}
 
     assert {"Completed", "Succeeded", "Failed", "Error"} == ended == TERMINAL_STATUSES

@@ -57,14 +57,14 @@ KEYS = {
 
 
 @given(damaged_sessions)
-def test_a_damaged_session_is_still_a_session(payload: dict[str, Any]) -> None:
+def test_damaged_session_is_still_parsed(payload: dict[str, Any]) -> None:
     info = parse_info(json_reply(payload))
 
     assert payload == info.raw
 
 
 @given(mutated(NOTEBOOK))
-def test_a_damaged_field_costs_no_other_field(payload: dict[str, Any]) -> None:
+def test_damaged_field_does_not_affect_other_fields(payload: dict[str, Any]) -> None:
     whole, info = parse_info(json_reply(NOTEBOOK)), parse_info(json_reply(payload))
 
     for field, key in KEYS.items():
@@ -72,12 +72,12 @@ def test_a_damaged_field_costs_no_other_field(payload: dict[str, Any]) -> None:
             assert getattr(whole, field) == getattr(info, field)
 
 
-def test_every_field_of_a_session_is_covered_here() -> None:
+def test_keys_cover_every_field_of_a_session() -> None:
     assert {*KEYS, "raw"} == {field.alias for field in attrs.fields(SessionInfo)}
 
 
 @given(st.lists(damaged_sessions | json_values, max_size=6))
-def test_an_element_costs_no_other_element(elements: list[Any]) -> None:
+def test_damaged_element_does_not_affect_other_elements(elements: list[Any]) -> None:
     listing = parse_list(json_reply([RUNNING, *elements, OLD]))
     objects = [each for each in elements if isinstance(each, dict)]
 
@@ -92,17 +92,17 @@ def test_an_element_costs_no_other_element(elements: list[Any]) -> None:
     | mutated(OLD_STATS)
     | mutated(STATS["cores"]).map(lambda c: STATS | {"cores": c})
 )
-def test_damaged_statistics_are_still_statistics(payload: dict[str, Any]) -> None:
+def test_damaged_statistics_are_still_parsed(payload: dict[str, Any]) -> None:
     assert payload == _wire.parse_stats(json_reply(payload)).raw
 
 
 @given(mutated(CONTEXT) | mutated(CONTEXT["cores"]).map(lambda c: CONTEXT | {"cores": c}))
-def test_a_damaged_context_is_still_a_context(payload: dict[str, Any]) -> None:
+def test_damaged_context_is_still_parsed(payload: dict[str, Any]) -> None:
     assert payload == _wire.parse_context(json_reply(payload)).raw
 
 
 @given(st.lists(mutated(IMAGES[0]) | json_values))
-def test_a_damaged_image_costs_no_other(elements: list[Any]) -> None:
+def test_damaged_image_does_not_affect_other_images(elements: list[Any]) -> None:
     images = _wire.parse_images(json_reply([IMAGES[0], *elements, IMAGES[1]]))
 
     assert (IMAGES[0], IMAGES[1]) == (images[0].raw, images[-1].raw)
@@ -140,14 +140,14 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
     body=st.binary() | json_values.map(json.dumps).map(str.encode) | damaged_bodies(),
     kind=st.sampled_from(["", "text/plain", "text/html", "application/json"]) | st.text(),
 )
-def test_a_parser_raises_nothing_but_unreadable_reply(parse: Any, body: bytes, kind: str) -> None:
+def test_parsers_raise_only_malformed_response(parse: Any, body: bytes, kind: str) -> None:
     response = Response(200, {"content-type": kind}, body)
     with suppress(MalformedResponse):
         assert parse(response) is not None
 
 
 @pytest.mark.parametrize("parse", PARSERS)
-def test_a_huge_reply_that_cannot_be_read_makes_a_short_message(parse: Any) -> None:
+def test_huge_malformed_response_gives_a_short_message(parse: Any) -> None:
     with pytest.raises(MalformedResponse) as caught:
         parse(reply(b"<" * 1_000_000, kind="text/html"))
 

@@ -46,19 +46,19 @@ def python_array(text: str) -> list[Any]:
 @example("[] 1")
 @example("[1,2")
 @example("[NaN, 1e999, 1]")
-def test_it_is_read_as_python_reads_it(text: str) -> None:
+def test_json_is_parsed_as_by_the_standard_library(text: str) -> None:
     assert read(json.loads, text) == read(parse_json, text.encode())
     assert read(python_array, text) == read(array, text.encode())
 
 
-def test_a_list_is_read_in_turns() -> None:
+def test_list_is_parsed_in_slices() -> None:
     response = reply(json.dumps([RUNNING] * 1000))
     assert 10 == sum(1 for _ in parse_list.steps(response))
     assert 1000 == len(parse_list(response).sessions)
 
 
 @pytest.mark.parametrize("end", ["", "]]", ", ]", " 1]", "}"])
-def test_a_list_that_breaks_off_late_is_unreadable_as_a_whole(end: str) -> None:
+def test_truncated_list_is_malformed(end: str) -> None:
     elements = ", ".join(["{}"] * 1000)
     with pytest.raises(MalformedResponse):
         parse_list(reply(f"[{elements}{end}"))

@@ -53,12 +53,12 @@ def test_sizes_are_bytes_and_bare_numbers_are_decimal_gigabytes(written: Any, si
 @pytest.mark.parametrize(
     ("written", "cores"), [("2m", 0.002), ("0.250", 0.25), (1.5, 1.5), ("500u", 5e-4), ("1", 1.0)]
 )
-def test_cores_are_whole_ones_or_thousandths(written: Any, cores: float) -> None:
+def test_cores_are_parsed_with_and_without_unit(written: Any, cores: float) -> None:
     assert cores == pytest.approx(units.parse_cores(written))
 
 
 @pytest.mark.parametrize("written", [3, 3.0, "3", "3.0"])
-def test_counts_are_whole_numbers_in_any_dress(written: Any) -> None:
+def test_counts_are_parsed_from_any_type(written: Any) -> None:
     count = units.parse_count(written)
 
     assert 3 == count
@@ -69,20 +69,20 @@ def test_counts_are_whole_numbers_in_any_dress(written: Any) -> None:
     "read", [units.parse_size, units.parse_cores, units.parse_count, units.parse_gibibytes]
 )
 @pytest.mark.parametrize("nothing", [*NOTHINGS, "12Q", "1e999", 10**400, "G"])
-def test_what_is_no_quantity_is_none(read: Any, nothing: Any) -> None:
+def test_invalid_quantity_is_none(read: Any, nothing: Any) -> None:
     assert read(nothing) is None
 
 
-def test_a_part_is_no_count() -> None:
+def test_fractional_count_is_none() -> None:
     assert units.parse_count("1.5") is None
 
 
-def test_gibibytes_become_bytes() -> None:
+def test_gibibytes_are_converted_to_bytes() -> None:
     assert 3 * 2**29 == units.parse_gibibytes("1.5")
 
 
 @pytest.mark.parametrize("read", [units.parse_size, units.parse_gibibytes])
-def test_a_number_that_is_endless_in_bytes_is_none(read: Any) -> None:
+def test_overflowing_size_is_none(read: Any) -> None:
     assert read(1e308) is None
     assert read("1e308") is None
 
@@ -109,7 +109,7 @@ def test_times_are_aware(written: str, time: datetime) -> None:
 
 
 @pytest.mark.parametrize("nothing", [*NOTHINGS, "yesterday", "2025-13-01T00:00Z"])
-def test_what_is_no_time_is_none(nothing: Any) -> None:
+def test_invalid_time_is_none(nothing: Any) -> None:
     assert units.parse_time(nothing) is None
 
 
@@ -117,18 +117,18 @@ def test_what_is_no_time_is_none(nothing: Any) -> None:
     ("written", "flag"),
     [(True, True), (False, False), ("true", True), ("False", False), (1, None), ("", None)],
 )
-def test_flags(written: Any, flag: bool | None) -> None:
+def test_flags_are_parsed_from_booleans_and_strings(written: Any, flag: bool | None) -> None:
     assert flag is units.parse_flag(written)
 
 
 @pytest.mark.parametrize("nothing", ["", "<none>", "not-applicable", None, 5, ["x"]])
-def test_what_says_nothing_is_no_text(nothing: Any) -> None:
+def test_missing_text_is_empty(nothing: Any) -> None:
     assert "" == units.parse_text(nothing)
     assert units.parse_optional_text(nothing) is None
 
 
 @given(json_values)
-def test_no_json_value_raises(value: Any) -> None:
+def test_any_json_value_is_parsed_without_an_error(value: Any) -> None:
     for read in (units.parse_size, units.parse_cores, units.parse_count, units.parse_gibibytes):
         amount = read(value)
         assert amount is None or 0 <= amount < math.inf

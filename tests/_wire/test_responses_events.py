@@ -36,11 +36,11 @@ def test_rows_are_split_from_both_ends() -> None:
 
 
 @pytest.mark.parametrize("table", ["", "<none>\n", HEADER, f"{HEADER}<none>\n", "\n\n"])
-def test_no_events_are_none(table: str) -> None:
+def test_empty_event_tables_have_no_events(table: str) -> None:
     assert () == parse_events(reply(table))
 
 
-def test_a_message_with_line_ends_is_one_message() -> None:
+def test_event_message_may_contain_line_breaks() -> None:
     table = (
         f"{HEADER}Warning   Failed   first line\n\n  second line   {TIMES}\r\n"
         f"Normal   Ok   x   {TIMES}\n"
@@ -52,19 +52,19 @@ def test_a_message_with_line_ends_is_one_message() -> None:
     ) == parse_events(reply(table))
 
 
-def test_cells_without_a_value_are_empty() -> None:
+def test_missing_event_cells_are_empty() -> None:
     table = "<none>   <none>   <none>   <none>   <none>\n"
 
     assert (Event("", "", ""),) == parse_events(reply(table))
 
 
-def test_an_empty_message_is_empty() -> None:
+def test_missing_event_message_is_empty() -> None:
     assert (Event("Normal", "Ok", "", TIME, TIME),) == parse_events(
         reply(f"Normal  Ok   {TIMES}\n")
     )
 
 
-def test_a_row_that_is_cut_short_is_kept_and_costs_no_other() -> None:
+def test_truncated_row_does_not_affect_other_rows() -> None:
     table = f"{HEADER}Normal   Pulling   pulling im\nNormal   Ok   x   {TIMES}\nWarning"
 
     assert (
@@ -75,7 +75,7 @@ def test_a_row_that_is_cut_short_is_kept_and_costs_no_other() -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), min_size=1))
-def test_any_message_of_words_comes_back(words: list[str]) -> None:
+def test_event_message_of_any_words_round_trips(words: list[str]) -> None:
     message = " ".join(words)
     (event,) = parse_events(reply(f"{HEADER}Normal   Ok   {message}   {TIMES}\n"))
 
@@ -83,7 +83,7 @@ def test_any_message_of_words_comes_back(words: list[str]) -> None:
 
 
 @given(st.text() | st.binary())
-def test_any_text_is_some_events(table: str | bytes) -> None:
+def test_any_text_is_parsed_as_events(table: str | bytes) -> None:
     body = table if isinstance(table, bytes) else table.encode("utf-8", "surrogatepass")
 
     assert all(isinstance(event, Event) for event in parse_events(reply(body)))

@@ -22,31 +22,31 @@ from kaleden._wire import (
 BOTH = pytest.mark.parametrize("parse", [parse_availability, parse_capabilities])
 
 
-def test_a_service_that_is_there() -> None:
+def test_available_service_is_parsed() -> None:
     assert Availability(
         True, ("service is accepting requests.", "with one experiment")
     ) == parse_availability(reply(AVAILABILITY, kind="text/xml"))
 
 
-def test_a_service_that_says_no() -> None:
+def test_unavailable_service_is_parsed() -> None:
     said = AVAILABILITY.replace(">true<", "> false <")
 
     assert parse_availability(reply(said)).available is False
 
 
 @pytest.mark.parametrize("replaced", [">maybe<", "><"])
-def test_a_service_that_does_not_say_is_unreadable(replaced: str) -> None:
+def test_availability_without_a_value_is_malformed(replaced: str) -> None:
     with pytest.raises(MalformedResponse, match="does not state whether the service is available"):
         parse_availability(reply(AVAILABILITY.replace(">true<", replaced)))
 
 
-def test_a_document_without_namespaces_is_read_all_the_same() -> None:
+def test_document_without_namespaces_is_parsed() -> None:
     plain = "<availability><available>true</available></availability>"
 
     assert Availability(True) == parse_availability(reply(plain))
 
 
-def test_capabilities_have_interfaces_and_ways_to_log_in() -> None:
+def test_capabilities_have_interfaces_and_security_methods() -> None:
     assert (
         Capability(
             "http://www.opencadc.org/std/platform#session-1",
@@ -66,7 +66,7 @@ def test_capabilities_have_interfaces_and_ways_to_log_in() -> None:
     ) == parse_capabilities(reply(CAPABILITIES, kind="text/xml"))
 
 
-def test_a_capability_may_say_nothing() -> None:
+def test_empty_capability_is_parsed() -> None:
     came = "<capabilities><capability><interface/></capability><other/></capabilities>"
 
     assert (Capability("", (Interface(""),)),) == parse_capabilities(reply(came))
@@ -85,7 +85,7 @@ def test_a_capability_may_say_nothing() -> None:
         (b"\xff\xfe<\x00a\x00/\x00>\x00", "not XML"),
     ],
 )
-def test_what_is_not_the_document_is_unreadable(parse: Any, body: Any, why: str) -> None:
+def test_other_document_is_malformed(parse: Any, body: Any, why: str) -> None:
     with pytest.raises(
         MalformedResponse, match=r"^expected VOSI .* XML, but the response is"
     ) as caught:
@@ -96,14 +96,14 @@ def test_what_is_not_the_document_is_unreadable(parse: Any, body: Any, why: str)
 
 @BOTH
 @given(body=st.binary() | st.text(st.sampled_from("<>/!avilbe &;'\"[]x")).map(str.encode))
-def test_any_bytes_are_read_or_unreadable(parse: Any, body: bytes) -> None:
+def test_random_bytes_are_malformed(parse: Any, body: bytes) -> None:
     with pytest.raises(MalformedResponse):
         parse(reply(body))
 
 
 @BOTH
 @given(cut=st.integers(0, 400), extra=st.text(max_size=5))
-def test_a_damaged_document_is_read_or_unreadable(parse: Any, cut: int, extra: str) -> None:
+def test_damaged_document_is_parsed_or_malformed(parse: Any, cut: int, extra: str) -> None:
     document = AVAILABILITY if parse is parse_availability else CAPABILITIES
     damaged = document[:cut] + extra + document[cut + 3 :]
     with suppress(MalformedResponse):

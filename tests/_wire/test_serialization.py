@@ -31,7 +31,7 @@ def types_within(value: Any) -> set[type]:
 
 
 @given(models)
-def test_every_model_comes_back_as_it_was(model: Any) -> None:
+def test_every_model_round_trips(model: Any) -> None:
     back = there_and_back(model)
 
     assert model == back
@@ -40,14 +40,14 @@ def test_every_model_comes_back_as_it_was(model: Any) -> None:
 
 
 @given(models)
-def test_saved_data_is_made_of_plain_types(model: Any) -> None:
+def test_saved_data_has_only_plain_types(model: Any) -> None:
     plain = {dict, list, tuple, str, int, float, bool, type(None)}
 
     assert types_within(get_converter().unstructure(model)) <= plain
 
 
 @pytest.mark.parametrize("payload", [RUNNING, OLD])
-def test_a_session_comes_back_with_types_and_with_what_came(payload: dict[str, Any]) -> None:
+def test_session_round_trips_with_types_and_raw_object(payload: dict[str, Any]) -> None:
     info = parse_info(json_reply(payload))
     back = there_and_back(info)
 
@@ -58,20 +58,20 @@ def test_a_session_comes_back_with_types_and_with_what_came(payload: dict[str, A
     assert isinstance(back.groups, tuple)
 
 
-def test_a_spec_is_saved_with_the_values_of_its_variables() -> None:
+def test_saved_spec_has_the_values_of_its_variables() -> None:
     spec = SessionSpec("fits", "skaha/astroml", env={"A": "secret"})
 
     assert {"A": "secret"} == get_converter().unstructure(spec)["env"]
 
 
-def test_a_saved_spec_is_checked_when_it_comes_back() -> None:
+def test_saved_spec_is_validated_when_loaded() -> None:
     saved = get_converter().unstructure(SessionSpec("fits", "skaha/astroml")) | {"name": "Fits"}
 
     with pytest.raises(ValueError, match="use 'fits'"):
         get_converter().structure(saved, SessionSpec)
 
 
-def test_the_converter_does_not_care_where_a_class_says_it_is_from(
+def test_converter_ignores_the_module_of_a_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(SessionInfo, "__module__", "kaleden")
@@ -79,7 +79,7 @@ def test_the_converter_does_not_care_where_a_class_says_it_is_from(
     assert SessionInfo(id="x") == build_converter().structure({"id": "x"}, SessionInfo)
 
 
-def test_hooks_of_others_stay_out_of_the_shared_converter() -> None:
+def test_hooks_of_another_converter_do_not_change_the_shared_one() -> None:
     mine = build_converter()
     mine.register_unstructure_hook(SessionStatus, lambda _: "mine")
 
@@ -87,7 +87,7 @@ def test_hooks_of_others_stay_out_of_the_shared_converter() -> None:
     assert "Running" == get_converter().unstructure(SessionStatus.RUNNING)
 
 
-def test_the_converter_is_for_every_model() -> None:
+def test_converter_supports_every_model() -> None:
     about_one_exchange = {_wire.Request, _wire.Response, _wire.ErrorResponse}
     public = {getattr(_wire, name) for name in _wire.__all__}
     classes = {each for each in public if isinstance(each, type) and attrs.has(each)}

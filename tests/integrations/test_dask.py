@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 
-def test_an_error_in_the_block_ends_the_workers(
+def test_error_in_the_block_ends_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [recipe] = re.findall(r":caption: squares.py\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)

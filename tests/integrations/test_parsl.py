@@ -123,7 +123,7 @@ def said(folder: Path) -> str:
     return (folder / "errors").read_text()
 
 
-def test_an_error_in_the_block_ends_them(server: Server, tmp_path: Path) -> None:
+def test_error_in_the_block_ends_the_sessions(server: Server, tmp_path: Path) -> None:
     with program(RAISES, server, tmp_path) as process:
         pass
     assert 1 == process.returncode
@@ -131,21 +131,23 @@ def test_an_error_in_the_block_ends_them(server: Server, tmp_path: Path) -> None
     assert [] == left(server)
 
 
-def test_an_interruption_ends_them(server: Server, tmp_path: Path) -> None:
+def test_interruption_ends_the_sessions(server: Server, tmp_path: Path) -> None:
     with program(INTERRUPTED, server, tmp_path) as process:
         process.send_signal(signal.SIGINT)
     assert -signal.SIGINT == process.returncode, said(tmp_path)
     assert [] == left(server)
 
 
-def test_the_end_of_a_program_that_closes_nothing_ends_them(server: Server, tmp_path: Path) -> None:
+def test_end_of_the_program_ends_the_sessions_of_an_unclosed_provider(
+    server: Server, tmp_path: Path
+) -> None:
     with program(NOT_CLOSED, server, tmp_path) as process:
         pass
     assert 0 == process.returncode, said(tmp_path)
     assert [] == left(server)
 
 
-def test_a_dead_interchange_keeps_none(server: Server, tmp_path: Path) -> None:
+def test_dead_interchange_leaves_no_session(server: Server, tmp_path: Path) -> None:
     with program(DEAD_INTERCHANGE, server, tmp_path) as process:
         read_until("dead", process.stdout)
         process.send_signal(signal.SIGINT)

@@ -88,7 +88,7 @@ gone
 """
 
 
-def test_a_script_arrives_as_it_was_written(tmp_path: Any) -> None:
+def test_script_reaches_the_session_unchanged(tmp_path: Any) -> None:
     with local_platform() as server, Session(server.url, server.token) as session:
         with SkahaProvider(IMAGE, session, worker_init="true # begin") as provider:
             job = provider.submit(SCRIPT, 1)
@@ -101,7 +101,7 @@ def test_a_script_arrives_as_it_was_written(tmp_path: Any) -> None:
         assert [] == session.fetch()
 
 
-def test_a_script_of_any_length_is_no_more_than_a_variable_may_be() -> None:
+def test_script_of_any_length_fits_in_a_variable() -> None:
     for length in range(3):
         said = "x" * length
         assert not set('=$"\\ ') & set(packed(f"echo {said}"))
@@ -111,7 +111,7 @@ def test_a_script_of_any_length_is_no_more_than_a_variable_may_be() -> None:
         assert f"{said}\n" == done.stdout
 
 
-def test_a_block_is_a_headless_session(platform: MemoryTransport, session: Session) -> None:
+def test_block_is_a_headless_session(platform: MemoryTransport, session: Session) -> None:
     sizes: dict[str, Any] = {"cores": 2.5, "ram": 4, "gpu": 1}
     with SkahaProvider(IMAGE, session, **sizes, env={"A": "b"}) as provider:
         provider.submit("work", 1, "parsl.HighThroughputExecutor.block-0")
@@ -139,11 +139,11 @@ def test_a_block_is_a_headless_session(platform: MemoryTransport, session: Sessi
         ("...", "parsl"),
     ],
 )
-def test_the_name_of_any_job_becomes_one_of_a_session(job: str, name: str) -> None:
+def test_job_name_is_converted_to_a_session_name(job: str, name: str) -> None:
     assert name == block_name(job)
 
 
-def test_more_than_one_command_on_a_node_takes_a_launcher(session: Session) -> None:
+def test_several_commands_on_a_node_require_a_launcher(session: Session) -> None:
     with SkahaProvider(IMAGE, session) as provider:
         with pytest.raises(SubmitException, match="launcher=SingleNodeLauncher"):
             provider.submit("work", 2)
@@ -165,7 +165,7 @@ def test_more_than_one_command_on_a_node_takes_a_launcher(session: Session) -> N
         ({"session": "https://host.example"}, "not str"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], said: str) -> None:
+def test_invalid_options_are_refused_at_once(options: dict[str, Any], said: str) -> None:
     with pytest.raises((kaleden.InvalidRequest, kaleden.ConfigurationError), match=said):
         SkahaProvider(
             **{"image": IMAGE, "session": Session(transport=MemoryTransport()), **options}
@@ -175,7 +175,7 @@ def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], said: str)
 # --- how blocks stand -----------------------------------------------------------------------------
 
 
-def test_one_list_tells_how_all_stand(
+def test_status_of_all_blocks_takes_one_list(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     jobs = [provider.submit("work", 1) for _ in range(4)]
@@ -186,7 +186,7 @@ def test_one_list_tells_how_all_stand(
     assert [JobState.MISSING, JobState.RUNNING] == states(provider, *jobs[:2])
 
 
-def test_nobody_is_asked_about_what_was_never_launched(
+def test_status_of_an_unknown_job_sends_no_request(
     platform: MemoryTransport, provider: SkahaProvider
 ) -> None:
     [status] = provider.status(["stranger"])
@@ -195,7 +195,7 @@ def test_nobody_is_asked_about_what_was_never_launched(
     assert 0 == platform.requests.total()
 
 
-def test_an_end_is_remembered(backend: Any) -> None:
+def test_status_of_an_ended_block_is_stored(backend: Any) -> None:
     platform = MemoryTransport(
         **QUICK,
         duration=0.0,
@@ -220,7 +220,7 @@ def test_an_end_is_remembered(backend: Any) -> None:
         assert [] == inside(session, platform.sessions)
 
 
-def test_why_it_failed_is_not_worth_an_error(backend: Any) -> None:
+def test_failed_log_request_is_not_an_error(backend: Any) -> None:
     faults = FaultPlan([Fault(FaultKind.ERROR_BEFORE, "logs")])
     platform = MemoryTransport(**QUICK, duration=0.0, fails=lambda _: True, faults=faults)
     with (
@@ -244,7 +244,7 @@ def test_why_it_failed_is_not_worth_an_error(backend: Any) -> None:
         ("Hibernated", JobState.UNKNOWN),
     ],
 )
-def test_states_are_said_in_the_words_of_parsl(status: str, state: JobState) -> None:
+def test_statuses_are_mapped_to_parsl_states(status: str, state: JobState) -> None:
     async def reply(request: Request) -> Response:
         if request.method == "POST":
             return text("abc")
@@ -257,7 +257,7 @@ def test_states_are_said_in_the_words_of_parsl(status: str, state: JobState) -> 
         provider.close()
 
 
-def test_a_server_that_cannot_be_asked_is_told_of(
+def test_failed_status_request_raises(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     job = provider.submit("work", 1)
@@ -272,7 +272,7 @@ def test_a_server_that_cannot_be_asked_is_told_of(
 # --- and that none is left ------------------------------------------------------------------------
 
 
-def test_a_cancelled_block_is_gone(
+def test_cancelled_block_is_gone(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     jobs = [provider.submit("work", 1) for _ in range(3)]
@@ -287,7 +287,7 @@ def test_a_cancelled_block_is_gone(
     assert 1 == platform.requests["destroy"] - before
 
 
-def test_the_sessions_of_others_are_not_touched(
+def test_other_sessions_are_not_touched(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     [mine] = session.create("mine", IMAGE).values
@@ -315,7 +315,7 @@ def test_blocks_end_with_the_provider(platform: MemoryTransport, session: Sessio
     assert [] == session.fetch()
 
 
-def test_a_launch_whose_answer_is_lost_is_accounted_for(backend: Any) -> None:
+def test_launch_with_a_lost_response_is_ended(backend: Any) -> None:
     troubles = [Fault(FaultKind.RESET_AFTER, "create"), Fault(FaultKind.ERROR_BEFORE, "list")]
     platform = MemoryTransport(**QUICK, faults=FaultPlan(troubles))
     with Session(transport=platform, backend=backend, settle=0.05, retry=None) as session:
@@ -327,7 +327,7 @@ def test_a_launch_whose_answer_is_lost_is_accounted_for(backend: Any) -> None:
         assert [] == inside(session, platform.sessions)
 
 
-def test_what_may_be_left_is_named(
+def test_survivors_are_reported(
     platform: MemoryTransport, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider = SkahaProvider(IMAGE, session, grace=0.2)
@@ -342,7 +342,7 @@ def test_what_may_be_left_is_named(
     assert job in caplog.text
 
 
-def test_a_refused_launch_is_told(
+def test_refused_launch_raises(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     fail(session, platform, Fault(FaultKind.ERROR_BEFORE, "create"))
@@ -350,7 +350,7 @@ def test_a_refused_launch_is_told(
         provider.submit("work", 1, "parsl.x")
 
 
-def test_any_thread_may_launch_and_end(platform: MemoryTransport, session: Session) -> None:
+def test_provider_is_thread_safe(platform: MemoryTransport, session: Session) -> None:
     provider = SkahaProvider(IMAGE, session, max_blocks=8)
     threads = [threading.Thread(target=provider.submit, args=("work", 1)) for _ in range(8)]
     for thread in threads:

@@ -104,12 +104,12 @@ def test_each_operation_has_its_columns(operation: str, own: list[str]) -> None:
         assert columns(made(operation)) == columns(Outcomes(operation, [LOST]))
 
 
-def test_the_columns_of_a_session_are_attributes_of_it_and_no_secret() -> None:
+def test_session_columns_are_attributes_without_secrets() -> None:
     left_out = {"connect_url", "groups", "raw"}
     assert {*SESSION_NAMES} == {name for name in dir(INFO) if name[0] != "_"} - left_out
 
 
-def test_a_row_tells_what_became_of_a_session() -> None:
+def test_row_has_the_outcome_of_a_session() -> None:
     well, lost = made("info").to_dicts()
     assert {
         "key": "abc",
@@ -127,7 +127,7 @@ def test_a_row_tells_what_became_of_a_session() -> None:
     assert lost["id"] is None
 
 
-def test_what_ran_to_its_end_tells_of_the_session_and_of_what_it_left() -> None:
+def test_row_of_a_run_has_session_log_and_events() -> None:
     row = made("run").to_dicts()[0]
     assert "first line\nlast line\n" == row["log"]
     assert (2, "Failed: no memory") == (row["events"], row["last_event"])
@@ -139,19 +139,19 @@ def test_what_ran_to_its_end_tells_of_the_session_and_of_what_it_left() -> None:
 
 
 @pytest.mark.parametrize("operation", RESULTS)
-def test_the_secret_of_a_page_is_in_no_table(operation: str) -> None:
+def test_tables_omit_the_secret_of_a_page(operation: str) -> None:
     outcomes = made(operation)
     assert "secret" not in repr(outcomes.to_dicts())
     assert "secret" not in outcomes._repr_html_()
 
 
-def test_values_of_other_operations_stand_as_they_are() -> None:
+def test_values_of_other_operations_are_unchanged() -> None:
     [row] = Outcomes("mine", [Success("a", [1, 2])]).to_dicts()
     assert [1, 2] == row["value"]
     assert "[1, 2]" in Outcomes("mine", [Success("a", [1, 2])])._repr_html_()
 
 
-def test_json_is_what_it_was() -> None:
+def test_tables_do_not_change_json() -> None:
     for operation in set(RESULTS) - {"raw info"}:
         outcomes = made(operation)
         assert outcomes == Outcomes.from_json(outcomes.to_json())
@@ -161,14 +161,14 @@ def test_json_is_what_it_was() -> None:
 # --- for people ----------------------------------------------------------------------------------
 
 
-def test_a_notebook_shows_key_state_and_what_is_known() -> None:
+def test_notebook_shows_key_state_and_known_values() -> None:
     heads, well, lost = cells(made("info")._repr_html_())
     assert "key|state|name|kind|image|cores|memory|started (UTC)|message" == heads
     assert "abc|Running|fits-1-k3x9|headless|skaha/astroml:latest|2|16 GiB|2026-01-02 11:04" == well
     assert "xyz|not_found|no such &lt;session&gt;" == lost
 
 
-def test_a_run_shows_the_last_line_of_each_log() -> None:
+def test_run_shows_the_last_line_of_each_log() -> None:
     outcomes = Outcomes[FinishedSession]("run", [Success("fits-1", FINISHED), LOST])
     heads, well, _ = cells(outcomes._repr_html_())
     assert "name" not in heads  # it begins with the key
@@ -178,14 +178,14 @@ def test_a_run_shows_the_last_line_of_each_log() -> None:
     assert "Failed: no memory" in made("events")._repr_html_()
 
 
-def test_an_image_is_shown_without_its_registry() -> None:
+def test_image_is_shown_without_its_registry() -> None:
     for image in ("images.canfar.net/skaha/astroml:latest", "skaha/astroml:latest"):
         table = SessionList([SessionInfo(id="a", image=image, requested_gpus=0)])._repr_html_()
         assert '<td style="text-align:left">skaha/astroml:latest</td>' in table
         assert "GPUs" not in table
 
 
-def test_each_state_can_be_read_on_its_own_ground() -> None:
+def test_each_state_has_a_legible_contrast() -> None:
     def luminance(colour: str) -> float:
         parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
@@ -215,7 +215,7 @@ def test_states_have_colours(status: str, tone: Tone) -> None:
     assert BACKGROUNDS[tone] in table
 
 
-def test_of_many_rows_those_that_failed_are_shown_before_others() -> None:
+def test_failures_take_precedence_among_many_rows() -> None:
     outcomes = Outcomes[Any]("create", [*(Success(f"a{n}", "id") for n in range(200)), LOST])
     table = outcomes._repr_html_()
     assert 1 + 100 == table.count("<tr>")
@@ -228,7 +228,7 @@ def test_of_many_rows_those_that_failed_are_shown_before_others() -> None:
 
 
 @given(st.text())
-def test_whatever_came_is_one_short_line_without_markup(text: str) -> None:
+def test_any_text_is_one_short_line_without_markup(text: str) -> None:
     outcomes = Outcomes[Any]("logs", [Success(text, text), Failure(text, FailureKind.QUOTA, text)])
     table = outcomes._repr_html_()
     tags = {"caption", "span", "table", "tbody", "td", "th", "thead", "tr"}
@@ -237,12 +237,12 @@ def test_whatever_came_is_one_short_line_without_markup(text: str) -> None:
     assert len(table) < 3000
 
 
-def test_results_without_rows_are_a_caption() -> None:
+def test_tables_without_rows_have_a_caption() -> None:
     assert "info: 0 ok" in Outcomes("info", [])._repr_html_()
     assert "<th" not in SessionList()._repr_html_()
 
 
-def test_a_terminal_shows_the_same() -> None:
+def test_terminal_shows_the_same_table() -> None:
     rich = pytest.importorskip("rich.console")
     screen = io.StringIO()
     console = rich.Console(file=screen, width=150, force_terminal=True, color_system="truecolor")
@@ -300,7 +300,7 @@ def test_astropy_gets_units_descriptions_and_masks(operation: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ecsv", "fits", "votable"])
-def test_an_astropy_table_can_be_kept(kind: str, tmp_path: Path) -> None:
+def test_astropy_table_can_be_written_and_read(kind: str, tmp_path: Path) -> None:
     tables = pytest.importorskip("astropy.table")
     formats = {"ecsv": "ascii.ecsv"}
     path = tmp_path / f"sessions.{kind}"
@@ -316,7 +316,7 @@ def test_an_astropy_table_can_be_kept(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "extra"), [("to_pandas", "pandas"), ("to_table", "astropy")])
-def test_what_is_not_installed_is_named_with_its_extra(
+def test_missing_library_is_reported_with_its_extra(
     method: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, extra, None)
@@ -325,7 +325,7 @@ def test_what_is_not_installed_is_named_with_its_extra(
         getattr(made("info"), method)()
 
 
-def test_what_a_library_misses_itself_is_told_as_it_is(
+def test_missing_dependency_of_a_library_is_reported_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pandas.py").write_text("import surely_not_there\n")
@@ -335,7 +335,7 @@ def test_what_a_library_misses_itself_is_told_as_it_is(
         made("info").to_pandas()
 
 
-def test_nothing_of_it_is_imported_before_it_is_asked_for() -> None:
+def test_optional_libraries_are_imported_on_first_use() -> None:
     program = (
         "import sys, kaleden;"
         "kaleden.Outcomes('info', []).to_dicts(); kaleden.SessionList()._repr_html_();"
@@ -350,7 +350,7 @@ def test_nothing_of_it_is_imported_before_it_is_asked_for() -> None:
 # --- lists of sessions ---------------------------------------------------------------------------
 
 
-async def test_the_sessions_that_are_fetched_are_a_list_and_a_table() -> None:
+async def test_fetched_sessions_are_a_list_and_a_table() -> None:
     async def reply(_: Any) -> Any:
         return data([session_object("a"), session_object("b", status="Pending")])
 
@@ -366,14 +366,14 @@ async def test_the_sessions_that_are_fetched_are_a_list_and_a_table() -> None:
         assert isinstance(apps, SessionList)
 
 
-def test_a_list_of_sessions_is_pickled_as_what_it_is() -> None:
+def test_session_list_survives_pickle() -> None:
     copy = pickle.loads(pickle.dumps(SessionList([INFO])))
     assert isinstance(copy, SessionList)
     assert [INFO] == copy
     assert kaleden.SessionList is SessionList
 
 
-async def test_outcomes_of_a_session_are_tables() -> None:
+async def test_outcomes_of_a_client_are_tables() -> None:
     session, _ = session_on(described)
     async with session:
         outcomes = await session.info(["a", "b/c"])
@@ -401,14 +401,14 @@ ODD = Outcomes(
 )
 
 
-def test_what_no_column_can_hold_is_missing_and_the_rest_is_there() -> None:
+def test_unrepresentable_value_is_missing_without_affecting_others() -> None:
     [row] = ODD.to_dicts()
     assert row["start_time"] is None
     assert 2**63 == row["requested_ram"]
     assert "odd" in ODD._repr_html_()
 
 
-def test_pandas_misses_numbers_that_are_too_large() -> None:
+def test_pandas_treats_too_large_numbers_as_missing() -> None:
     pytest.importorskip("pandas")
     frame = ODD.to_pandas()
     assert frame["requested_ram"].isna().all()
@@ -416,7 +416,7 @@ def test_pandas_misses_numbers_that_are_too_large() -> None:
     assert 2**63 - 1 == frame["uid"][0]
 
 
-def test_astropy_misses_numbers_that_are_too_large() -> None:
+def test_astropy_masks_too_large_numbers() -> None:
     pytest.importorskip("astropy.table")
     table = ODD.to_table()
     assert table["requested_ram"].mask.all()
