@@ -259,8 +259,8 @@ class SkahaProvider(ExecutionProvider):
             job_ids: values that `submit` returned.
 
         Returns:
-            A status for each. It is ``MISSING`` for a block that the server does not list and whose
-            end no list showed, and for an id that this provider has not launched.
+            A status for each. It is ``MISSING`` if the server does not list the block and no list
+            showed its end, or if this provider has not launched the id.
 
         Raises:
             ExecutionProviderException: the request failed.

@@ -1,4 +1,4 @@
-"""Results carry successes and failures together, and are plain data."""
+"""`Outcomes` and `BatchError`: access, comparison, serialization and retries."""
 
 from __future__ import annotations
 
@@ -119,16 +119,16 @@ def test_parts_of_a_batch_error_keep_the_outcomes() -> None:
 def test_batch_error_survives_pickle_and_copy() -> None:
     with pytest.raises(BatchError) as caught:
         MIXED.raise_on_failure()
-    caught.value.add_note("of the second night")
+    caught.value.add_note("a note")
     for copied in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
         assert isinstance(copied, BatchError)
         assert (str(caught.value), MIXED) == (str(copied), copied.outcomes)
         assert LOST == copied.exceptions[0].failure  # type: ignore[union-attr]
-        assert ["of the second night"] == copied.__notes__
+        assert ["a note"] == copied.__notes__
 
 
 def test_batch_error_can_be_rebuilt_from_its_arguments() -> None:
-    """Libraries that pickle exceptions in ways of their own call the first item with the second."""
+    """Some libraries pickle exceptions themselves, and use only the first two items."""
     with pytest.raises(BatchError) as caught:
         MIXED.raise_on_failure()
     make, arguments, *_ = caught.value.__reduce__()

@@ -1,4 +1,4 @@
-"""How far an operation is: who is told, what, and what an error of theirs costs."""
+"""Progress callbacks and progress bars, including errors that a callback raises."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ QUICK: dict[str, Any] = {"start_delay": 0, "duration": 0.05, "latency": 0.001}
 KEYS = [f"id{number}" for number in range(5)]
 
 
-class MineError(Exception):
+class CallbackError(Exception):
     pass
 
 
-def numbers(tallies: list[ProgressUpdate]) -> list[int]:
-    return [tally.done for tally in tallies]
+def list_done(updates: list[ProgressUpdate]) -> list[int]:
+    return [update.done for update in updates]
 
 
 @pytest.mark.parametrize("name", ["info", "logs", "events", "renew"])
@@ -50,7 +50,7 @@ async def test_each_outcome_is_reported(name: str) -> None:
         seen: list[ProgressUpdate] = []
         keys = [*created.ids, "a/b", created.ids[0]]
         outcomes = await getattr(session, name)(keys, progress=seen.append)
-        assert {1, 2, 3, 4} == {*numbers(seen)}
+        assert {1, 2, 3, 4} == {*list_done(seen)}
         last = seen[-1]
         assert Counter(ok=3, invalid=1) == last
         assert (name, 4, 1, 4) == (last.operation, last.done, last.failed, last.expected)
@@ -68,8 +68,8 @@ async def test_expected_is_none_for_a_generator() -> None:
         seen: list[ProgressUpdate] = []
         await session.info((key for key in KEYS), progress=seen.append)
         await session.info(later(), raw=True, progress=seen.append)
-    assert [None] * 10 == [tally.expected for tally in seen]
-    assert [1, 2, 3, 4, 5] * 2 == numbers(seen)
+    assert [None] * 10 == [update.expected for update in seen]
+    assert [1, 2, 3, 4, 5] * 2 == list_done(seen)
     assert repr(seen[-1]).startswith("<ProgressUpdate raw info: 5 done")
 
 
@@ -82,15 +82,15 @@ async def test_deletes_are_reported_again_after_verification() -> None:
     ):
         seen: list[ProgressUpdate] = []
         created = await session.create("fits", IMAGE, replicas=3, progress=seen.append)
-        assert [1, 2, 3] == numbers(seen)
+        assert [1, 2, 3] == list_done(seen)
         assert Counter(ok=3) == seen[-1]
         assert ("create", 3) == (seen[-1].operation, seen[-1].expected)
         seen.clear()
         outcomes = await session.destroy(created, progress=seen.append)
         assert 1 == len(outcomes.failures)
-        assert [1, 2, 3, 3] == numbers(seen)
+        assert [1, 2, 3, 3] == list_done(seen)
         assert [Counter(answered=3), Counter(ok=2, not_destroyed=1)] == seen[2:]
-        assert [0, 0, 0, 1] == [tally.failed for tally in seen]
+        assert [0, 0, 0, 1] == [update.failed for update in seen]
         seen.clear()
         await session.destroy_with("fits", None, None, progress=seen.append)
         assert Counter(ok=1) == seen[-1]
@@ -104,7 +104,7 @@ async def test_run_reports_launches_and_then_sessions() -> None:
     ):
         seen: list[ProgressUpdate] = []
         await session.run("fits", IMAGE, replicas=3, progress=seen.append)
-        stages = list(dict.fromkeys(tally.operation for tally in seen))
+        stages = list(dict.fromkeys(update.operation for update in seen))
         assert ["create", "wait"] == stages
         assert 3 == seen[-1].done == seen[-1].expected
         assert Counter(Completed=3) == seen[-1]
@@ -123,14 +123,14 @@ async def test_invalid_id_is_counted_at_once() -> None:
 
 
 def test_progress_update_survives_copy_and_pickle() -> None:
-    tally = ProgressUpdate({"ok": 2}, operation="info", done=2, expected=3)
-    for other in (copy.copy(tally), copy.deepcopy(tally), pickle.loads(pickle.dumps(tally))):
-        assert (tally, vars(tally)) == (other, vars(other))
-    assert "2 ok" == str(tally)
+    update = ProgressUpdate({"ok": 2}, operation="info", done=2, expected=3)
+    for other in (copy.copy(update), copy.deepcopy(update), pickle.loads(pickle.dumps(update))):
+        assert (update, vars(update)) == (other, vars(other))
+    assert "2 ok" == str(update)
     assert "<ProgressUpdate : 0 done; >" == repr(ProgressUpdate())
 
 
-# --- what does not work --------------------------------------------------------------------------
+# --- invalid callbacks and errors ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,25 +172,25 @@ def test_invalid_callback_is_refused_in_synchronous_code() -> None:
 async def test_callback_error_during_a_launch_loses_no_session(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(tally: ProgressUpdate) -> None:
-        if tally.done == 2:
-            raise MineError
+    def fail(update: ProgressUpdate) -> None:
+        if update.done == 2:
+            raise CallbackError
 
     async with (
         MemoryTransport(**QUICK | {"duration": 1000}) as transport,
         AsyncSession(transport=transport) as session,
     ):
-        with caplog.at_level(logging.WARNING, "kaleden"), pytest.raises(MineError):
+        with caplog.at_level(logging.WARNING, "kaleden"), pytest.raises(CallbackError):
             await session.create("fits", IMAGE, replicas=20, progress=fail)
         await transport.settled()
         made = {each.id for each in transport.sessions()}
         assert 2 <= len(made) < 20
         assert all(key in caplog.text for key in made)
         caplog.clear()
-        with pytest.raises(MineError):
+        with pytest.raises(CallbackError):
             async with session.scope() as scope:
                 await scope.create("more", IMAGE, replicas=20, progress=fail)
-        with pytest.raises(MineError):
+        with pytest.raises(CallbackError):
             await session.run("more", IMAGE, replicas=20, progress=fail)
         await transport.settled()
         assert made == {each.id for each in transport.sessions()}
@@ -203,12 +203,12 @@ def test_callback_in_synchronous_code_runs_in_the_calling_thread(
     threads: set[threading.Thread] = set()
     seen: list[ProgressUpdate] = []
 
-    def note(tally: ProgressUpdate) -> None:
+    def note(update: ProgressUpdate) -> None:
         threads.add(threading.current_thread())
-        seen.append(tally)
+        seen.append(update)
 
     def fail(_: ProgressUpdate) -> None:
-        raise MineError
+        raise CallbackError
 
     transport = MemoryTransport(**QUICK | {"duration": 1000})
     with kaleden.Session(transport=transport, backend=backend) as session:
@@ -221,11 +221,11 @@ def test_callback_in_synchronous_code_runs_in_the_calling_thread(
             assert Counter(ok=2) == seen[-1]
         session.destroy_with("fits", None, None, progress=note)
         assert {threading.current_thread()} == threads
-        with caplog.at_level(logging.WARNING, "kaleden"), pytest.raises(MineError):
+        with caplog.at_level(logging.WARNING, "kaleden"), pytest.raises(CallbackError):
             session.create("fits", IMAGE, replicas=20, progress=fail)
         made = {info.id for info in session.fetch()}
         assert all(key in caplog.text for key in made)
-        with pytest.raises(MineError), session.scope() as scope:
+        with pytest.raises(CallbackError), session.scope() as scope:
             scope.create("more", IMAGE, replicas=20, progress=fail)
         assert made == {info.id for info in session.fetch()}
 
@@ -235,12 +235,12 @@ def test_slow_callback_in_synchronous_code_gets_the_latest_update() -> None:
     seen: list[ProgressUpdate] = []
     ended = threading.Event()
 
-    def slow(tally: ProgressUpdate) -> None:
+    def slow(update: ProgressUpdate) -> None:
         nonlocal is_first
         if is_first:
             is_first = False
             assert ended.wait(60)
-        seen.append(tally)
+        seen.append(update)
 
     async def reply(request: Any) -> Any:
         if session_id(request) == "last":
@@ -251,24 +251,24 @@ def test_slow_callback_in_synchronous_code_gets_the_latest_update() -> None:
     with kaleden.Session(transport=FakeTransport(reply), retry=None) as session:
         assert session.info(keys, progress=slow).ok
     assert 201 == seen[-1].done
-    # While the first was being told, all but those behind "last" became one.
+    # During the first call, all updates except those after "last" were merged into one.
     assert len(seen) < 100
 
 
 # --- bars ----------------------------------------------------------------------------------------
 
 
-def on_rich(file: io.StringIO) -> AbstractContextManager[Any]:
+def open_rich_bars(file: io.StringIO) -> AbstractContextManager[Any]:
     console = pytest.importorskip("rich.console")
     return rich_bars(console.Console(file=file, width=120))
 
 
-def on_tqdm(file: io.StringIO) -> AbstractContextManager[Any]:
+def open_tqdm_bars(file: io.StringIO) -> AbstractContextManager[Any]:
     pytest.importorskip("tqdm")
     return tqdm_bars(file=file, ncols=120)
 
 
-@pytest.fixture(params=[on_rich, on_tqdm])
+@pytest.fixture(params=[open_rich_bars, open_tqdm_bars])
 def bars(request: pytest.FixtureRequest) -> Callable[[io.StringIO], AbstractContextManager[Any]]:
     return request.param  # type: ignore[no-any-return]
 
@@ -302,10 +302,10 @@ def test_bars_show_operations_of_unknown_size(bars: Callable[..., Any]) -> None:
 
 def test_bars_are_closed_after_an_error(bars: Callable[..., Any]) -> None:
     file = io.StringIO()
-    with pytest.raises(MineError):
+    with pytest.raises(CallbackError):
         with bars(file) as progress:
             progress(ProgressUpdate({"quota": 1}, operation="create", done=1, failed=1, expected=2))
-            raise MineError
+            raise CallbackError
     assert "1/2" in file.getvalue()
     assert FailureKind.QUOTA in file.getvalue()
 

@@ -1,4 +1,4 @@
-"""Kinds and statuses: known in any case, unknown as they are."""
+"""Kinds and statuses: known values ignoring case, unknown values unchanged."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def test_unknown_values_are_not_stored_in_the_class() -> None:
     assert SessionKind.CARTA.is_known
 
 
-# Texts that are also attributes of an enumeration, and those that JSON can escape but UTF-8 not.
+# Names of attributes of an enumeration, and strings that JSON can escape but UTF-8 cannot encode.
 ODD_VALUES = ["Paused", "", "__dict__", "mro", "name", "CARTA", "\ud800", "\x00", "a b"]
 ANY_TEXT = st.text() | st.sampled_from(ODD_VALUES)
 
 
-def round_trips(value: Any) -> list[Any]:
-    """Return the copies of *value* that each protocol of pickle, and each way to copy, makes."""
+def make_copies(value: Any) -> list[Any]:
+    """Return copies of *value* by each protocol of pickle, and by `copy` and `deepcopy`."""
     protocols = range(pickle.HIGHEST_PROTOCOL + 1)
     pickled = [pickle.loads(pickle.dumps(value, protocol)) for protocol in protocols]
-    # The pure Python pickler, which has code of its own for each protocol.
-    plainly = [pickle.loads(pickle._dumps(value, protocol)) for protocol in protocols]  # type: ignore[attr-defined]  # no stub has it
-    return [*pickled, *plainly, copy.copy(value), copy.deepcopy(value)]
+    # The pure Python pickler has separate code for each protocol.
+    pure = [pickle.loads(pickle._dumps(value, protocol)) for protocol in protocols]  # type: ignore[attr-defined]  # no stub has it
+    return [*pickled, *pure, copy.copy(value), copy.deepcopy(value)]
 
 
 @given(ANY_TEXT)
 def test_members_of_any_string_pickle_copy_and_serialize(text: str) -> None:
     for member in (SessionKind(text), SessionStatus(text)):
-        for other in round_trips(member):
+        for other in make_copies(member):
             assert type(member) is type(other)
             assert (member, member.name, member.value) == (other, other.name, other.value)
             assert member.is_known is other.is_known
@@ -73,20 +73,20 @@ def test_members_of_any_string_pickle_copy_and_serialize(text: str) -> None:
 
 @pytest.mark.parametrize("member", [*SessionKind, *SessionStatus])
 def test_known_members_stay_the_same_object(member: SessionKind | SessionStatus) -> None:
-    assert all(member is other for other in round_trips(member))
+    assert all(member is other for other in make_copies(member))
 
 
 @pytest.mark.parametrize("text", ODD_VALUES)
 def test_members_pickle_and_copy_if_python_looks_them_up_by_name(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_name(self: Enum, _protocol: object) -> Any:
+    def reduce_by_name(self: Enum, _protocol: object) -> Any:
         return getattr, (type(self), self._name_)
 
-    # As in Python 3.11.2.
-    monkeypatch.setattr(Enum, "__reduce_ex__", by_name)
+    # Python 3.11.2 does this.
+    monkeypatch.setattr(Enum, "__reduce_ex__", reduce_by_name)
 
-    for other in round_trips(SessionStatus(text)):
+    for other in make_copies(SessionStatus(text)):
         assert (SessionStatus, SessionStatus(text)) == (type(other), other)
 
 
@@ -95,7 +95,7 @@ def test_outcomes_with_unknown_members_pickle_and_copy(text: str) -> None:
     info = read_session_info({"id": "a", "type": text, "status": text})
     outcomes = Outcomes("info", [Success("a", info)])
 
-    for other in round_trips(outcomes):
+    for other in make_copies(outcomes):
         [same] = other.values
         assert info == same
         assert (info.kind, info.status) == (same.kind, same.status)

@@ -1,4 +1,4 @@
-"""What people wrote, out of pages that machines sent."""
+"""Extraction of messages from response bodies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kaleden._wire import _primitives
 
 
 @pytest.mark.parametrize(
-    ("page", "says"),
+    ("page", "expected"),
     [
         ("<html><title>\n Not  Found </title><body>x", "Not Found"),
         ("<TITLE lang=en>A &amp; B</TITLE>", "A & B"),
@@ -21,16 +21,16 @@ from kaleden._wire import _primitives
         ("", ""),
     ],
 )
-def test_page_text_is_the_title_or_the_start_of_the_body(page: str, says: str) -> None:
-    assert says == _primitives.extract_page_text(page)
+def test_page_text_is_the_title_or_the_start_of_the_body(page: str, expected: str) -> None:
+    assert expected == _primitives.extract_page_text(page)
 
 
 @given(st.text(st.sampled_from("<>/!- titlescrphad=\"'&;x")))
 def test_page_text_of_any_page_is_one_line(page: str) -> None:
-    said = _primitives.extract_page_text(page)
+    line = _primitives.extract_page_text(page)
 
-    assert said.isprintable()
-    assert len(said) <= _primitives.MAX_MESSAGE
+    assert line.isprintable()
+    assert len(line) <= _primitives.MAX_MESSAGE
 
 
 @pytest.mark.parametrize("start", ["<!doctype html>", "\n <HTML>", "<!DOCTYPE HTML PUBLIC"])

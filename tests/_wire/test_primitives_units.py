@@ -1,4 +1,4 @@
-"""Scalars as servers write them."""
+"""Parsers of the server's scalar values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from _wire.strategies import json_values
 from kaleden._wire import _primitives as units
 
-NOTHINGS: list[Any] = [
+MISSING: list[Any] = [
     None,
     "",
     "<none>",
@@ -68,9 +68,9 @@ def test_counts_are_parsed_from_any_type(written: Any) -> None:
 @pytest.mark.parametrize(
     "read", [units.parse_size, units.parse_cores, units.parse_count, units.parse_gibibytes]
 )
-@pytest.mark.parametrize("nothing", [*NOTHINGS, "12Q", "1e999", 10**400, "G"])
-def test_invalid_quantity_is_none(read: Any, nothing: Any) -> None:
-    assert read(nothing) is None
+@pytest.mark.parametrize("invalid", [*MISSING, "12Q", "1e999", 10**400, "G"])
+def test_invalid_quantity_is_none(read: Any, invalid: Any) -> None:
+    assert read(invalid) is None
 
 
 def test_fractional_count_is_none() -> None:
@@ -108,9 +108,9 @@ def test_times_are_aware(written: str, time: datetime) -> None:
     assert read.tzinfo is not None
 
 
-@pytest.mark.parametrize("nothing", [*NOTHINGS, "yesterday", "2025-13-01T00:00Z"])
-def test_invalid_time_is_none(nothing: Any) -> None:
-    assert units.parse_time(nothing) is None
+@pytest.mark.parametrize("invalid", [*MISSING, "yesterday", "2025-13-01T00:00Z"])
+def test_invalid_time_is_none(invalid: Any) -> None:
+    assert units.parse_time(invalid) is None
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_flags_are_parsed_from_booleans_and_strings(written: Any, flag: bool | N
     assert flag is units.parse_flag(written)
 
 
-@pytest.mark.parametrize("nothing", ["", "<none>", "not-applicable", None, 5, ["x"]])
-def test_missing_text_is_empty(nothing: Any) -> None:
-    assert "" == units.parse_text(nothing)
-    assert units.parse_optional_text(nothing) is None
+@pytest.mark.parametrize("invalid", ["", "<none>", "not-applicable", None, 5, ["x"]])
+def test_missing_text_is_empty(invalid: Any) -> None:
+    assert "" == units.parse_text(invalid)
+    assert units.parse_optional_text(invalid) is None
 
 
 @given(json_values)

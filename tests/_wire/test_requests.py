@@ -1,4 +1,4 @@
-"""Requests: method, path, query and form of every call of the API."""
+"""Request builders: method, path, query and form of every request."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_create_form_round_trips_any_spec(spec: SessionSpec) -> None:
         _wire.build_create(launch).form.decode("ascii"), keep_blank_values=True, strict_parsing=True
     )
     form = dict(pair for pair in pairs if pair[0] != "env")
-    # As the server does it: exactly two parts, or the variable is dropped.
+    # The server drops a variable unless it has exactly two parts.
     parts = [value.split("=") for key, value in pairs if key == "env"]
 
     assert launch.env == dict(parts)
@@ -197,8 +197,8 @@ def test_create_form_round_trips_any_spec(spec: SessionSpec) -> None:
     assert spec.cmd == form.get("cmd")
     assert list(spec.args) == form["args"].split(" ") if spec.args else "args" not in form
     for name in ("cores", "ram", "gpus"):
-        asked = getattr(spec, name)
-        assert asked == (float(form[name]) if name in form else None)
+        value = getattr(spec, name)
+        assert value == (float(form[name]) if name in form else None)
 
 
 def test_oversized_form_is_refused() -> None:

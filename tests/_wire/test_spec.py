@@ -1,4 +1,4 @@
-"""Specs: what the server would refuse, drop or mangle is refused when the spec is made."""
+"""Specs: values that the server would refuse, drop or change are refused on construction."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ from kaleden._wire import (
 IMAGE = "skaha/astroml:latest"
 
 
-def spec(**arguments: Any) -> SessionSpec:
+def make_spec(**arguments: Any) -> SessionSpec:
     return SessionSpec(**({"name": "fits", "image": IMAGE} | arguments))
 
 
-def refused(message: str, **arguments: Any) -> None:
+def check_refused(message: str, **arguments: Any) -> None:
     with pytest.raises(InvalidRequest, match=f"^{re.escape(message)}"):
-        spec(**arguments)
+        make_spec(**arguments)
 
 
 def test_spec_is_headless_and_flexible_by_default() -> None:
-    made = spec()
+    spec = make_spec()
 
-    assert SessionKind.HEADLESS is made.kind
-    assert (None, None, None) == (made.cores, made.ram, made.gpus)
-    assert (None, (), {}, 1) == (made.cmd, made.args, made.env, made.replicas)
+    assert SessionKind.HEADLESS is spec.kind
+    assert (None, None, None) == (spec.cores, spec.ram, spec.gpus)
+    assert (None, (), {}, 1) == (spec.cmd, spec.args, spec.env, spec.replicas)
 
 
 def test_image_is_stored_in_full() -> None:
-    assert "images.canfar.net/skaha/astroml:latest" == spec(image="skaha/astroml").image
+    assert "images.canfar.net/skaha/astroml:latest" == make_spec(image="skaha/astroml").image
 
 
 def test_specs_are_compared_and_hashed_by_value() -> None:
-    assert spec(args="a b") == spec(args=["a", "b"])
-    assert 1 == len({spec(env={"A": "1"}), spec(env={"A": "1"})})
+    assert make_spec(args="a b") == make_spec(args=["a", "b"])
+    assert 1 == len({make_spec(env={"A": "1"}), make_spec(env={"A": "1"})})
 
 
 def test_spec_stores_a_copy_of_the_environment() -> None:
     env = {"A": "1"}
-    made = spec(env=env)
+    spec = make_spec(env=env)
     env["A"] = "2"
 
-    assert {"A": "1"} == made.env
+    assert {"A": "1"} == spec.env
 
 
 def test_repr_shows_variables_without_values() -> None:
-    shown = repr(spec(env={"PASSWORD": "hunter2"}).launches())
+    shown = repr(make_spec(env={"PASSWORD": "hunter2"}).launches())
 
     assert "env={'PASSWORD': '***'}" in shown
     assert "hunter2" not in shown
@@ -69,22 +69,24 @@ def test_repr_shows_variables_without_values() -> None:
 
 @pytest.mark.parametrize("kind", ["notebook", "Notebook", SessionKind.NOTEBOOK])
 def test_kind_is_given_by_name_or_as_a_member(kind: str) -> None:
-    assert SessionKind.NOTEBOOK is spec(kind=kind).kind
+    assert SessionKind.NOTEBOOK is make_spec(kind=kind).kind
 
 
 def test_unknown_kind_is_accepted_only_as_a_member() -> None:
-    assert "vscode" == spec(kind=SessionKind("vscode")).kind
-    refused("kind 'vscode' is not known: use one of carta, contributed, desktop", kind="vscode")
+    assert "vscode" == make_spec(kind=SessionKind("vscode")).kind
+    check_refused(
+        "kind 'vscode' is not known: use one of carta, contributed, desktop", kind="vscode"
+    )
 
 
 @pytest.mark.parametrize("kind", ["unknown", "", None, 5])
 def test_invalid_kind_is_refused(kind: Any) -> None:
-    refused(f"kind {kind!r} is not known", kind=kind)
+    check_refused(f"kind {kind!r} is not known", kind=kind)
 
 
 def test_kinds_that_cannot_be_launched_are_refused() -> None:
-    refused("kind 'desktop-app' is launched through its desktop", kind="desktop-app")
-    refused("kind 'unknown' cannot be launched", kind=SessionKind.UNKNOWN)
+    check_refused("kind 'desktop-app' is launched through its desktop", kind="desktop-app")
+    check_refused("kind 'unknown' cannot be launched", kind=SessionKind.UNKNOWN)
 
 
 def test_unknown_status_is_accepted_only_as_a_member() -> None:
@@ -104,32 +106,36 @@ def test_check_kind_returns_a_member() -> None:
 
 @pytest.mark.parametrize("cores", [1, 1.5, 16.0])
 def test_cores_may_be_fractional(cores: float) -> None:
-    assert cores == spec(cores=cores).cores
+    assert cores == make_spec(cores=cores).cores
 
 
 @pytest.mark.parametrize("cores", [0, 0.5, -1, math.nan, math.inf, 10**9, "2", True])
 def test_invalid_cores_are_refused(cores: Any) -> None:
-    refused(f"cores must be a number from 1 to 1000000, not {cores!r}", cores=cores)
+    check_refused(f"cores must be a number from 1 to 1000000, not {cores!r}", cores=cores)
 
 
 @pytest.mark.parametrize("amount", [0, -1, 1.5, 2.0, math.nan, 10**9, "2", True])
 @pytest.mark.parametrize(
-    ("name", "what"), [("ram", "a whole number of GiB"), ("gpus", "a whole number")]
+    ("name", "description"), [("ram", "a whole number of GiB"), ("gpus", "a whole number")]
 )
-def test_invalid_ram_and_gpus_are_refused(name: str, what: str, amount: Any) -> None:
-    refused(f"{name} must be {what} from 1 to 1000000, not {amount!r}", **{name: amount})
+def test_invalid_ram_and_gpus_are_refused(name: str, description: str, amount: Any) -> None:
+    check_refused(
+        f"{name} must be {description} from 1 to 1000000, not {amount!r}", **{name: amount}
+    )
 
 
 @pytest.mark.parametrize("replicas", [0, -1, MAX_REPLICAS + 1, 10**6, 1.5, "2", True, None])
 def test_invalid_replicas_are_refused(replicas: Any) -> None:
-    refused(f"replicas must be a whole number from 1 to 10000, not {replicas!r}", replicas=replicas)
+    check_refused(
+        f"replicas must be a whole number from 1 to 10000, not {replicas!r}", replicas=replicas
+    )
 
 
 @pytest.mark.parametrize("kind", ["desktop", "firefly"])
 def test_desktop_and_firefly_refuse_replicas_and_resources(kind: str) -> None:
-    refused(f"replicas must be 1 for {kind} sessions, not 2", kind=kind, replicas=2)
-    refused(f"cores would be ignored by the server for kind '{kind}'", kind=kind, cores=2)
-    refused(f"ram would be ignored by the server for kind '{kind}'", kind=kind, ram=4)
+    check_refused(f"replicas must be 1 for {kind} sessions, not 2", kind=kind, replicas=2)
+    check_refused(f"cores would be ignored by the server for kind '{kind}'", kind=kind, cores=2)
+    check_refused(f"ram would be ignored by the server for kind '{kind}'", kind=kind, ram=4)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +144,7 @@ def test_desktop_and_firefly_refuse_replicas_and_resources(kind: str) -> None:
     ids=["cmd", "args", "env"],
 )
 def test_only_headless_sessions_run_commands(argument: dict[str, Any]) -> None:
-    refused(
+    check_refused(
         f"{next(iter(argument))} would be ignored by the server for kind 'notebook': "
         "leave it out, only headless sessions have it",
         kind="notebook",
@@ -147,14 +153,14 @@ def test_only_headless_sessions_run_commands(argument: dict[str, Any]) -> None:
 
 
 def test_name_is_refused_if_too_long_with_its_suffix() -> None:
-    assert 9 == len(spec(name="x" * 61, replicas=9).launches())
-    refused("name 'xxx", name="x" * 61, replicas=10)
-    refused("name must be a string, not None", name=None)
+    assert 9 == len(make_spec(name="x" * 61, replicas=9).launches())
+    check_refused("name 'xxx", name="x" * 61, replicas=10)
+    check_refused("name must be a string, not None", name=None)
 
 
 @pytest.mark.parametrize("cmd", ["python", "/opt/run.sh", "it's"])
 def test_command_is_one_word(cmd: str) -> None:
-    assert cmd == spec(cmd=cmd).cmd
+    assert cmd == make_spec(cmd=cmd).cmd
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,7 @@ def test_command_is_one_word(cmd: str) -> None:
     ],
 )
 def test_command_that_the_server_would_change_is_refused(cmd: Any, message: str) -> None:
-    refused(message, cmd=cmd)
+    check_refused(message, cmd=cmd)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +193,7 @@ def test_command_that_the_server_would_change_is_refused(cmd: Any, message: str)
     ],
 )
 def test_arguments_are_split_into_a_tuple(args: Any, kept: tuple[str, ...]) -> None:
-    assert kept == spec(args=args).args
+    assert kept == make_spec(args=args).args
 
 
 @pytest.mark.parametrize(
@@ -212,12 +218,12 @@ def test_arguments_are_split_into_a_tuple(args: Any, kept: tuple[str, ...]) -> N
     ],
 )
 def test_arguments_that_the_server_would_change_are_refused(args: Any, message: str) -> None:
-    refused(message, args=args)
+    check_refused(message, args=args)
 
 
 @pytest.mark.parametrize("value", ["1", "two words", "it's", "a,b;c#d{e}"])
 def test_safe_variable_is_accepted(value: str) -> None:
-    assert {"A_1": value} == spec(env={"A_1": value}).env
+    assert {"A_1": value} == make_spec(env={"A_1": value}).env
 
 
 @pytest.mark.parametrize(
@@ -242,30 +248,30 @@ def test_safe_variable_is_accepted(value: str) -> None:
     ],
 )
 def test_variable_that_the_server_would_change_is_refused(env: Any, message: str) -> None:
-    refused(message, env=env)
+    check_refused(message, env=env)
 
 
 @pytest.mark.parametrize("value", ["hunter2=", "hunter2$", "hunter2\x00"])
 def test_refused_variable_is_reported_without_its_value(value: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        spec(env={"PASSWORD": value})
+        make_spec(env={"PASSWORD": value})
 
     assert "hunter2" not in str(caught.value)
 
 
 def test_missing_environment_is_empty() -> None:
-    assert {} == spec(env=None).env
+    assert {} == make_spec(env=None).env
 
 
 def test_single_replica_keeps_the_name() -> None:
-    (launch,) = spec().launches()
+    (launch,) = make_spec().launches()
 
     assert "fits" == launch.name
     assert {"REPLICA_ID": "1", "REPLICA_COUNT": "1"} == launch.env
 
 
 def test_replicas_are_numbered_from_one() -> None:
-    launches = spec(replicas=3, env={"A": "1"}).launches()
+    launches = make_spec(replicas=3, env={"A": "1"}).launches()
 
     assert ["fits-1", "fits-2", "fits-3"] == [launch.name for launch in launches]
     assert {"A": "1", "REPLICA_ID": "2", "REPLICA_COUNT": "3"} == launches[1].env
@@ -274,29 +280,29 @@ def test_replicas_are_numbered_from_one() -> None:
 @pytest.mark.parametrize("name", ["REPLICA_ID", "REPLICA_COUNT"])
 def test_replica_variables_cannot_be_set(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"env must not set {name}"):
-        spec(env={name: "9"})
+        make_spec(env={name: "9"})
 
 
 @given(specs)
-def test_launches_match_the_replicas_and_have_distinct_names(made: SessionSpec) -> None:
-    launches = made.launches()
+def test_launches_match_the_replicas_and_have_distinct_names(spec: SessionSpec) -> None:
+    launches = spec.launches()
 
-    assert made.replicas == len({launch.name for launch in launches})
+    assert spec.replicas == len({launch.name for launch in launches})
     assert all(
-        Launch(each.name, made, n, made.replicas) == each for n, each in enumerate(launches, 1)
+        Launch(each.name, spec, n, spec.replicas) == each for n, each in enumerate(launches, 1)
     )
     assert all(len(launch.name) <= 63 for launch in launches)
 
 
 @given(specs)
-def test_spec_can_be_rebuilt_from_its_fields(made: SessionSpec) -> None:
-    assert made == attrs.evolve(made) == attrs.evolve(made, name=made.name)
+def test_spec_can_be_rebuilt_from_its_fields(spec: SessionSpec) -> None:
+    assert spec == attrs.evolve(spec) == attrs.evolve(spec, name=spec.name)
 
 
 @given(st.text(max_size=30))
 def test_arguments_from_any_text_join_to_the_text(text: str) -> None:
     try:
-        args = spec(args=text).args
+        args = make_spec(args=text).args
     except InvalidRequest:
         return
     assert text == " ".join(args)

@@ -1,4 +1,4 @@
-"""Names, ids and image references: taken as they are, or refused with what to write instead."""
+"""Names, ids and image references: accepted unchanged, or refused with a suggestion."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_completing_an_image_is_idempotent(reference: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "why"),
+    ("reference", "reason"),
     [
         ("", "name its project too"),
         ("astroml:1", "name its project too"),
@@ -138,8 +138,8 @@ def test_completing_an_image_is_idempotent(reference: str) -> None:
         (None, "must be a string, not None"),
     ],
 )
-def test_invalid_image_reference_is_refused_with_the_reason(reference: Any, why: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^image .*{why}"):
+def test_invalid_image_reference_is_refused_with_the_reason(reference: Any, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^image .*{reason}"):
         complete_image(reference)
 
 

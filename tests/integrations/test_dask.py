@@ -1,4 +1,4 @@
-"""The recipe for Dask, as the guide has it: no worker outlives its block."""
+"""The Dask recipe of the guide: no worker outlives its block."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The outcome of an operation for one session: `Success` or `Failure`.
 
 A `Failure` is data, not a stored exception. It holds neither a traceback nor a response, so a
-hundred thousand of them need little memory, and it can be pickled and converted to JSON and back.
+hundred thousand of them need little memory. It can be pickled, and converted to JSON and back.
 """
 
 from __future__ import annotations

@@ -256,7 +256,7 @@ def parse_create(response: Response) -> str:
 
 
 def parse_done(response: Response) -> bool:
-    """Return True for a successful renew or delete, whose response has no content.
+    """Return True for a successful renew or delete; the response has no other information.
 
     Raises:
         MalformedResponse: the response is an HTML page.

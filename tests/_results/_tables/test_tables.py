@@ -1,4 +1,4 @@
-"""Results as tables: what stands in them, for people and for other libraries."""
+"""Tables of results: their contents, their display, and conversion for other libraries."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ NAMES = ["key", "ok", "failure", "message", "http_status", "attempts", "elapsed"
 SESSION_NAMES = [column.name for column in SESSION]
 
 
-def made(operation: str) -> Outcomes[Any]:
+def make_outcomes(operation: str) -> Outcomes[Any]:
     return Outcomes(operation, [Success("abc", RESULTS[operation]), LOST])
 
 
-def columns(outcomes: Outcomes[Any]) -> list[str]:
+def list_columns(outcomes: Outcomes[Any]) -> list[str]:
     return list(outcomes.to_dicts()[0])
 
 
-def cells(table: str) -> list[str]:
-    """What stands in an HTML table, row by row."""
+def read_cells(table: str) -> list[str]:
+    """Return the text of each row of an HTML table, with ``|`` between the cells."""
     rows = re.findall("<tr>(.*?)</tr>", table)
     return [re.sub("(<[^>]*>)+", "|", row).strip("|") for row in rows]
 
@@ -99,9 +99,9 @@ def cells(table: str) -> list[str]:
     ],
 )
 def test_each_operation_has_its_columns(operation: str, own: list[str]) -> None:
-    assert [*NAMES[:2], *own, *NAMES[2:]] == columns(made(operation))
+    assert [*NAMES[:2], *own, *NAMES[2:]] == list_columns(make_outcomes(operation))
     if operation != "raw info":
-        assert columns(made(operation)) == columns(Outcomes(operation, [LOST]))
+        assert list_columns(make_outcomes(operation)) == list_columns(Outcomes(operation, [LOST]))
 
 
 def test_session_columns_are_attributes_without_secrets() -> None:
@@ -110,7 +110,7 @@ def test_session_columns_are_attributes_without_secrets() -> None:
 
 
 def test_row_has_the_outcome_of_a_session() -> None:
-    well, lost = made("info").to_dicts()
+    well, lost = make_outcomes("info").to_dicts()
     assert {
         "key": "abc",
         "ok": True,
@@ -128,7 +128,7 @@ def test_row_has_the_outcome_of_a_session() -> None:
 
 
 def test_row_of_a_run_has_session_log_and_events() -> None:
-    row = made("run").to_dicts()[0]
+    row = make_outcomes("run").to_dicts()[0]
     assert "first line\nlast line\n" == row["log"]
     assert (2, "Failed: no memory") == (row["events"], row["last_event"])
     assert "fits-1-k3x9" == row["name"]
@@ -140,7 +140,7 @@ def test_row_of_a_run_has_session_log_and_events() -> None:
 
 @pytest.mark.parametrize("operation", RESULTS)
 def test_tables_omit_the_secret_of_a_page(operation: str) -> None:
-    outcomes = made(operation)
+    outcomes = make_outcomes(operation)
     assert "secret" not in repr(outcomes.to_dicts())
     assert "secret" not in outcomes._repr_html_()
 
@@ -153,16 +153,16 @@ def test_values_of_other_operations_are_unchanged() -> None:
 
 def test_tables_do_not_change_json() -> None:
     for operation in set(RESULTS) - {"raw info"}:
-        outcomes = made(operation)
+        outcomes = make_outcomes(operation)
         assert outcomes == Outcomes.from_json(outcomes.to_json())
         json.dumps(outcomes.to_dicts(), default=str)
 
 
-# --- for people ----------------------------------------------------------------------------------
+# --- display -------------------------------------------------------------------------------------
 
 
 def test_notebook_shows_key_state_and_known_values() -> None:
-    heads, well, lost = cells(made("info")._repr_html_())
+    heads, well, lost = read_cells(make_outcomes("info")._repr_html_())
     assert "key|state|name|kind|image|cores|memory|started (UTC)|message" == heads
     assert "abc|Running|fits-1-k3x9|headless|skaha/astroml:latest|2|16 GiB|2026-01-02 11:04" == well
     assert "xyz|not_found|no such &lt;session&gt;" == lost
@@ -170,12 +170,12 @@ def test_notebook_shows_key_state_and_known_values() -> None:
 
 def test_run_shows_the_last_line_of_each_log() -> None:
     outcomes = Outcomes[FinishedSession]("run", [Success("fits-1", FINISHED), LOST])
-    heads, well, _ = cells(outcomes._repr_html_())
-    assert "name" not in heads  # it begins with the key
+    heads, well, _ = read_cells(outcomes._repr_html_())
+    assert "name" not in heads  # left out, as it starts with the key
     assert "|abc|" in well
     assert well.endswith("last line")
-    assert "kind" not in heads  # there is no room for it beside a log
-    assert "Failed: no memory" in made("events")._repr_html_()
+    assert "kind" not in heads  # left out beside a log
+    assert "Failed: no memory" in make_outcomes("events")._repr_html_()
 
 
 def test_image_is_shown_without_its_registry() -> None:
@@ -194,8 +194,8 @@ def test_each_state_has_a_legible_contrast() -> None:
     assert set(Tone) == set(BACKGROUNDS)
     for ground in BACKGROUNDS.values():
         assert (luminance(FOREGROUND) + 0.05) / (luminance(ground) + 0.05) >= 4.5
-    # Nothing else has a colour: the page's own are used.
-    table = made("info")._repr_html_()
+    # Nothing else sets a colour, so the colours of the page apply.
+    table = make_outcomes("info")._repr_html_()
     assert 2 == table.count("background-color:") == table.count("color:#ffffff")
 
 
@@ -220,10 +220,10 @@ def test_failures_take_precedence_among_many_rows() -> None:
     table = outcomes._repr_html_()
     assert 1 + 100 == table.count("<tr>")
     assert "… and 101 more" in table
-    assert "xyz|not_found" in cells(table)[-1]
+    assert "xyz|not_found" in read_cells(table)[-1]
     failed = [SessionInfo(id=f"a{n}", status=SessionStatus.FAILED) for n in range(300)]
     table = SessionList([INFO, *failed])._repr_html_()
-    assert "Running" not in "".join(cells(table))
+    assert "Running" not in "".join(read_cells(table))
     assert "… and 201 more" in table
 
 
@@ -246,7 +246,7 @@ def test_terminal_shows_the_same_table() -> None:
     rich = pytest.importorskip("rich.console")
     screen = io.StringIO()
     console = rich.Console(file=screen, width=150, force_terminal=True, color_system="truecolor")
-    console.print(made("info"))
+    console.print(make_outcomes("info"))
     console.print(SessionList([INFO]))
     console.print(Outcomes("logs", [Success("[red]a", "[bold]\x1b[5mlog")]))
     shown = screen.getvalue()
@@ -260,14 +260,14 @@ def test_terminal_shows_the_same_table() -> None:
     assert "info: 0 ok" in screen.getvalue()
 
 
-# --- for other libraries -------------------------------------------------------------------------
+# --- conversion for other libraries --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", RESULTS)
 def test_pandas_gets_types_and_units(operation: str) -> None:
     pytest.importorskip("pandas")
-    frame = made(operation).to_pandas()
-    assert columns(made(operation)) == list(frame.columns)
+    frame = make_outcomes(operation).to_pandas()
+    assert list_columns(make_outcomes(operation)) == list(frame.columns)
     assert operation == frame.attrs["method"]
     assert "s" == frame.attrs["units"]["elapsed"]
     assert ["abc", "xyz"] == frame["key"].tolist()
@@ -285,8 +285,8 @@ def test_pandas_gets_types_and_units(operation: str) -> None:
 @pytest.mark.parametrize("operation", RESULTS)
 def test_astropy_gets_units_descriptions_and_masks(operation: str) -> None:
     tables = pytest.importorskip("astropy.table")
-    table = made(operation).to_table()
-    assert columns(made(operation)) == table.colnames
+    table = make_outcomes(operation).to_table()
+    assert list_columns(make_outcomes(operation)) == table.colnames
     assert operation == table.meta["method"]
     assert "s" == str(table["elapsed"].unit)
     assert "time from its start to its outcome" == table["elapsed"].description
@@ -296,7 +296,10 @@ def test_astropy_gets_units_descriptions_and_masks(operation: str) -> None:
         assert 16 == tables.QTable(table)["requested_ram"][0].unmasked.to_value("Gibyte")
         assert "2026-01-02T11:04:00.000" == str(table["start_time"][0])
         assert table["start_time"].mask.tolist() == [False, True]
-    assert columns(made(operation))[:2] == Outcomes(operation, []).to_table().colnames[:2]
+    assert (
+        list_columns(make_outcomes(operation))[:2]
+        == Outcomes(operation, []).to_table().colnames[:2]
+    )
 
 
 @pytest.mark.parametrize("kind", ["ecsv", "fits", "votable"])
@@ -304,7 +307,7 @@ def test_astropy_table_can_be_written_and_read(kind: str, tmp_path: Path) -> Non
     tables = pytest.importorskip("astropy.table")
     formats = {"ecsv": "ascii.ecsv"}
     path = tmp_path / f"sessions.{kind}"
-    # Of the other formats the times are for their writers to say.
+    # Whether times can be written depends on the writers of the other formats.
     table = SessionList([INFO]).to_table()
     if kind != "ecsv":
         table.remove_columns(["start_time", "expiry_time"])
@@ -322,7 +325,7 @@ def test_missing_library_is_reported_with_its_extra(
     monkeypatch.setitem(sys.modules, extra, None)
     monkeypatch.setitem(sys.modules, f"{extra}.table", None)
     with pytest.raises(ImportError, match=re.escape(f"pip install 'kaleden[{extra}]'")):
-        getattr(made("info"), method)()
+        getattr(make_outcomes("info"), method)()
 
 
 def test_missing_dependency_of_a_library_is_reported_unchanged(
@@ -332,7 +335,7 @@ def test_missing_dependency_of_a_library_is_reported_unchanged(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "pandas", raising=False)
     with pytest.raises(ModuleNotFoundError, match="surely_not_there"):
-        made("info").to_pandas()
+        make_outcomes("info").to_pandas()
 
 
 def test_optional_libraries_are_imported_on_first_use() -> None:
@@ -381,7 +384,7 @@ async def test_outcomes_of_a_client_are_tables() -> None:
     assert "invalid" == outcomes.to_dicts()[1]["failure"]
 
 
-# A server may tell of a time that is past the last one in UTC, and of sizes that are no sizes.
+# A server may send a time that is out of range in UTC, and sizes that are too large.
 ODD = Outcomes(
     "info",
     [

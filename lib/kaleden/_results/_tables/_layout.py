@@ -146,7 +146,7 @@ def select_rows(items: Iterable[T], count: int, is_bad: Callable[[T], bool], lim
 
 
 def build_view(grid: Grid, caption: str, total: int) -> View:
-    """Build the display of *grid*, whose rows were selected from *total* rows."""
+    """Build the display of *grid*, which has a selection of *total* rows."""
     columns = [column for column in _COLUMNS if _is_informative(column[0], grid.rows)]
     keyed = bool(grid.columns) and grid.columns[0].name == "key"
     headings = [*(["key"] if keyed else []), *(heading for _, heading, _ in columns)]
