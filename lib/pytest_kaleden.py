@@ -1,12 +1,13 @@
-"""The pytest plugin of kaleden: a platform for each test that asks for one.
+"""The pytest plugin of kaleden: fixtures that provide a platform for a test.
 
-Fixtures: ``kaleden_platform``, a `kaleden.testing.Sandbox`; ``kaleden_session``, to open a session
-on it; ``kaleden_faults``, to say what goes wrong. None of them is asynchronous, so they work under
-anyio's plugin, pytest-asyncio, and ``trio.run`` in a plain function. They need the extra
+Fixtures: ``kaleden_platform``, a `kaleden.testing.Sandbox`; ``kaleden_session``, which opens a
+session on it; ``kaleden_faults``, which injects faults. None of them is asynchronous, so they work
+under anyio's plugin, pytest-asyncio, and ``trio.run`` in a plain function. They need the extra
 ``testing``.
 
-It stands beside the package, and imports that only when a test asks for a platform: suites that do
-not use it pay nothing, and a coverage tool that is started later still sees all.
+The plugin is a module outside the package, and imports the package only when a test requests a
+platform. Test suites that do not use it therefore have no overhead, and a coverage tool that starts
+after the plugin measures the whole package.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ if TYPE_CHECKING:
     from kaleden.testing import Faults, Sandbox
 
 _MARKER = """\
-kaleden(kind, **options): the platform that this test gets: "memory" or "local" (default: as \
---kaleden-platform says), and options for kaleden.testing.Sandbox."""
+kaleden(kind, **options): the platform for this test: "memory" or "local" (default: the value of \
+--kaleden-platform), and options for kaleden.testing.Sandbox."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take the choice between the platforms."""
+    """Add the option ``--kaleden-platform``."""
     parser.getgroup("kaleden").addoption(
         "--kaleden-platform",
         choices=("memory", "local"),
         default="memory",
-        help="the platform of tests that use kaleden: in memory, or a server with real processes",
+        help="the platform for tests that use kaleden: in memory, or a server with real processes",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker ``kaleden``."""
     config.addinivalue_line("markers", _MARKER)
 
 
 @pytest.fixture
 def kaleden_platform(request: pytest.FixtureRequest) -> Sandbox:
-    """A platform for this test only: `kaleden.testing.Sandbox`."""
-    from kaleden.testing import Sandbox  # noqa: PLC0415 - not before a test asks
+    """A platform for a single test: `kaleden.testing.Sandbox`."""
+    from kaleden.testing import Sandbox  # noqa: PLC0415 - only when a test requests it
 
     kind: Any = request.config.getoption("--kaleden-platform")
     marker: pytest.Mark | None = request.node.get_closest_marker("kaleden")
@@ -55,7 +56,7 @@ def kaleden_platform(request: pytest.FixtureRequest) -> Sandbox:
 
 @pytest.fixture
 def kaleden_faults(kaleden_platform: Sandbox) -> Faults:
-    """What goes wrong on this test's platform: `kaleden.testing.Faults`."""
+    """The faults of this test's platform: `kaleden.testing.Faults`."""
     return kaleden_platform.faults
 
 

@@ -61,5 +61,5 @@ def test_a_place_that_does_not_exist_is_refused(replica: int, total: int) -> Non
 
 def test_an_environment_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICA_ID", "two")
-    with pytest.raises(ValueError, match="REPLICA_ID is to be a whole number, and is 'two'"):
+    with pytest.raises(ValueError, match="REPLICA_ID must be a whole number, not 'two'"):
         chunk([1])

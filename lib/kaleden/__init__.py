@@ -151,8 +151,9 @@ _LATER = ("Session", "SyncLogStream", "SyncOutcomeStream", "SyncScope", "SyncStr
 
 _publish(__name__, set(__all__).difference(_LATER), globals())
 
-if not _typing.TYPE_CHECKING:  # To a type checker any name would be there, misspelt ones too.
-    # Asynchronous programs never need the client for plain code.
+# Hidden from type checkers, which would accept any attribute name of a module with `__getattr__`.
+if not _typing.TYPE_CHECKING:
+    # Loaded on first access, as asynchronous programs do not need the synchronous client.
     __getattr__ = _load_later(globals(), "kaleden._sync", _LATER)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``kaleden`` or ``python -m kaleden``."""
+"""Entry point of the command line: ``kaleden`` or ``python -m kaleden``."""
 
 from __future__ import annotations
 

@@ -1,41 +1,41 @@
-"""The error tree.
+"""The exceptions of kaleden, and `FailureKind`.
 
 ::
 
     KaledenError
-    ├── ConfigurationError (ValueError)        the client cannot be built from this
-    ├── InvalidRequest (ValueError)            refused here, before anything was sent
+    ├── ConfigurationError (ValueError)        invalid arguments for a client
+    ├── InvalidRequest (ValueError)            invalid arguments; nothing was sent
     ├── LedgerError (OSError)                  the ledger cannot be read or written
     ├── SessionNotOpen (RuntimeError)          used outside ``async with``
-    ├── SessionForked (RuntimeError)           used in a child of the process whose it is
+    ├── SessionForked (RuntimeError)           used in a forked child process
     ├── WrongEventLoop (RuntimeError)          used in another event loop than it was entered in
-    ├── WrongThread (RuntimeError)             used in the thread that would have to do it
-    ├── CallTimedOut (TimeoutError)            the ``timeout`` of a `Session`'s method was over
+    ├── WrongThread (RuntimeError)             used in its own event-loop thread
+    ├── CallTimedOut (TimeoutError)            the ``timeout`` of a `Session`'s method expired
     ├── ScopeClosed (RuntimeError)             used after its block was left
     ├── ScopeError                             sessions that may have outlived their scope
-    ├── RequestError                           one request failed; ``.failure`` says how
-    │   ├── ConnectFailed                      nothing was sent
-    │   ├── ConnectionLost                     sent, and the reply never came whole
-    │   ├── TimedOut                           sent, and the time ran out
-    │   ├── ProtocolError                      a reply that is not the Skaha API's
-    │   ├── BadRequest                         the server refused what was asked
-    │   │   └── QuotaExceeded                  ... because a limit of the user is reached
-    │   ├── NotAuthenticated                   log in first
-    │   ├── NotAuthorized                      logged in, and not allowed to
-    │   ├── NotFound                           no such session, now
-    │   ├── Unavailable                        ask again later
+    ├── RequestError                           one request failed; details in ``.failure``
+    │   ├── ConnectFailed                      no connection; nothing was sent
+    │   ├── ConnectionLost                     sent, but the response is incomplete
+    │   ├── TimedOut                           no complete response within the attempt's time
+    │   ├── ProtocolError                      the response is not from the Skaha API
+    │   ├── BadRequest                         the server refused the request
+    │   │   └── QuotaExceeded                  ... because the user's limit is reached
+    │   ├── NotAuthenticated                   no valid credentials; log in first
+    │   ├── NotAuthorized                      logged in, but not permitted
+    │   ├── NotFound                           the session does not exist now
+    │   ├── Unavailable                        the server asks to retry later
     │   ├── ServerError                        the server failed
-    │   ├── NotDestroyed                       still listed after its delete, or nobody can tell
-    │   ├── UnknownEffect                      it may, or may not, have been done
+    │   ├── NotDestroyed                       still listed after its delete, or not verified
+    │   ├── UnknownEffect                      the request may or may not have taken effect
     │   ├── SessionFailed                      the session itself ended as Failed
-    │   ├── WrongState                         it reached an end, and not the one waited for
-    │   ├── Vanished                           it is no longer listed
-    │   ├── PendingTimeout                     it did not start in time
+    │   ├── WrongState                         the session ended in another state than expected
+    │   ├── Vanished                           the session is no longer listed
+    │   ├── PendingTimeout                     the session did not start in time
     │   └── NotOpened                          the session's page could not be opened
-    └── BatchError (ExceptionGroup)            some of a batch failed; ``.outcomes`` has them all
+    └── BatchError (ExceptionGroup)            some requests failed; see ``.outcomes``
 
-What a request came to is told by a `FailureKind`; `RequestError` and its children are the same
-facts as exceptions, for those who want to raise.
+A failed request has a `FailureKind`. `RequestError` and its subclasses are the corresponding
+exceptions.
 """
 
 from __future__ import annotations
@@ -48,52 +48,52 @@ if TYPE_CHECKING:
 
 
 class FailureKind(StrEnum):
-    """What became of a request that did not succeed, by what its caller can do next."""
+    """The kind of a failure, which determines the caller's next step."""
 
     INVALID = "invalid"
-    """Refused here, before anything was sent: mend the arguments."""
+    """The arguments are invalid and nothing was sent: correct them."""
     CONNECT_FAILED = "connect_failed"
-    """No connection: nothing was sent, so nothing was done."""
+    """No connection to the server: nothing was sent, so the request had no effect."""
     CONNECTION_LOST = "connection_lost"
-    """The connection ended before the whole reply was read."""
+    """The connection ended before the complete response was read."""
     TIMED_OUT = "timed_out"
-    """No whole reply within the attempt's time."""
+    """No complete response was read within the time of the attempt."""
     PROTOCOL = "protocol"
-    """The reply cannot be read: is this a Skaha server?"""
+    """The response cannot be parsed: is this a Skaha server?"""
     BAD_REQUEST = "bad_request"
-    """The server refused what was asked (HTTP 400 and other 4xx)."""
+    """The server refused the request (HTTP 400 and other 4xx)."""
     QUOTA = "quota"
-    """A limit on the user's sessions is reached."""
+    """The limit on the user's sessions is reached."""
     NOT_AUTHENTICATED = "not_authenticated"
-    """No credentials, or they are expired or unknown."""
+    """The credentials are missing, expired or unknown."""
     NOT_AUTHORIZED = "not_authorized"
-    """Known to the server, and not allowed to do this."""
+    """The user is authenticated, but not permitted to make this request."""
     NOT_FOUND = "not_found"
-    """No such session: never was, ended and was forgotten, or somebody else's."""
+    """The session does not exist, has ended and was removed, or belongs to another user."""
     UNAVAILABLE = "unavailable"
-    """The server asks to come back later (HTTP 429 and 503)."""
+    """The server asks to retry later (HTTP 429 and 503)."""
     SERVER_ERROR = "server_error"
-    """The server failed (other 5xx). What was asked may have been done all the same."""
+    """The server failed (other 5xx). The request may have taken effect nevertheless."""
     NOT_DESTROYED = "not_destroyed"
-    """The delete was answered, and a later list still shows the session, or there was no list."""
+    """The delete succeeded, but a later list still has the session, or no list was available."""
     UNKNOWN_EFFECT = "unknown_effect"
-    """It may have been done: the request went out and its answer was lost."""
+    """The request was sent and its response was lost, so it may have taken effect."""
     SESSION_FAILED = "session_failed"
-    """The session ended, and not well: its log and events tell why."""
+    """The session ended unsuccessfully: see its log and events."""
     WRONG_STATE = "wrong_state"
-    """The session has ended in a state from which it never reaches the one that was waited for."""
+    """The session has ended, in a state that is not among those waited for."""
     VANISHED = "vanished"
-    """The session is no longer listed: deleted, or forgotten an hour after its end."""
+    """The session is no longer listed: deleted, or removed an hour after its end."""
     PENDING_TIMEOUT = "pending_timeout"
     """The session did not start in time."""
     NOT_OPENED = "not_opened"
-    """The session's page was not opened: it is not Running, has none, or no browser is here."""
+    """The session is not Running, its page does not exist, or no browser is available."""
     INTERNAL = "internal"
-    """A fault in kaleden or in the transport it was given: please report it."""
+    """A fault in kaleden or in the transport that it uses: please report it."""
 
     @property
     def may_have_taken_effect(self) -> bool:
-        """Whether what was asked may have been done all the same."""
+        """Whether the request may have taken effect although it failed."""
         return self in _IN_DOUBT
 
 
@@ -109,15 +109,15 @@ _IN_DOUBT = frozenset(
 
 
 class KaledenError(Exception):
-    """Base of every error that kaleden raises on purpose."""
+    """The base class of all exceptions that kaleden raises deliberately."""
 
 
 class ConfigurationError(KaledenError, ValueError):
-    """The client cannot be built from these arguments; the message says what to change."""
+    """The arguments for a client are invalid; the message explains how to correct them."""
 
 
 class InvalidRequest(KaledenError, ValueError):
-    """The arguments were refused before anything was sent; the message says what to change."""
+    """Invalid arguments, refused before a request was sent; the message has the correction."""
 
 
 class SessionNotOpen(KaledenError, RuntimeError):
@@ -125,7 +125,7 @@ class SessionNotOpen(KaledenError, RuntimeError):
 
 
 class SessionForked(KaledenError, RuntimeError):
-    """The client was used in a child of the process that it belongs to, by ``os.fork``."""
+    """The client was used in a child process, created by ``os.fork``, of its own process."""
 
 
 class WrongEventLoop(KaledenError, RuntimeError):
@@ -133,11 +133,15 @@ class WrongEventLoop(KaledenError, RuntimeError):
 
 
 class WrongThread(KaledenError, RuntimeError):
-    """A `Session` was used in its own thread, which would have waited for itself."""
+    """A `Session` was used in its own event-loop thread, which would deadlock."""
 
 
 class CallTimedOut(KaledenError, TimeoutError):
-    """The ``timeout`` of a call was over; what it had begun was given up and cleaned up."""
+    """The ``timeout`` of a method of `Session` expired; the call was cancelled and cleaned up.
+
+    It concerns a whole call, with all its requests and waiting. `TimedOut` instead concerns one
+    attempt of one request, and `PendingTimeout` a session that did not start in time.
+    """
 
 
 class ScopeClosed(KaledenError, RuntimeError):
@@ -145,11 +149,12 @@ class ScopeClosed(KaledenError, RuntimeError):
 
 
 class ScopeError(KaledenError):
-    """The clean-up of a scope could not end everything in its time.
+    """A scope could not end all of its sessions within its grace period.
 
     Args:
-        survivors: ids of the sessions that are still there, or that nobody could verify.
-        launches: names of sessions that may yet appear: their creates were never answered.
+        survivors: ids of the sessions that still exist, or whose end could not be verified.
+        launches: names of sessions that may still appear, because the responses to their create
+            requests were lost.
     """
 
     def __init__(self, survivors: tuple[str, ...], launches: tuple[str, ...] = ()) -> None:
@@ -162,7 +167,7 @@ class ScopeError(KaledenError):
         if self.survivors:
             parts.append(f"these sessions may be left: {', '.join(self.survivors)}")
         if self.launches:
-            parts.append(f"sessions of these names may yet appear: {', '.join(self.launches)}")
+            parts.append(f"sessions with these names may appear later: {', '.join(self.launches)}")
         return "; ".join(parts)
 
 
@@ -170,7 +175,7 @@ class RequestError(KaledenError):
     """One request failed.
 
     Args:
-        failure: what is known of it, as data.
+        failure: the failure, as data.
     """
 
     kind: ClassVar[FailureKind] = FailureKind.INTERNAL
@@ -184,79 +189,83 @@ class RequestError(KaledenError):
 
 
 class ConnectFailed(RequestError):
-    """No connection to the server: nothing was sent."""
+    """Connecting to the server failed; nothing was sent."""
 
     kind = FailureKind.CONNECT_FAILED
 
 
 class ConnectionLost(RequestError):
-    """The connection ended before the whole reply was read."""
+    """The connection ended before the complete response was read."""
 
     kind = FailureKind.CONNECTION_LOST
 
 
 class TimedOut(RequestError):
-    """The attempt's time ran out before the whole reply was read."""
+    """No complete response to a request was read within the time of one attempt.
+
+    It concerns one attempt of one request. `CallTimedOut` instead concerns a whole call of a method
+    of `Session`, and `PendingTimeout` a session that did not start in time.
+    """
 
     kind = FailureKind.TIMED_OUT
 
 
 class ProtocolError(RequestError):
-    """The reply is not one that the Skaha API gives."""
+    """The response does not have the format of the Skaha API."""
 
     kind = FailureKind.PROTOCOL
 
 
 class BadRequest(RequestError):
-    """The server refused what was asked."""
+    """The server refused the request."""
 
     kind = FailureKind.BAD_REQUEST
 
 
 class QuotaExceeded(BadRequest):
-    """A limit on the user's sessions is reached."""
+    """The limit on the user's sessions is reached."""
 
     kind = FailureKind.QUOTA
 
 
 class NotAuthenticated(RequestError):
-    """The server wants credentials, or did not accept these."""
+    """The server requires credentials, or rejected the given ones."""
 
     kind = FailureKind.NOT_AUTHENTICATED
 
 
 class NotAuthorized(RequestError):
-    """The server knows the user, who may not do this."""
+    """The user is authenticated, but not permitted to make this request."""
 
     kind = FailureKind.NOT_AUTHORIZED
 
 
 class NotFound(RequestError):
-    """The server knows no such session of this user, now."""
+    """The user has no such session at present."""
 
     kind = FailureKind.NOT_FOUND
 
 
 class Unavailable(RequestError):
-    """The server asks to come back later."""
+    """The server asks to retry later."""
 
     kind = FailureKind.UNAVAILABLE
 
 
 class ServerError(RequestError):
-    """The server failed while it worked on the request."""
+    """The server failed while it processed the request."""
 
     kind = FailureKind.SERVER_ERROR
 
 
 class NotDestroyed(RequestError):
-    """The session is still listed after its delete was answered, or no list could be had."""
+    """The session is still listed after a successful delete, or no list was available."""
 
     kind = FailureKind.NOT_DESTROYED
 
 
 class UnknownEffect(RequestError):
-    """What was asked may, or may not, have been done."""
+    """The request may or may not have taken effect."""
 
     kind = FailureKind.UNKNOWN_EFFECT
 
@@ -268,7 +277,7 @@ class SessionFailed(RequestError):
 
 
 class WrongState(RequestError):
-    """The session ended in another state than the one that was waited for."""
+    """The session has ended, in a state that is not among those waited for."""
 
     kind = FailureKind.WRONG_STATE
 
@@ -280,7 +289,11 @@ class Vanished(RequestError):
 
 
 class PendingTimeout(RequestError):
-    """The session did not start in time."""
+    """The session was not started by the platform within *pending_timeout*.
+
+    It concerns the state of a session; all requests may have succeeded. `TimedOut` instead concerns
+    one attempt of one request, and `CallTimedOut` a whole call of a method of `Session`.
+    """
 
     kind = FailureKind.PENDING_TIMEOUT
 
@@ -316,6 +329,6 @@ _BY_KIND: dict[FailureKind, type[RequestError]] = {
 }
 
 
-def error_class(kind: FailureKind) -> type[RequestError]:
-    """Find the exception that says the same as *kind*; `RequestError` itself for the others."""
+def get_error_class(kind: FailureKind) -> type[RequestError]:
+    """Return the exception class for *kind*; `RequestError` for kinds without a class."""
     return _BY_KIND.get(kind, RequestError)

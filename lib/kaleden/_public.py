@@ -1,4 +1,4 @@
-"""Public names show their public place."""
+"""Helpers for public packages: the module names of public objects, and lazy loading."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ import attrs
 
 
 def publish(package: str, names: Iterable[str], namespace: Mapping[str, Any]) -> None:
-    """Let reprs, tracebacks and pickles say ``kaleden.Thing``, not the room it was built in.
+    """Set ``__module__`` of public classes and functions to the public package.
+
+    Reprs, tracebacks and pickles then show ``kaleden.Thing`` instead of the private module that
+    defines it.
 
     Args:
         package: the package that users import.
         names: its public names.
-        namespace: where they are found.
+        namespace: a mapping from these names to the objects.
     """
-    rooms = (f"{package}._", "kaleden._")
+    private = (f"{package}._", "kaleden._")
     for name in names:
         public = namespace[name]
-        if isinstance(public, type | FunctionType) and public.__module__.startswith(rooms):
+        if isinstance(public, type | FunctionType) and public.__module__.startswith(private):
             if isinstance(public, type) and attrs.has(public):
-                # The types of attributes are looked up in the class's module: now, while that is
-                # true.
+                # attrs looks up the types of attributes in the module that `__module__` names, so
+                # resolve them before it changes.
                 attrs.resolve_types(public)
 
             public.__module__ = package
 
 
 def load_later(
-    namespace: dict[str, Any], room: str, names: Iterable[str]
+    namespace: dict[str, Any], module: str, names: Iterable[str]
 ) -> Callable[[str], object]:
-    """Make the ``__getattr__`` of a package which loads some names when one of them is asked for.
+    """Return a ``__getattr__`` for a package that imports some of its names on first access.
 
     Args:
-        namespace: the package's.
-        room: the module that has the names.
-        names: what it is asked for.
+        namespace: the package's namespace.
+        module: the module that defines the names.
+        names: the names.
     """
     package: str = namespace["__name__"]
 
@@ -46,7 +49,7 @@ def load_later(
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-        found = {each: getattr(import_module(room), each) for each in names}
+        found = {each: getattr(import_module(module), each) for each in names}
         publish(package, names, found)
         namespace.update(found)
         return found[name]

@@ -1,4 +1,4 @@
-"""HTTP for others: a transport for httpx's users, and what a transport of one's own is made of.
+"""Public HTTP interfaces: a transport for httpx, and the types for writing a custom transport.
 
 ::
 

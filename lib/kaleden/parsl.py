@@ -1,16 +1,16 @@
-"""Parsl's blocks as headless sessions: a provider for Parsl, such as it has for Slurm.
+"""A Parsl execution provider that runs blocks as headless sessions.
 
-::
+It corresponds to Parsl's own providers, for example the one for Slurm::
 
     with SkahaProvider("skaha/astroml:latest", max_blocks=4) as provider:
         executor = HighThroughputExecutor(provider=provider, max_workers_per_node=1)
         with parsl.load(Config(executors=[executor])):
             ...
 
-It needs the extra ``parsl``. ``docs/how-to/use-with-parsl.md`` has a whole program.
+It needs the extra ``parsl``. ``docs/how-to/use-with-parsl.md`` has a complete program.
 """
 
-# Where Parsl is not installed, all its types are unknown, which strictness takes for errors.
+# Where Parsl is not installed, its types are unknown, which is an error in pyright's strict mode.
 # pyright: basic, reportMissingImports=false
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ except ModuleNotFoundError as error:
 __all__ = ("SkahaProvider",)
 
 _TAIL: Final = 2000
-"""Characters at the end of a failed block's log that its message shows."""
+"""Number of characters from the end of a failed block's log that its message shows."""
 
 _SIMPLE: Final = SimpleLauncher()
 
 _STATES: Final = {
     SessionStatus.PENDING: JobState.PENDING,
     SessionStatus.RUNNING: JobState.RUNNING,
-    # Somebody has deleted it, so its workers are no capacity any more.
+    # The session is being deleted, so its workers no longer count as capacity.
     SessionStatus.TERMINATING: JobState.CANCELLED,
     SessionStatus.COMPLETED: JobState.COMPLETED,
     SessionStatus.SUCCEEDED: JobState.COMPLETED,
@@ -68,7 +68,7 @@ _STATES: Final = {
 
 @final
 class SkahaProvider(ExecutionProvider):
-    """Runs Parsl's blocks as headless sessions, which cannot outlive it.
+    """A Parsl provider that runs blocks as headless sessions, which end with the provider.
 
     ::
 
@@ -77,47 +77,49 @@ class SkahaProvider(ExecutionProvider):
             with parsl.load(Config(executors=[executor])):
                 ...
 
-    All blocks belong to one scope, which is opened with the first of them. However the ``with``
-    block is left, what Parsl has not ended is destroyed, and verified by a list; a launch whose
-    answer was lost is looked for as well. Without ``with``, call `close`; failing that, it happens
-    at the end of the program.
+    All blocks belong to one scope, which is opened with the first block. When the ``with`` block is
+    left, normally or by an exception, the provider destroys all sessions that Parsl has not ended,
+    and verifies this with a list. This includes launches whose response was lost. Without ``with``,
+    call `close`; otherwise the provider is closed when the program ends.
 
-    A block is one session on one node, in an image that has Parsl in the version, and Python in the
-    minor version, of this program. Its workers connect to this program, so the sessions must be
-    able to reach it: see the *address* of the executor. Its script does not go into the session's
-    command, which the server splits at spaces, and where it takes no quotes and no ``$``: it goes
-    as base64 in a variable of the environment, and a line of Python starts ``bash`` with it, or
-    ``sh`` where that is missing.
+    A block is one session on one node. Its image must have the same version of Parsl, and the same
+    minor version of Python, as this program. The workers connect to this program, so it must be
+    reachable from the sessions: see the *address* of the executor. The script of a block is not
+    sent as the session's command, because the server splits that at spaces and allows neither
+    quotes nor ``$``. It is sent in an environment variable, base64-encoded, and a line of Python
+    runs it with ``bash``, or with ``sh`` if the image has no ``bash``.
 
-    Any thread may use it.
+    The provider is thread-safe.
 
     Args:
         image: the container image.
-        session: the client to launch them with, which stays open; None for one of its own, as
-            ``Session()`` makes it. One with a *ledger* lets `reap` end what a killed program left.
-        cores: CPU cores of a block; None for flexible resources. Without it, say
-            ``max_workers_per_node``: Parsl counts the cores of the whole machine.
+        session: the client that launches the sessions; it remains open. None to open a
+            ``Session()`` for the provider. If it has a *ledger*, `reap` can end the sessions that a
+            killed program left.
+        cores: CPU cores of a block; None for flexible resources. If None, set
+            ``max_workers_per_node`` of the executor, as Parsl counts the cores of the whole
+            machine.
         ram: memory of a block in GiB; None for flexible resources.
-        gpu: GPUs of a block.
+        gpu: number of GPUs of a block.
         env: environment variables of the blocks.
         worker_init: shell lines to run before the workers, such as ``"source activate my-env"``.
-        init_blocks: how many blocks to begin with.
-        min_blocks: how many to keep.
-        max_blocks: how many to have at most.
-        parallelism: how many places for tasks there should be per waiting task, from 0 to 1.
-        launcher: what wraps the workers' command.
+        init_blocks: the initial number of blocks.
+        min_blocks: the minimum number of blocks.
+        max_blocks: the maximum number of blocks.
+        parallelism: the ratio of task slots to waiting tasks that Parsl aims for, from 0 to 1.
+        launcher: the Parsl launcher that wraps the workers' command.
         python: the Python in the image that starts the script.
-        status_polling_interval: seconds between two looks at the sessions; a look is one list,
-            however many there are.
-        grace: seconds that ending what is left may take.
+        status_polling_interval: seconds between two polls of the sessions. A poll is one list
+            request for all blocks.
+        grace: seconds that the clean-up of the remaining sessions may take.
 
     Raises:
-        InvalidRequest: a session cannot be like that; nothing was sent.
-        ConfigurationError: *session* is no `Session`, the numbers of blocks do not fit together, or
-            of a session of its own, that there is no login.
+        InvalidRequest: a session cannot have these properties; nothing was sent.
+        ConfigurationError: *session* is not a `Session`; or the numbers of blocks are
+            inconsistent; or *session* is None and no credentials were found.
 
     Attributes:
-        resources: the job's name for each session that was launched, by its id.
+        resources: the job name of each launched session, by session id.
     """
 
     def __init__(
@@ -171,13 +173,13 @@ class SkahaProvider(ExecutionProvider):
         self._ended: dict[object, tuple[JobState, str]] = {}
         self._lock = threading.Lock()
         self._stack = ExitStack()
-        self._session = _checked(session)
+        self._session = _check_session(session)
         self._is_own = session is None
         self._scope: SyncScope | None = None
         self._has_ended = False
 
     def __enter__(self) -> Self:
-        self._opened()
+        self._open_scope()
         return self
 
     def __exit__(
@@ -191,10 +193,10 @@ class SkahaProvider(ExecutionProvider):
         self._stack.__exit__(kind, error, traceback)
 
     def close(self) -> None:
-        """End all blocks, and make sure; closing again does nothing.
+        """End all blocks and verify it. Closing a second time has no effect.
 
         Raises:
-            ScopeError: something may be left, which it names.
+            ScopeError: sessions may be left; the exception has their ids and names.
         """
         self.__exit__(None, None, None)
 
@@ -204,14 +206,14 @@ class SkahaProvider(ExecutionProvider):
 
     @property
     def error(self) -> ScopeError | None:
-        """After the end, what may be left; None if nothing."""
+        """The error of `close`, with the sessions that may be left; None if there was none."""
         return None if self._scope is None else self._scope.error
 
-    # --- what Parsl calls ------------------------------------------------------------------------
+    # --- the interface that Parsl calls ----------------------------------------------------------
 
     @property
     def label(self) -> str:
-        """What logs call this provider."""
+        """The name of this provider in logs."""
         return "skaha"
 
     @property
@@ -223,44 +225,45 @@ class SkahaProvider(ExecutionProvider):
         """Launch a block.
 
         Args:
-            command: what it runs, as a shell takes it.
-            tasks_per_node: how many times; more than once needs a *launcher* that knows how.
-            job_name: what the session's name is made of.
+            command: the shell command to run.
+            tasks_per_node: the number of times to run it; more than one requires a *launcher* that
+                supports this.
+            job_name: the base of the session's name.
 
         Returns:
             The session's id.
 
         Raises:
-            SubmitException: it was not launched, or no answer told so. What there may be of it all
-                the same is ended with the provider.
+            SubmitException: the session was not launched, or the response was lost. In the second
+                case the session may exist; it is ended with the provider.
         """
         try:
-            spec = self._block(command, tasks_per_node, job_name)
-            [outcome] = self._opened().create(spec)
+            spec = self._build_spec(command, tasks_per_node, job_name)
+            [outcome] = self._open_scope().create(spec)
         except KaledenError as error:
-            raise _not_launched(job_name, error) from error
+            raise _make_submit_error(job_name, error) from error
 
         if isinstance(outcome, Failure):
-            raise _not_launched(job_name, outcome)
+            raise _make_submit_error(job_name, outcome)
 
         self.resources[outcome.value] = job_name
         return outcome.value
 
     def status(self, job_ids: Sequence[object]) -> list[JobStatus]:
-        """Tell how blocks stand, by one list.
+        """Return the status of blocks, with a single list request.
 
-        What has ended is remembered, since the server forgets it after an hour. The message of a
-        block that failed has the end of its log.
+        The provider stores the status of ended blocks, since the server removes them after an hour.
+        The message of a failed block contains the end of its log.
 
         Args:
-            job_ids: what `submit` returned.
+            job_ids: values that `submit` returned.
 
         Returns:
-            A status for each. ``MISSING`` is what is not on the server any more, without having
-            been seen to end; or what this provider has not launched.
+            A status for each. It is ``MISSING`` if the server does not list the block and no list
+            showed its end, or if this provider has not launched the id.
 
         Raises:
-            ExecutionProviderException: the server could not be asked.
+            ExecutionProviderException: the request failed.
         """
         listed: dict[object, SessionInfo] = {}
         if any(map(self._is_open, job_ids)):
@@ -268,21 +271,22 @@ class SkahaProvider(ExecutionProvider):
                 listed = {info.id: info for info in self._session.fetch(SessionKind.HEADLESS)}
             except KaledenError as error:
                 raise ExecutionProviderException(str(error)) from error
-            self._note_ends([info for info in listed.values() if self._is_open(info.id)])
+            self._record_ends([info for info in listed.values() if self._is_open(info.id)])
 
-        return [self._judged(key, listed) for key in job_ids]
+        return [self._build_status(key, listed) for key in job_ids]
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
-        """End blocks, and make sure by one list.
+        """End blocks, and verify it with a single list request.
 
         Args:
-            job_ids: what `submit` returned.
+            job_ids: values that `submit` returned. Ids that this provider has not launched are
+                ignored.
 
         Returns:
-            Whether each is gone. What this provider has not launched is not touched.
+            Whether each block has ended.
 
         Raises:
-            ExecutionProviderException: the server could not be asked.
+            ExecutionProviderException: the request failed.
         """
         alive = [str(key) for key in job_ids if self._is_open(key)]
         if alive:
@@ -290,14 +294,14 @@ class SkahaProvider(ExecutionProvider):
                 gone = self._session.destroy(alive).successes
             except KaledenError as error:
                 raise ExecutionProviderException(str(error)) from error
-            self._forget(gone)
+            self._release(gone)
 
         return [self._is_gone(key) for key in job_ids]
 
-    # --- inside ----------------------------------------------------------------------------------
+    # --- internals -------------------------------------------------------------------------------
 
-    def _opened(self) -> SyncScope:
-        """Open the scope, unless it is open."""
+    def _open_scope(self) -> SyncScope:
+        """Return the scope; open it first if necessary."""
         with self._lock:
             if self._has_ended:
                 raise ScopeClosed("this provider was closed: make another one")
@@ -310,20 +314,20 @@ class SkahaProvider(ExecutionProvider):
                     self._stack = stack.pop_all()
             return self._scope
 
-    def _block(self, command: str, tasks: int, job_name: str) -> SessionSpec:
-        """Tell what to launch for one block."""
+    def _build_spec(self, command: str, tasks: int, job_name: str) -> SessionSpec:
+        """Build the specification of the session for one block."""
         if tasks != 1 and isinstance(self.launcher, SimpleLauncher):
             raise InvalidRequest(
-                f"to run the command {tasks} times on a node takes a launcher that knows how: "
+                f"to run the command {tasks} times on a node, another launcher is needed: "
                 "give the provider launcher=SingleNodeLauncher()"
             )
 
         script = f"{self.worker_init}\n{self.launcher(command, tasks, self.nodes_per_block)}"
-        env = {**_told(self._spec), **self._spec.env, VARIABLE: packed(script.strip())}
+        env = {**_build_node_env(self._spec), **self._spec.env, VARIABLE: packed(script.strip())}
         return evolve(self._spec, name=block_name(job_name), env=env)
 
     def _is_open(self, key: object) -> bool:
-        """Whether only the server knows how a block stands."""
+        """Whether the status of a block must be requested from the server."""
         return key in self.resources and key not in self._ended and not self._has_ended
 
     def _is_gone(self, key: object) -> bool:
@@ -335,7 +339,7 @@ class SkahaProvider(ExecutionProvider):
     def _survivors(self) -> tuple[str, ...]:
         return () if self.error is None else self.error.survivors
 
-    def _judged(self, key: object, listed: Mapping[object, SessionInfo]) -> JobStatus:
+    def _build_status(self, key: object, listed: Mapping[object, SessionInfo]) -> JobStatus:
         if key not in self.resources:
             return JobStatus(JobState.MISSING, f"this provider has launched no session {key}")
 
@@ -346,48 +350,48 @@ class SkahaProvider(ExecutionProvider):
             return JobStatus(JobState.CANCELLED if self._is_gone(key) else JobState.UNKNOWN)
 
         if key in listed:
-            return JobStatus(_state(listed[key]))
+            return JobStatus(_map_status(listed[key]))
 
-        why = f"session {key} is not on the server any more, and was not seen to end"
-        return JobStatus(JobState.MISSING, why)
+        reason = f"session {key} is not on the server any more, and was not seen to end"
+        return JobStatus(JobState.MISSING, reason)
 
-    def _note_ends(self, infos: Sequence[SessionInfo]) -> None:
-        """Remember what has ended, and of what failed, why."""
-        ended = {info.id: _state(info) for info in infos if info.status.is_terminal}
-        logs = self._logs([key for key, state in ended.items() if state is JobState.FAILED])
+    def _record_ends(self, infos: Sequence[SessionInfo]) -> None:
+        """Store the status of ended sessions, with the end of the log for failed ones."""
+        ended = {info.id: _map_status(info) for info in infos if info.status.is_terminal}
+        logs = self._fetch_logs([key for key, state in ended.items() if state is JobState.FAILED])
         for key, state in ended.items():
             log = f", and wrote at its end:\n{logs[key][-_TAIL:]}" if logs.get(key) else ""
             self._ended[key] = state, f"session {key} has ended as {state.name}{log}"
 
-    def _logs(self, keys: Sequence[str]) -> Mapping[str, str]:
+    def _fetch_logs(self, keys: Sequence[str]) -> Mapping[str, str]:
         try:
             return self._session.logs(keys).successes if keys else {}
         except KaledenError:
             return {}
 
-    def _forget(self, gone: Iterable[str]) -> None:
-        """Let the scope not end again what is gone."""
+    def _release(self, gone: Iterable[str]) -> None:
+        """Mark cancelled sessions as ended, and release them from the scope."""
         for key in gone:
             self._ended[key] = JobState.CANCELLED, f"session {key} was cancelled"
         with suppress(ScopeClosed):
-            self._opened().release(gone)
+            self._open_scope().release(gone)
 
 
-def _state(info: SessionInfo) -> JobState:
+def _map_status(info: SessionInfo) -> JobState:
     return _STATES.get(info.status, JobState.UNKNOWN)
 
 
-def _not_launched(job_name: str, why: object) -> SubmitException:
-    return SubmitException(job_name, str(why))  # type: ignore[no-untyped-call,unused-ignore]
+def _make_submit_error(job_name: str, reason: object) -> SubmitException:
+    return SubmitException(job_name, str(reason))  # type: ignore[no-untyped-call,unused-ignore]
 
 
-def _told(spec: SessionSpec) -> dict[str, str]:
-    """What Parsl's workers take for the size of their node."""
-    told = {"PARSL_CORES": spec.cores and int(spec.cores), "PARSL_MEMORY_GB": spec.ram}
-    return {name: str(value) for name, value in told.items() if value is not None}
+def _build_node_env(spec: SessionSpec) -> dict[str, str]:
+    """Return the variables from which Parsl's workers read the size of their node."""
+    sizes = {"PARSL_CORES": spec.cores and int(spec.cores), "PARSL_MEMORY_GB": spec.ram}
+    return {name: str(value) for name, value in sizes.items() if value is not None}
 
 
-def _checked(session: object) -> Session:
+def _check_session(session: object) -> Session:
     if session is None:
         return Session()
 

@@ -1,12 +1,13 @@
-"""Bars that show how far an operation is, for its argument ``progress``.
+"""Progress bars, for the argument ``progress`` of an operation.
 
-Each is opened first, and closed at the end of its block, whatever happened in it::
+Each function is a context manager: it opens the bars, and closes them when the block ends, also
+after an error::
 
     with rich_bars() as progress:
         results = session.run("fits", image, replicas=100, progress=progress)
 
-They serve `Session` and `AsyncSession` alike. A block may show several operations, with a bar for
-each. The extra ``progress`` brings the libraries that draw them.
+They work with both `Session` and `AsyncSession`. A block may run several operations; each gets a
+bar. The extra ``progress`` installs the libraries.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaleden._public import publish as _publish
 from kaleden._results._progress import ProgressCallback, ProgressUpdate
-from kaleden._results._tables import needs
+from kaleden._results._tables import import_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,17 +28,17 @@ __all__ = ("rich_bars", "tqdm_bars")
 
 @contextmanager
 def rich_bars(console: Console | None = None) -> Generator[ProgressCallback]:
-    """Open bars that rich draws, with the count of each state beside them.
+    """Open progress bars of rich, with the count of each state beside them.
 
-    Where there is no terminal, their last state is printed when the block ends.
+    If the output is not a terminal, the final state is printed when the block ends.
 
     Args:
-        console: where to draw; by default standard output.
+        console: the console for the output; by default standard output.
 
     Raises:
         ImportError: rich is not installed: ``pip install 'kaleden[progress]'``.
     """
-    parts = needs("rich.progress", "progress")
+    parts = import_extra("rich.progress", "progress")
     bars = parts.Progress(
         parts.TextColumn("{task.description}", markup=False),
         parts.BarColumn(),
@@ -49,12 +50,14 @@ def rich_bars(console: Console | None = None) -> Generator[ProgressCallback]:
     last: ProgressUpdate | None = None
     task: Any = None
 
-    def show(tally: ProgressUpdate) -> None:
+    def show(update: ProgressUpdate) -> None:
         nonlocal last, task
-        if _is_another(last, tally):
-            task = bars.add_task(tally.operation, states="")
-        last = tally
-        bars.update(task, completed=tally.done, total=tally.expected, states=_states(tally))
+        if _is_new_operation(last, update):
+            task = bars.add_task(update.operation, states="")
+        last = update
+        bars.update(
+            task, completed=update.done, total=update.expected, states=_format_states(update)
+        )
 
     with bars:
         yield show
@@ -62,31 +65,31 @@ def rich_bars(console: Console | None = None) -> Generator[ProgressCallback]:
 
 @contextmanager
 def tqdm_bars(**options: Any) -> Generator[ProgressCallback]:
-    """Open bars that tqdm draws, with the count of each state behind them.
+    """Open progress bars of tqdm, with the count of each state after them.
 
     Args:
-        **options: what ``tqdm.tqdm`` takes, such as ``file`` or ``leave``.
+        **options: arguments for ``tqdm.tqdm``, such as ``file`` or ``leave``.
 
     Raises:
         ImportError: tqdm is not installed: ``pip install 'kaleden[progress]'``.
     """
-    make = needs("tqdm", "progress").tqdm
+    make = import_extra("tqdm", "progress").tqdm
     last: ProgressUpdate | None = None
     bar: Any = None
 
-    def show(tally: ProgressUpdate) -> None:
+    def show(update: ProgressUpdate) -> None:
         nonlocal bar, last
-        if _is_another(last, tally):
+        if _is_new_operation(last, update):
             if bar is not None:
                 bar.close()
-            given = {"desc": tally.operation, "unit": " sessions", **options}
-            bar = make(total=tally.expected, **given)
-        last = tally
-        bar.total = tally.expected
-        bar.set_postfix_str(_states(tally), refresh=False)
-        # It draws at most ten times a second, and not by itself if nothing more is done.
-        more = tally.done - bar.n
-        if not bar.update(more) and (more == 0 or tally.done == tally.expected):
+            given = {"desc": update.operation, "unit": " sessions", **options}
+            bar = make(total=update.expected, **given)
+        last = update
+        bar.total = update.expected
+        bar.set_postfix_str(_format_states(update), refresh=False)
+        # tqdm redraws at most ten times a second, and not at all if the count does not grow.
+        more = update.done - bar.n
+        if not bar.update(more) and (more == 0 or update.done == update.expected):
             bar.refresh()
 
     try:
@@ -96,13 +99,13 @@ def tqdm_bars(**options: Any) -> Generator[ProgressCallback]:
             bar.close()
 
 
-def _is_another(last: ProgressUpdate | None, tally: ProgressUpdate) -> bool:
-    """Whether *tally* is of another operation than the *last* one was."""
-    return last is None or last.operation != tally.operation or last.done > tally.done
+def _is_new_operation(last: ProgressUpdate | None, update: ProgressUpdate) -> bool:
+    """Whether *update* belongs to another operation than *last*."""
+    return last is None or last.operation != update.operation or last.done > update.done
 
 
-def _states(tally: ProgressUpdate) -> str:
-    return "".join(char for char in str(tally) if char.isprintable())
+def _format_states(update: ProgressUpdate) -> str:
+    return "".join(char for char in str(update) if char.isprintable())
 
 
 _publish(__name__, __all__, globals())

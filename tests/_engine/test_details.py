@@ -15,7 +15,7 @@ from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Limiter
 from kaleden._engine._operations import Operation, info
 from kaleden._http import TransportError
-from kaleden._results._outcome import contradicted
+from kaleden._results._outcome import contradict_success
 from kaleden._wire import Request, Response, build_list, parse_raw_list
 from support import (
     FakeTransport,
@@ -386,7 +386,7 @@ async def test_repetitions_at_once_stay_within_the_limit() -> None:
 
 def test_the_failure_of_a_contradicted_success_keeps_what_is_known_of_it() -> None:
     success = Success("a", "an id", attempts=3, elapsed=2.5)
-    failure = contradicted(success, FailureKind.NOT_DESTROYED, "it is still there", 409)
+    failure = contradict_success(success, FailureKind.NOT_DESTROYED, "it is still there", 409)
     expected = Failure(
         "a",
         FailureKind.NOT_DESTROYED,
@@ -399,4 +399,4 @@ def test_the_failure_of_a_contradicted_success_keeps_what_is_known_of_it() -> No
     assert expected == failure
     # Equality leaves the time out.
     assert 2.5 == failure.elapsed
-    assert None is contradicted(success, FailureKind.PROTOCOL, "").status
+    assert None is contradict_success(success, FailureKind.PROTOCOL, "").status

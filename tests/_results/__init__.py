@@ -1,1 +1,1 @@
-"""Tests of outcomes."""
+"""Tests of `kaleden._results`."""

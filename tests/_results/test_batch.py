@@ -1,4 +1,4 @@
-"""Results carry successes and failures together, and are plain data."""
+"""`Outcomes` and `BatchError`: access, comparison, serialization and retries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ failures = st.builds(
 )
 
 
-def test_outcomes_keep_the_order_and_both_sides() -> None:
+def test_outcomes_keep_order_successes_and_failures() -> None:
     assert ["a", "c", "b"] == [outcome.key for outcome in MIXED]
     assert ["one", "two"] == MIXED.values
     assert {"a": "one", "b": "two"} == MIXED.successes
@@ -59,17 +59,17 @@ def test_outcomes_keep_the_order_and_both_sides() -> None:
         MIXED["x"]
 
 
-def test_the_truth_of_outcomes_is_refused_with_the_way_out() -> None:
+def test_truth_value_of_outcomes_is_refused_with_alternatives() -> None:
     with pytest.raises(TypeError, match=r"use \.ok, or len\(\)"):
         bool(MIXED)
 
 
-def test_the_repr_counts_by_kind() -> None:
+def test_repr_counts_failures_by_kind() -> None:
     assert "<Outcomes logs: 2 ok, 1 failed (not_found=1)>" == repr(MIXED)
     assert "<Outcomes logs: 0 ok>" == repr(Outcomes("logs", []))
 
 
-def test_ids_are_the_new_ones_after_create_and_all_keys_otherwise() -> None:
+def test_ids_are_new_ids_after_create_and_keys_otherwise() -> None:
     created = Outcomes[str](
         "create", [Success("fits-1", "k3jd92xa"), attrs.evolve(LOST, key="fits-2")]
     )
@@ -77,19 +77,19 @@ def test_ids_are_the_new_ones_after_create_and_all_keys_otherwise() -> None:
     assert ["a", "c", "b"] == MIXED.ids
 
 
-def test_equality_leaves_out_how_long_it_took() -> None:
+def test_equality_ignores_elapsed_time() -> None:
     assert MIXED == Outcomes("logs", [attrs.evolve(outcome, elapsed=9.0) for outcome in MIXED])
     assert MIXED != Outcomes("info", MIXED)
     assert MIXED != Outcomes("logs", list(MIXED)[::-1])
     assert MIXED != list(MIXED)
 
 
-def test_nothing_is_raised_where_nothing_failed() -> None:
+def test_raise_on_failure_returns_the_outcomes_without_failures() -> None:
     fine = Outcomes("logs", [Success("a", "one")])
     assert fine is fine.raise_on_failure()
 
 
-def test_a_batch_error_is_a_group_with_everything_inside() -> None:
+def test_batch_error_is_a_group_with_all_outcomes() -> None:
     with pytest.raises(
         BatchError, match="1 of 3 logs requests failed: c: session c not found"
     ) as caught:
@@ -116,19 +116,19 @@ def test_parts_of_a_batch_error_keep_the_outcomes() -> None:
     assert ["c"] == [error.failure.key for error in seen["rest"].exceptions]  # type: ignore[union-attr]
 
 
-def test_a_batch_error_survives_pickle_and_copy() -> None:
+def test_batch_error_survives_pickle_and_copy() -> None:
     with pytest.raises(BatchError) as caught:
         MIXED.raise_on_failure()
-    caught.value.add_note("of the second night")
+    caught.value.add_note("a note")
     for copied in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
         assert isinstance(copied, BatchError)
         assert (str(caught.value), MIXED) == (str(copied), copied.outcomes)
         assert LOST == copied.exceptions[0].failure  # type: ignore[union-attr]
-        assert ["of the second night"] == copied.__notes__
+        assert ["a note"] == copied.__notes__
 
 
-def test_a_batch_error_makes_itself_anew_from_its_own_arguments() -> None:
-    """Libraries that pickle exceptions in ways of their own call the first item with the second."""
+def test_batch_error_can_be_rebuilt_from_its_arguments() -> None:
+    """Some libraries pickle exceptions themselves, and use only the first two items."""
     with pytest.raises(BatchError) as caught:
         MIXED.raise_on_failure()
     make, arguments, *_ = caught.value.__reduce__()
@@ -139,7 +139,7 @@ def test_a_batch_error_makes_itself_anew_from_its_own_arguments() -> None:
 
 
 @pytest.mark.parametrize("kind", FailureKind)
-def test_every_kind_has_an_exception_that_says_the_same(kind: FailureKind) -> None:
+def test_every_kind_has_an_exception(kind: FailureKind) -> None:
     error = Failure("a", kind, "what happened", 500).to_exception()
     assert f"a: what happened ({kind}, HTTP 500)" == str(error)
     assert isinstance(error, KaledenError)
@@ -151,7 +151,7 @@ def test_every_kind_has_an_exception_that_says_the_same(kind: FailureKind) -> No
 
 
 @given(failures)
-def test_failures_are_data(failure: Failure) -> None:
+def test_failures_survive_pickle_copy_and_json(failure: Failure) -> None:
     same = (
         pickle.loads(pickle.dumps(failure)),
         copy.deepcopy(failure),
@@ -161,12 +161,12 @@ def test_failures_are_data(failure: Failure) -> None:
     assert all(failure.elapsed == other.elapsed for other in same)
 
 
-def test_a_failure_is_small() -> None:
+def test_pickled_failure_is_small() -> None:
     failure = Failure("k3jd92xa", FailureKind.SERVER_ERROR, "x" * 500, 500, 30.0, sent=True)
     assert len(pickle.dumps(failure)) < 1024
 
 
-def test_exceptions_survive_a_pickle() -> None:
+def test_exceptions_survive_pickle() -> None:
     error = LOST.to_exception()
     copied = pickle.loads(pickle.dumps(error))
     assert (type(error), str(error)) == (type(copied), str(copied))
@@ -205,12 +205,12 @@ def test_outcomes_survive_json_pickle_and_copy(outcomes: Outcomes[object]) -> No
     json.loads(outcomes.to_json())
 
 
-def test_json_keeps_what_the_server_sent() -> None:
+def test_json_keeps_the_raw_object() -> None:
     loaded = Outcomes.from_json(Outcomes("info", [Success("k3jd92xa", INFO)]).to_json())
     assert INFO.raw == loaded.values[0].raw
 
 
-def test_other_values_need_their_type_named() -> None:
+def test_other_values_require_their_type() -> None:
     outcomes = Outcomes("mine", [Success("a", 5)])
     assert outcomes == Outcomes.from_json(outcomes.to_json(), int)
     with pytest.raises(ValueError, match="give the type of their values"):
@@ -219,12 +219,12 @@ def test_other_values_need_their_type_named() -> None:
         Outcomes.from_json("[]")
 
 
-async def test_loaded_outcomes_cannot_ask_again_and_say_why() -> None:
+async def test_loaded_outcomes_refuse_a_retry() -> None:
     with pytest.raises(RuntimeError, match="loaded"):
         await MIXED.retry_failed()
 
 
-async def test_a_launch_in_doubt_is_not_retried() -> None:
+async def test_launch_with_unknown_effect_is_not_retried() -> None:
     asked: list[str] = []
 
     async def again(keys: object) -> Outcomes[str]:
@@ -245,7 +245,7 @@ async def test_a_launch_in_doubt_is_not_retried() -> None:
     assert [False, True, False, True] == [outcome.ok for outcome in later]
 
 
-def test_the_html_table_is_escaped_and_bounded() -> None:
+def test_html_table_is_escaped_and_bounded() -> None:
     nasty = "<script>alert(1)</script>"
     table = Outcomes[str](
         "logs", [Success(nasty, nasty), attrs.evolve(LOST, message=nasty)]
@@ -257,7 +257,7 @@ def test_the_html_table_is_escaped_and_bounded() -> None:
     assert "900 more" in long
 
 
-def test_a_success_tells_itself_from_a_failure() -> None:
+def test_ok_distinguishes_success_and_failure() -> None:
     assert Success("a", 1).ok
     assert not LOST.ok
     assert isinstance(kaleden.Failure("a", FailureKind.QUOTA, ""), Failure)

@@ -1,1 +1,1 @@
-"""Tests of the wire package: what is known of the Skaha API."""
+"""Tests of `kaleden._wire`, the sans-I/O implementation of the Skaha API."""

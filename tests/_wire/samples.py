@@ -1,4 +1,4 @@
-"""Replies as servers of different age give them, and short ways to make a `Response`."""
+"""Samples of responses of old and new servers, and functions that make a `Response`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOTEBOOK = RUNNING | {
     "connectURL": "https://host/session/notebook/k3jd92xa/lab/tree/arc/home/alice?token=k3jd92xa",
 }
 
-# What servers before 1.0 said.
+# A session object of servers before 1.0.
 OLD: dict[str, Any] = {
     "id": "rt3c9wq1",
     "userid": "alice",
@@ -61,7 +61,7 @@ OLD: dict[str, Any] = {
     "coresInUse": "2m",
 }
 
-OF_EVERYBODY = {
+OTHER_USER = {
     "userid": "bob",
     "type": "carta",
     "status": "Running",
@@ -158,15 +158,15 @@ PAGE = """<!doctype html>
 """
 
 
-def reply(
+def make_response(
     body: str | bytes = b"", status: int = 200, kind: str = "text/plain", **headers: str
 ) -> Response:
-    """Make a reply; header names are given with ``_`` for ``-``."""
+    """Make a response; in the names of *headers*, ``_`` is replaced by ``-``."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     content = body.encode() if isinstance(body, str) else body
     return Response(status, ({"content-type": kind} if kind else {}) | given, content)
 
 
-def json_reply(value: Any) -> Response:
-    """Make a reply that is JSON."""
-    return reply(json.dumps(value), kind="application/json")
+def make_json_response(value: Any) -> Response:
+    """Make a JSON response."""
+    return make_response(json.dumps(value), kind="application/json")

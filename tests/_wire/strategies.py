@@ -1,4 +1,4 @@
-"""Hypothesis strategies: specs that are valid, models, and payloads that went wrong somewhere."""
+"""Hypothesis strategies: valid specs, models, and damaged payloads."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ models: st.SearchStrategy[Any] = st.one_of(
 
 
 @st.composite
-def mutated(draw: st.DrawFn, payload: dict[str, Any]) -> dict[str, Any]:
-    """Take fields away from a payload, and put nonsense into others."""
+def damage_payload(draw: st.DrawFn, payload: dict[str, Any]) -> dict[str, Any]:
+    """Remove fields from a payload, and replace others by random values."""
     keys = st.sets(st.sampled_from(sorted(payload)), max_size=6)
     gone, wrong = draw(keys), draw(keys)
     kept = {key: value for key, value in payload.items() if key not in gone}

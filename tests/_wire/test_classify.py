@@ -1,4 +1,4 @@
-"""What a reply came to: its kind, and the server's own words."""
+"""Classification of responses: the kind and message of a failure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from _wire.samples import KUBERNETES_500, PAGE, reply
+from _wire.samples import KUBERNETES_500, PAGE, make_response
 from kaleden._errors import FailureKind
 from kaleden._wire import ErrorResponse, Response, classify
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 
 
-def refusal(response: Response) -> ErrorResponse:
-    found = classify(response, now=NOW)
-    assert found is not None
-    return found
+def classify_error(response: Response) -> ErrorResponse:
+    failure = classify(response, now=NOW)
+    assert failure is not None
+    return failure
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
-def test_a_success_is_no_refusal(status: int) -> None:
-    assert classify(reply("anything", status)) is None
+def test_success_is_not_an_error(status: int) -> None:
+    assert classify(make_response("anything", status)) is None
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ def test_a_success_is_no_refusal(status: int) -> None:
         (0, FailureKind.PROTOCOL),
     ],
 )
-def test_each_status_is_of_a_kind(status: int, kind: FailureKind) -> None:
-    found = refusal(reply("some reason\n", status))
+def test_each_status_maps_to_a_kind(status: int, kind: FailureKind) -> None:
+    failure = classify_error(make_response("some reason\n", status))
 
-    assert (kind, status) == (found.kind, found.status)
+    assert (kind, status) == (failure.kind, failure.status)
 
 
 @pytest.mark.parametrize(
@@ -66,91 +66,100 @@ def test_each_status_is_of_a_kind(status: int, kind: FailureKind) -> None:
         (503, "temporarily unavailable: /skaha/v1/session"),
     ],
 )
-def test_the_message_is_the_servers_own_text(status: int, body: str) -> None:
-    assert body == refusal(reply(f"{body}\n", status)).message
+def test_message_is_the_text_of_the_server(status: int, body: str) -> None:
+    assert body == classify_error(make_response(f"{body}\n", status)).message
 
 
-def test_a_missing_type_is_no_reason_to_doubt_a_text() -> None:
-    assert FailureKind.NOT_FOUND is refusal(reply("session x not found\n", 404, kind="")).kind
-
-
-def test_an_anonymous_call_is_not_authenticated() -> None:
-    found = refusal(reply("cannot get group memberships for anonymous\n", 400))
-
-    assert FailureKind.NOT_AUTHENTICATED is found.kind
+def test_text_without_content_type_is_accepted() -> None:
     assert (
-        "the server took the call as anonymous, log in: "
-        "cannot get group memberships for anonymous" == found.message
+        FailureKind.NOT_FOUND
+        is classify_error(make_response("session x not found\n", 404, kind="")).kind
     )
 
 
-def test_a_reached_limit_is_a_quota() -> None:
+def test_anonymous_call_is_not_authenticated() -> None:
+    failure = classify_error(make_response("cannot get group memberships for anonymous\n", 400))
+
+    assert FailureKind.NOT_AUTHENTICATED is failure.kind
+    assert (
+        "the server took the call as anonymous, log in: "
+        "cannot get group memberships for anonymous" == failure.message
+    )
+
+
+def test_reached_session_limit_is_a_quota_failure() -> None:
     text = "User alice has reached the maximum of 3 active sessions."
 
-    assert ErrorResponse(FailureKind.QUOTA, text, 400) == refusal(reply(f"{text}\n", 400))
+    assert ErrorResponse(FailureKind.QUOTA, text, 400) == classify_error(
+        make_response(f"{text}\n", 400)
+    )
 
 
-def test_what_kubernetes_said_is_read_first() -> None:
-    found = refusal(reply(KUBERNETES_500, 500))
+def test_kubernetes_message_takes_precedence() -> None:
+    failure = classify_error(make_response(KUBERNETES_500, 500))
 
-    assert FailureKind.SERVER_ERROR is found.kind
-    assert 'jobs.batch "skaha-headless-alice-k3jd92xa" not found (from Kubernetes)' == found.message
+    assert FailureKind.SERVER_ERROR is failure.kind
+    assert (
+        'jobs.batch "skaha-headless-alice-k3jd92xa" not found (from Kubernetes)' == failure.message
+    )
 
 
-def test_kubernetes_that_was_cut_short_is_shown_as_it_came() -> None:
+def test_truncated_kubernetes_message_is_kept_unchanged() -> None:
     cut = KUBERNETES_500[: KUBERNETES_500.index("not found")]
 
-    assert refusal(reply(cut, 500)).message.startswith("unexpected exception: java.lang.Runtime")
+    assert classify_error(make_response(cut, 500)).message.startswith(
+        "unexpected exception: java.lang.Runtime"
+    )
 
 
 @pytest.mark.parametrize("quoted", [r'"\x"', '""', r'"\u12"'])
-def test_a_kubernetes_message_that_says_nothing_is_shown_as_it_came(quoted: str) -> None:
+def test_invalid_kubernetes_message_is_kept_unchanged(quoted: str) -> None:
     text = f'unexpected exception: {{"kind":"Status","message":{quoted}}}'
 
-    assert text == refusal(reply(text, 500)).message
+    assert text == classify_error(make_response(text, 500)).message
 
 
 @pytest.mark.parametrize(
     "response",
     [
-        reply(PAGE, 404, kind="text/html"),
-        reply(PAGE, 404),
-        reply(json.dumps({"detail": "Not Found"}), 404, kind="application/json"),
-        reply("", 404),
-        reply(" \n", 404),
+        make_response(PAGE, 404, kind="text/html"),
+        make_response(PAGE, 404),
+        make_response(json.dumps({"detail": "Not Found"}), 404, kind="application/json"),
+        make_response("", 404),
+        make_response(" \n", 404),
     ],
     ids=["html", "untyped html", "json", "empty", "blank"],
 )
-def test_a_404_of_another_server_asks_for_the_url(response: Response) -> None:
-    found = refusal(response)
+def test_not_found_from_another_server_questions_the_url(response: Response) -> None:
+    failure = classify_error(response)
 
-    assert FailureKind.PROTOCOL is found.kind
-    assert found.message.endswith("no Skaha API answers there; is the URL right?")
+    assert FailureKind.PROTOCOL is failure.kind
+    assert failure.message.endswith("no Skaha API answers there; is the URL right?")
 
 
-def test_an_html_page_is_reduced_to_its_title() -> None:
+def test_html_page_is_reduced_to_its_title() -> None:
     assert (
         "HTTP 502 Bad Gateway, an HTML page that says '502 Bad Gateway'"
-        == refusal(reply(PAGE, 502, kind="text/html")).message
+        == classify_error(make_response(PAGE, 502, kind="text/html")).message
     )
 
 
 @pytest.mark.parametrize(
-    ("location", "where"),
+    ("location", "target"),
     [
         ("https://login.example/?secret=hunter2", "'login.example'"),
         ("https://alice:hunter2@login.example/", "'login.example'"),
-        ("/login?hunter2", "a place on the same host"),
-        ("http://[::1", "a place on the same host"),
+        ("/login?hunter2", "a path on the same host"),
+        ("http://[::1", "a path on the same host"),
         ("", "nowhere"),
     ],
 )
-def test_a_redirect_is_not_followed_and_tells_only_the_host(location: str, where: str) -> None:
-    found = refusal(reply(PAGE, 302, location=location))
+def test_redirect_is_an_error_that_shows_only_the_host(location: str, target: str) -> None:
+    failure = classify_error(make_response(PAGE, 302, location=location))
 
-    assert FailureKind.PROTOCOL is found.kind
-    assert f"HTTP 302 Found to {where}: redirects are not followed" in found.message
-    assert "hunter2" not in found.message
+    assert FailureKind.PROTOCOL is failure.kind
+    assert f"HTTP 302 Found to {target}: redirects are not followed" in failure.message
+    assert "hunter2" not in failure.message
 
 
 @pytest.mark.parametrize(
@@ -161,17 +170,19 @@ def test_a_redirect_is_not_followed_and_tells_only_the_host(location: str, where
         (599, "HTTP 599, with an empty body"),
     ],
 )
-def test_an_empty_body_gets_a_sentence_of_ours(status: int, message: str) -> None:
-    assert message == refusal(reply(b"", status)).message
-    assert message == refusal(reply(b" \r\n\x00", status)).message
+def test_empty_body_gets_a_generated_message(status: int, message: str) -> None:
+    assert message == classify_error(make_response(b"", status)).message
+    assert message == classify_error(make_response(b" \r\n\x00", status)).message
 
 
-def test_a_message_is_one_line_without_control_characters() -> None:
-    assert "a b [31mc d" == refusal(reply("  a\n\tb \x1b[31mc\x00d\r\n", 400)).message
+def test_message_is_one_line_without_control_characters() -> None:
+    assert (
+        "a b [31mc d" == classify_error(make_response("  a\n\tb \x1b[31mc\x00d\r\n", 400)).message
+    )
 
 
-def test_a_long_message_is_cut() -> None:
-    message = refusal(reply("x" * 100_000, 400)).message
+def test_long_message_is_cut() -> None:
+    message = classify_error(make_response("x" * 100_000, 400)).message
 
     assert f"{'x' * 499}…" == message
 
@@ -199,19 +210,19 @@ def test_a_long_message_is_cut() -> None:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
-    assert seconds == refusal(reply("wait\n", 503, retry_after=header)).retry_after
+    assert seconds == classify_error(make_response("wait\n", 503, retry_after=header)).retry_after
 
 
-def test_without_retry_after_the_server_does_not_ask_to_wait() -> None:
-    assert refusal(reply("temporarily unavailable", 503)).retry_after is None
+def test_missing_retry_after_is_none() -> None:
+    assert classify_error(make_response("temporarily unavailable", 503)).retry_after is None
 
 
-def test_a_date_is_measured_from_the_clock_unless_told_otherwise() -> None:
-    found = classify(reply("wait", 503, retry_after="Fri, 01 Jan 2999 00:00:00 GMT"))
+def test_retry_date_is_relative_to_the_clock_by_default() -> None:
+    failure = classify(make_response("wait", 503, retry_after="Fri, 01 Jan 2999 00:00:00 GMT"))
 
-    assert found is not None
-    assert found.retry_after is not None
-    assert found.retry_after > 1e9
+    assert failure is not None
+    assert failure.retry_after is not None
+    assert failure.retry_after > 1e9
 
 
 bodies = st.binary() | st.sampled_from([PAGE, KUBERNETES_500]).map(str.encode)
@@ -223,12 +234,12 @@ headers = st.dictionaries(
 
 
 @given(st.builds(Response, st.integers(0, 1000), headers, bodies))
-def test_no_reply_raises_and_every_message_is_short(response: Response) -> None:
-    found = classify(response, now=NOW)
+def test_any_response_is_classified_with_a_short_message(response: Response) -> None:
+    failure = classify(response, now=NOW)
 
-    if found is None:
+    if failure is None:
         assert 200 <= response.status < 300
     else:
-        assert 0 < len(found.message) < 600
-        assert found.message.isprintable()
-        assert found.retry_after is None or found.retry_after >= 0
+        assert 0 < len(failure.message) < 600
+        assert failure.message.isprintable()
+        assert failure.retry_after is None or failure.retry_after >= 0

@@ -1,4 +1,4 @@
-"""Kinds and statuses: known in any case, unknown as they are."""
+"""Kinds and statuses: known values ignoring case, unknown values unchanged."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from kaleden import Outcomes, Success
 from kaleden._wire import TERMINAL_STATUSES, SessionKind, SessionStatus
-from kaleden._wire._decoders import session_info
+from kaleden._wire._decoders import read_session_info
 
 
 @pytest.mark.parametrize("text", ["Running", "running", "RUNNING"])
-def test_a_known_status_is_found_in_any_case(text: str) -> None:
+def test_known_status_is_found_in_any_case(text: str) -> None:
     assert SessionStatus.RUNNING is SessionStatus(text)
 
 
-def test_an_unknown_value_becomes_a_member_that_is_its_own_string() -> None:
+def test_unknown_value_becomes_a_member_equal_to_its_string() -> None:
     member = SessionStatus("Hibernated")
 
     assert isinstance(member, SessionStatus)
@@ -30,15 +30,15 @@ def test_an_unknown_value_becomes_a_member_that_is_its_own_string() -> None:
     assert "<SessionStatus.Hibernated: 'Hibernated'>" == repr(member)
 
 
-def test_an_unknown_value_keeps_its_case_and_is_compared_by_it() -> None:
+def test_unknown_values_are_compared_case_sensitively() -> None:
     assert SessionStatus("hibernated") != SessionStatus("Hibernated")
 
 
-def test_equal_unknown_members_are_one_key() -> None:
+def test_equal_unknown_members_are_the_same_key() -> None:
     assert {SessionKind("vscode"): 1} == {SessionKind("vscode"): 1, "vscode": 1}
 
 
-def test_unknown_values_do_not_grow_the_class() -> None:
+def test_unknown_values_are_not_stored_in_the_class() -> None:
     SessionKind("vscode")
 
     assert "vscode" not in list(SessionKind)
@@ -46,24 +46,24 @@ def test_unknown_values_do_not_grow_the_class() -> None:
     assert SessionKind.CARTA.is_known
 
 
-# Texts that are also attributes of an enumeration, and those that JSON can escape but UTF-8 not.
+# Names of attributes of an enumeration, and strings that JSON can escape but UTF-8 cannot encode.
 ODD_VALUES = ["Paused", "", "__dict__", "mro", "name", "CARTA", "\ud800", "\x00", "a b"]
 ANY_TEXT = st.text() | st.sampled_from(ODD_VALUES)
 
 
-def round_trips(value: Any) -> list[Any]:
-    """Return the copies of *value* that each protocol of pickle, and each way to copy, makes."""
+def make_copies(value: Any) -> list[Any]:
+    """Return copies of *value* by each protocol of pickle, and by `copy` and `deepcopy`."""
     protocols = range(pickle.HIGHEST_PROTOCOL + 1)
     pickled = [pickle.loads(pickle.dumps(value, protocol)) for protocol in protocols]
-    # The pure Python pickler, which has code of its own for each protocol.
-    plainly = [pickle.loads(pickle._dumps(value, protocol)) for protocol in protocols]  # type: ignore[attr-defined]  # no stub has it
-    return [*pickled, *plainly, copy.copy(value), copy.deepcopy(value)]
+    # The pure Python pickler has separate code for each protocol.
+    pure = [pickle.loads(pickle._dumps(value, protocol)) for protocol in protocols]  # type: ignore[attr-defined]  # no stub has it
+    return [*pickled, *pure, copy.copy(value), copy.deepcopy(value)]
 
 
 @given(ANY_TEXT)
-def test_any_string_is_a_member_that_pickles_and_copies_and_becomes_json(text: str) -> None:
+def test_members_of_any_string_pickle_copy_and_serialize(text: str) -> None:
     for member in (SessionKind(text), SessionStatus(text)):
-        for other in round_trips(member):
+        for other in make_copies(member):
             assert type(member) is type(other)
             assert (member, member.name, member.value) == (other, other.name, other.value)
             assert member.is_known is other.is_known
@@ -72,36 +72,36 @@ def test_any_string_is_a_member_that_pickles_and_copies_and_becomes_json(text: s
 
 
 @pytest.mark.parametrize("member", [*SessionKind, *SessionStatus])
-def test_a_known_member_stays_the_same_object(member: SessionKind | SessionStatus) -> None:
-    assert all(member is other for other in round_trips(member))
+def test_known_members_stay_the_same_object(member: SessionKind | SessionStatus) -> None:
+    assert all(member is other for other in make_copies(member))
 
 
 @pytest.mark.parametrize("text", ODD_VALUES)
-def test_members_pickle_and_copy_where_python_looks_them_up_by_name(
+def test_members_pickle_and_copy_if_python_looks_them_up_by_name(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_name(self: Enum, _protocol: object) -> Any:
+    def reduce_by_name(self: Enum, _protocol: object) -> Any:
         return getattr, (type(self), self._name_)
 
-    # As in Python 3.11.2.
-    monkeypatch.setattr(Enum, "__reduce_ex__", by_name)
+    # Python 3.11.2 does this.
+    monkeypatch.setattr(Enum, "__reduce_ex__", reduce_by_name)
 
-    for other in round_trips(SessionStatus(text)):
+    for other in make_copies(SessionStatus(text)):
         assert (SessionStatus, SessionStatus(text)) == (type(other), other)
 
 
 @pytest.mark.parametrize("text", ODD_VALUES)
-def test_what_holds_an_unknown_member_pickles_and_copies(text: str) -> None:
-    info = session_info({"id": "a", "type": text, "status": text})
+def test_outcomes_with_unknown_members_pickle_and_copy(text: str) -> None:
+    info = read_session_info({"id": "a", "type": text, "status": text})
     outcomes = Outcomes("info", [Success("a", info)])
 
-    for other in round_trips(outcomes):
+    for other in make_copies(outcomes):
         [same] = other.values
         assert info == same
         assert (info.kind, info.status) == (same.kind, same.status)
 
 
-def test_the_value_of_an_unknown_member_is_a_plain_string() -> None:
+def test_value_of_unknown_member_is_a_plain_string() -> None:
     class Foreign(str):
         def __str__(self) -> str:
             return "something else"
@@ -113,12 +113,12 @@ def test_the_value_of_an_unknown_member_is_a_plain_string() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, b"Running"])
-def test_only_strings_are_members(value: Any) -> None:
+def test_non_strings_are_not_members(value: Any) -> None:
     with pytest.raises(ValueError, match="is not a valid SessionStatus"):
         SessionStatus(value)
 
 
-def test_sessions_end_in_four_statuses() -> None:
+def test_terminal_statuses_are_four() -> None:
     ended = {status for status in SessionStatus if status.is_terminal}
 
     assert {"Completed", "Succeeded", "Failed", "Error"} == ended == TERMINAL_STATUSES

@@ -1,4 +1,4 @@
-"""Unknown is not fatal: realistic payloads with something wrong lose nothing else."""
+"""Damaged payloads: a malformed part does not affect the other parts."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from _wire.samples import (
     EVENTS,
     IMAGES,
     NOTEBOOK,
-    OF_EVERYBODY,
     OLD,
     OLD_STATS,
+    OTHER_USER,
     PENDING,
     RUNNING,
     STATS,
-    json_reply,
-    reply,
+    make_json_response,
+    make_response,
 )
-from _wire.strategies import json_values, mutated
+from _wire.strategies import damage_payload, json_values
 from kaleden import _wire
 from kaleden._wire import MalformedResponse, Response, SessionInfo, parse_info, parse_list
 
-SESSIONS = [RUNNING, PENDING, NOTEBOOK, OLD, OF_EVERYBODY]
-damaged_sessions = st.sampled_from(SESSIONS).flatmap(mutated)
+SESSIONS = [RUNNING, PENDING, NOTEBOOK, OLD, OTHER_USER]
+damaged_sessions = st.sampled_from(SESSIONS).flatmap(damage_payload)
 
-# Which server's key each field is read from.
+# The server's key of each field.
 KEYS = {
     "id": "id",
     "name": "name",
@@ -57,53 +57,55 @@ KEYS = {
 
 
 @given(damaged_sessions)
-def test_a_damaged_session_is_still_a_session(payload: dict[str, Any]) -> None:
-    info = parse_info(json_reply(payload))
+def test_damaged_session_is_still_parsed(payload: dict[str, Any]) -> None:
+    info = parse_info(make_json_response(payload))
 
     assert payload == info.raw
 
 
-@given(mutated(NOTEBOOK))
-def test_a_damaged_field_costs_no_other_field(payload: dict[str, Any]) -> None:
-    whole, info = parse_info(json_reply(NOTEBOOK)), parse_info(json_reply(payload))
+@given(damage_payload(NOTEBOOK))
+def test_damaged_field_does_not_affect_other_fields(payload: dict[str, Any]) -> None:
+    whole, info = parse_info(make_json_response(NOTEBOOK)), parse_info(make_json_response(payload))
 
     for field, key in KEYS.items():
         if key in payload and payload[key] is NOTEBOOK.get(key):
             assert getattr(whole, field) == getattr(info, field)
 
 
-def test_every_field_of_a_session_is_covered_here() -> None:
+def test_keys_cover_every_field_of_a_session() -> None:
     assert {*KEYS, "raw"} == {field.alias for field in attrs.fields(SessionInfo)}
 
 
 @given(st.lists(damaged_sessions | json_values, max_size=6))
-def test_an_element_costs_no_other_element(elements: list[Any]) -> None:
-    listing = parse_list(json_reply([RUNNING, *elements, OLD]))
+def test_damaged_element_does_not_affect_other_elements(elements: list[Any]) -> None:
+    listing = parse_list(make_json_response([RUNNING, *elements, OLD]))
     objects = [each for each in elements if isinstance(each, dict)]
 
     assert [RUNNING, *objects, OLD] == [info.raw for info in listing.sessions]
     assert len(elements) == len(objects) + len(listing.malformed)
-    assert parse_info(json_reply(RUNNING)) == listing.sessions[0]
-    assert parse_info(json_reply(OLD)) == listing.sessions[-1]
+    assert parse_info(make_json_response(RUNNING)) == listing.sessions[0]
+    assert parse_info(make_json_response(OLD)) == listing.sessions[-1]
 
 
 @given(
-    mutated(STATS)
-    | mutated(OLD_STATS)
-    | mutated(STATS["cores"]).map(lambda c: STATS | {"cores": c})
+    damage_payload(STATS)
+    | damage_payload(OLD_STATS)
+    | damage_payload(STATS["cores"]).map(lambda c: STATS | {"cores": c})
 )
-def test_damaged_statistics_are_still_statistics(payload: dict[str, Any]) -> None:
-    assert payload == _wire.parse_stats(json_reply(payload)).raw
+def test_damaged_statistics_are_still_parsed(payload: dict[str, Any]) -> None:
+    assert payload == _wire.parse_stats(make_json_response(payload)).raw
 
 
-@given(mutated(CONTEXT) | mutated(CONTEXT["cores"]).map(lambda c: CONTEXT | {"cores": c}))
-def test_a_damaged_context_is_still_a_context(payload: dict[str, Any]) -> None:
-    assert payload == _wire.parse_context(json_reply(payload)).raw
+@given(
+    damage_payload(CONTEXT) | damage_payload(CONTEXT["cores"]).map(lambda c: CONTEXT | {"cores": c})
+)
+def test_damaged_context_is_still_parsed(payload: dict[str, Any]) -> None:
+    assert payload == _wire.parse_context(make_json_response(payload)).raw
 
 
-@given(st.lists(mutated(IMAGES[0]) | json_values))
-def test_a_damaged_image_costs_no_other(elements: list[Any]) -> None:
-    images = _wire.parse_images(json_reply([IMAGES[0], *elements, IMAGES[1]]))
+@given(st.lists(damage_payload(IMAGES[0]) | json_values))
+def test_damaged_image_does_not_affect_other_images(elements: list[Any]) -> None:
+    images = _wire.parse_images(make_json_response([IMAGES[0], *elements, IMAGES[1]]))
 
     assert (IMAGES[0], IMAGES[1]) == (images[0].raw, images[-1].raw)
     assert all(image.id for image in images)
@@ -128,8 +130,8 @@ WHOLE.append(EVENTS.encode())
 
 
 @st.composite
-def damaged_bodies(draw: st.DrawFn) -> bytes:
-    """Cut a piece out of a reply, and put some bytes there."""
+def damage_body(draw: st.DrawFn) -> bytes:
+    """Replace a piece of a response by random bytes."""
     body = draw(st.sampled_from(WHOLE))
     start = draw(st.integers(0, len(body)))
     return body[:start] + draw(st.binary(max_size=4)) + body[start + draw(st.integers(0, 20)) :]
@@ -137,18 +139,18 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
 
 @pytest.mark.parametrize("parse", PARSERS)
 @given(
-    body=st.binary() | json_values.map(json.dumps).map(str.encode) | damaged_bodies(),
+    body=st.binary() | json_values.map(json.dumps).map(str.encode) | damage_body(),
     kind=st.sampled_from(["", "text/plain", "text/html", "application/json"]) | st.text(),
 )
-def test_a_parser_raises_nothing_but_unreadable_reply(parse: Any, body: bytes, kind: str) -> None:
+def test_parsers_raise_only_malformed_response(parse: Any, body: bytes, kind: str) -> None:
     response = Response(200, {"content-type": kind}, body)
     with suppress(MalformedResponse):
         assert parse(response) is not None
 
 
 @pytest.mark.parametrize("parse", PARSERS)
-def test_a_huge_reply_that_cannot_be_read_makes_a_short_message(parse: Any) -> None:
+def test_huge_malformed_response_gives_a_short_message(parse: Any) -> None:
     with pytest.raises(MalformedResponse) as caught:
-        parse(reply(b"<" * 1_000_000, kind="text/html"))
+        parse(make_response(b"<" * 1_000_000, kind="text/html"))
 
     assert len(str(caught.value)) < 300

@@ -1,4 +1,4 @@
-"""JSON read a piece at a time, or without looking around it, is the same JSON."""
+"""The JSON parsers agree with the standard library."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from _wire.samples import RUNNING, reply
+from _wire.samples import RUNNING, make_response
 from _wire.strategies import json_values
 from kaleden._wire import MalformedResponse, parse_list
-from kaleden._wire._primitives import array_elements, parse_json
+from kaleden._wire._primitives import iterate_array, parse_json
 
 nearly_json = st.text('[]{},:" \t\n\r01.-eatruf\\\u00a0', max_size=12)
 
 
-def read(parse: Callable[[Any], Any], text: Any) -> Any:
+def parse_or_error(parse: Callable[[Any], Any], text: Any) -> Any:
     try:
-        return repr(parse(text))  # in which NaN is itself
+        return repr(parse(text))  # compared as text, because NaN is not equal to itself
     except ValueError:
         return ValueError
 
 
-def array(body: bytes) -> list[Any]:
-    return list(array_elements(body))
+def parse_array(body: bytes) -> list[Any]:
+    return list(iterate_array(body))
 
 
-def python_array(text: str) -> list[Any]:
+def parse_array_with_json(text: str) -> list[Any]:
     value = json.loads(text)
     if isinstance(value, list):
         return value
@@ -46,19 +46,19 @@ def python_array(text: str) -> list[Any]:
 @example("[] 1")
 @example("[1,2")
 @example("[NaN, 1e999, 1]")
-def test_it_is_read_as_python_reads_it(text: str) -> None:
-    assert read(json.loads, text) == read(parse_json, text.encode())
-    assert read(python_array, text) == read(array, text.encode())
+def test_json_is_parsed_as_by_the_standard_library(text: str) -> None:
+    assert parse_or_error(json.loads, text) == parse_or_error(parse_json, text.encode())
+    assert parse_or_error(parse_array_with_json, text) == parse_or_error(parse_array, text.encode())
 
 
-def test_a_list_is_read_in_turns() -> None:
-    response = reply(json.dumps([RUNNING] * 1000))
+def test_list_is_parsed_in_slices() -> None:
+    response = make_response(json.dumps([RUNNING] * 1000))
     assert 10 == sum(1 for _ in parse_list.steps(response))
     assert 1000 == len(parse_list(response).sessions)
 
 
 @pytest.mark.parametrize("end", ["", "]]", ", ]", " 1]", "}"])
-def test_a_list_that_breaks_off_late_is_unreadable_as_a_whole(end: str) -> None:
+def test_truncated_list_is_malformed(end: str) -> None:
     elements = ", ".join(["{}"] * 1000)
     with pytest.raises(MalformedResponse):
-        parse_list(reply(f"[{elements}{end}"))
+        parse_list(make_response(f"[{elements}{end}"))

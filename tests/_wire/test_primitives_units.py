@@ -1,4 +1,4 @@
-"""Scalars as servers write them."""
+"""Parsers of the server's scalar values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from _wire.strategies import json_values
 from kaleden._wire import _primitives as units
 
-NOTHINGS: list[Any] = [
+MISSING: list[Any] = [
     None,
     "",
     "<none>",
@@ -47,40 +47,42 @@ NOTHINGS: list[Any] = [
     ],
 )
 def test_sizes_are_bytes_and_bare_numbers_are_decimal_gigabytes(written: Any, size: int) -> None:
-    assert size == units.size(written)
+    assert size == units.parse_size(written)
 
 
 @pytest.mark.parametrize(
     ("written", "cores"), [("2m", 0.002), ("0.250", 0.25), (1.5, 1.5), ("500u", 5e-4), ("1", 1.0)]
 )
-def test_cores_are_whole_ones_or_thousandths(written: Any, cores: float) -> None:
-    assert cores == pytest.approx(units.cores(written))
+def test_cores_are_parsed_with_and_without_unit(written: Any, cores: float) -> None:
+    assert cores == pytest.approx(units.parse_cores(written))
 
 
 @pytest.mark.parametrize("written", [3, 3.0, "3", "3.0"])
-def test_counts_are_whole_numbers_in_any_dress(written: Any) -> None:
-    count = units.count(written)
+def test_counts_are_parsed_from_any_type(written: Any) -> None:
+    count = units.parse_count(written)
 
     assert 3 == count
     assert isinstance(count, int)
 
 
-@pytest.mark.parametrize("read", [units.size, units.cores, units.count, units.gibibytes])
-@pytest.mark.parametrize("nothing", [*NOTHINGS, "12Q", "1e999", 10**400, "G"])
-def test_what_is_no_quantity_is_none(read: Any, nothing: Any) -> None:
-    assert read(nothing) is None
+@pytest.mark.parametrize(
+    "read", [units.parse_size, units.parse_cores, units.parse_count, units.parse_gibibytes]
+)
+@pytest.mark.parametrize("invalid", [*MISSING, "12Q", "1e999", 10**400, "G"])
+def test_invalid_quantity_is_none(read: Any, invalid: Any) -> None:
+    assert read(invalid) is None
 
 
-def test_a_part_is_no_count() -> None:
-    assert units.count("1.5") is None
+def test_fractional_count_is_none() -> None:
+    assert units.parse_count("1.5") is None
 
 
-def test_gibibytes_become_bytes() -> None:
-    assert 3 * 2**29 == units.gibibytes("1.5")
+def test_gibibytes_are_converted_to_bytes() -> None:
+    assert 3 * 2**29 == units.parse_gibibytes("1.5")
 
 
-@pytest.mark.parametrize("read", [units.size, units.gibibytes])
-def test_a_number_that_is_endless_in_bytes_is_none(read: Any) -> None:
+@pytest.mark.parametrize("read", [units.parse_size, units.parse_gibibytes])
+def test_overflowing_size_is_none(read: Any) -> None:
     assert read(1e308) is None
     assert read("1e308") is None
 
@@ -99,37 +101,37 @@ def test_a_number_that_is_endless_in_bytes_is_none(read: Any) -> None:
     ],
 )
 def test_times_are_aware(written: str, time: datetime) -> None:
-    read = units.time(written)
+    read = units.parse_time(written)
 
     assert time == read
     assert read is not None
     assert read.tzinfo is not None
 
 
-@pytest.mark.parametrize("nothing", [*NOTHINGS, "yesterday", "2025-13-01T00:00Z"])
-def test_what_is_no_time_is_none(nothing: Any) -> None:
-    assert units.time(nothing) is None
+@pytest.mark.parametrize("invalid", [*MISSING, "yesterday", "2025-13-01T00:00Z"])
+def test_invalid_time_is_none(invalid: Any) -> None:
+    assert units.parse_time(invalid) is None
 
 
 @pytest.mark.parametrize(
     ("written", "flag"),
     [(True, True), (False, False), ("true", True), ("False", False), (1, None), ("", None)],
 )
-def test_flags(written: Any, flag: bool | None) -> None:
-    assert flag is units.flag(written)
+def test_flags_are_parsed_from_booleans_and_strings(written: Any, flag: bool | None) -> None:
+    assert flag is units.parse_flag(written)
 
 
-@pytest.mark.parametrize("nothing", ["", "<none>", "not-applicable", None, 5, ["x"]])
-def test_what_says_nothing_is_no_text(nothing: Any) -> None:
-    assert "" == units.text(nothing)
-    assert units.optional_text(nothing) is None
+@pytest.mark.parametrize("invalid", ["", "<none>", "not-applicable", None, 5, ["x"]])
+def test_missing_text_is_empty(invalid: Any) -> None:
+    assert "" == units.parse_text(invalid)
+    assert units.parse_optional_text(invalid) is None
 
 
 @given(json_values)
-def test_no_json_value_raises(value: Any) -> None:
-    for read in (units.size, units.cores, units.count, units.gibibytes):
+def test_any_json_value_is_parsed_without_an_error(value: Any) -> None:
+    for read in (units.parse_size, units.parse_cores, units.parse_count, units.parse_gibibytes):
         amount = read(value)
         assert amount is None or 0 <= amount < math.inf
-    assert isinstance(units.text(value), str)
-    assert units.flag(value) in {True, False, None}
-    assert units.time(value) is None or isinstance(units.time(value), datetime)
+    assert isinstance(units.parse_text(value), str)
+    assert units.parse_flag(value) in {True, False, None}
+    assert units.parse_time(value) is None or isinstance(units.parse_time(value), datetime)

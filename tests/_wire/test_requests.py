@@ -1,4 +1,4 @@
-"""Requests: method, path, query and form of every call of the API."""
+"""Request builders: method, path, query and form of every request."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
     ],
     ids=lambda value: value.target if isinstance(value, Request) else "",
 )
-def test_each_call_is_this_request(request_: Request, expected: Request) -> None:
+def test_builders_return_the_expected_request(request_: Request, expected: Request) -> None:
     assert expected == request_
 
 
-def test_an_app_may_ask_for_resources() -> None:
+def test_app_create_sends_resources() -> None:
     request = _wire.build_app_create("k3jd92xa", "skaha/terminal:1", cores=2.0, ram=4)
 
     assert {"cores": "2", "ram": "4"}.items() <= dict(parse_qsl(request.form.decode())).items()
 
 
 @pytest.mark.parametrize("resources", [{"cores": 0}, {"ram": 0}, {"ram": 1.5}])
-def test_an_app_that_asks_for_what_cannot_be_is_refused(resources: dict[str, Any]) -> None:
+def test_app_create_refuses_invalid_resources(resources: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=f"^{next(iter(resources))} must be"):
         _wire.build_app_create("k3jd92xa", "skaha/terminal:1", **resources)
 
@@ -95,12 +95,12 @@ def test_an_app_that_asks_for_what_cannot_be_is_refused(resources: dict[str, Any
         ({"view": "interactive", "kind": "carta"}, "kind is ignored by the server with view="),
     ],
 )
-def test_a_filter_that_would_not_filter_is_refused(arguments: Any, message: str) -> None:
+def test_ineffective_filter_is_refused(arguments: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         _wire.build_list(**arguments)
 
 
-def test_images_of_an_unknown_kind_are_refused() -> None:
+def test_images_filter_of_unknown_kind_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="kind 'x' is not known"):
         _wire.build_images("x")
 
@@ -123,7 +123,7 @@ HOSTILE = st.sampled_from(
 
 
 @given(st.sampled_from(BY_ID), st.text(max_size=8) | HOSTILE)
-def test_no_id_changes_the_path(build: Any, text: str) -> None:
+def test_ids_cannot_change_the_path(build: Any, text: str) -> None:
     try:
         request = build(text)
     except InvalidRequest:
@@ -137,7 +137,7 @@ def test_no_id_changes_the_path(build: Any, text: str) -> None:
     assert (expected.query, "") == (actual.query, actual.fragment)
 
 
-def test_a_create_is_a_form_body_and_no_query_string() -> None:
+def test_create_sends_a_form_body_without_a_query() -> None:
     spec = SessionSpec(
         "fits",
         "skaha/astroml",
@@ -174,7 +174,7 @@ def test_a_create_is_a_form_body_and_no_query_string() -> None:
     ] == parse_qsl(request.form.decode())
 
 
-def test_what_was_not_asked_for_is_not_sent() -> None:
+def test_create_omits_unset_parameters() -> None:
     request = _wire.build_create(SessionSpec("fits", "skaha/astroml").launches()[0])
 
     assert ["name", "image", "type", "env", "env"] == [
@@ -183,13 +183,13 @@ def test_what_was_not_asked_for_is_not_sent() -> None:
 
 
 @given(specs)
-def test_the_server_reads_from_the_form_what_the_spec_says(spec: SessionSpec) -> None:
+def test_create_form_round_trips_any_spec(spec: SessionSpec) -> None:
     launch = spec.launches()[-1]
     pairs = parse_qsl(
         _wire.build_create(launch).form.decode("ascii"), keep_blank_values=True, strict_parsing=True
     )
     form = dict(pair for pair in pairs if pair[0] != "env")
-    # As the server does it: exactly two parts, or the variable is dropped.
+    # The server drops a variable unless it has exactly two parts.
     parts = [value.split("=") for key, value in pairs if key == "env"]
 
     assert launch.env == dict(parts)
@@ -197,11 +197,11 @@ def test_the_server_reads_from_the_form_what_the_spec_says(spec: SessionSpec) ->
     assert spec.cmd == form.get("cmd")
     assert list(spec.args) == form["args"].split(" ") if spec.args else "args" not in form
     for name in ("cores", "ram", "gpus"):
-        asked = getattr(spec, name)
-        assert asked == (float(form[name]) if name in form else None)
+        value = getattr(spec, name)
+        assert value == (float(form[name]) if name in form else None)
 
 
-def test_a_form_that_no_server_would_read_is_refused() -> None:
+def test_oversized_form_is_refused() -> None:
     spec = SessionSpec("fits", "skaha/astroml", env={"A": "x" * 2**21})
 
     with pytest.raises(InvalidRequest, match=r"args and env make a form of 209\d{4} bytes"):
@@ -209,21 +209,19 @@ def test_a_form_that_no_server_would_read_is_refused() -> None:
 
 
 def test_registry_credentials_are_one_header() -> None:
-    name, value = _wire.registry_header("robot$alice", "s3cret")
+    name, value = _wire.build_registry_header("robot$alice", "s3cret")
 
     assert "x-skaha-registry-auth" == name
     assert b"robot$alice:s3cret" == base64.b64decode(value)
 
 
 @pytest.mark.parametrize(("user", "secret"), [("a:b", "c"), ("a", "b:c"), ("", "c"), ("a", "")])
-def test_registry_credentials_that_the_server_would_split_wrongly_are_refused(
-    user: str, secret: str
-) -> None:
+def test_ambiguous_registry_credentials_are_refused(user: str, secret: str) -> None:
     with pytest.raises(InvalidRequest, match="the server splits there"):
-        _wire.registry_header(user, secret)
+        _wire.build_registry_header(user, secret)
 
 
-def test_creates_carry_further_headers() -> None:
+def test_create_includes_further_headers() -> None:
     headers = (("x-skaha-registry-auth", "abc"),)
     launch = SessionSpec("fits", "skaha/astroml").launches()[0]
 
@@ -231,7 +229,7 @@ def test_creates_carry_further_headers() -> None:
     assert headers == _wire.build_app_create("x", "a/b", headers=headers).headers
 
 
-def test_the_repr_of_a_request_shows_no_secret() -> None:
+def test_request_repr_omits_secrets() -> None:
     launch = SessionSpec("fits", "skaha/astroml", env={"PASSWORD": "hunter2"}).launches()[0]
     request = _wire.build_create(launch, headers=(("x-skaha-registry-auth", "hunter3"),))
 

@@ -1,4 +1,4 @@
-"""Replies of new and old servers become models; anything else is told as what it is."""
+"""Response parsers: models from new and old servers, and errors for malformed responses."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from _wire.samples import (
     CONTEXT,
     IMAGES,
     NOTEBOOK,
-    OF_EVERYBODY,
     OLD,
     OLD_STATS,
+    OTHER_USER,
     PAGE,
     PENDING,
     RUNNING,
     STATS,
-    json_reply,
-    reply,
+    make_json_response,
+    make_response,
 )
 from kaleden import _wire
 from kaleden._wire import (
@@ -43,7 +43,7 @@ from kaleden._wire import (
 GIB = 2**30
 
 
-def test_a_running_session() -> None:
+def test_running_session_is_parsed() -> None:
     assert SessionInfo(
         id="k3jd92xa",
         name="demo-1",
@@ -64,11 +64,11 @@ def test_a_running_session() -> None:
         gid=10001,
         groups=(20001,),
         app_id=None,
-    ) == _wire.parse_info(json_reply(RUNNING))
+    ) == _wire.parse_info(make_json_response(RUNNING))
 
 
-def test_a_session_that_waits_has_no_times_and_uses_nothing() -> None:
-    info = _wire.parse_info(json_reply(PENDING))
+def test_pending_session_has_no_times_and_no_usage() -> None:
+    info = _wire.parse_info(make_json_response(PENDING))
 
     assert SessionStatus.PENDING is info.status
     assert (None, None, None, None) == (
@@ -79,7 +79,7 @@ def test_a_session_that_waits_has_no_times_and_uses_nothing() -> None:
     )
 
 
-def test_a_session_of_an_old_server() -> None:
+def test_session_of_an_old_server_is_parsed() -> None:
     assert SessionInfo(
         id="rt3c9wq1",
         name="old",
@@ -92,27 +92,27 @@ def test_a_session_of_an_old_server() -> None:
         ram_in_use=101_000_000,
         requested_cores=2.0,
         cores_in_use=0.002,
-    ) == _wire.parse_info(json_reply(OLD))
+    ) == _wire.parse_info(make_json_response(OLD))
 
 
-def test_a_session_of_somebody_else() -> None:
+def test_session_of_another_user_is_parsed() -> None:
     assert SessionInfo(
         user="bob",
         kind=SessionKind.CARTA,
         status=SessionStatus.RUNNING,
         start_time=datetime(2026, 8, 1, 10, 20, 30, tzinfo=UTC),
-    ) == _wire.parse_info(json_reply(OF_EVERYBODY))
+    ) == _wire.parse_info(make_json_response(OTHER_USER))
 
 
-def test_an_empty_object_is_a_session_of_which_nothing_is_known() -> None:
-    info = _wire.parse_info(json_reply({}))
+def test_empty_object_is_a_session_with_defaults() -> None:
+    info = _wire.parse_info(make_json_response({}))
 
     assert SessionInfo() == info
     assert (SessionKind.UNKNOWN, SessionStatus.UNKNOWN) == (info.kind, info.status)
 
 
-def test_a_session_keeps_what_came_and_shows_its_secret_to_nobody() -> None:
-    info = _wire.parse_info(json_reply(NOTEBOOK | {"new": [1]}))
+def test_session_keeps_its_raw_object_and_its_repr_omits_the_secret() -> None:
+    info = _wire.parse_info(make_json_response(NOTEBOOK | {"new": [1]}))
 
     assert NOTEBOOK | {"new": [1]} == info.raw
     assert NOTEBOOK["connectURL"] == info.connect_url
@@ -121,17 +121,17 @@ def test_a_session_keeps_what_came_and_shows_its_secret_to_nobody() -> None:
 
 @pytest.mark.parametrize("before", ["", "\ufeff", " \r\n\t", "\ufeff\n"])
 @pytest.mark.parametrize("after", ["", "\n", " \r\n\t"])
-def test_space_around_a_reply_means_nothing(before: str, after: str) -> None:
-    info = _wire.parse_info(reply(f"{before}{json.dumps(RUNNING)}{after}"))
+def test_white_space_around_json_is_ignored(before: str, after: str) -> None:
+    info = _wire.parse_info(make_response(f"{before}{json.dumps(RUNNING)}{after}"))
 
-    assert _wire.parse_info(json_reply(RUNNING)) == info
+    assert _wire.parse_info(make_json_response(RUNNING)) == info
     assert RUNNING == info.raw
 
 
 @pytest.mark.parametrize("after", ["{}", "x", "\0", "\u00a0", "]"])
-def test_anything_else_after_a_reply_makes_it_unreadable(after: str) -> None:
+def test_trailing_data_after_json_is_malformed(after: str) -> None:
     with pytest.raises(MalformedResponse):
-        _wire.parse_info(reply(f"{json.dumps(RUNNING)}{after}"))
+        _wire.parse_info(make_response(f"{json.dumps(RUNNING)}{after}"))
 
 
 @pytest.mark.parametrize(
@@ -144,14 +144,14 @@ def test_anything_else_after_a_reply_makes_it_unreadable(after: str) -> None:
         ("1.0000000000000000000000001", 1.0),
     ],
 )
-def test_odd_values_come_through_as_python_reads_them(text: str, value: Any) -> None:
-    info = _wire.parse_info(reply(f'{{"id": "abc", "odd": 0, "odd": {text}}}'))
+def test_odd_values_are_parsed_as_by_the_standard_library(text: str, value: Any) -> None:
+    info = _wire.parse_info(make_response(f'{{"id": "abc", "odd": 0, "odd": {text}}}'))
 
     assert {"id": "abc", "odd": value} == info.raw
 
 
-def test_nobody_can_change_what_came() -> None:
-    info = _wire.parse_info(json_reply(RUNNING))
+def test_changes_to_a_raw_object_do_not_change_the_session() -> None:
+    info = _wire.parse_info(make_json_response(RUNNING))
     info.raw.clear()
 
     assert RUNNING == info.raw
@@ -159,56 +159,58 @@ def test_nobody_can_change_what_came() -> None:
     assert {"id": "b"} == attrs.evolve(info, raw={"id": "b"}).raw
 
 
-def test_sessions_differ_by_what_is_read_and_not_by_what_came() -> None:
-    one, other = (_wire.parse_info(json_reply(RUNNING | {"new": n})) for n in (1, 2))
+def test_sessions_are_compared_without_their_raw_objects() -> None:
+    one, other = (_wire.parse_info(make_json_response(RUNNING | {"new": n})) for n in (1, 2))
 
     assert one == other
     assert 1 == len({one, other})
 
 
-def test_an_app_of_a_desktop_has_its_own_id() -> None:
-    assert "abc" == _wire.parse_info(json_reply(RUNNING | {"appid": "abc"})).app_id
+def test_desktop_app_has_its_own_id() -> None:
+    assert "abc" == _wire.parse_info(make_json_response(RUNNING | {"appid": "abc"})).app_id
 
 
-def test_a_byte_order_mark_and_broken_utf8_cost_nothing() -> None:
+def test_byte_order_mark_and_invalid_utf8_are_tolerated() -> None:
     body = b"\xef\xbb\xbf" + json.dumps(RUNNING).encode().replace(b"demo-1", b"d\xffmo")
 
-    assert "d\ufffdmo" == _wire.parse_info(reply(body)).name
+    assert "d\ufffdmo" == _wire.parse_info(make_response(body)).name
 
 
-def test_a_list_keeps_its_order_and_sets_apart_what_is_no_session() -> None:
-    listing = _wire.parse_list(json_reply([RUNNING, None, OLD, "x", [RUNNING], 7]))
+def test_list_keeps_its_order_and_separates_malformed_elements() -> None:
+    listing = _wire.parse_list(make_json_response([RUNNING, None, OLD, "x", [RUNNING], 7]))
 
     assert ["k3jd92xa", "rt3c9wq1"] == [info.id for info in listing.sessions]
     assert (None, "x", [RUNNING], 7) == listing.malformed
 
 
-def test_an_empty_list_is_an_empty_listing() -> None:
-    assert _wire.Listing() == _wire.parse_list(json_reply([]))
+def test_empty_list_is_an_empty_listing() -> None:
+    assert _wire.Listing() == _wire.parse_list(make_json_response([]))
 
 
-def test_logs_are_the_text_as_it_came() -> None:
-    assert "  one\n<html>\n" == _wire.parse_logs(reply("  one\n<html>\n"))
-    assert "" == _wire.parse_logs(reply())
-    assert "a\ufffdb" == _wire.parse_logs(reply(b"a\xffb"))
+def test_logs_are_returned_unchanged() -> None:
+    assert "  one\n<html>\n" == _wire.parse_logs(make_response("  one\n<html>\n"))
+    assert "" == _wire.parse_logs(make_response())
+    assert "a\ufffdb" == _wire.parse_logs(make_response(b"a\xffb"))
 
 
-def test_a_create_gives_the_id() -> None:
-    assert "k3jd92xa" == _wire.parse_create(reply("k3jd92xa\r\n"))
+def test_create_returns_the_id() -> None:
+    assert "k3jd92xa" == _wire.parse_create(make_response("k3jd92xa\r\n"))
 
 
 @pytest.mark.parametrize("body", ["", "\n", "two words", "one\ntwo", "a/b", '{"id":"x"}'])
-def test_a_create_that_gives_no_id_is_unreadable(body: str) -> None:
-    with pytest.raises(MalformedResponse, match=r"^expected a session id, but the reply is "):
-        _wire.parse_create(reply(body))
+def test_create_without_an_id_is_malformed(body: str) -> None:
+    with pytest.raises(MalformedResponse, match=r"^expected a session id, but the response is "):
+        _wire.parse_create(make_response(body))
 
 
-def test_renew_and_delete_are_done_when_they_are_answered() -> None:
-    assert True is _wire.parse_done(reply()) is _wire.parse_done(reply("k3jd92xa\n"))
+def test_renew_and_delete_return_true() -> None:
+    assert (
+        True is _wire.parse_done(make_response()) is _wire.parse_done(make_response("k3jd92xa\n"))
+    )
 
 
-def test_statistics_of_a_new_server() -> None:
-    stats = _wire.parse_stats(json_reply(STATS))
+def test_statistics_of_a_new_server_are_parsed() -> None:
+    stats = _wire.parse_stats(make_json_response(STATS))
 
     assert CoreStats(377.5, 960.0, 32.0, 192 * 10**9) == stats.cores
     assert RamStats(9_432_822_000_000, 15_032_386_000_000, 192 * 10**9, 16.0) == stats.ram
@@ -217,8 +219,8 @@ def test_statistics_of_a_new_server() -> None:
     assert STATS == stats.raw
 
 
-def test_statistics_of_an_old_server() -> None:
-    stats = _wire.parse_stats(json_reply(OLD_STATS))
+def test_statistics_of_an_old_server_are_parsed() -> None:
+    stats = _wire.parse_stats(make_json_response(OLD_STATS))
 
     assert CoreStats(377.0, 960.0, 32.0, 147 * GIB) == stats.cores
     assert RamStats(None, None, 226 * GIB, 32.0) == stats.ram
@@ -226,8 +228,8 @@ def test_statistics_of_an_old_server() -> None:
     assert InstanceStats(88, 30, 1, 119) == stats.instances
 
 
-def test_the_context_is_in_bytes() -> None:
-    context = _wire.parse_context(json_reply(CONTEXT))
+def test_context_memory_is_in_bytes() -> None:
+    context = _wire.parse_context(make_json_response(CONTEXT))
 
     assert Choices(2, 1, 8, None, (1, 2, 4)) == context.cores
     assert Choices(8 * GIB, 4 * GIB, 32 * GIB, None, (GIB, 2 * GIB)) == context.memory
@@ -235,24 +237,24 @@ def test_the_context_is_in_bytes() -> None:
     assert 5 == context.max_interactive_sessions
 
 
-@pytest.mark.parametrize(("came", "limit"), [("5", 5), (5, 5), ("many", None), (None, None)])
-def test_the_limit_of_interactive_sessions_may_be_a_string(came: Any, limit: int | None) -> None:
-    context = _wire.parse_context(json_reply(CONTEXT | {"maxInteractiveSessions": came}))
+@pytest.mark.parametrize(("value", "limit"), [("5", 5), (5, 5), ("many", None), (None, None)])
+def test_context_session_limit_may_be_a_string(value: Any, limit: int | None) -> None:
+    context = _wire.parse_context(make_json_response(CONTEXT | {"maxInteractiveSessions": value}))
 
     assert limit == context.max_interactive_sessions
 
 
-def test_the_context_of_an_old_server() -> None:
+def test_context_of_an_old_server_is_parsed() -> None:
     old = {"cores": {"default": 1, "defaultHeadless": 2, "options": [1, "x", 4]}, "memoryGB": []}
-    context = _wire.parse_context(json_reply(old))
+    context = _wire.parse_context(make_json_response(old))
 
     assert Choices(default=1, default_headless=2, options=(1, 4)) == context.cores
     assert Choices() == context.memory == context.gpus
     assert context.max_interactive_sessions is None
 
 
-def test_images_have_parts() -> None:
-    terminal, carta = _wire.parse_images(json_reply(IMAGES))
+def test_images_are_split_into_parts() -> None:
+    terminal, carta = _wire.parse_images(make_json_response(IMAGES))
 
     assert (
         Image(
@@ -280,22 +282,24 @@ def test_images_have_parts() -> None:
         ("host/a/terminal@sha256:00", ("host", "a", "terminal", "")),
     ],
 )
-def test_an_image_reference_may_lack_parts(reference: str, parts: tuple[str, ...]) -> None:
+def test_image_reference_may_lack_parts(reference: str, parts: tuple[str, ...]) -> None:
     image = Image(reference)
 
     assert parts == (image.host, image.project, image.name, image.tag)
 
 
-def test_an_image_without_an_id_costs_no_other() -> None:
-    came = [None, {}, {"id": ""}, {"id": "h/p/n:1", "types": [None, "", "vscode"]}, "h/p/n:2"]
+def test_image_without_an_id_is_left_out() -> None:
+    elements = [None, {}, {"id": ""}, {"id": "h/p/n:1", "types": [None, "", "vscode"]}, "h/p/n:2"]
 
-    assert (Image("h/p/n:1", (SessionKind("vscode"),)),) == _wire.parse_images(json_reply(came))
+    assert (Image("h/p/n:1", (SessionKind("vscode"),)),) == _wire.parse_images(
+        make_json_response(elements)
+    )
 
 
 def test_repositories_are_hosts() -> None:
-    came = ["images.canfar.net", None, "", {"x": 1}, "other"]
+    elements = ["images.canfar.net", None, "", {"x": 1}, "other"]
 
-    assert ("images.canfar.net", "other") == _wire.parse_repositories(json_reply(came))
+    assert ("images.canfar.net", "other") == _wire.parse_repositories(make_json_response(elements))
 
 
 OBJECTS = [_wire.parse_info, _wire.parse_stats, _wire.parse_context]
@@ -304,56 +308,61 @@ ARRAYS = [_wire.parse_list, _wire.parse_images, _wire.parse_repositories]
 
 @pytest.mark.parametrize("parse", OBJECTS)
 @pytest.mark.parametrize("value", [[], [RUNNING], None, "x", 7, True])
-def test_what_is_no_object_where_one_is_due_is_unreadable(parse: Any, value: Any) -> None:
+def test_value_in_place_of_an_object_is_malformed(parse: Any, value: Any) -> None:
     with pytest.raises(
-        MalformedResponse, match=r"^expected .* as a JSON object, but the reply is app"
+        MalformedResponse, match=r"^expected .* as a JSON object, but the response is app"
     ):
-        parse(json_reply(value))
+        parse(make_json_response(value))
 
 
 @pytest.mark.parametrize("parse", ARRAYS)
 @pytest.mark.parametrize("value", [{}, RUNNING, None, "x", 7, True])
-def test_what_is_no_array_where_one_is_due_is_unreadable(parse: Any, value: Any) -> None:
+def test_value_in_place_of_an_array_is_malformed(parse: Any, value: Any) -> None:
     with pytest.raises(
-        MalformedResponse, match=r"^expected .* as a JSON array, but the reply is app"
+        MalformedResponse, match=r"^expected .* as a JSON array, but the response is app"
     ):
-        parse(json_reply(value))
+        parse(make_json_response(value))
 
 
 @pytest.mark.parametrize("parse", [*OBJECTS, *ARRAYS])
 @pytest.mark.parametrize(
-    ("response", "came"),
+    ("response", "description"),
     [
-        (reply(), "empty"),
-        (reply(" \n"), "empty"),
-        (reply('{"id": "k3', kind="application/json"), 'application/json, \'{"id": "k3\''),
-        (reply("k3jd92xa\n"), "text/plain, 'k3jd92xa'"),
-        (reply("k3", kind=""), "without content type, 'k3'"),
-        (reply(PAGE, kind="text/html"), "an HTML page that says '502 Bad Gateway': is the URL ri"),
-        (reply(PAGE), "an HTML page that says '502 Bad Gateway': is the URL right?"),
-        (reply("[" * 100_000), "text/plain, '[[[["),
-        (reply("1" * 10_000), "text/plain, '1111"),
-        (reply("x", kind="a\x00" * 10_000), "a a a a"),
+        (make_response(), "empty"),
+        (make_response(" \n"), "empty"),
+        (make_response('{"id": "k3', kind="application/json"), 'application/json, \'{"id": "k3\''),
+        (make_response("k3jd92xa\n"), "text/plain, 'k3jd92xa'"),
+        (make_response("k3", kind=""), "without content type, 'k3'"),
+        (
+            make_response(PAGE, kind="text/html"),
+            "an HTML page that says '502 Bad Gateway': is the URL ri",
+        ),
+        (make_response(PAGE), "an HTML page that says '502 Bad Gateway': is the URL right?"),
+        (make_response("[" * 100_000), "text/plain, '[[[["),
+        (make_response("1" * 10_000), "text/plain, '1111"),
+        (make_response("x", kind="a\x00" * 10_000), "a a a a"),
     ],
     ids=["nothing", "blank", "cut", "text", "untyped", "html", "?html", "deep", "long", "type"],
 )
-def test_what_is_no_json_is_told_as_what_it_is(parse: Any, response: Response, came: str) -> None:
+def test_malformed_response_describes_the_body(
+    parse: Any, response: Response, description: str
+) -> None:
     with pytest.raises(MalformedResponse) as caught:
         parse(response)
 
-    assert came in str(caught.value)
+    assert description in str(caught.value)
     assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize(
     "parse", [_wire.parse_logs, _wire.parse_events, _wire.parse_create, _wire.parse_done]
 )
-def test_an_html_page_is_no_text(parse: Any) -> None:
+def test_html_page_in_place_of_text_is_malformed(parse: Any) -> None:
     with pytest.raises(MalformedResponse, match="an HTML page that says '502 Bad Gateway'"):
-        parse(reply(PAGE, kind="text/html;charset=utf-8"))
+        parse(make_response(PAGE, kind="text/html;charset=utf-8"))
 
 
-def test_the_repr_of_a_reply_tells_the_length_of_its_body() -> None:
+def test_response_repr_has_the_length_of_the_body() -> None:
     assert "Response(status=200, headers={'content-type': 'text/plain'}, body=<7 bytes>)" == repr(
-        reply("hunter2")
+        make_response("hunter2")
     )

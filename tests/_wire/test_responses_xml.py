@@ -1,4 +1,4 @@
-"""The two XML documents, and what could hide in XML."""
+"""Parsing of the two XML documents, including malicious XML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from _wire.samples import AVAILABILITY, CAPABILITIES, PAGE, reply
+from _wire.samples import AVAILABILITY, CAPABILITIES, PAGE, make_response
 from kaleden._wire import (
     Availability,
     Capability,
@@ -19,34 +19,34 @@ from kaleden._wire import (
     parse_capabilities,
 )
 
-BOTH = pytest.mark.parametrize("parse", [parse_availability, parse_capabilities])
+EACH_PARSER = pytest.mark.parametrize("parse", [parse_availability, parse_capabilities])
 
 
-def test_a_service_that_is_there() -> None:
+def test_available_service_is_parsed() -> None:
     assert Availability(
         True, ("service is accepting requests.", "with one experiment")
-    ) == parse_availability(reply(AVAILABILITY, kind="text/xml"))
+    ) == parse_availability(make_response(AVAILABILITY, kind="text/xml"))
 
 
-def test_a_service_that_says_no() -> None:
-    said = AVAILABILITY.replace(">true<", "> false <")
+def test_unavailable_service_is_parsed() -> None:
+    document = AVAILABILITY.replace(">true<", "> false <")
 
-    assert parse_availability(reply(said)).available is False
+    assert parse_availability(make_response(document)).available is False
 
 
 @pytest.mark.parametrize("replaced", [">maybe<", "><"])
-def test_a_service_that_does_not_say_is_unreadable(replaced: str) -> None:
-    with pytest.raises(MalformedResponse, match="does not say whether the service is available"):
-        parse_availability(reply(AVAILABILITY.replace(">true<", replaced)))
+def test_availability_without_a_value_is_malformed(replaced: str) -> None:
+    with pytest.raises(MalformedResponse, match="does not state whether the service is available"):
+        parse_availability(make_response(AVAILABILITY.replace(">true<", replaced)))
 
 
-def test_a_document_without_namespaces_is_read_all_the_same() -> None:
+def test_document_without_namespaces_is_parsed() -> None:
     plain = "<availability><available>true</available></availability>"
 
-    assert Availability(True) == parse_availability(reply(plain))
+    assert Availability(True) == parse_availability(make_response(plain))
 
 
-def test_capabilities_have_interfaces_and_ways_to_log_in() -> None:
+def test_capabilities_have_interfaces_and_security_methods() -> None:
     assert (
         Capability(
             "http://www.opencadc.org/std/platform#session-1",
@@ -63,48 +63,48 @@ def test_capabilities_have_interfaces_and_ways_to_log_in() -> None:
             "ivo://ivoa.net/std/VOSI#availability",
             (Interface("https://host/skaha/availability"),),
         ),
-    ) == parse_capabilities(reply(CAPABILITIES, kind="text/xml"))
+    ) == parse_capabilities(make_response(CAPABILITIES, kind="text/xml"))
 
 
-def test_a_capability_may_say_nothing() -> None:
-    came = "<capabilities><capability><interface/></capability><other/></capabilities>"
+def test_empty_capability_is_parsed() -> None:
+    document = "<capabilities><capability><interface/></capability><other/></capabilities>"
 
-    assert (Capability("", (Interface(""),)),) == parse_capabilities(reply(came))
+    assert (Capability("", (Interface(""),)),) == parse_capabilities(make_response(document))
 
 
-@BOTH
+@EACH_PARSER
 @pytest.mark.parametrize(
-    ("body", "why"),
+    ("body", "reason"),
     [
-        ("", "the reply is empty"),
+        ("", "the response is empty"),
         ("<a/>", "its root is <a>"),
-        ("<availability", "no XML"),
-        ("\x00", "no XML"),
+        ("<availability", "not XML"),
+        ("\x00", "not XML"),
         (PAGE, "an HTML page that says '502 Bad Gateway'"),
         ("<!DOCTYPE a [<!ENTITY x 'y'>]><availability>&x;</availability>", "DOCTYPE, which is ref"),
-        (b"\xff\xfe<\x00a\x00/\x00>\x00", "no XML"),
+        (b"\xff\xfe<\x00a\x00/\x00>\x00", "not XML"),
     ],
 )
-def test_what_is_not_the_document_is_unreadable(parse: Any, body: Any, why: str) -> None:
+def test_other_document_is_malformed(parse: Any, body: Any, reason: str) -> None:
     with pytest.raises(
-        MalformedResponse, match=r"^expected VOSI .* XML, but the reply is"
+        MalformedResponse, match=r"^expected VOSI .* XML, but the response is"
     ) as caught:
-        parse(reply(body))
+        parse(make_response(body))
 
-    assert why in str(caught.value)
+    assert reason in str(caught.value)
 
 
-@BOTH
+@EACH_PARSER
 @given(body=st.binary() | st.text(st.sampled_from("<>/!avilbe &;'\"[]x")).map(str.encode))
-def test_any_bytes_are_read_or_unreadable(parse: Any, body: bytes) -> None:
+def test_random_bytes_are_malformed(parse: Any, body: bytes) -> None:
     with pytest.raises(MalformedResponse):
-        parse(reply(body))
+        parse(make_response(body))
 
 
-@BOTH
+@EACH_PARSER
 @given(cut=st.integers(0, 400), extra=st.text(max_size=5))
-def test_a_damaged_document_is_read_or_unreadable(parse: Any, cut: int, extra: str) -> None:
+def test_damaged_document_is_parsed_or_malformed(parse: Any, cut: int, extra: str) -> None:
     document = AVAILABILITY if parse is parse_availability else CAPABILITIES
     damaged = document[:cut] + extra + document[cut + 3 :]
     with suppress(MalformedResponse):
-        assert isinstance(parse(reply(damaged)), Availability | tuple)
+        assert isinstance(parse(make_response(damaged)), Availability | tuple)

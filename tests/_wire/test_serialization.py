@@ -1,4 +1,4 @@
-"""Every model to JSON and back."""
+"""Conversion of every model to JSON and loaded."""
 
 from __future__ import annotations
 
@@ -10,86 +10,86 @@ import attrs
 import pytest
 from hypothesis import given
 
-from _wire.samples import OLD, RUNNING, json_reply
+from _wire.samples import OLD, RUNNING, make_json_response
 from _wire.strategies import models
 from kaleden import _wire
 from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, parse_info
-from kaleden._wire._serialization import MODELS, converter, new_converter
+from kaleden._wire._serialization import MODELS, build_converter, get_converter
 
 
-def there_and_back(model: Any) -> Any:
-    text = json.dumps(converter().unstructure(model))
-    return converter().structure(json.loads(text), type(model))
+def round_trip(model: Any) -> Any:
+    text = json.dumps(get_converter().unstructure(model))
+    return get_converter().structure(json.loads(text), type(model))
 
 
-def types_within(value: Any) -> set[type]:
+def collect_types(value: Any) -> set[type]:
     if isinstance(value, dict):
-        return {dict, *map(type, value), *(t for v in value.values() for t in types_within(v))}
+        return {dict, *map(type, value), *(t for v in value.values() for t in collect_types(v))}
     if isinstance(value, list | tuple):
-        return {type(value), *(t for each in value for t in types_within(each))}
+        return {type(value), *(t for each in value for t in collect_types(each))}
     return {type(value)}
 
 
 @given(models)
-def test_every_model_comes_back_as_it_was(model: Any) -> None:
-    back = there_and_back(model)
+def test_every_model_round_trips(model: Any) -> None:
+    loaded = round_trip(model)
 
-    assert model == back
-    assert type(model) is type(back)
-    assert getattr(model, "raw", None) == getattr(back, "raw", None)
+    assert model == loaded
+    assert type(model) is type(loaded)
+    assert getattr(model, "raw", None) == getattr(loaded, "raw", None)
 
 
 @given(models)
-def test_saved_data_is_made_of_plain_types(model: Any) -> None:
+def test_saved_data_has_only_plain_types(model: Any) -> None:
     plain = {dict, list, tuple, str, int, float, bool, type(None)}
 
-    assert types_within(converter().unstructure(model)) <= plain
+    assert collect_types(get_converter().unstructure(model)) <= plain
 
 
 @pytest.mark.parametrize("payload", [RUNNING, OLD])
-def test_a_session_comes_back_with_types_and_with_what_came(payload: dict[str, Any]) -> None:
-    info = parse_info(json_reply(payload))
-    back = there_and_back(info)
+def test_session_round_trips_with_types_and_raw_object(payload: dict[str, Any]) -> None:
+    info = parse_info(make_json_response(payload))
+    loaded = round_trip(info)
 
-    assert info == back
-    assert payload == back.raw
-    assert isinstance(back.status, SessionStatus)
-    assert isinstance(back.start_time, datetime)
-    assert isinstance(back.groups, tuple)
+    assert info == loaded
+    assert payload == loaded.raw
+    assert isinstance(loaded.status, SessionStatus)
+    assert isinstance(loaded.start_time, datetime)
+    assert isinstance(loaded.groups, tuple)
 
 
-def test_a_spec_is_saved_with_the_values_of_its_variables() -> None:
+def test_saved_spec_has_the_values_of_its_variables() -> None:
     spec = SessionSpec("fits", "skaha/astroml", env={"A": "secret"})
 
-    assert {"A": "secret"} == converter().unstructure(spec)["env"]
+    assert {"A": "secret"} == get_converter().unstructure(spec)["env"]
 
 
-def test_a_saved_spec_is_checked_when_it_comes_back() -> None:
-    saved = converter().unstructure(SessionSpec("fits", "skaha/astroml")) | {"name": "Fits"}
+def test_saved_spec_is_validated_when_loaded() -> None:
+    saved = get_converter().unstructure(SessionSpec("fits", "skaha/astroml")) | {"name": "Fits"}
 
     with pytest.raises(ValueError, match="use 'fits'"):
-        converter().structure(saved, SessionSpec)
+        get_converter().structure(saved, SessionSpec)
 
 
-def test_the_converter_does_not_care_where_a_class_says_it_is_from(
+def test_converter_ignores_the_module_of_a_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(SessionInfo, "__module__", "kaleden")
 
-    assert SessionInfo(id="x") == new_converter().structure({"id": "x"}, SessionInfo)
+    assert SessionInfo(id="x") == build_converter().structure({"id": "x"}, SessionInfo)
 
 
-def test_hooks_of_others_stay_out_of_the_shared_converter() -> None:
-    mine = new_converter()
-    mine.register_unstructure_hook(SessionStatus, lambda _: "mine")
+def test_hooks_of_another_converter_do_not_change_the_shared_one() -> None:
+    other = build_converter()
+    other.register_unstructure_hook(SessionStatus, lambda _: "mine")
 
-    assert "mine" == mine.unstructure(SessionStatus.RUNNING)
-    assert "Running" == converter().unstructure(SessionStatus.RUNNING)
+    assert "mine" == other.unstructure(SessionStatus.RUNNING)
+    assert "Running" == get_converter().unstructure(SessionStatus.RUNNING)
 
 
-def test_the_converter_is_for_every_model() -> None:
-    about_one_exchange = {_wire.Request, _wire.Response, _wire.ErrorResponse}
+def test_converter_supports_every_model() -> None:
+    not_saved = {_wire.Request, _wire.Response, _wire.ErrorResponse}
     public = {getattr(_wire, name) for name in _wire.__all__}
     classes = {each for each in public if isinstance(each, type) and attrs.has(each)}
 
-    assert classes - about_one_exchange == set(MODELS)
+    assert classes - not_saved == set(MODELS)

@@ -1,4 +1,4 @@
-"""Specs: what the server would refuse, drop or mangle is refused when the spec is made."""
+"""Specs: values that the server would refuse, drop or change are refused on construction."""
 
 from __future__ import annotations
 
@@ -26,112 +26,116 @@ from kaleden._wire import (
 IMAGE = "skaha/astroml:latest"
 
 
-def spec(**arguments: Any) -> SessionSpec:
+def make_spec(**arguments: Any) -> SessionSpec:
     return SessionSpec(**({"name": "fits", "image": IMAGE} | arguments))
 
 
-def refused(message: str, **arguments: Any) -> None:
+def check_refused(message: str, **arguments: Any) -> None:
     with pytest.raises(InvalidRequest, match=f"^{re.escape(message)}"):
-        spec(**arguments)
+        make_spec(**arguments)
 
 
-def test_a_spec_is_headless_and_flexible_unless_it_says_otherwise() -> None:
-    made = spec()
+def test_spec_is_headless_and_flexible_by_default() -> None:
+    spec = make_spec()
 
-    assert SessionKind.HEADLESS is made.kind
-    assert (None, None, None) == (made.cores, made.ram, made.gpus)
-    assert (None, (), {}, 1) == (made.cmd, made.args, made.env, made.replicas)
-
-
-def test_the_image_is_kept_in_full() -> None:
-    assert "images.canfar.net/skaha/astroml:latest" == spec(image="skaha/astroml").image
+    assert SessionKind.HEADLESS is spec.kind
+    assert (None, None, None) == (spec.cores, spec.ram, spec.gpus)
+    assert (None, (), {}, 1) == (spec.cmd, spec.args, spec.env, spec.replicas)
 
 
-def test_specs_are_equal_and_hash_by_what_they_say() -> None:
-    assert spec(args="a b") == spec(args=["a", "b"])
-    assert 1 == len({spec(env={"A": "1"}), spec(env={"A": "1"})})
+def test_image_is_stored_in_full() -> None:
+    assert "images.canfar.net/skaha/astroml:latest" == make_spec(image="skaha/astroml").image
 
 
-def test_a_spec_keeps_a_copy_of_the_environment() -> None:
+def test_specs_are_compared_and_hashed_by_value() -> None:
+    assert make_spec(args="a b") == make_spec(args=["a", "b"])
+    assert 1 == len({make_spec(env={"A": "1"}), make_spec(env={"A": "1"})})
+
+
+def test_spec_stores_a_copy_of_the_environment() -> None:
     env = {"A": "1"}
-    made = spec(env=env)
+    spec = make_spec(env=env)
     env["A"] = "2"
 
-    assert {"A": "1"} == made.env
+    assert {"A": "1"} == spec.env
 
 
-def test_the_repr_shows_which_variables_are_set_and_not_to_what() -> None:
-    shown = repr(spec(env={"PASSWORD": "hunter2"}).launches())
+def test_repr_shows_variables_without_values() -> None:
+    shown = repr(make_spec(env={"PASSWORD": "hunter2"}).launches())
 
     assert "env={'PASSWORD': '***'}" in shown
     assert "hunter2" not in shown
 
 
 @pytest.mark.parametrize("kind", ["notebook", "Notebook", SessionKind.NOTEBOOK])
-def test_a_kind_is_given_by_its_name_or_as_itself(kind: str) -> None:
-    assert SessionKind.NOTEBOOK is spec(kind=kind).kind
+def test_kind_is_given_by_name_or_as_a_member(kind: str) -> None:
+    assert SessionKind.NOTEBOOK is make_spec(kind=kind).kind
 
 
-def test_a_kind_that_only_the_server_knows_must_be_given_on_purpose() -> None:
-    assert "vscode" == spec(kind=SessionKind("vscode")).kind
-    refused("kind 'vscode' is not known: use one of carta, contributed, desktop", kind="vscode")
+def test_unknown_kind_is_accepted_only_as_a_member() -> None:
+    assert "vscode" == make_spec(kind=SessionKind("vscode")).kind
+    check_refused(
+        "kind 'vscode' is not known: use one of carta, contributed, desktop", kind="vscode"
+    )
 
 
 @pytest.mark.parametrize("kind", ["unknown", "", None, 5])
-def test_what_is_no_kind_is_refused(kind: Any) -> None:
-    refused(f"kind {kind!r} is not known", kind=kind)
+def test_invalid_kind_is_refused(kind: Any) -> None:
+    check_refused(f"kind {kind!r} is not known", kind=kind)
 
 
-def test_kinds_that_no_launch_can_make_are_refused() -> None:
-    refused("kind 'desktop-app' is launched through its desktop", kind="desktop-app")
-    refused("kind 'unknown' cannot be launched", kind=SessionKind.UNKNOWN)
+def test_kinds_that_cannot_be_launched_are_refused() -> None:
+    check_refused("kind 'desktop-app' is launched through its desktop", kind="desktop-app")
+    check_refused("kind 'unknown' cannot be launched", kind=SessionKind.UNKNOWN)
 
 
-def test_a_filter_by_status_knows_the_statuses_and_takes_others_on_purpose() -> None:
+def test_unknown_status_is_accepted_only_as_a_member() -> None:
     assert "Running" == check_status("running")
     assert "Hibernated" == check_status(SessionStatus("Hibernated"))
 
 
 @pytest.mark.parametrize("wrong", ["Runing", "", None, 5, []])
-def test_what_is_no_status_is_refused(wrong: Any) -> None:
+def test_invalid_status_is_refused(wrong: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"is not known: use one of Pending, Running"):
         check_status(wrong)
 
 
-def test_a_checked_kind_is_a_member() -> None:
+def test_check_kind_returns_a_member() -> None:
     assert SessionKind.CARTA is check_kind("carta")
 
 
 @pytest.mark.parametrize("cores", [1, 1.5, 16.0])
-def test_cores_are_one_or_more_and_need_not_be_whole(cores: float) -> None:
-    assert cores == spec(cores=cores).cores
+def test_cores_may_be_fractional(cores: float) -> None:
+    assert cores == make_spec(cores=cores).cores
 
 
 @pytest.mark.parametrize("cores", [0, 0.5, -1, math.nan, math.inf, 10**9, "2", True])
-def test_other_cores_are_refused(cores: Any) -> None:
-    refused(f"cores must be a number from 1 to 1000000, not {cores!r}", cores=cores)
+def test_invalid_cores_are_refused(cores: Any) -> None:
+    check_refused(f"cores must be a number from 1 to 1000000, not {cores!r}", cores=cores)
 
 
 @pytest.mark.parametrize("amount", [0, -1, 1.5, 2.0, math.nan, 10**9, "2", True])
 @pytest.mark.parametrize(
-    ("name", "what"), [("ram", "a whole number of GiB"), ("gpus", "a whole number")]
+    ("name", "description"), [("ram", "a whole number of GiB"), ("gpus", "a whole number")]
 )
-def test_ram_and_gpus_that_are_no_whole_number_are_refused(
-    name: str, what: str, amount: Any
-) -> None:
-    refused(f"{name} must be {what} from 1 to 1000000, not {amount!r}", **{name: amount})
+def test_invalid_ram_and_gpus_are_refused(name: str, description: str, amount: Any) -> None:
+    check_refused(
+        f"{name} must be {description} from 1 to 1000000, not {amount!r}", **{name: amount}
+    )
 
 
 @pytest.mark.parametrize("replicas", [0, -1, MAX_REPLICAS + 1, 10**6, 1.5, "2", True, None])
-def test_other_numbers_of_replicas_are_refused(replicas: Any) -> None:
-    refused(f"replicas must be a whole number from 1 to 10000, not {replicas!r}", replicas=replicas)
+def test_invalid_replicas_are_refused(replicas: Any) -> None:
+    check_refused(
+        f"replicas must be a whole number from 1 to 10000, not {replicas!r}", replicas=replicas
+    )
 
 
 @pytest.mark.parametrize("kind", ["desktop", "firefly"])
-def test_desktop_and_firefly_come_alone_and_in_one_size(kind: str) -> None:
-    refused(f"replicas must be 1 for {kind} sessions, not 2", kind=kind, replicas=2)
-    refused(f"cores would be ignored by the server for kind '{kind}'", kind=kind, cores=2)
-    refused(f"ram would be ignored by the server for kind '{kind}'", kind=kind, ram=4)
+def test_desktop_and_firefly_refuse_replicas_and_resources(kind: str) -> None:
+    check_refused(f"replicas must be 1 for {kind} sessions, not 2", kind=kind, replicas=2)
+    check_refused(f"cores would be ignored by the server for kind '{kind}'", kind=kind, cores=2)
+    check_refused(f"ram would be ignored by the server for kind '{kind}'", kind=kind, ram=4)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,7 @@ def test_desktop_and_firefly_come_alone_and_in_one_size(kind: str) -> None:
     ids=["cmd", "args", "env"],
 )
 def test_only_headless_sessions_run_commands(argument: dict[str, Any]) -> None:
-    refused(
+    check_refused(
         f"{next(iter(argument))} would be ignored by the server for kind 'notebook': "
         "leave it out, only headless sessions have it",
         kind="notebook",
@@ -148,15 +152,15 @@ def test_only_headless_sessions_run_commands(argument: dict[str, Any]) -> None:
     )
 
 
-def test_a_name_is_refused_if_it_is_too_long_with_its_replica_number() -> None:
-    assert 9 == len(spec(name="x" * 61, replicas=9).launches())
-    refused("name 'xxx", name="x" * 61, replicas=10)
-    refused("name must be a string, not None", name=None)
+def test_name_is_refused_if_too_long_with_its_suffix() -> None:
+    assert 9 == len(make_spec(name="x" * 61, replicas=9).launches())
+    check_refused("name 'xxx", name="x" * 61, replicas=10)
+    check_refused("name must be a string, not None", name=None)
 
 
 @pytest.mark.parametrize("cmd", ["python", "/opt/run.sh", "it's"])
-def test_a_command_is_one_word(cmd: str) -> None:
-    assert cmd == spec(cmd=cmd).cmd
+def test_command_is_one_word(cmd: str) -> None:
+    assert cmd == make_spec(cmd=cmd).cmd
 
 
 @pytest.mark.parametrize(
@@ -173,8 +177,8 @@ def test_a_command_is_one_word(cmd: str) -> None:
         ("run\x00", "cmd has '\\x00', which"),
     ],
 )
-def test_a_command_that_would_not_run_as_written_is_refused(cmd: Any, message: str) -> None:
-    refused(message, cmd=cmd)
+def test_command_that_the_server_would_change_is_refused(cmd: Any, message: str) -> None:
+    check_refused(message, cmd=cmd)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +192,8 @@ def test_a_command_that_would_not_run_as_written_is_refused(cmd: Any, message: s
         (iter(["a", "b"]), ("a", "b")),
     ],
 )
-def test_arguments_are_kept_one_by_one(args: Any, kept: tuple[str, ...]) -> None:
-    assert kept == spec(args=args).args
+def test_arguments_are_split_into_a_tuple(args: Any, kept: tuple[str, ...]) -> None:
+    assert kept == make_spec(args=args).args
 
 
 @pytest.mark.parametrize(
@@ -213,13 +217,13 @@ def test_arguments_are_kept_one_by_one(args: Any, kept: tuple[str, ...]) -> None
         (5, "args must be a string or a list of strings, not 5"),
     ],
 )
-def test_arguments_that_would_not_arrive_as_written_are_refused(args: Any, message: str) -> None:
-    refused(message, args=args)
+def test_arguments_that_the_server_would_change_are_refused(args: Any, message: str) -> None:
+    check_refused(message, args=args)
 
 
 @pytest.mark.parametrize("value", ["1", "two words", "it's", "a,b;c#d{e}"])
-def test_a_variable_that_arrives_as_written_is_taken(value: str) -> None:
-    assert {"A_1": value} == spec(env={"A_1": value}).env
+def test_safe_variable_is_accepted(value: str) -> None:
+    assert {"A_1": value} == make_spec(env={"A_1": value}).env
 
 
 @pytest.mark.parametrize(
@@ -236,69 +240,69 @@ def test_a_variable_that_arrives_as_written_is_taken(value: str) -> None:
         ({"A": "s\nx"}, "env['A'] has '\\n', which"),
         ({"A": "sé"}, "env['A'] has 'é', which"),
         ({"A": 1}, "env['A'] must be a string, not int: use str(...)"),
-        ({"1A": "x"}, "env name '1A' is no variable's name"),
-        ({"A-B": "x"}, "env name 'A-B' is no variable's name"),
-        ({"": "x"}, "env name '' is no variable's name"),
-        ({5: "x"}, "env name 5 is no variable's name"),
+        ({"1A": "x"}, "env name '1A' is not a variable name"),
+        ({"A-B": "x"}, "env name 'A-B' is not a variable name"),
+        ({"": "x"}, "env name '' is not a variable name"),
+        ({5: "x"}, "env name 5 is not a variable name"),
         ("A=1", "env must be a mapping of names to values, not str"),
     ],
 )
-def test_a_variable_that_would_not_arrive_as_written_is_refused(env: Any, message: str) -> None:
-    refused(message, env=env)
+def test_variable_that_the_server_would_change_is_refused(env: Any, message: str) -> None:
+    check_refused(message, env=env)
 
 
 @pytest.mark.parametrize("value", ["hunter2=", "hunter2$", "hunter2\x00"])
-def test_a_refused_variable_is_not_told_with_its_value(value: str) -> None:
+def test_refused_variable_is_reported_without_its_value(value: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        spec(env={"PASSWORD": value})
+        make_spec(env={"PASSWORD": value})
 
     assert "hunter2" not in str(caught.value)
 
 
-def test_no_environment_is_an_empty_one() -> None:
-    assert {} == spec(env=None).env
+def test_missing_environment_is_empty() -> None:
+    assert {} == make_spec(env=None).env
 
 
-def test_one_replica_keeps_the_name_and_is_told_that_it_is_alone() -> None:
-    (launch,) = spec().launches()
+def test_single_replica_keeps_the_name() -> None:
+    (launch,) = make_spec().launches()
 
     assert "fits" == launch.name
     assert {"REPLICA_ID": "1", "REPLICA_COUNT": "1"} == launch.env
 
 
-def test_replicas_are_numbered_from_one_in_names_and_variables() -> None:
-    launches = spec(replicas=3, env={"A": "1"}).launches()
+def test_replicas_are_numbered_from_one() -> None:
+    launches = make_spec(replicas=3, env={"A": "1"}).launches()
 
     assert ["fits-1", "fits-2", "fits-3"] == [launch.name for launch in launches]
     assert {"A": "1", "REPLICA_ID": "2", "REPLICA_COUNT": "3"} == launches[1].env
 
 
 @pytest.mark.parametrize("name", ["REPLICA_ID", "REPLICA_COUNT"])
-def test_what_each_replica_gets_cannot_be_set(name: str) -> None:
+def test_replica_variables_cannot_be_set(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"env must not set {name}"):
-        spec(env={name: "9"})
+        make_spec(env={name: "9"})
 
 
 @given(specs)
-def test_launches_are_as_many_as_replicas_with_distinct_names(made: SessionSpec) -> None:
-    launches = made.launches()
+def test_launches_match_the_replicas_and_have_distinct_names(spec: SessionSpec) -> None:
+    launches = spec.launches()
 
-    assert made.replicas == len({launch.name for launch in launches})
+    assert spec.replicas == len({launch.name for launch in launches})
     assert all(
-        Launch(each.name, made, n, made.replicas) == each for n, each in enumerate(launches, 1)
+        Launch(each.name, spec, n, spec.replicas) == each for n, each in enumerate(launches, 1)
     )
     assert all(len(launch.name) <= 63 for launch in launches)
 
 
 @given(specs)
-def test_a_spec_can_be_made_again_from_its_own_fields(made: SessionSpec) -> None:
-    assert made == attrs.evolve(made) == attrs.evolve(made, name=made.name)
+def test_spec_can_be_rebuilt_from_its_fields(spec: SessionSpec) -> None:
+    assert spec == attrs.evolve(spec) == attrs.evolve(spec, name=spec.name)
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_arguments_that_join_to_it_or_is_refused(text: str) -> None:
+def test_arguments_from_any_text_join_to_the_text(text: str) -> None:
     try:
-        args = spec(args=text).args
+        args = make_spec(args=text).args
     except InvalidRequest:
         return
     assert text == " ".join(args)

@@ -1,4 +1,4 @@
-"""Names, ids and image references: taken as they are, or refused with what to write instead."""
+"""Names, ids and image references: accepted unchanged, or refused with a suggestion."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from _wire.strategies import ids, images, names
 from kaleden._errors import InvalidRequest
-from kaleden._wire import check_id, check_name, full_image, replica_name
-from kaleden._wire._validation import shown
+from kaleden._wire import check_id, check_name, complete_image, format_replica_name
+from kaleden._wire._validation import format_value
 
 
 @pytest.mark.parametrize("name", ["a", "7", "fits-17", "a--b", "x" * 63])
-def test_a_name_that_is_a_host_label_is_taken(name: str) -> None:
+def test_host_label_is_accepted_as_a_name(name: str) -> None:
     assert name == check_name(name)
 
 
@@ -33,19 +33,19 @@ def test_a_name_that_is_a_host_label_is_taken(name: str) -> None:
         (17, "must be a string, not 17"),
     ],
 )
-def test_a_bad_name_is_refused_with_what_to_write(name: Any, message: str) -> None:
+def test_invalid_name_is_refused_with_a_suggestion(name: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^name .*{re.escape(message)}"):
         check_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "-", "___"])
-def test_a_name_of_which_nothing_can_be_kept_gets_no_suggestion(name: str) -> None:
+def test_name_without_valid_characters_gets_no_suggestion(name: str) -> None:
     with pytest.raises(InvalidRequest, match=r"inner hyphens$"):
         check_name(name)
 
 
 @given(st.text(max_size=63))
-def test_every_suggestion_is_a_name(text: str) -> None:
+def test_suggested_names_are_valid(text: str) -> None:
     try:
         check_name(text)
     except InvalidRequest as refusal:
@@ -55,13 +55,13 @@ def test_every_suggestion_is_a_name(text: str) -> None:
 
 
 @given(names)
-def test_a_replica_is_numbered_only_among_several(name: str) -> None:
-    assert name == replica_name(name, 1, 1)
-    assert f"{name}-2" == replica_name(name, 2, 3)
+def test_replica_name_has_a_suffix_only_among_several(name: str) -> None:
+    assert name == format_replica_name(name, 1, 1)
+    assert f"{name}-2" == format_replica_name(name, 2, 3)
 
 
 @given(ids)
-def test_a_label_value_can_be_an_id(text: str) -> None:
+def test_label_value_is_accepted_as_an_id(text: str) -> None:
     assert text == check_id(text)
 
 
@@ -69,13 +69,13 @@ def test_a_label_value_can_be_an_id(text: str) -> None:
     "text",
     ["", "a/b", "..", ".", "a b", "a?view=logs", "a#b", "%2e", "é", "a\n", "-a", "x" * 64, 5, None],
 )
-def test_what_cannot_be_an_id_is_refused(text: Any) -> None:
+def test_invalid_id_is_refused(text: Any) -> None:
     with pytest.raises(InvalidRequest, match="cannot be one: an id is"):
         check_id(text)
 
 
 @pytest.mark.parametrize("huge", ["é" * 10_000, "\x00" * 10_000, ["x" * 10_000]])
-def test_a_huge_id_is_not_repeated_in_the_message(huge: Any) -> None:
+def test_huge_id_is_cut_in_the_message(huge: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_id(huge, "app id")
 
@@ -83,9 +83,9 @@ def test_a_huge_id_is_not_repeated_in_the_message(huge: Any) -> None:
     assert str(caught.value).startswith("app id ")
 
 
-def test_a_short_value_is_shown_whole_and_a_long_one_is_cut() -> None:
-    assert f"'{'x' * 60}'" == shown("x" * 60)
-    assert f"'{'x' * 59}…" == shown("x" * 61)
+def test_long_value_is_cut_and_short_value_is_not() -> None:
+    assert f"'{'x' * 60}'" == format_value("x" * 60)
+    assert f"'{'x' * 59}…" == format_value("x" * 61)
 
 
 DIGEST = f"@sha256:{'0f' * 32}"
@@ -104,21 +104,21 @@ DIGEST = f"@sha256:{'0f' * 32}"
         ("registry:5000/skaha/astroml:1", "registry:5000/skaha/astroml:1"),
     ],
 )
-def test_an_image_reference_is_completed(reference: str, full: str) -> None:
-    assert full == full_image(reference)
+def test_image_reference_is_completed(reference: str, full: str) -> None:
+    assert full == complete_image(reference)
 
 
-def test_the_default_registry_can_be_another() -> None:
-    assert "my.registry/skaha/astroml:latest" == full_image("skaha/astroml", "my.registry")
+def test_default_registry_can_be_set() -> None:
+    assert "my.registry/skaha/astroml:latest" == complete_image("skaha/astroml", "my.registry")
 
 
 @given(images)
-def test_completing_twice_is_completing_once(reference: str) -> None:
-    assert full_image(reference) == full_image(full_image(reference))
+def test_completing_an_image_is_idempotent(reference: str) -> None:
+    assert complete_image(reference) == complete_image(complete_image(reference))
 
 
 @pytest.mark.parametrize(
-    ("reference", "why"),
+    ("reference", "reason"),
     [
         ("", "name its project too"),
         ("astroml:1", "name its project too"),
@@ -138,15 +138,15 @@ def test_completing_twice_is_completing_once(reference: str) -> None:
         (None, "must be a string, not None"),
     ],
 )
-def test_what_is_no_image_reference_is_refused_with_the_reason(reference: Any, why: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^image .*{why}"):
-        full_image(reference)
+def test_invalid_image_reference_is_refused_with_the_reason(reference: Any, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^image .*{reason}"):
+        complete_image(reference)
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_an_image_reference_or_refused(text: str) -> None:
+def test_image_reference_from_any_text_is_completed_or_refused(text: str) -> None:
     try:
-        full = full_image(text)
+        full = complete_image(text)
     except InvalidRequest:
         return
     assert text in full

@@ -1,1 +1,1 @@
-"""kaleden under the engines of others; run by ``nox -s engines``, which installs them."""
+"""Tests of kaleden with Parsl and Dask, which ``nox -s engines`` installs and runs."""

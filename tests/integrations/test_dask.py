@@ -1,4 +1,4 @@
-"""The recipe for Dask, as the guide has it: no worker outlives its block."""
+"""The Dask recipe of the guide: no worker outlives its block."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 
-def test_an_error_in_the_block_ends_the_workers(
+def test_error_in_the_block_ends_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [recipe] = re.findall(r":caption: squares.py\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)

@@ -1,4 +1,4 @@
-"""Programs of Parsl that go wrong: no session is left."""
+"""Parsl programs that fail, are interrupted or do not close the provider leave no session."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BEGIN = """if True:
 
     def begin():
         nap(0).result()
-        # What was launched is there, and at work.
+        # Both blocks exist and run tasks.
         assert 2 == len(provider.resources)
         napping = nap(1000)
         print("ready", flush=True)
@@ -66,7 +66,7 @@ NOT_CLOSED = (
     + """
     parsl.load(config)
     begin()
-    # Parsl leaves this to the end of its own clean-up, which does not come.
+    # Parsl kills this process at the end of its own clean-up, which is not reached.
     executor.interchange_proc.kill()
 """
 )
@@ -93,10 +93,10 @@ def server() -> Iterator[Server]:
 
 
 @contextmanager
-def program(text: str, server: Server, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a program up to when its workers are at work, in a process group of its own."""
+def run_program(text: str, server: Server, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in a separate process group; yield when its workers run tasks."""
     env = {**os.environ, "CANFAR_URL": server.url, "CANFAR_TOKEN": server.token}
-    # Where Parsl finds its own programs.
+    # Parsl looks up its own programs on the PATH.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
     with (folder / "errors").open("w") as errors:
         process = subprocess.Popen(
@@ -114,43 +114,45 @@ def program(text: str, server: Server, folder: Path) -> Iterator[subprocess.Pope
             yield process
             process.wait()
         finally:
-            # Parsl leaves its interchange behind where it does not clean up.
+            # Parsl leaves its interchange process running if it does not clean up.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def said(folder: Path) -> str:
+def read_errors(folder: Path) -> str:
     return (folder / "errors").read_text()
 
 
-def test_an_error_in_the_block_ends_them(server: Server, tmp_path: Path) -> None:
-    with program(RAISES, server, tmp_path) as process:
+def test_error_in_the_block_ends_the_sessions(server: Server, tmp_path: Path) -> None:
+    with run_program(RAISES, server, tmp_path) as process:
         pass
     assert 1 == process.returncode
-    assert "ValueError: of the program" in said(tmp_path)
+    assert "ValueError: of the program" in read_errors(tmp_path)
     assert [] == left(server)
 
 
-def test_an_interruption_ends_them(server: Server, tmp_path: Path) -> None:
-    with program(INTERRUPTED, server, tmp_path) as process:
+def test_interruption_ends_the_sessions(server: Server, tmp_path: Path) -> None:
+    with run_program(INTERRUPTED, server, tmp_path) as process:
         process.send_signal(signal.SIGINT)
-    assert -signal.SIGINT == process.returncode, said(tmp_path)
+    assert -signal.SIGINT == process.returncode, read_errors(tmp_path)
     assert [] == left(server)
 
 
-def test_the_end_of_a_program_that_closes_nothing_ends_them(server: Server, tmp_path: Path) -> None:
-    with program(NOT_CLOSED, server, tmp_path) as process:
+def test_end_of_the_program_ends_the_sessions_of_an_unclosed_provider(
+    server: Server, tmp_path: Path
+) -> None:
+    with run_program(NOT_CLOSED, server, tmp_path) as process:
         pass
-    assert 0 == process.returncode, said(tmp_path)
+    assert 0 == process.returncode, read_errors(tmp_path)
     assert [] == left(server)
 
 
-def test_a_dead_interchange_keeps_none(server: Server, tmp_path: Path) -> None:
-    with program(DEAD_INTERCHANGE, server, tmp_path) as process:
+def test_dead_interchange_leaves_no_session(server: Server, tmp_path: Path) -> None:
+    with run_program(DEAD_INTERCHANGE, server, tmp_path) as process:
         read_until("dead", process.stdout)
         process.send_signal(signal.SIGINT)
-        # From here on Parsl waits for an answer that does not come.
+        # From here on Parsl waits for a response of the dead interchange.
         read_until("Closing job status poller", process.stdout)
         process.send_signal(signal.SIGINT)
-    assert -signal.SIGINT == process.returncode, said(tmp_path)
+    assert -signal.SIGINT == process.returncode, read_errors(tmp_path)
     assert [] == left(server)

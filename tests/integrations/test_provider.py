@@ -1,4 +1,4 @@
-"""What Parsl's blocks become on a server, and that none is left there."""
+"""`SkahaProvider`: blocks as sessions, their status, and their clean-up."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def provider(session: Session) -> Iterator[SkahaProvider]:
         yield provider
 
 
-def inside(session: Session, function: Callable[[], T]) -> T:
-    """Call *function* where the platform's clock is."""
+def call_in_loop(session: Session, function: Callable[[], T]) -> T:
+    """Call *function* in the event-loop thread, where the platform's clock runs."""
 
     async def call() -> T:
         return function()
@@ -65,16 +65,16 @@ def inside(session: Session, function: Callable[[], T]) -> T:
     return session._begin().run(call)
 
 
-def fail(session: Session, platform: MemoryTransport, *faults: Fault) -> None:
-    """Let these go wrong, and nothing else."""
-    inside(session, partial(setattr, platform, "faults", FaultPlan(faults)))
+def set_faults(session: Session, platform: MemoryTransport, *faults: Fault) -> None:
+    """Replace the faults of the platform."""
+    call_in_loop(session, partial(setattr, platform, "faults", FaultPlan(faults)))
 
 
-def states(provider: SkahaProvider, *jobs: object) -> list[JobState]:
+def get_states(provider: SkahaProvider, *jobs: object) -> list[JobState]:
     return [status.state for status in provider.status(jobs)]
 
 
-# --- what a block is ------------------------------------------------------------------------------
+# --- blocks as sessions ---------------------------------------------------------------------------
 
 SCRIPT = """
 echo "two  spaces" 'and $dollars' "\\"quotes\\"" back\\\\slash a=b "ünïcode" `echo ticks`
@@ -82,40 +82,40 @@ export ANSWER=42
 (echo $((ANSWER / 6))) | cat
 test -z "$KALEDEN_BLOCK" && echo gone; exit 3
 """
-SAID = """two  spaces and $dollars "quotes" back\\slash a=b ünïcode ticks
+OUTPUT = """two  spaces and $dollars "quotes" back\\slash a=b ünïcode ticks
 7
 gone
 """
 
 
-def test_a_script_arrives_as_it_was_written(tmp_path: Any) -> None:
+def test_script_reaches_the_session_unchanged(tmp_path: Any) -> None:
     with local_platform() as server, Session(server.url, server.token) as session:
         with SkahaProvider(IMAGE, session, worker_init="true # begin") as provider:
             job = provider.submit(SCRIPT, 1)
             session.wait(job)
-            assert {job: SAID} == session.logs(job).successes
+            assert {job: OUTPUT} == session.logs(job).successes
             [status] = provider.status([job])
             assert JobState.FAILED is status.state
             assert status.message is not None
-            assert status.message.endswith(f"and wrote at its end:\n{SAID}")
+            assert status.message.endswith(f"and wrote at its end:\n{OUTPUT}")
         assert [] == session.fetch()
 
 
-def test_a_script_of_any_length_is_no_more_than_a_variable_may_be() -> None:
+def test_script_of_any_length_fits_in_a_variable() -> None:
     for length in range(3):
-        said = "x" * length
-        assert not set('=$"\\ ') & set(packed(f"echo {said}"))
-        env = {**os.environ, VARIABLE: packed(f"echo {said}")}
+        word = "x" * length
+        assert not set('=$"\\ ') & set(packed(f"echo {word}"))
+        env = {**os.environ, VARIABLE: packed(f"echo {word}")}
         spec = SkahaProvider(IMAGE, Session(transport=MemoryTransport()))._spec
         done = subprocess.run([str(spec.cmd), *spec.args], env=env, capture_output=True, text=True)
-        assert f"{said}\n" == done.stdout
+        assert f"{word}\n" == done.stdout
 
 
-def test_a_block_is_a_headless_session(platform: MemoryTransport, session: Session) -> None:
+def test_block_is_a_headless_session(platform: MemoryTransport, session: Session) -> None:
     sizes: dict[str, Any] = {"cores": 2.5, "ram": 4, "gpu": 1}
     with SkahaProvider(IMAGE, session, **sizes, env={"A": "b"}) as provider:
         provider.submit("work", 1, "parsl.HighThroughputExecutor.block-0")
-        [remote] = inside(session, platform.sessions)
+        [remote] = call_in_loop(session, platform.sessions)
         name, _, token = remote.spec.name.rpartition("-")
         assert "parsl-highthroughputexecutor-block-0" == name
         assert 8 == len(token)
@@ -139,11 +139,11 @@ def test_a_block_is_a_headless_session(platform: MemoryTransport, session: Sessi
         ("...", "parsl"),
     ],
 )
-def test_the_name_of_any_job_becomes_one_of_a_session(job: str, name: str) -> None:
+def test_job_name_is_converted_to_a_session_name(job: str, name: str) -> None:
     assert name == block_name(job)
 
 
-def test_more_than_one_command_on_a_node_takes_a_launcher(session: Session) -> None:
+def test_several_commands_on_a_node_require_a_launcher(session: Session) -> None:
     with SkahaProvider(IMAGE, session) as provider:
         with pytest.raises(SubmitException, match="launcher=SingleNodeLauncher"):
             provider.submit("work", 2)
@@ -152,9 +152,9 @@ def test_more_than_one_command_on_a_node_takes_a_launcher(session: Session) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"image": "no image"}, "no image reference"),
+        ({"image": "no image"}, "not an image reference"),
         ({"cores": 0}, "cores must be"),
         ({"env": {"A": "b=c"}}, "has '='"),
         ({"python": "python -u"}, "must be one word"),
@@ -165,28 +165,28 @@ def test_more_than_one_command_on_a_node_takes_a_launcher(session: Session) -> N
         ({"session": "https://host.example"}, "not str"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], said: str) -> None:
-    with pytest.raises((kaleden.InvalidRequest, kaleden.ConfigurationError), match=said):
+def test_invalid_options_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((kaleden.InvalidRequest, kaleden.ConfigurationError), match=message):
         SkahaProvider(
             **{"image": IMAGE, "session": Session(transport=MemoryTransport()), **options}
         )
 
 
-# --- how blocks stand -----------------------------------------------------------------------------
+# --- the status of blocks -------------------------------------------------------------------------
 
 
-def test_one_list_tells_how_all_stand(
+def test_status_of_all_blocks_takes_one_list(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     jobs = [provider.submit("work", 1) for _ in range(4)]
     before = platform.requests.copy()
-    assert [JobState.RUNNING] * 4 == states(provider, *jobs)
+    assert [JobState.RUNNING] * 4 == get_states(provider, *jobs)
     assert {"list": 1} == platform.requests - before
     session.destroy(jobs[0])
-    assert [JobState.MISSING, JobState.RUNNING] == states(provider, *jobs[:2])
+    assert [JobState.MISSING, JobState.RUNNING] == get_states(provider, *jobs[:2])
 
 
-def test_nobody_is_asked_about_what_was_never_launched(
+def test_status_of_an_unknown_job_sends_no_request(
     platform: MemoryTransport, provider: SkahaProvider
 ) -> None:
     [status] = provider.status(["stranger"])
@@ -195,32 +195,32 @@ def test_nobody_is_asked_about_what_was_never_launched(
     assert 0 == platform.requests.total()
 
 
-def test_an_end_is_remembered(backend: Any) -> None:
+def test_status_of_an_ended_block_is_stored(backend: Any) -> None:
     platform = MemoryTransport(
         **QUICK,
         duration=0.0,
         fails=lambda session: session.spec.name.startswith("bad"),
-        log=lambda session, _: f"a word of {session.spec.name[:3]}\n" * 500,
+        log=lambda session, _: f"a line of {session.spec.name[:3]}\n" * 500,
     )
     with Session(transport=platform, backend=backend) as session:
         with SkahaProvider(IMAGE, session, max_blocks=2) as provider:
             jobs = [provider.submit("work", 1, name) for name in ("good", "bad")]
             session.wait(jobs)
             for _ in range(2):
-                assert [JobState.COMPLETED, JobState.FAILED] == states(provider, *jobs)
+                assert [JobState.COMPLETED, JobState.FAILED] == get_states(provider, *jobs)
                 session.destroy(jobs)
             assert 1 == platform.requests["logs"]
             message = provider.status(jobs)[1].message
             assert message is not None
-            assert message.endswith("a word of bad\n")
+            assert message.endswith("a line of bad\n")
             assert 2200 > len(message)
-            # Parsl writes into what it is given.
+            # Parsl modifies the status objects that it receives.
             provider.status(jobs)[0].state = JobState.MISSING
             assert JobState.COMPLETED is provider.status(jobs)[0].state
-        assert [] == inside(session, platform.sessions)
+        assert [] == call_in_loop(session, platform.sessions)
 
 
-def test_why_it_failed_is_not_worth_an_error(backend: Any) -> None:
+def test_failed_log_request_is_not_an_error(backend: Any) -> None:
     faults = FaultPlan([Fault(FaultKind.ERROR_BEFORE, "logs")])
     platform = MemoryTransport(**QUICK, duration=0.0, fails=lambda _: True, faults=faults)
     with (
@@ -244,7 +244,7 @@ def test_why_it_failed_is_not_worth_an_error(backend: Any) -> None:
         ("Hibernated", JobState.UNKNOWN),
     ],
 )
-def test_states_are_said_in_the_words_of_parsl(status: str, state: JobState) -> None:
+def test_statuses_are_mapped_to_parsl_states(status: str, state: JobState) -> None:
     async def reply(request: Request) -> Response:
         if request.method == "POST":
             return text("abc")
@@ -252,48 +252,48 @@ def test_states_are_said_in_the_words_of_parsl(status: str, state: JobState) -> 
 
     session = Session(transport=FakeTransport(reply))
     provider = SkahaProvider(IMAGE, session, grace=0.1)
-    assert [state] == states(provider, provider.submit("work", 1))
+    assert [state] == get_states(provider, provider.submit("work", 1))
     with suppress(kaleden.ScopeError):
         provider.close()
 
 
-def test_a_server_that_cannot_be_asked_is_told_of(
+def test_failed_status_request_raises(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     job = provider.submit("work", 1)
-    fail(session, platform, Fault(FaultKind.ERROR_BEFORE))
+    set_faults(session, platform, Fault(FaultKind.ERROR_BEFORE))
     with pytest.raises(ExecutionProviderException, match="500"):
         provider.status([job])
     assert [False] == provider.cancel([job])
-    fail(session, platform)
-    assert [JobState.RUNNING] == states(provider, job)
+    set_faults(session, platform)
+    assert [JobState.RUNNING] == get_states(provider, job)
 
 
-# --- and that none is left ------------------------------------------------------------------------
+# --- clean-up -------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_block_is_gone(
+def test_cancelled_block_is_gone(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     jobs = [provider.submit("work", 1) for _ in range(3)]
     assert [True, True] == provider.cancel(jobs[:2])
-    assert jobs[2:] == [remote.id for remote in inside(session, platform.sessions)]
-    wanted = [JobState.CANCELLED, JobState.CANCELLED, JobState.RUNNING]
-    assert wanted == states(provider, *jobs)
+    assert jobs[2:] == [remote.id for remote in call_in_loop(session, platform.sessions)]
+    expected = [JobState.CANCELLED, JobState.CANCELLED, JobState.RUNNING]
+    assert expected == get_states(provider, *jobs)
     before = platform.requests["destroy"]
     assert [True] == provider.cancel(jobs[:1])
     provider.close()
-    # What was cancelled is not the scope's any more.
+    # The scope does not end cancelled sessions a second time.
     assert 1 == platform.requests["destroy"] - before
 
 
-def test_the_sessions_of_others_are_not_touched(
+def test_other_sessions_are_not_touched(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
     [mine] = session.create("mine", IMAGE).values
     assert [False, False] == provider.cancel([mine, None])
     provider.close()
-    assert [mine] == [remote.id for remote in inside(session, platform.sessions)]
+    assert [mine] == [remote.id for remote in call_in_loop(session, platform.sessions)]
 
 
 def test_blocks_end_with_the_provider(platform: MemoryTransport, session: Session) -> None:
@@ -304,53 +304,53 @@ def test_blocks_end_with_the_provider(platform: MemoryTransport, session: Sessio
             assert "<SkahaProvider images.canfar.net/skaha/astroml:latest: 3 of" in repr(provider)
             raise error
     assert error is caught.value
-    assert [] == inside(session, platform.sessions)
-    assert [JobState.CANCELLED] * 3 == states(provider, *jobs)
+    assert [] == call_in_loop(session, platform.sessions)
+    assert [JobState.CANCELLED] * 3 == get_states(provider, *jobs)
     assert [True] * 3 == provider.cancel(jobs)
     assert provider.error is None
     provider.close()
     with pytest.raises(SubmitException, match="was closed"):
         provider.submit("work", 1)
-    # The session was there before, and stays.
+    # The client was opened before the provider, and remains open.
     assert [] == session.fetch()
 
 
-def test_a_launch_whose_answer_is_lost_is_accounted_for(backend: Any) -> None:
-    troubles = [Fault(FaultKind.RESET_AFTER, "create"), Fault(FaultKind.ERROR_BEFORE, "list")]
-    platform = MemoryTransport(**QUICK, faults=FaultPlan(troubles))
+def test_launch_with_a_lost_response_is_ended(backend: Any) -> None:
+    faults = [Fault(FaultKind.RESET_AFTER, "create"), Fault(FaultKind.ERROR_BEFORE, "list")]
+    platform = MemoryTransport(**QUICK, faults=FaultPlan(faults))
     with Session(transport=platform, backend=backend, settle=0.05, retry=None) as session:
         with SkahaProvider(IMAGE, session) as provider:
             with pytest.raises(SubmitException, match="unknown_effect"):
                 provider.submit("work", 1)
-            assert 1 == len(inside(session, platform.sessions))
-            fail(session, platform)
-        assert [] == inside(session, platform.sessions)
+            assert 1 == len(call_in_loop(session, platform.sessions))
+            set_faults(session, platform)
+        assert [] == call_in_loop(session, platform.sessions)
 
 
-def test_what_may_be_left_is_named(
+def test_survivors_are_reported(
     platform: MemoryTransport, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider = SkahaProvider(IMAGE, session, grace=0.2)
     job = provider.submit("work", 1)
-    fail(session, platform, Fault(FaultKind.STALL, "destroy"))
+    set_faults(session, platform, Fault(FaultKind.STALL, "destroy"))
     with pytest.raises(kaleden.ScopeError) as caught:
         provider.close()
     assert (job,) == caught.value.survivors
     assert caught.value is provider.error
-    assert [JobState.UNKNOWN] == states(provider, job)
+    assert [JobState.UNKNOWN] == get_states(provider, job)
     assert [False] == provider.cancel([job])
     assert job in caplog.text
 
 
-def test_a_refused_launch_is_told(
+def test_refused_launch_raises(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
-    fail(session, platform, Fault(FaultKind.ERROR_BEFORE, "create"))
+    set_faults(session, platform, Fault(FaultKind.ERROR_BEFORE, "create"))
     with pytest.raises(SubmitException, match=r"Cannot launch job parsl\.x"):
         provider.submit("work", 1, "parsl.x")
 
 
-def test_any_thread_may_launch_and_end(platform: MemoryTransport, session: Session) -> None:
+def test_provider_is_thread_safe(platform: MemoryTransport, session: Session) -> None:
     provider = SkahaProvider(IMAGE, session, max_blocks=8)
     threads = [threading.Thread(target=provider.submit, args=("work", 1)) for _ in range(8)]
     for thread in threads:
@@ -358,8 +358,8 @@ def test_any_thread_may_launch_and_end(platform: MemoryTransport, session: Sessi
     for thread in threads:
         thread.join()
     assert 8 == len(provider.resources)
-    assert 8 == len(inside(session, platform.sessions))
+    assert 8 == len(call_in_loop(session, platform.sessions))
     closer = threading.Thread(target=provider.close)
     closer.start()
     closer.join()
-    assert [] == inside(session, platform.sessions)
+    assert [] == call_in_loop(session, platform.sessions)

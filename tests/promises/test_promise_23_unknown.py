@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kaleden
-from _wire.samples import NOTEBOOK, OF_EVERYBODY, OLD, PENDING, RUNNING
-from _wire.strategies import json_values, mutated
+from _wire.samples import NOTEBOOK, OLD, OTHER_USER, PENDING, RUNNING
+from _wire.strategies import damage_payload, json_values
 from kaleden._wire import Request, Response
 from promises.loops import VirtualLoop
 from support import data, session_id, session_on
 
-VALID = [RUNNING, PENDING, NOTEBOOK, OLD, OF_EVERYBODY]
-damaged_payloads = st.sampled_from(VALID).flatmap(mutated)
+VALID = [RUNNING, PENDING, NOTEBOOK, OLD, OTHER_USER]
+damaged_payloads = st.sampled_from(VALID).flatmap(damage_payload)
 bad_responses = st.one_of(
     st.binary(max_size=60).map(lambda body: Response(200, {}, body)),
     json_values.map(data),

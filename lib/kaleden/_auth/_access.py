@@ -15,7 +15,7 @@ from kaleden._auth._resolve import ANONYMOUS, Credential, Server, find_credentia
 from kaleden._auth._tls import GivenTls, OwnTls
 from kaleden._errors import ConfigurationError, InvalidRequest
 from kaleden._http import MAX_BODY, CallerTransport, DirectTransport, Transport, library_of
-from kaleden._wire import registry_header
+from kaleden._wire import build_registry_header
 
 if TYPE_CHECKING:
     from kaleden._http._httpx_adapter import HttpxTransport
@@ -213,7 +213,7 @@ def read_registry(pair: object, place: str) -> Registry:
     """
     try:
         user, secret = cast("tuple[str, str]", pair)
-        return Registry(user, registry_header(user, secret))
+        return Registry(user, build_registry_header(user, secret))
     except InvalidRequest as error:
         raise ConfigurationError(f"{place}: {error}") from None
     except (TypeError, ValueError, AttributeError):

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from kaleden._cli._io import printable
-from kaleden._results._tables import COLOURS, Tone, status_tone
+from kaleden._results._tables import COLOURS, Tone, find_status_tone
 
 # An id is of no use if it is cut; where there is room, only names and images are folded.
 _NEEDED: Final = frozenset({"ID"})
@@ -55,5 +55,5 @@ def _coloured(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _style(cell: str) -> str:
     """Give a status its colour; all else has none."""
-    tone = status_tone(cell)
+    tone = find_status_tone(cell)
     return "" if tone is Tone.OTHER else COLOURS[tone]

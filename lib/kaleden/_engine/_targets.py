@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeAlias, cast, final
 
 from kaleden._engine._channel import SendItem, open_channel
 from kaleden._results._batch import Outcomes
-from kaleden._wire import SessionInfo, shown
+from kaleden._wire import SessionInfo, format_value
 
 Members: TypeAlias = str | SessionInfo | Outcomes[Any] | Iterable[str | SessionInfo]
 """Sessions of a scope: one or many, by id or as an earlier call returned them."""
@@ -53,7 +53,7 @@ def key_of(item: Any) -> str:
     if isinstance(item, str):
         return item
 
-    return item.app_id or item.id if isinstance(item, SessionInfo) else f"<{shown(item)}>"
+    return item.app_id or item.id if isinstance(item, SessionInfo) else f"<{format_value(item)}>"
 
 
 @asynccontextmanager

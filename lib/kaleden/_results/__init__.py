@@ -1,1 +1,1 @@
-"""The outcomes of operations: `Success`, `Failure`, `Outcomes`, and how they are shown."""
+"""The results of operations: `Success`, `Failure`, `Outcomes`, `SessionList`, and their tables."""

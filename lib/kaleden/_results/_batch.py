@@ -1,4 +1,4 @@
-"""Results that carry successes and failures together."""
+"""The outcomes of batch operations: `Outcomes` and `BatchError`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,32 @@ from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeAlias, Typ
 
 from kaleden._errors import FailureKind, KaledenError
 from kaleden._results._outcome import Failure, FinishedSession, Outcome, Success
-from kaleden._results._tables import Grid, Tabular, View, choose, outcome_grid, view
-from kaleden._wire import Event, SessionInfo, converter
+from kaleden._results._tables import (
+    Grid,
+    Tabular,
+    View,
+    build_outcome_grid,
+    build_view,
+    select_rows,
+)
+from kaleden._wire import Event, SessionInfo, get_converter
 
-__all__ = ("Again", "BatchError", "Failure", "FinishedSession", "Outcome", "Outcomes", "Success")
+__all__ = (
+    "BatchError",
+    "Failure",
+    "FinishedSession",
+    "Outcome",
+    "Outcomes",
+    "RetryFunction",
+    "Success",
+)
 
 T = TypeVar("T")
 
-Again: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
+RetryFunction: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
 
-# Asking again brings the same, or could make a second session.
+# Failures that are not retried: a retry would fail in the same way, or could create a second
+# session.
 _FINAL: Final = frozenset({FailureKind.INVALID, FailureKind.UNKNOWN_EFFECT})
 
 _VALUE_TYPES: Final[dict[str, Any]] = {
@@ -38,11 +54,12 @@ _VALUE_TYPES: Final[dict[str, Any]] = {
 
 @final
 class Outcomes(Tabular, Generic[T]):
-    """What became of each session of one operation, in the order they were given.
+    """The outcomes of one operation, in the order of its arguments.
 
-    Iterate it for `Success` and `Failure` objects, or index it with a key. A key is a session id;
-    for `create`, where there is no id before the server made one, it is the session name. Each
-    distinct key has exactly one outcome. ``match`` tells them apart, for every type checker too::
+    Iterate over it to get `Success` and `Failure` objects, or index it with a key. A key is a
+    session id; for `create`, where the server has not yet assigned an id, it is the session name.
+    Each distinct key has exactly one outcome. ``match`` distinguishes them, also for type
+    checkers::
 
         for outcome in outcomes:
             match outcome:
@@ -51,12 +68,12 @@ class Outcomes(Tabular, Generic[T]):
                 case Failure(message=message):
                     print(outcome.key, message)
 
-    A notebook shows them as a table, and `to_pandas` and `to_table` take them elsewhere.
+    A notebook shows them as a table. `to_pandas` and `to_table` convert them for other libraries.
 
     Args:
         operation: the name of the method that was called.
-        outcomes: one outcome per distinct key; a dict of them by key is kept as it is.
-        again: how to ask for some keys once more; makes `retry_failed` possible.
+        outcomes: one outcome per distinct key. A dict of them by key is stored without a copy.
+        again: a function that repeats the operation for some keys; `retry_failed` requires it.
     """
 
     __slots__ = ("_again", "_by_key", "operation")
@@ -66,10 +83,10 @@ class Outcomes(Tabular, Generic[T]):
         operation: str,
         outcomes: Iterable[Outcome[T]] | dict[str, Outcome[T]],
         *,
-        again: Again | None = None,
+        again: RetryFunction | None = None,
     ) -> None:
         self.operation: str = operation
-        # Of a million outcomes, a second dict would be a hundred megabytes for a moment.
+        # Not copied: for a million outcomes a second dict would take a hundred megabytes.
         self._by_key: dict[str, Outcome[T]] = (
             cast("dict[str, Outcome[T]]", outcomes)
             if isinstance(outcomes, dict)
@@ -79,7 +96,7 @@ class Outcomes(Tabular, Generic[T]):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed."""
+        """Whether all outcomes are successes."""
         return not any(isinstance(outcome, Failure) for outcome in self)
 
     @property
@@ -99,10 +116,10 @@ class Outcomes(Tabular, Generic[T]):
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the sessions that this speaks of.
+        """The ids of the sessions of this operation.
 
-        After `create`, those of the new sessions. After any other operation every id that it was
-        given, failed ones too: that one request failed does not end the session it was about.
+        After `create`, the ids of the new sessions. After any other operation, every id that it was
+        given, including those of failed requests, as their sessions may still exist.
         """
         if self.operation == "create":
             return cast("list[str]", self.values)
@@ -114,36 +131,37 @@ class Outcomes(Tabular, Generic[T]):
         return Counter(failure.kind for failure in self.failures.values())
 
     def raise_on_failure(self) -> Self:
-        """Raise if anything failed.
+        """Raise an exception if any outcome is a failure.
 
         Returns:
             This object, so that calls can be chained.
 
         Raises:
-            BatchError: a group with one exception per failure, and all the outcomes.
+            BatchError: at least one outcome is a failure. The group has one exception per failure
+                and all outcomes.
         """
         if failures := self.failures:
             errors = [failure.to_exception() for failure in failures.values()]
-            raise BatchError(self._complaint(), errors, self)
+            raise BatchError(self._format_error(), errors, self)
 
         return self
 
     async def retry_failed(self) -> Outcomes[T]:
-        """Ask once more for what failed, where that is safe.
+        """Repeat the operation for the failed keys where that is safe.
 
-        What was refused as invalid is left as it is, and so is a launch that may have made a
-        session: sending it again could make two. Plain code cannot await it: there it is
-        ``session.retry_failed(outcomes)``, a method that `AsyncSession` has as well.
+        Two kinds of failure are not retried: arguments that were refused as invalid, and launches
+        that may have created a session, since a retry could create a second one. Synchronous code
+        calls ``session.retry_failed(outcomes)`` instead; `AsyncSession` has that method too.
 
         Returns:
-            The same keys in the same order, with the new outcomes in place of the failed ones.
+            The same keys in the same order, with new outcomes for the retried keys.
 
         Raises:
-            RuntimeError: these outcomes were loaded from JSON or a pickle, and know no session to
-                ask.
+            RuntimeError: these outcomes were loaded from JSON or a pickle, and have no session to
+                send the requests with.
 
         Cancellation:
-            As of the operation that made these outcomes; this object is never changed.
+            See the method that returned these outcomes. This object is never changed.
         """
         if self._again is None:
             msg = (
@@ -158,23 +176,24 @@ class Outcomes(Tabular, Generic[T]):
         return Outcomes(self.operation, merged, again=self._again)
 
     def to_json(self) -> str:
-        """Write all outcomes as one JSON text."""
+        """Serialize all outcomes to a JSON text."""
         data = [
-            {"ok": outcome.ok, **converter().unstructure(outcome, type(outcome))}
+            {"ok": outcome.ok, **get_converter().unstructure(outcome, type(outcome))}
             for outcome in self
         ]
         return json.dumps({"operation": self.operation, "outcomes": data})
 
     @classmethod
     def from_json(cls, text: str, value_type: Any = None) -> Outcomes[Any]:
-        """Read what `to_json` wrote.
+        """Load outcomes from a JSON text that `to_json` returned.
 
         Args:
             text: the JSON text.
-            value_type: the type of the values; by default the one that the named operation returns.
+            value_type: the type of the values; by default the one that the operation returns.
 
         Raises:
-            ValueError: the text is not of outcomes, or of an operation that is not known.
+            ValueError: the text does not contain outcomes, or the type of its operation's values is
+                unknown.
         """
         loaded: Any = json.loads(text)
         data: dict[str, Any] = loaded if _is_object(loaded) else {}
@@ -207,38 +226,38 @@ class Outcomes(Tabular, Generic[T]):
 
         return self.operation == other.operation and list(self) == list(cast("Any", other))
 
-    __hash__: ClassVar[None]  # type: ignore[assignment]  # equal by content, like a list
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # compared by content, like a list
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Outcomes, (self.operation, tuple(self))
 
     def __repr__(self) -> str:
-        return f"<Outcomes {self.operation}: {self._summary()}>"
+        return f"<Outcomes {self.operation}: {self._summarize()}>"
 
-    def _grid(self) -> Grid:
-        return outcome_grid(self.operation, self)
+    def _build_grid(self) -> Grid:
+        return build_outcome_grid(self.operation, self)
 
-    def _view(self, most: int) -> View:
-        chosen = choose(self, len(self), _has_failed, most)
-        caption = f"{self.operation}: {self._summary()}"
-        return view(outcome_grid(self.operation, chosen), caption, len(self))
+    def _build_view(self, limit: int) -> View:
+        chosen = select_rows(self, len(self), _has_failed, limit)
+        caption = f"{self.operation}: {self._summarize()}"
+        return build_view(build_outcome_grid(self.operation, chosen), caption, len(self))
 
-    def _summary(self) -> str:
+    def _summarize(self) -> str:
         counts = self.counts()
         failed = counts.total()
         kinds = ", ".join(f"{kind}={count}" for kind, count in counts.most_common())
         return f"{len(self) - failed} ok" + (f", {failed} failed ({kinds})" if failed else "")
 
-    def _complaint(self) -> str:
+    def _format_error(self) -> str:
         first = next(iter(self.failures.values()))
         return f"{len(self.failures)} of {len(self)} {self.operation} requests failed: {first}"
 
 
 @final
 class BatchError(KaledenError, ExceptionGroup[KaledenError]):
-    """Some requests of one operation failed.
+    """An exception group of the failed requests of one operation.
 
-    Catch parts of it with ``except*``; the successes are in `outcomes`.
+    Catch parts of it with ``except*``. The successes are in `outcomes`.
 
     Attributes:
         outcomes: every outcome of the operation, successes included.
@@ -249,7 +268,7 @@ class BatchError(KaledenError, ExceptionGroup[KaledenError]):
     def __new__(
         cls, message: str, errors: Sequence[KaledenError], outcomes: Outcomes[Any]
     ) -> BatchError:
-        """Make a group; the base class takes its arguments here."""
+        """Create the group; `BaseExceptionGroup` takes its arguments in ``__new__``."""
         self = super().__new__(cls, message, errors)
         self.outcomes = outcomes
         return self
@@ -260,11 +279,11 @@ class BatchError(KaledenError, ExceptionGroup[KaledenError]):
         super().__init__(message, errors, outcomes)  # type: ignore[call-arg]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The base class's works by itself, and not where tblib replaces it, as in a Dask program.
+        # The inherited method works too, except where tblib replaces it, as in a Dask program.
         return type(self), (self.message, self.exceptions, self.outcomes), vars(self)
 
     def derive(self, excs: Sequence[Any], /) -> BatchError:  # type: ignore[override]
-        """Make the part of this group that ``except*`` hands on."""
+        """Return a group of some of the exceptions, for ``except*`` and ``split``."""
         return BatchError(self.message, excs, self.outcomes)
 
 
@@ -274,9 +293,9 @@ def _is_object(value: object) -> bool:
 
 def _load(item: dict[str, Any], value_type: Any) -> Outcome[Any]:
     if item.pop("ok"):
-        return converter().structure(item, Success[value_type])
+        return get_converter().structure(item, Success[value_type])
 
-    return converter().structure(item, Failure)
+    return get_converter().structure(item, Failure)
 
 
 def _has_failed(outcome: Outcome[Any]) -> bool:

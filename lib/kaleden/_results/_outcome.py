@@ -1,7 +1,7 @@
-"""What became of one session of an operation.
+"""The outcome of an operation for one session: `Success` or `Failure`.
 
-A `Failure` is data, not a stored exception: it holds no traceback and no reply, so a hundred
-thousand of them are cheap, they pickle, and they survive a round trip through JSON.
+A `Failure` is data, not a stored exception. It holds neither a traceback nor a response, so a
+hundred thousand of them need little memory. It can be pickled, and converted to JSON and back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, final
 
 from attrs import field, frozen
 
-from kaleden._errors import FailureKind, InvalidRequest, RequestError, error_class
+from kaleden._errors import FailureKind, InvalidRequest, RequestError, get_error_class
 from kaleden._wire import Event, SessionInfo
 
 T = TypeVar("T")
@@ -19,13 +19,13 @@ T = TypeVar("T")
 @final
 @frozen
 class Success(Generic[T]):
-    """One request that did what it was asked.
+    """The outcome of a successful request.
 
     Attributes:
         key: the session id; for `create`, the session name.
-        value: what the operation returns for one session.
-        attempts: how many times it was sent.
-        elapsed: seconds from taking it up to its end.
+        value: the result of the operation for this session.
+        attempts: the number of times that the request was sent.
+        elapsed: seconds from the start of the request, retries included, to its outcome.
     """
 
     key: str
@@ -33,25 +33,25 @@ class Success(Generic[T]):
     attempts: int = 1
     elapsed: float = field(default=0.0, eq=False)
     ok: ClassVar[Literal[True]] = True
-    """Always true. ``if outcome.ok is True`` tells every type checker that there is a value."""
+    """Always true. After ``if outcome.ok is True`` type checkers know that there is a value."""
 
 
 @final
 @frozen
 class Failure:
-    """One request that did not do what it was asked.
+    """The outcome of a failed request.
 
     Attributes:
         key: the session id; for `create`, the session name.
-        kind: what became of it, by what can be done next.
-        message: what happened, in the server's own words where it said something.
-        status: the HTTP status, if there was a reply.
-        retry_after: seconds the server asked to wait, if it did.
-        sent: whether any of it may have reached the server.
-        attempts: how many times it was sent.
-        elapsed: seconds from taking it up to its end.
-        final: whether it would be the same a second time, whatever its kind: a server's certificate
-            that is not trusted, say.
+        kind: the kind of failure, which determines the caller's next step.
+        message: a description of the failure; the server's message where there is one.
+        status: the HTTP status; None if there was no response.
+        retry_after: seconds that the server asked to wait; None if it did not ask.
+        sent: whether any part of the request may have reached the server.
+        attempts: the number of times that the request was sent.
+        elapsed: seconds from the start of the request, retries included, to its outcome.
+        final: whether a retry would fail in the same way regardless of *kind*, for example because
+            the server's certificate is not trusted.
     """
 
     key: str
@@ -64,40 +64,40 @@ class Failure:
     elapsed: float = field(default=0.0, eq=False)
     final: bool = False
     ok: ClassVar[Literal[False]] = False
-    """Always false. ``if outcome.ok is False`` tells every type checker what failed."""
+    """Always false. After ``if outcome.ok is False`` type checkers know that this is a failure."""
 
     def __str__(self) -> str:
         status = "" if self.status is None else f", HTTP {self.status}"
-        asked, attempts = "", ""
+        wait, attempts = "", ""
         if self.retry_after:
-            asked = f", asked to wait {max(1.0, self.retry_after):.0f} s"
+            wait = f", asked to wait {max(1.0, self.retry_after):.0f} s"
         if self.attempts > 1:
             attempts = f", after {self.attempts} attempts"
-        return f"{self.key}: {self.message} ({self.kind}{status}{asked}{attempts})"
+        return f"{self.key}: {self.message} ({self.kind}{status}{wait}{attempts})"
 
     def to_exception(self) -> RequestError | InvalidRequest:
-        """Make a new exception of our tree that says the same.
+        """Return an exception for this failure.
 
         Returns:
-            `InvalidRequest` for what was refused before it was sent, else the `RequestError` of
-            this kind.
+            A new `InvalidRequest` if the request was refused before it was sent, otherwise a new
+            `RequestError` of the class for this kind.
         """
         if self.kind is FailureKind.INVALID:
             return InvalidRequest(str(self))
 
-        return error_class(self.kind)(self)
+        return get_error_class(self.kind)(self)
 
 
 @final
 @frozen
 class FinishedSession:
-    """A session that ran to its end, and what it left.
+    """A session that has ended, with its output and events.
 
     Attributes:
-        info: the session as it was last listed.
-        log: its whole output.
-        events: what the platform reported of it.
-        elapsed: seconds from the start of the call until it was seen to have ended.
+        info: the session as in the last list.
+        log: its complete output.
+        events: its Kubernetes events.
+        elapsed: seconds from the start of the call until a list showed that the session had ended.
     """
 
     info: SessionInfo
@@ -109,16 +109,16 @@ class FinishedSession:
 Outcome: TypeAlias = Success[T] | Failure
 
 
-def contradicted(
-    answer: Success[Any], kind: FailureKind, message: str, status: int | None = None
+def contradict_success(
+    success: Success[Any], kind: FailureKind, message: str, status: int | None = None
 ) -> Failure:
-    """Make the failure of what was answered with success, and was none."""
+    """Return a `Failure` for a success response that later evidence contradicts."""
     return Failure(
-        answer.key,
+        success.key,
         kind,
         message,
         status,
         sent=True,
-        attempts=answer.attempts,
-        elapsed=answer.elapsed,
+        attempts=success.attempts,
+        elapsed=success.elapsed,
     )

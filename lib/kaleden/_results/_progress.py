@@ -1,4 +1,4 @@
-"""How far an operation is, and who wants to know."""
+"""Progress reports: `ProgressUpdate` and the callback that receives it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any, Protocol, final
 from kaleden._errors import InvalidRequest
 
 OK = "ok"
-"""What is counted for a session that did what it was asked."""
+"""The key under which successes are counted."""
 
 
 @final
 class ProgressUpdate(Counter[str]):
-    """How far an operation is: a count of sessions, and what there is to say of all of them.
+    """The progress of an operation: a counter of sessions by state, and totals.
 
-    What is counted is, while sessions are waited for, how many have each `SessionStatus`; and else
-    how many requests came to what: ``"ok"``, ``"answered"`` for deletes that are not verified yet,
-    or a `FailureKind`.
+    While waiting for sessions, it counts the sessions in each `SessionStatus`. Otherwise it counts
+    the outcomes of requests: ``"ok"``, ``"answered"`` for deletes that are not verified yet, or a
+    `FailureKind`.
 
     Attributes:
-        operation: the method; `run` is a ``create`` and a ``wait``.
-        done: how many sessions have an outcome by now.
-        failed: how many of these have failed.
-        expected: how many there are; None if nobody can tell, since ids come as they are drawn.
+        operation: the name of the method; `run` reports ``create`` and then ``wait``.
+        done: the number of sessions that have an outcome.
+        failed: the number of sessions that have failed.
+        expected: the total number of sessions; None if it is unknown, because the ids come from a
+            generator.
     """
 
     def __init__(
@@ -45,57 +46,58 @@ class ProgressUpdate(Counter[str]):
         self.expected = expected
 
     def __str__(self) -> str:
-        return ", ".join(f"{count} {word}" for word, count in self.items())
+        return ", ".join(f"{count} {state}" for state, count in self.items())
 
     def __repr__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected}"
         return f"<ProgressUpdate {self.operation}: {self.done}{of} done; {self}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (dict(self), self.operation, self.done, self.failed, self.expected)
+        return _restore, (dict(self), self.operation, self.done, self.failed, self.expected)
 
 
 class ProgressCallback(Protocol):
-    """A function that is told how far an operation is.
+    """A function that receives the progress of an operation.
 
-    It is called after each outcome, or where sessions are waited for after each look that changed
-    something, and is to be quick. What it raises gives the operation up, as a cancellation does.
+    It is called after each outcome; while waiting for sessions, it is called after each poll that
+    found a change. It must return quickly. An exception that it raises aborts the operation in the
+    same way as a cancellation.
     """
 
-    def __call__(self, tally: ProgressUpdate, /) -> object:
-        """Take one `ProgressUpdate`, which is not changed later."""
+    def __call__(self, update: ProgressUpdate, /) -> object:
+        """Receive one `ProgressUpdate`, which is not changed later."""
         ...
 
 
 def check_progress(progress: object) -> None:
-    """Make sure that it can be called.
+    """Check that *progress* is None or a synchronous function.
 
     Raises:
-        InvalidRequest: it cannot, or it is asynchronous.
+        InvalidRequest: it is not callable, or it is asynchronous.
     """
-    # A block that was not entered can be called, as a decorator.
+    # A context manager that was not entered is callable too, as a decorator.
     if isinstance(progress, ContextDecorator) or not (progress is None or callable(progress)):
         raise InvalidRequest(
             f"progress is a function of a ProgressUpdate, not {type(progress).__name__}; bars are "
             "opened first: `with rich_bars() as progress:`"
         )
 
-    check_plain(progress)
+    check_synchronous(progress)
 
 
-def check_plain(function: object) -> None:
-    """Make sure that a function which is called here, and not awaited, is not asynchronous.
+def check_synchronous(function: object) -> None:
+    """Check that a callback, which is called but not awaited, is not asynchronous.
 
     Raises:
-        InvalidRequest: it is.
+        InvalidRequest: it is asynchronous.
     """
     if iscoroutinefunction(function):
         raise InvalidRequest(
-            f"{function!r} is asynchronous, and nobody would await it: give a plain function"
+            f"{function!r} is asynchronous, and would not be awaited: give a plain function"
         )
 
 
-def _restored(
+def _restore(
     counts: dict[str, int], operation: str, done: int, failed: int, expected: int | None
 ) -> ProgressUpdate:
     return ProgressUpdate(counts, operation=operation, done=done, failed=failed, expected=expected)

@@ -1,4 +1,4 @@
-"""A list of sessions that is a table too."""
+"""A list of sessions that can be shown and converted as a table."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from kaleden._results._tables import (
     Tabular,
     Tone,
     View,
-    choose,
-    session_grid,
-    status_tone,
-    view,
+    build_session_grid,
+    build_view,
+    find_status_tone,
+    select_rows,
 )
 from kaleden._wire import SessionInfo
 
 
 @final
 class SessionList(list[SessionInfo], Tabular):
-    """A list of `SessionInfo`, which notebooks and ``rich.print`` show as a table.
+    """A list of `SessionInfo` that notebooks and ``rich.print`` show as a table.
 
-    It is a plain list in all else; parts and copies of it are plain lists: give them to
-    ``SessionList(...)`` for a table of those.
+    Otherwise it behaves as a plain list. Slices and copies of it are plain lists; pass them to
+    ``SessionList(...)`` to get a table of them.
     """
 
     __slots__ = ()
 
-    def _grid(self) -> Grid:
-        return session_grid(self)
+    def _build_grid(self) -> Grid:
+        return build_session_grid(self)
 
-    def _view(self, most: int) -> View:
-        chosen = choose(self, len(self), _has_failed, most)
-        return view(session_grid(chosen), self.summary(), len(self))
+    def _build_view(self, limit: int) -> View:
+        chosen = select_rows(self, len(self), _has_failed, limit)
+        return build_view(build_session_grid(chosen), self.summary(), len(self))
 
     def summary(self) -> str:
-        """Tell in a few words how many there are, and in which states."""
+        """Return a short text with the number of sessions, in total and by status."""
         statuses = Counter(str(info.status) for info in self)
-        told = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
-        return f"{len(self)} session{'s' if len(self) != 1 else ''}" + (f": {told}" if told else "")
+        counts = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+        total = f"{len(self)} session{'s' if len(self) != 1 else ''}"
+        return f"{total}: {counts}" if counts else total
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SessionList, (list(self),)
 
 
 def _has_failed(info: SessionInfo) -> bool:
-    return status_tone(info.status) is Tone.BAD
+    return find_status_tone(info.status) is Tone.BAD

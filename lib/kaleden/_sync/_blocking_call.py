@@ -15,7 +15,12 @@ import anyio
 
 from kaleden._errors import CallTimedOut, InvalidRequest, SessionNotOpen
 from kaleden._results._batch import FinishedSession, Outcomes
-from kaleden._results._progress import ProgressCallback, ProgressUpdate, check_plain, check_progress
+from kaleden._results._progress import (
+    ProgressCallback,
+    ProgressUpdate,
+    check_progress,
+    check_synchronous,
+)
 from kaleden._sync._loop_thread import POLL, LoopThread
 
 P = ParamSpec("P")
@@ -123,7 +128,7 @@ class Call:
         if not callable(function):
             return function
 
-        check_plain(function)
+        check_synchronous(function)
 
         def safe(*args: Any) -> Any:
             try:

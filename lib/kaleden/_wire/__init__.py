@@ -1,7 +1,8 @@
-"""All that is known of the Skaha API, without any input or output.
+"""Sans-I/O implementation of the Skaha API.
 
-Builders make a `Request` of arguments, parsers make models of a `Response`, and `classify` tells
-what a reply came to. Nothing here opens a socket, reads a clock unasked, or waits.
+Builders turn arguments into a `Request`, parsers turn a `Response` into models, and `classify`
+finds the failure in a response. Nothing here opens a socket or waits. The clock is read in one
+case: `classify` without its argument *now*, for a Retry-After header that is a date.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ from kaleden._wire._requests import (
     build_info,
     build_list,
     build_logs,
+    build_registry_header,
     build_renew,
     build_repositories,
     build_stats,
-    registry_header,
 )
 from kaleden._wire._responses import (
     IncrementalParser,
@@ -66,7 +67,7 @@ from kaleden._wire._responses import (
     parse_repositories,
     parse_stats,
 )
-from kaleden._wire._serialization import converter
+from kaleden._wire._serialization import get_converter
 from kaleden._wire._spec import Launch, SessionSpec
 from kaleden._wire._validation import (
     IMAGE_HOST,
@@ -76,9 +77,9 @@ from kaleden._wire._validation import (
     check_kind,
     check_name,
     check_status,
-    full_image,
-    replica_name,
-    shown,
+    complete_image,
+    format_replica_name,
+    format_value,
 )
 
 __all__ = (
@@ -125,6 +126,7 @@ __all__ = (
     "build_info",
     "build_list",
     "build_logs",
+    "build_registry_header",
     "build_renew",
     "build_repositories",
     "build_stats",
@@ -133,8 +135,10 @@ __all__ = (
     "check_name",
     "check_status",
     "classify",
-    "converter",
-    "full_image",
+    "complete_image",
+    "format_replica_name",
+    "format_value",
+    "get_converter",
     "parse_availability",
     "parse_capabilities",
     "parse_context",
@@ -149,7 +153,4 @@ __all__ = (
     "parse_raw_list",
     "parse_repositories",
     "parse_stats",
-    "registry_header",
-    "replica_name",
-    "shown",
 )

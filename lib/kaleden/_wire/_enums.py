@@ -1,7 +1,7 @@
-"""The server's two vocabularies: kinds of session, and statuses.
+"""Open enumerations of session kinds and session statuses.
 
-Both are open. A value that no release of the server had yet becomes a member when it comes in, so
-that a new word costs nobody a session.
+A value that is not defined here becomes a member when it is parsed. A session with a kind or status
+that a newer server introduces can therefore still be read.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ from typing import Self
 
 
 class OpenEnum(StrEnum):
-    """Strings with some known members: known ones in any case, and any other string as it is."""
+    """A string enumeration that accepts unknown values.
+
+    Known members are found case-insensitively. Any other string becomes a member with that value.
+    """
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
-        return cls._known(value) or cls._unknown(value)
+        return cls._find_known(value) or cls._make_unknown(value)
 
     @classmethod
-    def _known(cls, value: str) -> Self | None:
+    def _find_known(cls, value: str) -> Self | None:
         folded = value.casefold()
         return next((member for member in cls if member.value.casefold() == folded), None)
 
     @classmethod
-    def _unknown(cls, value: str) -> Self:
-        # Not stored in the class: values that servers send must not grow it.
-        text = str.__str__(value)  # Of a subclass, whose own `__str__` may differ.
+    def _make_unknown(cls, value: str) -> Self:
+        # Not stored in the class, so that values from servers cannot grow it.
+        text = str.__str__(value)  # A subclass of str may override `__str__`.
         member = str.__new__(cls, text)
         member._name_ = text
         member._value_ = text
@@ -36,19 +39,19 @@ class OpenEnum(StrEnum):
     def __reduce_ex__(self, _protocol: object) -> tuple[type[Self], tuple[str]]:
         """Pickle and copy by value.
 
-        Python 3.11.2, for example, looks a member up by its name instead, as an attribute of the
-        class, which an unknown member is not.
+        Some versions of Python, for example 3.11.2, look a member up by name as an attribute of the
+        class. That fails for unknown members.
         """
         return type(self), (self.value,)
 
     @property
     def is_known(self) -> bool:
-        """Whether this is one of the members that are written down here."""
+        """Whether this member is defined in the class."""
         return self.value in type(self)._value2member_map_
 
 
 class SessionKind(OpenEnum):
-    """What a session is for. Unknown kinds are members too: ``SessionKind("vscode")``."""
+    """The kind of a session. Unknown kinds are members too: ``SessionKind("vscode")``."""
 
     CARTA = "carta"
     CONTRIBUTED = "contributed"
@@ -58,14 +61,14 @@ class SessionKind(OpenEnum):
     HEADLESS = "headless"
     NOTEBOOK = "notebook"
     UNKNOWN = "unknown"
-    """The server did not say."""
+    """The server did not send a kind."""
 
 
 class SessionStatus(OpenEnum):
-    """Where a session stands. Unknown statuses are members too: ``SessionStatus("Hibernated")``.
+    """The status of a session. Unknown statuses are members too: ``SessionStatus("Hibernated")``.
 
-    Servers since 1.1 say Pending, Running, Terminating, Completed and Failed. Older ones say
-    Succeeded where these say Completed (`matches` knows), and had Error and Unknown.
+    Servers since 1.1 use Pending, Running, Terminating, Completed and Failed. Older servers use
+    Succeeded instead of Completed (`matches` treats them as equal), and also Error and Unknown.
     """
 
     PENDING = "Pending"
@@ -76,25 +79,28 @@ class SessionStatus(OpenEnum):
     FAILED = "Failed"
     ERROR = "Error"
     UNKNOWN = "Unknown"
-    """The server does not know, or did not say."""
+    """The server does not know the status, or did not send one."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a session in this status has ended, for better or worse."""
+        """Whether a session in this status has ended, successfully or not."""
         return self in TERMINAL_STATUSES
 
     def matches(self, other: str) -> bool:
-        """Tell whether both mean the same, on whichever server and in whichever case."""
-        return _meaning(self) == _meaning(other)
+        """Return whether both statuses have the same meaning.
+
+        The comparison ignores case and equates the names that old and new servers use.
+        """
+        return _normalize_status(self) == _normalize_status(other)
 
 
 TERMINAL_STATUSES = frozenset(
     {SessionStatus.COMPLETED, SessionStatus.SUCCEEDED, SessionStatus.FAILED, SessionStatus.ERROR}
 )
-"""The statuses that a session does not leave."""
+"""The statuses of sessions that have ended; a session never leaves them."""
 
 
-def _meaning(status: str) -> str:
-    """Fold case and age: a status of an old server becomes today's."""
+def _normalize_status(status: str) -> str:
+    """Fold case, and map a status of an old server to the current name."""
     folded = status.casefold()
     return "completed" if folded == "succeeded" else folded

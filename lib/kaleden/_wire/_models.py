@@ -1,7 +1,7 @@
-"""What the server tells, as frozen attrs models.
+"""Models of the server's responses, as frozen attrs classes.
 
-Sizes are bytes, cores are floats, times are aware. A value that the server left out, or that could
-not be read, is None; `raw`, where there is one, keeps what came.
+Sizes are in bytes, cores are floats, times are aware. A value that is missing in the response, or
+that cannot be parsed, is None. `raw`, where a model has it, is the JSON object of the response.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from kaleden._wire._primitives import JsonObject, parse_json
 
 @frozen
 class SessionInfo:
-    """One session, as listed or as asked for by its id: the server answers both alike.
+    """One session, from a list or from a request for its id; the server sends the same object.
 
-    The times are absent while the session waits to start. The requested resources are told only
-    if they are fixed, and those in use only if the server's metrics answer. The listing of
-    everybody's sessions tells no more than user, kind, status and start time.
+    The times are None while the session waits to start. The requested resources are present only
+    if they are fixed, and the resources in use only if the server's metrics are available. The list
+    of all users' sessions has only user, kind, status and start time.
 
     Attributes:
         id: the session id, chosen by the server.
         name: the session name; not unique, lower case.
-        kind: what the session is for.
-        status: where it stands.
-        user: whose it is.
+        kind: the kind of session.
+        status: the status of the session.
+        user: the owner's user name.
         image: the container image it runs.
         start_time: when it started.
         expiry_time: when the server will end it.
-        connect_url: where its page is; it embeds a secret, so no repr shows it.
+        connect_url: the URL of its page; it contains a secret, so the repr leaves it out.
         requested_ram: memory in bytes.
         ram_in_use: memory in bytes.
         requested_cores: CPU cores.
         cores_in_use: CPU cores.
         requested_gpus: number of GPUs.
         fixed_resources: False if the session may use more than it requested.
-        uid: the user id that its processes run as.
-        gid: the group id that its processes run as.
+        uid: the user id of its processes.
+        gid: the group id of its processes.
         groups: supplemental group ids.
         app_id: id of a desktop app within its desktop.
     """
@@ -64,23 +64,26 @@ class SessionInfo:
     gid: int | None = None
     groups: tuple[int, ...] = ()
     app_id: str | None = None
-    # Of a reply about one session its bytes are kept: they take half the memory, and no time of the
-    # garbage collector's.
+    # For a response about a single session, the bytes are stored and parsed on access: they take
+    # half the memory, and the garbage collector does not traverse them.
     _raw: JsonObject | bytes = field(factory=dict[str, Any], alias="raw", repr=False, eq=False)
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The object that came, with the server's own keys; read anew at each use."""
+        """The JSON object of the response, with the server's keys.
+
+        If it is stored as bytes, each access parses them and returns a new object.
+        """
         return parse_json(self._raw) if isinstance(self._raw, bytes) else self._raw
 
 
 @frozen
 class Listing:
-    """Sessions, and apart from them what stood in the list and is no session.
+    """The sessions of a list, and separately its elements that are not sessions.
 
     Attributes:
         sessions: the sessions, in the server's order.
-        malformed: the other elements, as they came.
+        malformed: the other elements, unchanged.
     """
 
     sessions: tuple[SessionInfo, ...] = ()
@@ -89,12 +92,12 @@ class Listing:
 
 @frozen
 class Event:
-    """One line of what Kubernetes tells of a session; the server keeps them for about an hour.
+    """One Kubernetes event of a session; the server keeps events for about an hour.
 
     Attributes:
         type: ``Normal`` or ``Warning``.
-        reason: one word, such as ``Scheduled``.
-        message: the sentence for people.
+        reason: a short identifier, such as ``Scheduled``.
+        message: a human-readable description.
         first_time: when it happened first.
         last_time: when it happened last.
     """
@@ -108,11 +111,11 @@ class Event:
 
 @frozen
 class CoreStats:
-    """CPU cores of the platform; "available" is its capacity, not what is free.
+    """CPU cores of the platform.
 
     Attributes:
-        requested: cores that sessions asked for.
-        available: cores there are.
+        requested: cores that sessions requested.
+        available: the total number of cores, not the number of free ones.
         largest: cores of the largest node.
         largest_ram: memory of that node, in bytes.
     """
@@ -125,11 +128,11 @@ class CoreStats:
 
 @frozen
 class RamStats:
-    """Memory of the platform, in bytes; "available" is its capacity, not what is free.
+    """Memory of the platform, in bytes.
 
     Attributes:
-        requested: memory that sessions asked for.
-        available: memory there is.
+        requested: memory that sessions requested.
+        available: the total amount of memory, not the amount that is free.
         largest: memory of the largest node.
         largest_cores: CPU cores of that node.
     """
@@ -142,12 +145,12 @@ class RamStats:
 
 @frozen
 class GpuStats:
-    """GPUs of the platform; only newer servers tell.
+    """GPUs of the platform; only newer servers report them.
 
     Attributes:
-        requested: GPUs that sessions asked for.
-        available: GPUs there are.
-        largest: GPUs of the node that has most.
+        requested: GPUs that sessions requested.
+        available: the total number of GPUs.
+        largest: GPUs of the node with the most GPUs.
     """
 
     requested: int | None = None
@@ -157,7 +160,7 @@ class GpuStats:
 
 @frozen
 class InstanceStats:
-    """Numbers of sessions; only older servers tell.
+    """Numbers of sessions; only older servers report them.
 
     Attributes:
         session: interactive sessions.
@@ -174,14 +177,14 @@ class InstanceStats:
 
 @frozen
 class PlatformStats:
-    """What the platform has and what is asked of it.
+    """The platform's resources, and how much of them is requested.
 
     Attributes:
         cores: CPU cores.
         ram: memory.
-        gpu: GPUs, if the server tells.
-        instances: numbers of sessions, if the server tells.
-        raw: the object that came.
+        gpu: GPUs; None if the server does not report them.
+        instances: numbers of sessions; None if the server does not report them.
+        raw: the JSON object of the response.
     """
 
     cores: CoreStats = CoreStats()
@@ -193,13 +196,13 @@ class PlatformStats:
 
 @frozen
 class Image:
-    """One container image that sessions can be made of.
+    """A container image that sessions can run.
 
     Attributes:
         id: the reference, ``host/project/name:tag``.
-        kinds: what sessions it serves for.
-        digest: ``sha256:…``, if the server tells.
-        raw: the object that came.
+        kinds: the kinds of session that it supports.
+        digest: ``sha256:…``; None if the server does not report it.
+        raw: the JSON object of the response.
     """
 
     id: str
@@ -209,35 +212,35 @@ class Image:
 
     @property
     def host(self) -> str:
-        """The registry, or ``""`` if the reference names none."""
+        """The registry, or ``""`` if the reference has none."""
         return self.id.partition("/")[0] if "/" in self.id else ""
 
     @property
     def project(self) -> str:
-        """What stands between the registry and the name; may have slashes."""
+        """The path between the registry and the name; may contain slashes."""
         return "/".join(self.id.split("/")[1:-1])
 
     @property
     def name(self) -> str:
-        """The image's own name."""
+        """The last component of the path, without tag and digest."""
         return self.id.rpartition("/")[2].partition("@")[0].partition(":")[0]
 
     @property
     def tag(self) -> str:
-        """The version, or ``""`` if the reference names none."""
+        """The tag, or ``""`` if the reference has none."""
         return self.id.rpartition("/")[2].partition("@")[0].partition(":")[2]
 
 
 @frozen
 class Choices:
-    """What may be asked of one resource, and what is given when nothing is asked.
+    """The values that may be requested of one resource, and the defaults.
 
     Attributes:
-        default: given to a session with fixed resources.
-        default_request: promised to a session with flexible resources.
-        default_limit: the most that a session with flexible resources gets.
-        default_headless: given to a headless session; only older servers tell.
-        options: the values that may be asked for.
+        default: the default for a session with fixed resources.
+        default_request: the guaranteed amount for a session with flexible resources.
+        default_limit: the upper limit for a session with flexible resources.
+        default_headless: the default for a headless session; only older servers report it.
+        options: the values that may be requested.
     """
 
     default: int | None = None
@@ -249,14 +252,15 @@ class Choices:
 
 @frozen
 class ResourceOptions:
-    """What sessions may ask for on this platform.
+    """The resources that sessions may request on this platform.
 
     Attributes:
         cores: CPU cores.
         memory: memory in bytes (a `SessionSpec` takes GiB: divide by ``2**30``).
         gpus: numbers of GPUs.
-        max_interactive_sessions: how many interactive sessions a user may have, if told.
-        raw: the object that came.
+        max_interactive_sessions: the limit on a user's interactive sessions; None if the server
+            does not report it.
+        raw: the JSON object of the response.
     """
 
     cores: Choices = Choices()
@@ -268,11 +272,11 @@ class ResourceOptions:
 
 @frozen
 class Availability:
-    """Whether the service is there, in its own words.
+    """The service's VOSI availability report.
 
     Attributes:
-        available: what it says.
-        notes: what it adds.
+        available: whether the service reports itself as available.
+        notes: the notes in the report.
     """
 
     available: bool
@@ -281,13 +285,13 @@ class Availability:
 
 @frozen
 class Interface:
-    """One way to reach a capability.
+    """One interface of a capability.
 
     Attributes:
-        access_url: where.
-        security_methods: identifiers of the ways to prove who one is; none means anonymous.
+        access_url: the URL of the interface.
+        security_methods: identifiers of the authentication methods; empty for anonymous access.
         role: ``std`` for the standard interface.
-        version: of the interface.
+        version: the version of the interface.
     """
 
     access_url: str
@@ -298,11 +302,11 @@ class Interface:
 
 @frozen
 class Capability:
-    """One thing that the service can do.
+    """One capability of the service, from its VOSI capabilities document.
 
     Attributes:
-        standard_id: the identifier of what it is.
-        interfaces: the ways to reach it.
+        standard_id: the identifier of the standard that it implements.
+        interfaces: its interfaces.
     """
 
     standard_id: str

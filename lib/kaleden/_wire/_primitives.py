@@ -1,7 +1,8 @@
-"""The server's scalars: text, times, sizes and counts, most of which arrive as strings.
+"""Parsers of JSON, error texts and scalar values.
 
-Every function here is total: what cannot be read is None (or ``""``), never an exception. Blank,
-absent, ``<none>`` and ``not-applicable`` are alike, because servers of different age use each.
+The server sends most scalars (times, sizes, counts) as strings. The parsers of scalars never raise:
+a value that cannot be parsed is None or ``""``. Missing values, ``""``, ``<none>`` and
+``not-applicable`` are treated alike, because servers of different versions use each of them.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ _decoder = json.JSONDecoder()
 
 
 def parse_json(body: bytes) -> Any:
-    """Read JSON.
+    """Parse JSON.
 
     Raises:
-        ValueError: it is none.
-        RecursionError: it is too deep.
+        ValueError: the body is not JSON.
+        RecursionError: the JSON is nested too deeply.
     """
-    text = decoded(body)
+    text = decode_text(body)
     try:
-        # Looking for space at both ends is a third of what `json.loads` takes for one session.
+        # For one session, a third of the time of `json.loads` is spent on matching white space at
+        # both ends.
         value, end = _decoder.raw_decode(text)
     except ValueError:
         return json.loads(text)
@@ -40,51 +42,51 @@ def parse_json(body: bytes) -> Any:
     return json.loads(text) if text[end:].strip(_SPACE) else value
 
 
-def array_elements(body: bytes) -> Iterator[Any]:
-    """Read a JSON array, one element at a time.
+def iterate_array(body: bytes) -> Iterator[Any]:
+    """Parse a JSON array one element at a time.
 
     Raises:
-        ValueError: it is none; only when that is reached.
-        RecursionError: it is too deep.
+        ValueError: the body is not a JSON array. Raised only when the iteration reaches the error.
+        RecursionError: the JSON is nested too deeply.
     """
-    text = decoded(body)
-    mark = _OPENING.match(text)
-    while mark is not None and mark[1] != "]":
-        value, position = _decoder.raw_decode(text, mark.end())
+    text = decode_text(body)
+    delimiter = _OPENING.match(text)
+    while delimiter is not None and delimiter[1] != "]":
+        value, position = _decoder.raw_decode(text, delimiter.end())
         yield value
-        mark = _AFTER_ELEMENT.match(text, position)
+        delimiter = _AFTER_ELEMENT.match(text, position)
 
-    if mark is None or mark.end() != len(text):
-        raise ValueError("this is no JSON array")
+    if delimiter is None or delimiter.end() != len(text):
+        raise ValueError("this is not a JSON array")
 
 
 def is_object(value: Any) -> TypeGuard[JsonObject]:
-    """Tell a JSON object from the rest."""
+    """Whether *value* is a JSON object."""
     return isinstance(value, dict)
 
 
 def is_array(value: Any) -> TypeGuard[JsonArray]:
-    """Tell a JSON array from the rest."""
+    """Whether *value* is a JSON array."""
     return isinstance(value, list)
 
 
 def as_object(value: Any) -> JsonObject:
-    """Return a JSON object, an empty one if *value* is something else."""
+    """Return *value* if it is a JSON object, otherwise an empty object."""
     return value if is_object(value) else {}
 
 
 def as_array(value: Any) -> JsonArray:
-    """Return a JSON array, an empty one if *value* is something else."""
+    """Return *value* if it is a JSON array, otherwise an empty array."""
     return value if is_array(value) else []
 
 
-LIMIT = 500
-"""Longest message, in characters."""
+MAX_MESSAGE = 500
+"""Maximum length of a message, in characters."""
 
-_SCANNED = 16_384  # bytes; an error page has said what it has to say by then
-# None of these looks at a character more than a few times, whatever a server sends.
+_EXCERPT_BYTES = 16_384  # The message of an error page is near its start.
+# These patterns run in linear time on any input: each visits a character only a few times.
 _TITLE = re.compile(r"<title\b[^<>]*>([^<]*)", re.IGNORECASE)
-_UNSEEN = re.compile(
+_INVISIBLE = re.compile(
     r"<(script|style|head)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.IGNORECASE | re.DOTALL
 )
 _TAG = re.compile(r"<[^>]*>?")
@@ -92,127 +94,127 @@ _STATUS = re.compile(r'"kind"\s*:\s*"Status"')
 _MESSAGE = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 
 
-def decoded(body: bytes) -> str:
-    """Return the text of a body, whatever bytes it has."""
+def decode_text(body: bytes) -> str:
+    """Decode a body as UTF-8 without its byte order mark; invalid bytes become U+FFFD."""
     return body.decode("utf-8", "replace").removeprefix("\ufeff")
 
 
-def excerpt(body: bytes) -> str:
-    """Return the text of as much of a body as a message can be made of."""
-    return decoded(body[:_SCANNED])
+def decode_excerpt(body: bytes) -> str:
+    """Decode the start of a body (16 KiB), enough to extract a message from."""
+    return decode_text(body[:_EXCERPT_BYTES])
 
 
-def one_line(text: str, limit: int = LIMIT) -> str:
-    """Return *text* on one line, without control characters, cut to *limit* characters."""
+def format_one_line(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Format *text* as one line without control characters, cut to *limit* characters."""
     printable = "".join(c if c.isprintable() else " " for c in text.strip()[: 4 * limit])
     line = " ".join(printable.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def is_html(content_type: str, text: str) -> bool:
-    """Tell an HTML page by its content type, or by how it begins."""
+    """Whether the content type or the first characters indicate an HTML page."""
     start = text[:64].lstrip().lower()
     return "html" in content_type.lower() or start.startswith(("<!doctype html", "<html"))
 
 
-def page_text(page: str) -> str:
-    """Return an HTML page's title, or else its first words."""
+def extract_page_text(page: str) -> str:
+    """Return the title of an HTML page, or the start of its text if it has no title."""
     title = _TITLE.search(page)
-    said = one_line(html.unescape(title[1])) if title else ""
-    return said or one_line(html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", page))))
+    line = format_one_line(html.unescape(title[1])) if title else ""
+    return line or format_one_line(html.unescape(_TAG.sub(" ", _INVISIBLE.sub(" ", page))))
 
 
-def kubernetes_message(text: str) -> str | None:
-    """Return what Kubernetes said, if *text* is a Java exception that wraps it."""
+def extract_kubernetes_message(text: str) -> str | None:
+    """Return the Kubernetes message if *text* is a Java exception that wraps one, else None."""
     status = _STATUS.search(text)
     match = _MESSAGE.search(text, status.end()) if status else None
     if match is None:
         return None
     try:
-        return one_line(json.loads(match[1], strict=False)) or None
+        return format_one_line(json.loads(match[1], strict=False)) or None
     except ValueError:
         return None
 
 
-NOTHING = frozenset({"", "<none>", "not-applicable"})
-"""The strings by which servers say that there is no value."""
+MISSING_VALUES = frozenset({"", "<none>", "not-applicable"})
+"""Strings that servers send in place of a missing value."""
 
 _QUANTITY = re.compile(r"(\d{1,30}(?:\.\d{0,30})?)\s*([A-Za-z]{0,3})", re.ASCII)
-# Session objects give memory as decimal GB without a unit, so that is what a bare number is.
+# A number without a unit is decimal GB, as in the memory fields of session objects.
 _BYTES = {"": 1e9, "B": 1.0, "k": 1e3} | {
     f"{letter}{suffix}": float(base**power)
     for power, letter in enumerate("KMGTPE", 1)
     for suffix, base in {"": 1000, "B": 1000, "i": 1024, "iB": 1024}.items()
 }
-_EXACT = 2**53  # below, a float holds every whole number
+_EXACT = 2**53  # A float represents every whole number below this exactly.
 _GIBIBYTES = {"": float(2**30)}
-_PIECES = {"": 1.0}
+_NO_UNIT = {"": 1.0}
 _CORES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
-def text(value: Any) -> str:
-    """Return a string that says something, or ``""``."""
-    return value if isinstance(value, str) and value not in NOTHING else ""
+def parse_text(value: Any) -> str:
+    """Return *value* if it is a string with a value, otherwise ``""``."""
+    return value if isinstance(value, str) and value not in MISSING_VALUES else ""
 
 
-def optional_text(value: Any) -> str | None:
-    """Return a string that says something, or None."""
-    return text(value) or None
+def parse_optional_text(value: Any) -> str | None:
+    """Return *value* if it is a string with a value, otherwise None."""
+    return parse_text(value) or None
 
 
-def flag(value: Any) -> bool | None:
-    """Return a boolean that came as itself or as ``"true"`` or ``"false"``."""
+def parse_flag(value: Any) -> bool | None:
+    """Parse a boolean, or ``"true"`` or ``"false"`` in any case."""
     if isinstance(value, bool):
         return value
-    return {"true": True, "false": False}.get(text(value).lower())
+    return {"true": True, "false": False}.get(parse_text(value).lower())
 
 
-def count(value: Any) -> int | None:
-    """Return a whole number that came as itself or as digits, such as a GPU count or a uid."""
+def parse_count(value: Any) -> int | None:
+    """Parse a whole number, or a string of one, such as a GPU count or a uid."""
     if type(value) is int and 0 <= value < _EXACT:
         return value
-    amount = _quantity(value, _PIECES)
+    amount = _parse_quantity(value, _NO_UNIT)
     return int(amount) if amount is not None and amount.is_integer() else None
 
 
-def cores(value: Any) -> float | None:
-    """Return CPU cores: ``"0.25"``, or ``"250m"`` from older servers."""
-    return _quantity(value, _CORES)
+def parse_cores(value: Any) -> float | None:
+    """Parse CPU cores: ``"0.25"``, or ``"250m"`` from older servers."""
+    return _parse_quantity(value, _CORES)
 
 
-def size(value: Any) -> int | None:
-    """Return bytes: ``"4.29"`` (GB), ``"16G"`` and ``"101M"`` are decimal, ``"90Mi"`` binary."""
-    amount = _quantity(value, _BYTES)
+def parse_size(value: Any) -> int | None:
+    """Parse a size into bytes: ``"4.29"`` (GB), ``"16G"``, ``"101M"`` (decimal), ``"90Mi"``."""
+    amount = _parse_quantity(value, _BYTES)
     return None if amount is None else round(amount)
 
 
-def gibibytes(value: Any) -> int | None:
-    """Return bytes from a number of GiB."""
-    amount = _quantity(value, _GIBIBYTES)
+def parse_gibibytes(value: Any) -> int | None:
+    """Parse a number of GiB into bytes."""
+    amount = _parse_quantity(value, _GIBIBYTES)
     return None if amount is None else round(amount)
 
 
-def time(value: Any) -> datetime | None:
-    """Return an aware time; one that names no zone is in UTC, as all of the server's are."""
+def parse_time(value: Any) -> datetime | None:
+    """Parse an ISO 8601 time into an aware one. Without a zone it is UTC, as the server's are."""
     try:
-        # The server leaves the seconds out when they are zero; fromisoformat takes that.
-        moment = datetime.fromisoformat(text(value))
+        # The server omits the seconds when they are zero; fromisoformat accepts that.
+        parsed = datetime.fromisoformat(parse_text(value))
     except ValueError:
         return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
 
 
-def _quantity(value: Any, units: dict[str, float]) -> float | None:
+def _parse_quantity(value: Any, units: dict[str, float]) -> float | None:
     if value is None or isinstance(value, bool):
         return None
     try:
         amount = float(value) * units[""]
     except (TypeError, ValueError, OverflowError):
-        amount = _suffixed(text(value), units)
+        amount = _parse_suffixed(parse_text(value), units)
     return amount if 0 <= amount < math.inf else None
 
 
-def _suffixed(quantity: str, units: dict[str, float]) -> float:
-    """Read a number with a unit after it; what cannot be read is not a number."""
+def _parse_suffixed(quantity: str, units: dict[str, float]) -> float:
+    """Parse a number followed by a unit; return NaN if that fails."""
     match = _QUANTITY.fullmatch(quantity)
     return float(match[1]) * units.get(match[2], math.nan) if match else math.nan

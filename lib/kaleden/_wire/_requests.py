@@ -1,7 +1,7 @@
-"""Builders: one function per request of the Skaha API, before it knows any host.
+"""Request builders: one function per request of the Skaha API, without the host.
 
-Ids are checked and quoted, so that no id can change the path. Parameters of a POST are a form body
-and never a query string: the server takes more of them so, and its logs do not show them.
+Ids are validated, so that no id can change the path. The parameters of a POST are a form body,
+never a query string: the server accepts more of them that way, and does not log them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from kaleden._wire._validation import (
     check_kind,
     check_ram,
     check_status,
-    full_image,
-    shown,
+    complete_image,
+    format_value,
 )
 
 FORM_TYPE = "application/x-www-form-urlencoded"
-"""Content type of every form body; the server ignores the parameters under any other."""
+"""Content type of form bodies; the server ignores parameters sent with any other type."""
 
 TEXT = "text/plain"
 XML = "text/xml, application/xml"
 
 MAX_FORM = 2 * 2**20
-"""Longest form body, in bytes, that the server's container reads."""
+"""Maximum size of a form body, in bytes, that the server's servlet container reads."""
 
 Headers = tuple[tuple[str, str], ...]
 Pairs = list[tuple[str, str]]
@@ -38,17 +38,17 @@ Pairs = list[tuple[str, str]]
 
 @frozen
 class Request:
-    """One HTTP request, relative to a service that is not known yet.
+    """One HTTP request, relative to the URL of a service.
 
     Attributes:
         method: ``GET``, ``POST`` or ``DELETE``.
         target: path and query, quoted, without a leading slash.
-        form: urlencoded form body, to be sent as `FORM_TYPE`; empty for no body. It may hold
-            secrets, so no repr shows it.
-        versioned: True if relative to the versioned root (``…/skaha/v1``), False if to the
-            service itself (``…/skaha``).
+        form: urlencoded form body, to be sent as `FORM_TYPE`; empty for no body. It may contain
+            secrets, so the repr leaves it out.
+        versioned: True if *target* is relative to the versioned root (``…/skaha/v1``), False if it
+            is relative to the service (``…/skaha``).
         accept: the ``Accept`` header.
-        headers: further headers; they may hold secrets, so no repr shows them.
+        headers: further headers. They may contain secrets, so the repr leaves them out.
     """
 
     method: str
@@ -65,21 +65,21 @@ def build_list(
     """List sessions.
 
     Args:
-        kind: only these.
-        status: only these.
-        view: None for the user's own; ``"all"`` for everybody's, with few fields;
-            ``"interactive"`` for those that are not headless.
+        kind: list only sessions of this kind.
+        status: list only sessions with this status.
+        view: None for the user's own sessions; ``"all"`` for the sessions of all users, with few
+            fields; ``"interactive"`` for sessions that are not headless.
 
     Raises:
-        InvalidRequest: a filter is not known, or the server would ignore it.
+        InvalidRequest: a filter is unknown, or the server would ignore it.
     """
-    if view not in (None, "all", "interactive"):  # it may be no hashable thing
-        raise InvalidRequest(f"view must be 'all', 'interactive' or None, not {shown(view)}")
+    if view not in (None, "all", "interactive"):  # A tuple, since *view* may be unhashable.
+        raise InvalidRequest(f"view must be 'all', 'interactive' or None, not {format_value(view)}")
     if view == "interactive" and kind is not None:
         raise InvalidRequest(
             "kind is ignored by the server with view='interactive': use one of them"
         )
-    return _get(
+    return _build_get(
         "session",
         type=None if kind is None else check_kind(kind).value,
         status=None if status is None else check_status(status).value,
@@ -88,88 +88,88 @@ def build_list(
 
 
 def build_info(session_id: str) -> Request:
-    """Ask for one session."""
-    return Request("GET", _session(session_id))
+    """Get one session."""
+    return Request("GET", _build_session_path(session_id))
 
 
 def build_logs(session_id: str) -> Request:
-    """Ask for a session's output so far, all of it."""
-    return _get(_session(session_id), TEXT, view="logs")
+    """Get the complete output of a session so far."""
+    return _build_get(_build_session_path(session_id), TEXT, view="logs")
 
 
 def build_events(session_id: str) -> Request:
-    """Ask for what Kubernetes tells of a session."""
-    return _get(_session(session_id), TEXT, view="events")
+    """Get the Kubernetes events of a session."""
+    return _build_get(_build_session_path(session_id), TEXT, view="events")
 
 
 def build_renew(session_id: str) -> Request:
-    """Push a session's expiry time back."""
-    return _post(_session(session_id), _pairs(action="renew"))
+    """Extend the lifetime of a session."""
+    return _build_post(_build_session_path(session_id), _build_pairs(action="renew"))
 
 
 def build_destroy(session_id: str) -> Request:
-    """End a session. Servers since 1.0 answer 200 to whatever id."""
-    return Request("DELETE", _session(session_id), accept=TEXT)
+    """Delete a session. Servers since 1.0 respond with 200 to any id."""
+    return Request("DELETE", _build_session_path(session_id), accept=TEXT)
 
 
 def build_create(launch: Launch, *, headers: Headers = ()) -> Request:
     """Create one session.
 
     Args:
-        launch: what, from `SessionSpec.launches`.
-        headers: further headers, such as `registry_header` gives.
+        launch: the session to create, from `SessionSpec.launches`.
+        headers: further headers, for example from `build_registry_header`.
 
     Raises:
-        InvalidRequest: it is more than a server reads.
+        InvalidRequest: the form body is larger than `MAX_FORM`.
     """
-    return _post("session", _create_pairs(launch), headers)
+    return _build_post("session", _build_create_pairs(launch), headers)
 
 
 def build_stats() -> Request:
-    """Ask for the platform's resources."""
-    return _get("session", view="stats")
+    """Get the platform's resources."""
+    return _build_get("session", view="stats")
 
 
 def build_images(kind: str | None = None) -> Request:
-    """List the images that sessions can be made of.
+    """List the images that sessions can run.
 
     Args:
-        kind: only those that serve for it.
+        kind: list only images that support this kind of session.
 
     Raises:
-        InvalidRequest: the kind is not known.
+        InvalidRequest: the kind is unknown.
     """
-    return _get("image", type=None if kind is None else check_kind(kind).value)
+    return _build_get("image", type=None if kind is None else check_kind(kind).value)
 
 
 def build_context() -> Request:
-    """Ask for the resources that a session may have."""
-    return _get("context")
+    """Get the resources that sessions may request."""
+    return _build_get("context")
 
 
 def build_repositories() -> Request:
     """List the hosts of the registries that images may come from."""
-    return _get("repository")
+    return _build_get("repository")
 
 
 def build_availability() -> Request:
-    """Ask whether the service is there; needs no credentials."""
+    """Get the service's availability; needs no credentials."""
     return Request("GET", "availability", versioned=False, accept=XML)
 
 
 def build_capabilities() -> Request:
-    """Ask what the service can do, and where; needs no credentials."""
+    """Get the service's capabilities and their URLs; needs no credentials."""
     return Request("GET", "capabilities", versioned=False, accept=XML)
 
 
 def build_apps(session_id: str) -> Request:
-    """List the desktop apps: all of the user's, because the server ignores the id."""
-    return _get(f"{_session(session_id)}/app")
+    """List the desktop apps. The server ignores the id and lists all apps of the user."""
+    return _build_get(f"{_build_session_path(session_id)}/app")
 
 
 def build_app_info(session_id: str, app_id: str) -> Request:
-    """Ask for one app of a desktop."""
-    return _get(_app(session_id, app_id))
+    """Get one app of a desktop."""
+    return _build_get(_build_app_path(session_id, app_id))
 
 
 def build_app_create(
@@ -187,27 +187,27 @@ def build_app_create(
         image: the app's image, as for `SessionSpec`.
         cores: CPU cores, 1 or more.
         ram: memory in GiB, a whole number.
-        headers: further headers, such as `registry_header` gives.
+        headers: further headers, for example from `build_registry_header`.
 
     Raises:
-        InvalidRequest: an argument cannot be what it should be.
+        InvalidRequest: an argument is invalid.
     """
     check_cores(cores)
     check_ram(ram)
-    pairs = _pairs(image=full_image(image), cores=cores, ram=ram)
-    return _post(f"{_session(session_id)}/app", pairs, headers)
+    pairs = _build_pairs(image=complete_image(image), cores=cores, ram=ram)
+    return _build_post(f"{_build_session_path(session_id)}/app", pairs, headers)
 
 
 def build_app_destroy(session_id: str, app_id: str) -> Request:
-    """End an app of a desktop; the server answers 200 for an app that is not there."""
-    return Request("DELETE", _app(session_id, app_id), accept=TEXT)
+    """Delete an app of a desktop. The server responds with 200 also if the app does not exist."""
+    return Request("DELETE", _build_app_path(session_id, app_id), accept=TEXT)
 
 
-def registry_header(username: str, secret: str) -> tuple[str, str]:
-    """Return the header that lets a create use an image of a private registry.
+def build_registry_header(username: str, secret: str) -> tuple[str, str]:
+    """Return the header with the credentials of a private image registry, for a create request.
 
     Raises:
-        InvalidRequest: one is empty or has a colon, at which the server splits.
+        InvalidRequest: an argument is empty or contains a colon, at which the server splits.
     """
     if not username or not secret or ":" in username or ":" in secret:
         raise InvalidRequest(
@@ -218,17 +218,17 @@ def registry_header(username: str, secret: str) -> tuple[str, str]:
     return "x-skaha-registry-auth", encoded
 
 
-def _session(session_id: str) -> str:
+def _build_session_path(session_id: str) -> str:
     return f"session/{check_id(session_id)}"
 
 
-def _app(session_id: str, app_id: str) -> str:
-    return f"{_session(session_id)}/app/{check_id(app_id, 'app id')}"
+def _build_app_path(session_id: str, app_id: str) -> str:
+    return f"{_build_session_path(session_id)}/app/{check_id(app_id, 'app id')}"
 
 
-def _create_pairs(launch: Launch) -> Pairs:
+def _build_create_pairs(launch: Launch) -> Pairs:
     spec = launch.spec
-    pairs = _pairs(
+    pairs = _build_pairs(
         name=launch.name,
         image=spec.image,
         type=spec.kind.value,
@@ -236,27 +236,27 @@ def _create_pairs(launch: Launch) -> Pairs:
         ram=spec.ram,
         gpus=spec.gpus,
         cmd=spec.cmd,
-        # An empty "args" would be one empty argument.
+        # The server would read an empty "args" as one empty argument.
         args=" ".join(spec.args) or None,
     )
     return pairs + [("env", f"{key}={value}") for key, value in launch.env.items()]
 
 
-def _pairs(**given: str | float | None) -> Pairs:
-    return [(key, _written(value)) for key, value in given.items() if value is not None]
+def _build_pairs(**given: str | float | None) -> Pairs:
+    return [(key, _format_parameter(value)) for key, value in given.items() if value is not None]
 
 
-def _written(value: str | float) -> str:
-    """Write 2.0 as ``2``, which servers that want whole cores take too."""
+def _format_parameter(value: str | float) -> str:
+    """Format a form parameter; 2.0 becomes ``2``, as some servers require whole cores."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _get(path: str, accept: str = "application/json", **query: str | None) -> Request:
-    pairs = _pairs(**query)
+def _build_get(path: str, accept: str = "application/json", **query: str | None) -> Request:
+    pairs = _build_pairs(**query)
     return Request("GET", f"{path}?{urlencode(pairs)}" if pairs else path, accept=accept)
 
 
-def _post(path: str, pairs: Pairs, headers: Headers = ()) -> Request:
+def _build_post(path: str, pairs: Pairs, headers: Headers = ()) -> Request:
     form = urlencode(pairs).encode("ascii")
     if len(form) > MAX_FORM:
         raise InvalidRequest(

@@ -1,6 +1,7 @@
-"""Parsers: one function per reply of the Skaha API, for replies that `classify` lets pass.
+"""Response parsers: one function per response of the Skaha API.
 
-A parser returns a model or raises `MalformedResponse`, whatever bytes it is given.
+They parse responses that `classify` accepts as successes. For any body, a parser returns a model or
+raises `MalformedResponse`, and nothing else.
 """
 
 from __future__ import annotations
@@ -30,82 +31,83 @@ from kaleden._wire._models import (
 from kaleden._wire._primitives import (
     JsonArray,
     JsonObject,
-    array_elements,
-    decoded,
-    excerpt,
+    decode_excerpt,
+    decode_text,
+    extract_page_text,
+    format_one_line,
     is_array,
     is_html,
     is_object,
-    one_line,
-    page_text,
+    iterate_array,
     parse_json,
-    text,
-    time,
+    parse_text,
+    parse_time,
 )
-from kaleden._wire._validation import check_id, shown
+from kaleden._wire._validation import check_id, format_value
 
 
 def _read_availability(document: str) -> Availability:
     """Read an availability document.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an availability document.
     """
-    root = _parse(document, "availability")
-    said = next((_content(each) for each in _named(root, "available")), "")
-    if said not in {"true", "false"}:
-        raise ValueError("it does not say whether the service is available")
-    notes = tuple(_content(each) for each in _named(root, "note"))
-    return Availability(said == "true", notes)
+    root = _parse_document(document, "availability")
+    available = next((_get_content(each) for each in _find_children(root, "available")), "")
+    if available not in {"true", "false"}:
+        raise ValueError("it does not state whether the service is available")
+    notes = tuple(_get_content(each) for each in _find_children(root, "note"))
+    return Availability(available == "true", notes)
 
 
 def _read_capabilities(document: str) -> tuple[Capability, ...]:
     """Read a capabilities document.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a capabilities document.
     """
-    root = _parse(document, "capabilities")
+    root = _parse_document(document, "capabilities")
     return tuple(
-        Capability(each.get("standardID", ""), tuple(_interfaces(each)))
-        for each in _named(root, "capability")
+        Capability(each.get("standardID", ""), tuple(_read_interfaces(each)))
+        for each in _find_children(root, "capability")
     )
 
 
-def _interfaces(capability: ET.Element) -> Iterator[Interface]:
-    for interface in _named(capability, "interface"):
-        methods = _named(interface, "securityMethod")
+def _read_interfaces(capability: ET.Element) -> Iterator[Interface]:
+    for interface in _find_children(capability, "interface"):
+        methods = _find_children(interface, "securityMethod")
         yield Interface(
-            next((_content(url) for url in _named(interface, "accessURL")), ""),
+            next((_get_content(url) for url in _find_children(interface, "accessURL")), ""),
             tuple(each.get("standardID", "") for each in methods if each.get("standardID")),
             interface.get("role"),
             interface.get("version"),
         )
 
 
-def _parse(document: str, root_name: str) -> ET.Element:
-    # Entities are what makes XML of strangers dangerous, and only a doctype can declare them.
+def _parse_document(document: str, root_name: str) -> ET.Element:
+    # Entities make untrusted XML dangerous (entity expansion, external entities), and only a
+    # DOCTYPE can declare them.
     if "<!DOCTYPE" in document or "<!ENTITY" in document:
         raise ValueError("it has a DOCTYPE, which is refused")
     try:
-        root = ET.fromstring(document)  # noqa: S314 # no doctype, no entities
+        root = ET.fromstring(document)  # noqa: S314 # no DOCTYPE, hence no entities
     except ET.ParseError as error:
-        raise ValueError(f"no XML: {error}") from None
-    if _local(root) != root_name:
-        raise ValueError(f"its root is <{_local(root)}>")
+        raise ValueError(f"not XML: {error}") from None
+    if _get_local_name(root) != root_name:
+        raise ValueError(f"its root is <{_get_local_name(root)}>")
     return root
 
 
-def _named(element: ET.Element, name: str) -> Iterator[ET.Element]:
-    """Give the children of that name, in whatever namespace: servers differ in its version."""
-    return (child for child in element if _local(child) == name)
+def _find_children(element: ET.Element, name: str) -> Iterator[ET.Element]:
+    """Yield the children with a local name; servers use different versions of the namespace."""
+    return (child for child in element if _get_local_name(child) == name)
 
 
-def _local(element: ET.Element) -> str:
+def _get_local_name(element: ET.Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _content(element: ET.Element) -> str:
+def _get_content(element: ET.Element) -> str:
     return (element.text or "").strip()
 
 
@@ -116,22 +118,22 @@ _ROW_END = re.compile(rf"\s{_TIME}\s+{_TIME}$")
 
 T = TypeVar("T")
 
-# About a millisecond's worth.
+# Elements that are parsed in about a millisecond.
 _SLICE = 100
 
 
-class MalformedResponse(ValueError):  # says what it is, as kaleden's errors do
-    """A reply that is not what the Skaha API gives here; the message says what came."""
+class MalformedResponse(ValueError):  # Named without the suffix "Error", like kaleden's errors.
+    """A response does not have the format that the Skaha API specifies."""
 
 
-def _size(body: bytes) -> str:
-    """Show how long a body is: it may hold secrets."""
+def _format_size(body: bytes) -> str:
+    """Format the size of a body, which may contain secrets, for its repr."""
     return f"<{len(body)} bytes>"
 
 
 @frozen
 class Response:
-    """One HTTP reply.
+    """One HTTP response.
 
     Attributes:
         status: the status code.
@@ -141,7 +143,7 @@ class Response:
 
     status: int
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    body: bytes = field(default=b"", repr=_size)
+    body: bytes = field(default=b"", repr=_format_size)
 
     @property
     def content_type(self) -> str:
@@ -151,12 +153,12 @@ class Response:
 
 @final
 class IncrementalParser(Generic[T]):
-    """A parser of what may be so long that it would hold up an event loop.
+    """A parser that can run in steps, so that a long response does not block the event loop.
 
-    Called, it reads all at once; `steps` reads a piece at a time.
+    Calling it parses the whole response at once; `steps` parses one slice at a time.
 
     Args:
-        steps: yields between two pieces, and returns what was read.
+        steps: a generator function that yields after each slice and returns the result.
     """
 
     def __init__(self, steps: Callable[[Response], Generator[None, None, T]]) -> None:
@@ -176,31 +178,31 @@ def parse_info(response: Response) -> SessionInfo:
     """Read one session.
 
     Raises:
-        UnreadableReply: the reply is not a JSON object.
+        MalformedResponse: the response is not a JSON object.
     """
-    return _decoders.session_info(_json_object(response, "a session"), response.body)
+    return _decoders.read_session_info(_parse_json_object(response, "a session"), response.body)
 
 
 def parse_raw_info(response: Response) -> JsonObject:
-    """Read one session, as the server tells of it.
+    """Read one session as the server's JSON object.
 
     Raises:
-        UnreadableReply: the reply is not a JSON object.
+        MalformedResponse: the response is not a JSON object.
     """
-    return _json_object(response, "a session")
+    return _parse_json_object(response, "a session")
 
 
 @IncrementalParser
 def parse_list(response: Response) -> Generator[None, None, Listing]:
-    """Read sessions; what is no object in the list stands apart, and costs no other.
+    """Read a list of sessions. Elements that are not objects are returned separately.
 
     Raises:
-        UnreadableReply: the reply is not a JSON array.
+        MalformedResponse: the response is not a JSON array.
     """
     sessions: list[SessionInfo] = []
     malformed: list[Any] = []
-    for some in _slices(response, "sessions"):
-        sessions += [_decoders.session_info(each) for each in some if is_object(each)]
+    for some in _iterate_slices(response, "sessions"):
+        sessions += [_decoders.read_session_info(each) for each in some if is_object(each)]
         malformed += [each for each in some if not is_object(each)]
         yield
     return Listing(tuple(sessions), tuple(malformed))
@@ -208,56 +210,58 @@ def parse_list(response: Response) -> Generator[None, None, Listing]:
 
 @IncrementalParser
 def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
-    """Read sessions, and what else stands in the list, as the server tells of them.
+    """Read a list of sessions as the server's JSON values, malformed elements included.
 
     Raises:
-        UnreadableReply: the reply is not a JSON array.
+        MalformedResponse: the response is not a JSON array.
     """
     elements: JsonArray = []
-    for some in _slices(response, "sessions"):
+    for some in _iterate_slices(response, "sessions"):
         elements += some
         yield
     return elements
 
 
 def parse_logs(response: Response) -> str:
-    """Return a session's output; ``""`` also for sessions that have none yet, or are not there.
+    """Return a session's output. It is ``""`` if there is none yet, or the session does not exist.
 
     Raises:
-        UnreadableReply: the reply is an HTML page.
+        MalformedResponse: the response is an HTML page.
     """
-    return _text(response, "a session's output")
+    return _decode_body(response, "a session's output")
 
 
 def parse_events(response: Response) -> tuple[Event, ...]:
-    """Read the table of events; a message may have runs of spaces and line ends in it.
+    """Read the table of events. A message may contain runs of spaces and line breaks.
 
     Raises:
-        UnreadableReply: the reply is an HTML page.
+        MalformedResponse: the response is an HTML page.
     """
-    return tuple(_event(row) for row in _rows(_text(response, "a table of events")))
+    return tuple(
+        _parse_event(row) for row in _split_rows(_decode_body(response, "a table of events"))
+    )
 
 
 def parse_create(response: Response) -> str:
-    """Return the id of the session that was created.
+    """Return the id of the created session.
 
     Raises:
-        UnreadableReply: the reply is not an id. The session may be there all the same.
+        MalformedResponse: the response is not an id. The session may exist nevertheless.
     """
-    created = _text(response, "a session id").strip()
+    created = _decode_body(response, "a session id").strip()
     try:
         return check_id(created)
     except InvalidRequest:
-        raise _unreadable(response, "a session id") from None
+        raise _make_error(response, "a session id") from None
 
 
 def parse_done(response: Response) -> bool:
-    """Return True: a renew or a delete was answered, which is all that the server says.
+    """Return True for a successful renew or delete; the response has no other information.
 
     Raises:
-        UnreadableReply: the reply is an HTML page.
+        MalformedResponse: the response is an HTML page.
     """
-    _text(response, "an empty body")
+    _decode_body(response, "an empty body")
     return True
 
 
@@ -265,142 +269,146 @@ def parse_stats(response: Response) -> PlatformStats:
     """Read the platform's resources.
 
     Raises:
-        UnreadableReply: the reply is not a JSON object.
+        MalformedResponse: the response is not a JSON object.
     """
-    return _decoders.stats(_json_object(response, "platform statistics"))
+    return _decoders.read_stats(_parse_json_object(response, "platform statistics"))
 
 
 def parse_images(response: Response) -> tuple[Image, ...]:
-    """Read the images; an element without an id is left out.
+    """Read the images. Elements without an id are left out.
 
     Raises:
-        UnreadableReply: the reply is not a JSON array.
+        MalformedResponse: the response is not a JSON array.
     """
-    objects = (each for each in _json_array(response, "images") if is_object(each))
-    return tuple(_decoders.image(each) for each in objects if text(each.get("id")))
+    objects = (each for each in _parse_json_array(response, "images") if is_object(each))
+    return tuple(_decoders.read_image(each) for each in objects if parse_text(each.get("id")))
 
 
 def parse_context(response: Response) -> ResourceOptions:
-    """Read what sessions may ask for.
+    """Read the resources that sessions may request.
 
     Raises:
-        UnreadableReply: the reply is not a JSON object.
+        MalformedResponse: the response is not a JSON object.
     """
-    return _decoders.context(_json_object(response, "the context"))
+    return _decoders.read_context(_parse_json_object(response, "the context"))
 
 
 def parse_repositories(response: Response) -> tuple[str, ...]:
-    """Read the registry hosts; an element that is no text is left out.
+    """Read the registry hosts. Elements that are not strings are left out.
 
     Raises:
-        UnreadableReply: the reply is not a JSON array.
+        MalformedResponse: the response is not a JSON array.
     """
-    return tuple(each for each in _json_array(response, "registry hosts") if text(each))
+    return tuple(each for each in _parse_json_array(response, "registry hosts") if parse_text(each))
 
 
 def parse_availability(response: Response) -> Availability:
-    """Read whether the service is there.
+    """Read the service's availability.
 
     Raises:
-        UnreadableReply: the reply is not a VOSI availability document.
+        MalformedResponse: the response is not a VOSI availability document.
     """
     try:
-        return _read_availability(decoded(response.body))
+        return _read_availability(decode_text(response.body))
     except ValueError as problem:
-        raise _unreadable(response, "VOSI availability XML", problem) from None
+        raise _make_error(response, "VOSI availability XML", problem) from None
 
 
 def parse_capabilities(response: Response) -> tuple[Capability, ...]:
-    """Read what the service can do.
+    """Read the service's capabilities.
 
     Raises:
-        UnreadableReply: the reply is not a VOSI capabilities document.
+        MalformedResponse: the response is not a VOSI capabilities document.
     """
     try:
-        return _read_capabilities(decoded(response.body))
+        return _read_capabilities(decode_text(response.body))
     except ValueError as problem:
-        raise _unreadable(response, "VOSI capabilities XML", problem) from None
+        raise _make_error(response, "VOSI capabilities XML", problem) from None
 
 
-def _json(response: Response, due: str) -> Any:
+def _parse_body(response: Response, expected: str) -> Any:
     try:
         return parse_json(response.body)
     except (ValueError, RecursionError):
-        raise _unreadable(response, due) from None
+        raise _make_error(response, expected) from None
 
 
-def _slices(response: Response, what: str) -> Iterator[JsonArray]:
-    """Read a JSON array, some elements at a time."""
-    elements = array_elements(response.body)
+def _iterate_slices(response: Response, contents: str) -> Iterator[JsonArray]:
+    """Parse a JSON array, and yield a slice of its elements at a time."""
+    elements = iterate_array(response.body)
     try:
         while some := list(islice(elements, _SLICE)):
             yield some
     except (ValueError, RecursionError):
-        raise _unreadable(response, f"{what} as a JSON array") from None
+        raise _make_error(response, f"{contents} as a JSON array") from None
 
 
-def _json_object(response: Response, what: str) -> JsonObject:
-    due = f"{what} as a JSON object"
-    value = _json(response, due)
+def _parse_json_object(response: Response, contents: str) -> JsonObject:
+    expected = f"{contents} as a JSON object"
+    value = _parse_body(response, expected)
     if not is_object(value):
-        raise _unreadable(response, due)
+        raise _make_error(response, expected)
     return value
 
 
-def _json_array(response: Response, what: str) -> JsonArray:
-    due = f"{what} as a JSON array"
-    value = _json(response, due)
+def _parse_json_array(response: Response, contents: str) -> JsonArray:
+    expected = f"{contents} as a JSON array"
+    value = _parse_body(response, expected)
     if not is_array(value):
-        raise _unreadable(response, due)
+        raise _make_error(response, expected)
     return value
 
 
-def _text(response: Response, due: str) -> str:
-    # Only the type tells a page here: an output may well begin with "<html>".
+def _decode_body(response: Response, expected: str) -> str:
+    # Only the content type indicates a page here: a session's output may begin with "<html>".
     if "html" in response.content_type.lower():
-        raise _unreadable(response, due)
-    return decoded(response.body)
+        raise _make_error(response, expected)
+    return decode_text(response.body)
 
 
-def _unreadable(response: Response, due: str, problem: object = "") -> MalformedResponse:
-    because = f" ({problem})" if problem else ""
-    return MalformedResponse(f"expected {due}, but the reply is {_came(response)}{because}")
+def _make_error(response: Response, expected: str, reason: object = "") -> MalformedResponse:
+    suffix = f" ({reason})" if reason else ""
+    return MalformedResponse(
+        f"expected {expected}, but the response is {_describe_body(response)}{suffix}"
+    )
 
 
-def _came(response: Response) -> str:
-    """Say in a few words what came."""
-    body = excerpt(response.body)
+def _describe_body(response: Response) -> str:
+    """Describe a body for an error message."""
+    body = decode_excerpt(response.body)
     if not body.strip():
         return "empty"
     if is_html(response.content_type, body):
-        return f"an HTML page that says {shown(page_text(body), 80)}: is the URL right?"
-    kind = one_line(response.content_type, 60) or "without content type"
-    return f"{kind}, {shown(body.strip(), 80)}"
+        return (
+            f"an HTML page that says {format_value(extract_page_text(body), 80)}: is the URL right?"
+        )
+    kind = format_one_line(response.content_type, 60) or "without content type"
+    return f"{kind}, {format_value(body.strip(), 80)}"
 
 
-def _rows(table: str) -> Iterator[str]:
-    """Give one text per event, its line ends kept; the header is no event."""
+def _split_rows(table: str) -> Iterator[str]:
+    """Yield the text of each event, line breaks included, without the header."""
     pending: list[str] = []
     for line in table.split("\n"):
         if pending and (_ROW_START.match(line) or _ROW_END.search(pending[-1])):
             yield "\n".join(pending)
             pending = []
-        if pending or not _is_idle(line):
+        if pending or not _is_filler(line):
             pending.append(line.rstrip())
     if pending:
         yield "\n".join(pending)
 
 
-def _is_idle(line: str) -> bool:
-    """Tell the lines that say nothing: the header, the word for "no events", and empty ones."""
+def _is_filler(line: str) -> bool:
+    """Whether a line has no content: the header, the marker for "no events", or an empty line."""
     words = line.split()
     return words in ([], ["<none>"]) or words[:2] == ["TYPE", "REASON"]
 
 
-def _event(row: str) -> Event:
-    """Split a row from both ends, because the message in its middle may look like columns."""
+def _parse_event(row: str) -> Event:
+    """Split a row from both ends, as the message between them may contain column separators."""
     times = _ROW_END.search(row)
-    first, last = (time(times[1]), time(times[2])) if times else (None, None)
+    first, last = (parse_time(times[1]), parse_time(times[2])) if times else (None, None)
     words = (row[: times.start()] if times else row).split(None, 2)
     kind, reason, message = [*words, "", "", ""][:3]
-    return Event(text(kind), text(reason), text(message.strip()), first, last)
+    return Event(parse_text(kind), parse_text(reason), parse_text(message.strip()), first, last)

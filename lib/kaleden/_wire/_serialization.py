@@ -1,7 +1,7 @@
-"""The one converter: every model of this package to plain JSON data, and back exactly.
+"""Conversion of the models to plain JSON data, and back without loss.
 
-For what is kept: saved results, ledgers, caches. What the server sends is another shape, and
-`_readers` reads that. Keep in mind that a saved `SessionSpec` has the values of its ``env`` in it.
+It serves saved results, ledgers and caches. The server's responses have another format, which
+`_decoders` reads. Note that a saved `SessionSpec` contains the values of its ``env``.
 """
 
 from __future__ import annotations
@@ -51,39 +51,42 @@ MODELS: tuple[type, ...] = (
     SessionSpec,
     PlatformStats,
 )
-"""What the converter is for."""
+"""The classes that the converter supports."""
 
 
 @cache
-def converter() -> JsonConverter:
-    """Return the shared converter. Its hooks are generated at first use and kept."""
-    return new_converter()
+def get_converter() -> JsonConverter:
+    """Return the shared converter, which generates its hooks at first use and caches them."""
+    return build_converter()
 
 
-def new_converter() -> JsonConverter:
-    """Make a converter to which a caller may add hooks of its own.
+def build_converter() -> JsonConverter:
+    """Build a separate converter, to which the caller may add hooks.
 
-    cattrs is imported here: that takes a tenth of the time of ``import kaleden``, and few programs
-    save anything.
+    cattrs is imported here, because that takes a tenth of the time of ``import kaleden`` and few
+    programs save anything.
     """
     from cattrs.preconf.json import make_converter  # noqa: PLC0415
 
-    # Annotations are strings, which attrs looks up in the module that a class names.
+    # Annotations are strings. They are resolved now, because attrs looks them up in the module that
+    # `__module__` names, and `publish` changes that.
     for model in MODELS:
         resolve_types(model)
 
-    made = make_converter(detailed_validation=False)
-    # Plain strings, not members that are strings: some serializers check the exact type.
-    made.register_unstructure_hook(OpenEnum, lambda member: member.value)
-    _register_session_info(made)
-    return made
+    converter = make_converter(detailed_validation=False)
+    # Plain strings, not enumeration members: some serializers check the exact type.
+    converter.register_unstructure_hook(OpenEnum, lambda member: member.value)
+    _register_session_info(converter)
+    return converter
 
 
-def _register_session_info(made: JsonConverter) -> None:
-    """Save `SessionInfo.raw` as a plain object, in whichever form it is kept."""
+def _register_session_info(converter: JsonConverter) -> None:
+    """Save `SessionInfo.raw` as a plain object, also if it is stored as bytes."""
     from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override  # noqa: PLC0415
 
     raw = override(rename="raw", struct_hook=lambda value, _: dict(value))
-    made.register_structure_hook(SessionInfo, make_dict_structure_fn(SessionInfo, made, _raw=raw))
-    plain = make_dict_unstructure_fn(SessionInfo, made, _raw=override(omit=True))
-    made.register_unstructure_hook(SessionInfo, lambda info: {**plain(info), "raw": info.raw})
+    converter.register_structure_hook(
+        SessionInfo, make_dict_structure_fn(SessionInfo, converter, _raw=raw)
+    )
+    plain = make_dict_unstructure_fn(SessionInfo, converter, _raw=override(omit=True))
+    converter.register_unstructure_hook(SessionInfo, lambda info: {**plain(info), "raw": info.raw})

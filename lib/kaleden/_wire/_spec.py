@@ -1,4 +1,4 @@
-"""What to launch: a checked spec, and the launches that it stands for."""
+"""Launch specifications: `SessionSpec`, and one `Launch` for each of its replicas."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from kaleden._wire._validation import (
     check_name,
     check_ram,
     check_replicas,
-    full_image,
-    replica_name,
+    complete_image,
+    format_replica_name,
     split_args,
 )
 
 
-def _masked(env: Mapping[str, str]) -> str:
-    """Show what is set, and not to what: values may be secrets."""
+def _mask_values(env: Mapping[str, str]) -> str:
+    """Format the variables without their values, which may be secrets."""
     return repr(dict.fromkeys(env, "***"))
 
 
 @frozen
 class SessionSpec:
-    """What to launch, checked when it is made.
+    """The specification of one or more sessions to launch, validated on construction.
 
-    Without *cores* and *ram* the session is flexible: it gets what is free, up to a limit. With
-    them it is fixed to these. *cmd*, *args* and *env* are for headless sessions.
+    Without *cores* and *ram* the session has flexible resources: it uses free resources up to a
+    limit. With them its resources are fixed. *cmd*, *args* and *env* are for headless sessions.
 
     Args:
-        name: lower-case letters, digits and inner hyphens; with several replicas each gets ``-N``
-            after it, and at most 63 characters all together.
-        image: ``project/name``, with or without ``host/`` before and ``:tag`` after it; kept in
-            full, on ``images.canfar.net`` and ``:latest`` where it does not say.
-        kind: what the session is for.
+        name: lower-case letters, digits and inner hyphens, at most 63 characters. With several
+            replicas, ``-N`` is appended for each, which counts towards the limit.
+        image: ``project/name``, optionally with ``host/`` before and ``:tag`` after it. Stored in
+            full, with ``images.canfar.net`` and ``:latest`` for missing parts.
+        kind: the kind of session.
         cores: CPU cores, 1 or more.
         ram: memory in GiB, a whole number.
         gpus: number of GPUs, 1 or more.
-        cmd: the program, one word; it is run without a shell.
+        cmd: the program, without spaces; it is run without a shell.
         args: its arguments, as a list, or as a string with one space between them. There is no
-            quoting: no argument can have a space. Kept as a tuple.
-        env: environment variables; no repr shows their values.
-        replicas: how many sessions to launch from this.
+            quoting, so an argument cannot contain a space. Stored as a tuple.
+        env: environment variables; the repr leaves their values out.
+        replicas: the number of sessions to launch.
 
     Raises:
-        InvalidRequest: the server would refuse it, or not do what it says.
+        InvalidRequest: the server would reject the launch, or would not run it as specified.
     """
 
     name: str
-    image: str = field(converter=full_image)
+    image: str = field(converter=complete_image)
     kind: SessionKind = field(default=SessionKind.HEADLESS, converter=check_kind)
     cores: float | None = None
     ram: int | None = None
@@ -64,7 +64,7 @@ class SessionSpec:
     cmd: str | None = None
     args: tuple[str, ...] = field(default=(), converter=split_args)
     env: dict[str, str] = field(
-        factory=dict[str, str], converter=check_env, repr=_masked, hash=False
+        factory=dict[str, str], converter=check_env, repr=_mask_values, hash=False
     )
     replicas: int = 1
 
@@ -76,11 +76,11 @@ class SessionSpec:
         check_gpus(self.gpus)
         check_cmd(self.cmd)
         check_replicas(self.replicas, self.kind)
-        check_name(replica_name(self.name, self.replicas, self.replicas))
+        check_name(format_replica_name(self.name, self.replicas, self.replicas))
         self._check_fit()
 
     def _check_fit(self) -> None:
-        """Refuse what the server would silently ignore for this kind."""
+        """Refuse arguments that the server would silently ignore for this kind."""
         if self.kind is not SessionKind.HEADLESS:
             self._refuse("cmd", "args", "env", why="only headless sessions have it")
         if self.kind in {SessionKind.DESKTOP, SessionKind.FIREFLY}:
@@ -95,9 +95,9 @@ class SessionSpec:
                 )
 
     def launches(self) -> tuple[Launch, ...]:
-        """Return the sessions to create, one per replica, in order."""
+        """Return the launches, one per replica, in order."""
         return tuple(
-            Launch(replica_name(self.name, n, self.replicas), self, n, self.replicas)
+            Launch(format_replica_name(self.name, n, self.replicas), self, n, self.replicas)
             for n in range(1, self.replicas + 1)
         )
 
@@ -107,10 +107,10 @@ class Launch:
     """One session to create.
 
     Attributes:
-        name: its name, with the replica's suffix.
-        spec: what it is launched from.
-        replica: its number, from 1.
-        replicas: how many there are.
+        name: the session name, with the replica's suffix.
+        spec: the specification that it belongs to.
+        replica: the number of this replica, from 1.
+        replicas: the number of replicas.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Launch:
 
     @property
     def env(self) -> dict[str, str]:
-        """The spec's variables, with ``REPLICA_ID`` and ``REPLICA_COUNT`` set to this launch's."""
+        """The spec's environment variables, and ``REPLICA_ID`` and ``REPLICA_COUNT``."""
         return {
             **self.spec.env,
             "REPLICA_ID": str(self.replica),

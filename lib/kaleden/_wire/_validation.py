@@ -1,8 +1,9 @@
-r"""What a launch may ask for: refused here is what the server would drop, mangle or choke on.
+r"""Validation of arguments before a request is sent.
 
-The server puts ``cmd``, ``args`` and ``env`` into double-quoted YAML and then through a replacement
-that gives ``$`` and ``\`` a meaning, so a text with those, with ``"`` or with control characters
-does not reach the container as it was written.
+The checks refuse values that the server would drop, change or fail on. The server inserts ``cmd``,
+``args`` and ``env`` into double-quoted YAML, and then applies a replacement in which ``$`` and
+``\`` are special. A text with these characters, with ``"`` or with control characters would
+therefore not reach the container unchanged.
 """
 
 from __future__ import annotations
@@ -15,111 +16,111 @@ from kaleden._errors import InvalidRequest
 from kaleden._wire._enums import OpenEnum, SessionKind, SessionStatus
 
 MAX_NAME = 63
-"""Longest session name, replica suffix included: it becomes a host name label."""
+"""Maximum length of a session name, replica suffix included: it becomes a host name label."""
 
 IMAGE_HOST = "images.canfar.net"
-"""The registry of an image reference that names none."""
+"""The default registry of image references."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-# The server keeps the id as a Kubernetes label, so no other text can be one.
+# The server stores the id as the value of a Kubernetes label, which has this syntax.
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
 _PATH_PART = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _VERSION = re.compile(r"(?::\w[\w.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,128})?", re.ASCII)
 
 
-def shown(value: object, limit: int = 60) -> str:
-    """Quote a value for a message, cut to *limit* characters; never raises."""
+def format_value(value: object, limit: int = 60) -> str:
+    """Format a value for an error message, cut to *limit* characters. Never raises."""
     try:
         quoted = repr(value[: limit + 1]) if isinstance(value, str | bytes) else repr(value)
-    except Exception:  # noqa: BLE001  # whatever a stranger's repr raises, or an int too long for one
+    except Exception:  # noqa: BLE001  # a foreign repr may raise anything; long ints: ValueError
         quoted = f"<{type(value).__name__}>"
     return quoted if len(quoted) <= limit + 2 else f"{quoted[:limit]}…"
 
 
-def check_id(value: object, what: str = "session id") -> str:
-    """Return *value* if the server could have given it out as an id.
+def check_id(value: object, label: str = "session id") -> str:
+    """Return *value* if it has the syntax of an id.
 
     Args:
         value: the id.
-        what: how a message should call it.
+        label: the name of the argument in the error message.
 
     Raises:
-        InvalidRequest: it cannot be an id.
+        InvalidRequest: *value* does not have the syntax of an id.
     """
     if isinstance(value, str) and _ID.fullmatch(value):
         return value
     raise InvalidRequest(
-        f"{what} {shown(value)} cannot be one: an id is 1 to 63 letters and digits "
+        f"{label} {format_value(value)} cannot be one: an id is 1 to 63 letters and digits "
         "(with '-', '_' or '.' between them); use one that create or fetch returned"
     )
 
 
 def check_name(value: object) -> str:
-    """Return *value* if the server takes it as a session name and leaves it as it is.
+    """Return *value* if the server accepts it as a session name without changing it.
 
-    The server puts names into lower case, so that a name with capitals would come back as another;
-    and it makes a host name of them, which is why hyphens cannot stand at the edges.
+    The server converts names to lower case, so a name with capitals would be changed. It also uses
+    them as host names, so a hyphen cannot be first or last.
 
     Raises:
-        InvalidRequest: the name cannot be used.
+        InvalidRequest: the name is invalid; the message suggests a valid one where possible.
     """
     if not isinstance(value, str):
-        raise InvalidRequest(f"name must be a string, not {shown(value)}")
+        raise InvalidRequest(f"name must be a string, not {format_value(value)}")
     if len(value) > MAX_NAME:
         raise InvalidRequest(
-            f"name {shown(value)} has {len(value)} characters: use at most {MAX_NAME}"
+            f"name {format_value(value)} has {len(value)} characters: use at most {MAX_NAME}"
         )
     if not _NAME.fullmatch(value):
         raise InvalidRequest(
-            f"name {shown(value)} must be lower-case letters, digits and inner hyphens"
-            f"{_suggestion(value)}"
+            f"name {format_value(value)} must be lower-case letters, digits and inner hyphens"
+            f"{_suggest_name(value)}"
         )
     return value
 
 
-def replica_name(name: str, replica: int, replicas: int) -> str:
-    """Return the name of one replica: ``-N`` is added only if there are several."""
+def format_replica_name(name: str, replica: int, replicas: int) -> str:
+    """Format the name of one replica; ``-N`` is appended only if there are several."""
     return name if replicas == 1 else f"{name}-{replica}"
 
 
-def full_image(reference: str, host: str = IMAGE_HOST) -> str:
+def complete_image(reference: str, host: str = IMAGE_HOST) -> str:
     """Return an image reference with a registry host and a tag.
 
     Args:
-        reference: ``project/name``, ``project/name:tag``, the same after ``host/``, or with a
-            digest ``@sha256:…``. The first part is a host if it has a dot or a colon, or is
-            ``localhost``.
-        host: the registry of a reference that names none.
+        reference: ``project/name``, optionally with ``host/`` before it, and a tag ``:tag`` or a
+            digest ``@sha256:…`` after it. The first part is a host if it contains a dot or a colon,
+            or is ``localhost``.
+        host: the registry if the reference has none.
 
     Returns:
-        the reference, with *host* before it and ``:latest`` after it where they were missing.
+        The reference, with *host* and ``:latest`` for missing parts.
 
     Raises:
-        InvalidRequest: it is no image reference.
+        InvalidRequest: it is not an image reference.
     """
     if not isinstance(reference, str):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
-        raise InvalidRequest(f"image must be a string, not {shown(reference)}")
+        raise InvalidRequest(f"image must be a string, not {format_value(reference)}")
     if "://" in reference:
-        raise _bad_image(reference, "leave out the scheme")
+        raise _make_image_error(reference, "leave out the scheme")
     if any(character.isspace() for character in reference):
-        raise _bad_image(reference, "it has a space")
+        raise _make_image_error(reference, "it has a space")
     *folders, last = reference.split("/")
     if not folders:
-        raise _bad_image(reference, "name its project too")
+        raise _make_image_error(reference, "name its project too")
     named, version = _split_version(last)
     has_host = _is_host(folders[0])
     _check_path(reference, [*(folders[1:] if has_host else folders), named])
     if not _VERSION.fullmatch(version):
-        raise _bad_image(reference, "its tag cannot be one")
+        raise _make_image_error(reference, "its tag cannot be one")
     if has_host and not _HOST.fullmatch(folders[0]):
-        raise _bad_image(reference, "its host cannot be one")
+        raise _make_image_error(reference, "its host cannot be one")
     return f"{'' if has_host else f'{host}/'}{reference}{'' if version else ':latest'}"
 
 
-def _suggestion(name: str) -> str:
-    mended = re.sub(r"[\W_]+", "-", name.lower(), flags=re.ASCII).strip("-")
-    return f": use {mended!r}" if mended else ""
+def _suggest_name(name: str) -> str:
+    valid = re.sub(r"[\W_]+", "-", name.lower(), flags=re.ASCII).strip("-")
+    return f": use {valid!r}" if valid else ""
 
 
 def _is_host(part: str) -> bool:
@@ -134,78 +135,81 @@ def _split_version(last: str) -> tuple[str, str]:
 
 def _check_path(reference: str, parts: list[str]) -> None:
     if not all(parts):
-        raise _bad_image(reference, "it has an empty part")
+        raise _make_image_error(reference, "it has an empty part")
     if any(part != part.lower() for part in parts):
-        raise _bad_image(reference, "a repository is in lower case")
+        raise _make_image_error(reference, "a repository is in lower case")
     if not all(_PATH_PART.fullmatch(part) for part in parts):
-        raise _bad_image(reference, "letters, digits, and single '.', '_' or '-' between them")
+        raise _make_image_error(
+            reference, "letters, digits, and single '.', '_' or '-' between them"
+        )
 
 
-def _bad_image(reference: str, why: str) -> InvalidRequest:
+def _make_image_error(reference: str, why: str) -> InvalidRequest:
     return InvalidRequest(
-        f"image {shown(reference)} is no image reference: {why}; "
+        f"image {format_value(reference)} is not an image reference: {why}; "
         "write 'project/name:tag' or 'host/project/name:tag'"
     )
 
 
-Word = TypeVar("Word", bound=OpenEnum)
+EnumT = TypeVar("EnumT", bound=OpenEnum)
 
 MAX_REPLICAS = 10_000
-"""Most replicas of one spec. The server has no such limit; this one is against slips of the pen."""
+"""Maximum number of replicas of one spec. The server has no limit; this one catches typing errors.
+"""
 
 MAX_AMOUNT = 1_000_000
-"""Most cores, GiB or GPUs of one session. What a server really offers is in its
+"""Maximum number of cores, GiB or GPUs of one session. The limits of a server are in its
 `ResourceOptions`."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WAY_OUT = "send it as URL-safe base64 without padding, and decode it in the container"
-# How wide characters come out depends on the encodings that the server's host is set to.
+_WORKAROUND = "send it as URL-safe base64 without padding, and decode it in the container"
+# Non-ASCII characters are unsafe too: their encoding depends on the locale of the server's host.
 _UNSAFE = re.compile(r'[$"\\]|[^ -~]')
 
 
 def check_kind(value: str) -> SessionKind:
-    """Return the kind, if the server has it.
+    """Return *value* as a kind.
 
-    A kind that is not known here is taken only as `SessionKind`, so that a slip of the pen in a
-    string is told and a newer server's kind can still be used.
+    An unknown kind is accepted only as a `SessionKind`. A misspelt string is therefore refused,
+    while a kind that a newer server introduces can still be used.
 
     Raises:
-        InvalidRequest: no kind of that name is known.
+        InvalidRequest: the kind is unknown.
     """
     if isinstance(value, SessionKind):
         return value
-    kind = _known(SessionKind, value)
+    kind = _find_member(SessionKind, value)
     if kind is None or kind is SessionKind.UNKNOWN:
         known = ", ".join(known for known in SessionKind if known is not SessionKind.UNKNOWN)
         raise InvalidRequest(
-            f"kind {shown(value)} is not known: use one of {known} "
+            f"kind {format_value(value)} is not known: use one of {known} "
             "(or kaleden.SessionKind(...) for one that only your server knows)"
         )
     return kind
 
 
 def check_status(value: str) -> SessionStatus:
-    """Return the status, if servers have it; a `SessionStatus` passes unchecked.
+    """Return *value* as a status. An unknown status is accepted only as a `SessionStatus`.
 
     Raises:
-        InvalidRequest: no status of that name is known.
+        InvalidRequest: the status is unknown.
     """
     if isinstance(value, SessionStatus):
         return value
-    status = _known(SessionStatus, value)
+    status = _find_member(SessionStatus, value)
     if status is None:
         raise InvalidRequest(
-            f"status {shown(value)} is not known: use one of {', '.join(SessionStatus)} "
+            f"status {format_value(value)} is not known: use one of {', '.join(SessionStatus)} "
             "(or kaleden.SessionStatus(...) for one that only your server knows)"
         )
     return status
 
 
 def check_launchable(kind: SessionKind) -> None:
-    """Refuse the kinds that no launch can make.
+    """Refuse the kinds of session that a create request cannot launch.
 
     Raises:
-        InvalidRequest: sessions of that kind come about in another way.
+        InvalidRequest: sessions of this kind are not launched by a create request.
     """
     if kind is SessionKind.DESKTOP_APP:
         raise InvalidRequest(
@@ -216,83 +220,86 @@ def check_launchable(kind: SessionKind) -> None:
 
 
 def check_cores(value: object) -> None:
-    """Refuse what cannot be a number of CPU cores; the server wants a whole part of at least 1.
+    """Check a number of CPU cores; the server requires at least 1.
 
     Raises:
-        InvalidRequest: it is no such number.
+        InvalidRequest: *value* is not a valid number of cores.
     """
     if value is not None and not (_is_number(value) and 1 <= value <= MAX_AMOUNT):
         raise InvalidRequest(
-            f"cores must be a number from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            f"cores must be a number from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
             "leave it out for flexible resources"
         )
 
 
 def check_ram(value: object) -> None:
-    """Refuse what cannot be a memory size in GiB.
+    """Check a memory size in GiB.
 
     Raises:
-        InvalidRequest: it is no such number.
+        InvalidRequest: *value* is not a valid memory size.
     """
     if value is not None and not _is_whole(value, MAX_AMOUNT):
         raise InvalidRequest(
-            f"ram must be a whole number of GiB from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            f"ram must be a whole number of GiB from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
             "leave it out for flexible resources"
         )
 
 
 def check_gpus(value: object) -> None:
-    """Refuse what cannot be a number of GPUs; the server refuses 0 as well.
+    """Check a number of GPUs; the server refuses 0 as well.
 
     Raises:
-        InvalidRequest: it is no such number.
+        InvalidRequest: *value* is not a valid number of GPUs.
     """
     if value is not None and not _is_whole(value, MAX_AMOUNT):
         raise InvalidRequest(
-            f"gpus must be a whole number from 1 to {MAX_AMOUNT}, not {shown(value)}: "
+            f"gpus must be a whole number from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
             "leave it out for none"
         )
 
 
 def check_replicas(value: object, kind: SessionKind) -> None:
-    """Refuse a number of replicas that is none, too large, or not for this kind.
+    """Check a number of replicas.
 
     Raises:
-        InvalidRequest: with the number that would do.
+        InvalidRequest: *value* is not a valid number, or too large, or not possible for *kind*. The
+            message has the valid numbers.
     """
     if not _is_whole(value, MAX_REPLICAS):
         raise InvalidRequest(
-            f"replicas must be a whole number from 1 to {MAX_REPLICAS}, not {shown(value)}: "
+            f"replicas must be a whole number from 1 to {MAX_REPLICAS}, not {format_value(value)}: "
             "for more than that, use several calls"
         )
     if value != 1 and kind in {SessionKind.DESKTOP, SessionKind.FIREFLY}:
-        raise InvalidRequest(f"replicas must be 1 for {kind} sessions, not {shown(value)}")
+        raise InvalidRequest(f"replicas must be 1 for {kind} sessions, not {format_value(value)}")
 
 
 def check_cmd(value: object) -> None:
-    """Refuse a command that is not one plain word: the server runs it unsplit, without a shell.
+    """Check a command: one word, because the server does not split it and uses no shell.
 
     Raises:
-        InvalidRequest: with where the rest belongs.
+        InvalidRequest: the command is invalid; the message has the alternative.
     """
     if value is None:
         return
     if not isinstance(value, str) or not value:
-        raise InvalidRequest(f"cmd must be a program's name, not {shown(value)}: or leave it out")
+        raise InvalidRequest(
+            f"cmd must be a program's name, not {format_value(value)}: or leave it out"
+        )
     if any(character.isspace() for character in value):
-        raise InvalidRequest(f"cmd {shown(value)} must be one word: put the rest into args")
+        raise InvalidRequest(f"cmd {format_value(value)} must be one word: put the rest into args")
     _check_text("cmd", value, "put the command into a script in the image, or into your storage")
 
 
 def split_args(value: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Return the arguments of a command one by one.
+    """Return the arguments of a command as a tuple.
 
     Args:
-        value: None, a string that is split on single spaces as the server does it, without any
-            quoting; or the arguments themselves.
+        value: None; or a string, which is split at single spaces without any quoting, as the server
+            does; or the arguments.
 
     Raises:
-        InvalidRequest: an argument would not arrive as it is written.
+        InvalidRequest: an argument would not reach the container unchanged.
     """
     if value is None:
         return ()
@@ -300,21 +307,24 @@ def split_args(value: str | Iterable[str] | None) -> tuple[str, ...]:
         _check_unquoted(value)
         value = value.split(" ")
     if not isinstance(value, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
-        raise InvalidRequest(f"args must be a string or a list of strings, not {shown(value)}")
-    return tuple(_checked_argument(argument) for argument in value)
+        raise InvalidRequest(
+            f"args must be a string or a list of strings, not {format_value(value)}"
+        )
+    return tuple(_check_argument(argument) for argument in value)
 
 
 _REPLICA = frozenset({"REPLICA_ID", "REPLICA_COUNT"})
 
 
 def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
-    """Return a copy of the environment variables, if each would arrive as it is written.
+    """Return a copy of the environment variables.
 
-    The server splits each ``KEY=VALUE`` on ``=`` and silently drops it unless there are exactly
-    two parts, so a value can neither be empty nor have that character in it.
+    The server splits each ``KEY=VALUE`` at ``=`` and silently drops it unless there are exactly two
+    parts. A value can therefore neither be empty nor contain that character.
 
     Raises:
-        InvalidRequest: with the variable's name, never with its value, which may be a secret.
+        InvalidRequest: a variable would not reach the container unchanged. The message has its
+            name, but not its value, which may be a secret.
     """
     if value is None:
         return {}
@@ -330,8 +340,8 @@ def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
     return env
 
 
-def _known(vocabulary: type[Word], value: str) -> Word | None:
-    """Return the member of that name, unless nobody has heard of it here."""
+def _find_member(vocabulary: type[EnumT], value: str) -> EnumT | None:
+    """Return the known member with this value, or None."""
     try:
         member = vocabulary(value)
     except ValueError:
@@ -350,18 +360,18 @@ def _is_whole(value: object, most: int) -> bool:
 def _check_variable(key: object, setting: object) -> None:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InvalidRequest(
-            f"env name {shown(key)} is no variable's name: use letters, digits and '_', "
+            f"env name {format_value(key)} is not a variable name: use letters, digits and '_', "
             "and no digit first"
         )
-    what = f"env[{shown(key)}]"
+    label = f"env[{format_value(key)}]"
     if not isinstance(setting, str):
         kind = type(setting).__name__
-        raise InvalidRequest(f"{what} must be a string, not {kind}: use str(...)")
+        raise InvalidRequest(f"{label} must be a string, not {kind}: use str(...)")
     if not setting:
-        raise InvalidRequest(f"{what} is empty, and the server would drop it: leave it out")
+        raise InvalidRequest(f"{label} is empty, and the server would drop it: leave it out")
     if "=" in setting:
-        raise InvalidRequest(f"{what} has '=', and the server would drop it: {_WAY_OUT}")
-    _check_text(what, setting, _WAY_OUT)
+        raise InvalidRequest(f"{label} has '=', and the server would drop it: {_WORKAROUND}")
+    _check_text(label, setting, _WORKAROUND)
 
 
 def _check_unquoted(args: str) -> None:
@@ -371,34 +381,37 @@ def _check_unquoted(args: str) -> None:
         )
     if "'" in args:
         raise InvalidRequest(
-            f"args {shown(args)} has a quote, and the server splits on spaces whatever is quoted: "
-            "give a list of arguments, each without spaces"
+            f"args {format_value(args)} has a quote, and the server splits on spaces even inside "
+            "quotes: give a list of arguments, each without spaces"
         )
     if "  " in args or args != args.strip(" "):
         raise InvalidRequest(
-            f"args {shown(args)} has a space too many, and the server would make an empty argument "
-            "of it: put one space between arguments"
+            f"args {format_value(args)} has a space too many, and the server would make an empty "
+            "argument of it: put one space between arguments"
         )
 
 
-def _checked_argument(argument: object) -> str:
+def _check_argument(argument: object) -> str:
     if not isinstance(argument, str):
-        raise InvalidRequest(f"args must be strings, not {shown(argument)}: use str(...)")
+        raise InvalidRequest(f"args must be strings, not {format_value(argument)}: use str(...)")
     if not argument:
         raise InvalidRequest("args has an empty argument, which cannot be sent: leave it out")
     if " " in argument:
         raise InvalidRequest(
-            f"args has {shown(argument)}, and the server would split it at its spaces: "
+            f"args has {format_value(argument)}, and the server would split it at its spaces: "
             "put it into env as URL-safe base64, or into a file"
         )
     _check_text("args", argument, "put it into env as URL-safe base64, or into a file")
     return argument
 
 
-def _check_text(what: str, value: str, way_out: str) -> None:
-    """Refuse text that would not arrive as it is; the message tells one character, not the text."""
+def _check_text(label: str, value: str, remedy: str) -> None:
+    """Refuse text that would not reach the container unchanged.
+
+    The message contains the unsafe character, but not the text, which may be a secret.
+    """
     unsafe = _UNSAFE.search(value)
     if unsafe is not None:
         raise InvalidRequest(
-            f"{what} has {unsafe[0]!r}, which would not reach the container as it is: {way_out}"
+            f"{label} has {unsafe[0]!r}, which would not reach the container as it is: {remedy}"
         )

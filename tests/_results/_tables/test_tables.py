@@ -1,4 +1,4 @@
-"""Results as tables: what stands in them, for people and for other libraries."""
+"""Tables of results: their contents, their display, and conversion for other libraries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from kaleden import (
 )
 from kaleden._results._tables import Tone
 from kaleden._results._tables._columns import SESSION
-from kaleden._results._tables._html import GROUNDS, INK
+from kaleden._results._tables._html import BACKGROUNDS, FOREGROUND
 from support import data, described, session_object, session_on
 
 SECRET = "https://example.org/session/notebook/abc?token=secret"
@@ -68,16 +68,16 @@ NAMES = ["key", "ok", "failure", "message", "http_status", "attempts", "elapsed"
 SESSION_NAMES = [column.name for column in SESSION]
 
 
-def made(operation: str) -> Outcomes[Any]:
+def make_outcomes(operation: str) -> Outcomes[Any]:
     return Outcomes(operation, [Success("abc", RESULTS[operation]), LOST])
 
 
-def columns(outcomes: Outcomes[Any]) -> list[str]:
+def list_columns(outcomes: Outcomes[Any]) -> list[str]:
     return list(outcomes.to_dicts()[0])
 
 
-def cells(table: str) -> list[str]:
-    """What stands in an HTML table, row by row."""
+def read_cells(table: str) -> list[str]:
+    """Return the text of each row of an HTML table, with ``|`` between the cells."""
     rows = re.findall("<tr>(.*?)</tr>", table)
     return [re.sub("(<[^>]*>)+", "|", row).strip("|") for row in rows]
 
@@ -99,18 +99,18 @@ def cells(table: str) -> list[str]:
     ],
 )
 def test_each_operation_has_its_columns(operation: str, own: list[str]) -> None:
-    assert [*NAMES[:2], *own, *NAMES[2:]] == columns(made(operation))
+    assert [*NAMES[:2], *own, *NAMES[2:]] == list_columns(make_outcomes(operation))
     if operation != "raw info":
-        assert columns(made(operation)) == columns(Outcomes(operation, [LOST]))
+        assert list_columns(make_outcomes(operation)) == list_columns(Outcomes(operation, [LOST]))
 
 
-def test_the_columns_of_a_session_are_attributes_of_it_and_no_secret() -> None:
+def test_session_columns_are_attributes_without_secrets() -> None:
     left_out = {"connect_url", "groups", "raw"}
     assert {*SESSION_NAMES} == {name for name in dir(INFO) if name[0] != "_"} - left_out
 
 
-def test_a_row_tells_what_became_of_a_session() -> None:
-    well, lost = made("info").to_dicts()
+def test_row_has_the_outcome_of_a_session() -> None:
+    well, lost = make_outcomes("info").to_dicts()
     assert {
         "key": "abc",
         "ok": True,
@@ -127,8 +127,8 @@ def test_a_row_tells_what_became_of_a_session() -> None:
     assert lost["id"] is None
 
 
-def test_what_ran_to_its_end_tells_of_the_session_and_of_what_it_left() -> None:
-    row = made("run").to_dicts()[0]
+def test_row_of_a_run_has_session_log_and_events() -> None:
+    row = make_outcomes("run").to_dicts()[0]
     assert "first line\nlast line\n" == row["log"]
     assert (2, "Failed: no memory") == (row["events"], row["last_event"])
     assert "fits-1-k3x9" == row["name"]
@@ -139,63 +139,63 @@ def test_what_ran_to_its_end_tells_of_the_session_and_of_what_it_left() -> None:
 
 
 @pytest.mark.parametrize("operation", RESULTS)
-def test_the_secret_of_a_page_is_in_no_table(operation: str) -> None:
-    outcomes = made(operation)
+def test_tables_omit_the_secret_of_a_page(operation: str) -> None:
+    outcomes = make_outcomes(operation)
     assert "secret" not in repr(outcomes.to_dicts())
     assert "secret" not in outcomes._repr_html_()
 
 
-def test_values_of_other_operations_stand_as_they_are() -> None:
+def test_values_of_other_operations_are_unchanged() -> None:
     [row] = Outcomes("mine", [Success("a", [1, 2])]).to_dicts()
     assert [1, 2] == row["value"]
     assert "[1, 2]" in Outcomes("mine", [Success("a", [1, 2])])._repr_html_()
 
 
-def test_json_is_what_it_was() -> None:
+def test_tables_do_not_change_json() -> None:
     for operation in set(RESULTS) - {"raw info"}:
-        outcomes = made(operation)
+        outcomes = make_outcomes(operation)
         assert outcomes == Outcomes.from_json(outcomes.to_json())
         json.dumps(outcomes.to_dicts(), default=str)
 
 
-# --- for people ----------------------------------------------------------------------------------
+# --- display -------------------------------------------------------------------------------------
 
 
-def test_a_notebook_shows_key_state_and_what_is_known() -> None:
-    heads, well, lost = cells(made("info")._repr_html_())
+def test_notebook_shows_key_state_and_known_values() -> None:
+    heads, well, lost = read_cells(make_outcomes("info")._repr_html_())
     assert "key|state|name|kind|image|cores|memory|started (UTC)|message" == heads
     assert "abc|Running|fits-1-k3x9|headless|skaha/astroml:latest|2|16 GiB|2026-01-02 11:04" == well
     assert "xyz|not_found|no such &lt;session&gt;" == lost
 
 
-def test_a_run_shows_the_last_line_of_each_log() -> None:
+def test_run_shows_the_last_line_of_each_log() -> None:
     outcomes = Outcomes[FinishedSession]("run", [Success("fits-1", FINISHED), LOST])
-    heads, well, _ = cells(outcomes._repr_html_())
-    assert "name" not in heads  # it begins with the key
+    heads, well, _ = read_cells(outcomes._repr_html_())
+    assert "name" not in heads  # left out, as it starts with the key
     assert "|abc|" in well
     assert well.endswith("last line")
-    assert "kind" not in heads  # there is no room for it beside a log
-    assert "Failed: no memory" in made("events")._repr_html_()
+    assert "kind" not in heads  # left out beside a log
+    assert "Failed: no memory" in make_outcomes("events")._repr_html_()
 
 
-def test_an_image_is_shown_without_its_registry() -> None:
+def test_image_is_shown_without_its_registry() -> None:
     for image in ("images.canfar.net/skaha/astroml:latest", "skaha/astroml:latest"):
         table = SessionList([SessionInfo(id="a", image=image, requested_gpus=0)])._repr_html_()
         assert '<td style="text-align:left">skaha/astroml:latest</td>' in table
         assert "GPUs" not in table
 
 
-def test_each_state_can_be_read_on_its_own_ground() -> None:
+def test_each_state_has_a_legible_contrast() -> None:
     def luminance(colour: str) -> float:
         parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    assert set(Tone) == set(GROUNDS)
-    for ground in GROUNDS.values():
-        assert (luminance(INK) + 0.05) / (luminance(ground) + 0.05) >= 4.5
-    # Nothing else has a colour: the page's own are used.
-    table = made("info")._repr_html_()
+    assert set(Tone) == set(BACKGROUNDS)
+    for ground in BACKGROUNDS.values():
+        assert (luminance(FOREGROUND) + 0.05) / (luminance(ground) + 0.05) >= 4.5
+    # Nothing else sets a colour, so the colours of the page apply.
+    table = make_outcomes("info")._repr_html_()
     assert 2 == table.count("background-color:") == table.count("color:#ffffff")
 
 
@@ -212,23 +212,23 @@ def test_each_state_can_be_read_on_its_own_ground() -> None:
 )
 def test_states_have_colours(status: str, tone: Tone) -> None:
     table = SessionList([SessionInfo(id="a", status=SessionStatus(status))])._repr_html_()
-    assert GROUNDS[tone] in table
+    assert BACKGROUNDS[tone] in table
 
 
-def test_of_many_rows_those_that_failed_are_shown_before_others() -> None:
+def test_failures_take_precedence_among_many_rows() -> None:
     outcomes = Outcomes[Any]("create", [*(Success(f"a{n}", "id") for n in range(200)), LOST])
     table = outcomes._repr_html_()
     assert 1 + 100 == table.count("<tr>")
     assert "… and 101 more" in table
-    assert "xyz|not_found" in cells(table)[-1]
+    assert "xyz|not_found" in read_cells(table)[-1]
     failed = [SessionInfo(id=f"a{n}", status=SessionStatus.FAILED) for n in range(300)]
     table = SessionList([INFO, *failed])._repr_html_()
-    assert "Running" not in "".join(cells(table))
+    assert "Running" not in "".join(read_cells(table))
     assert "… and 201 more" in table
 
 
 @given(st.text())
-def test_whatever_came_is_one_short_line_without_markup(text: str) -> None:
+def test_any_text_is_one_short_line_without_markup(text: str) -> None:
     outcomes = Outcomes[Any]("logs", [Success(text, text), Failure(text, FailureKind.QUOTA, text)])
     table = outcomes._repr_html_()
     tags = {"caption", "span", "table", "tbody", "td", "th", "thead", "tr"}
@@ -237,16 +237,16 @@ def test_whatever_came_is_one_short_line_without_markup(text: str) -> None:
     assert len(table) < 3000
 
 
-def test_results_without_rows_are_a_caption() -> None:
+def test_tables_without_rows_have_a_caption() -> None:
     assert "info: 0 ok" in Outcomes("info", [])._repr_html_()
     assert "<th" not in SessionList()._repr_html_()
 
 
-def test_a_terminal_shows_the_same() -> None:
+def test_terminal_shows_the_same_table() -> None:
     rich = pytest.importorskip("rich.console")
     screen = io.StringIO()
     console = rich.Console(file=screen, width=150, force_terminal=True, color_system="truecolor")
-    console.print(made("info"))
+    console.print(make_outcomes("info"))
     console.print(SessionList([INFO]))
     console.print(Outcomes("logs", [Success("[red]a", "[bold]\x1b[5mlog")]))
     shown = screen.getvalue()
@@ -260,14 +260,14 @@ def test_a_terminal_shows_the_same() -> None:
     assert "info: 0 ok" in screen.getvalue()
 
 
-# --- for other libraries -------------------------------------------------------------------------
+# --- conversion for other libraries --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", RESULTS)
 def test_pandas_gets_types_and_units(operation: str) -> None:
     pytest.importorskip("pandas")
-    frame = made(operation).to_pandas()
-    assert columns(made(operation)) == list(frame.columns)
+    frame = make_outcomes(operation).to_pandas()
+    assert list_columns(make_outcomes(operation)) == list(frame.columns)
     assert operation == frame.attrs["method"]
     assert "s" == frame.attrs["units"]["elapsed"]
     assert ["abc", "xyz"] == frame["key"].tolist()
@@ -285,26 +285,29 @@ def test_pandas_gets_types_and_units(operation: str) -> None:
 @pytest.mark.parametrize("operation", RESULTS)
 def test_astropy_gets_units_descriptions_and_masks(operation: str) -> None:
     tables = pytest.importorskip("astropy.table")
-    table = made(operation).to_table()
-    assert columns(made(operation)) == table.colnames
+    table = make_outcomes(operation).to_table()
+    assert list_columns(make_outcomes(operation)) == table.colnames
     assert operation == table.meta["method"]
     assert "s" == str(table["elapsed"].unit)
-    assert "time from taking it up to its end" == table["elapsed"].description
+    assert "time from its start to its outcome" == table["elapsed"].description
     assert "not_found" == table["failure"][1]
     assert table["failure"].mask[0]
     if "requested_ram" in table.colnames:
         assert 16 == tables.QTable(table)["requested_ram"][0].unmasked.to_value("Gibyte")
         assert "2026-01-02T11:04:00.000" == str(table["start_time"][0])
         assert table["start_time"].mask.tolist() == [False, True]
-    assert columns(made(operation))[:2] == Outcomes(operation, []).to_table().colnames[:2]
+    assert (
+        list_columns(make_outcomes(operation))[:2]
+        == Outcomes(operation, []).to_table().colnames[:2]
+    )
 
 
 @pytest.mark.parametrize("kind", ["ecsv", "fits", "votable"])
-def test_an_astropy_table_can_be_kept(kind: str, tmp_path: Path) -> None:
+def test_astropy_table_can_be_written_and_read(kind: str, tmp_path: Path) -> None:
     tables = pytest.importorskip("astropy.table")
     formats = {"ecsv": "ascii.ecsv"}
     path = tmp_path / f"sessions.{kind}"
-    # Of the other formats the times are for their writers to say.
+    # Whether times can be written depends on the writers of the other formats.
     table = SessionList([INFO]).to_table()
     if kind != "ecsv":
         table.remove_columns(["start_time", "expiry_time"])
@@ -316,26 +319,26 @@ def test_an_astropy_table_can_be_kept(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "extra"), [("to_pandas", "pandas"), ("to_table", "astropy")])
-def test_what_is_not_installed_is_named_with_its_extra(
+def test_missing_library_is_reported_with_its_extra(
     method: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, extra, None)
     monkeypatch.setitem(sys.modules, f"{extra}.table", None)
     with pytest.raises(ImportError, match=re.escape(f"pip install 'kaleden[{extra}]'")):
-        getattr(made("info"), method)()
+        getattr(make_outcomes("info"), method)()
 
 
-def test_what_a_library_misses_itself_is_told_as_it_is(
+def test_missing_dependency_of_a_library_is_reported_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pandas.py").write_text("import surely_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "pandas", raising=False)
     with pytest.raises(ModuleNotFoundError, match="surely_not_there"):
-        made("info").to_pandas()
+        make_outcomes("info").to_pandas()
 
 
-def test_nothing_of_it_is_imported_before_it_is_asked_for() -> None:
+def test_optional_libraries_are_imported_on_first_use() -> None:
     program = (
         "import sys, kaleden;"
         "kaleden.Outcomes('info', []).to_dicts(); kaleden.SessionList()._repr_html_();"
@@ -350,7 +353,7 @@ def test_nothing_of_it_is_imported_before_it_is_asked_for() -> None:
 # --- lists of sessions ---------------------------------------------------------------------------
 
 
-async def test_the_sessions_that_are_fetched_are_a_list_and_a_table() -> None:
+async def test_fetched_sessions_are_a_list_and_a_table() -> None:
     async def reply(_: Any) -> Any:
         return data([session_object("a"), session_object("b", status="Pending")])
 
@@ -366,14 +369,14 @@ async def test_the_sessions_that_are_fetched_are_a_list_and_a_table() -> None:
         assert isinstance(apps, SessionList)
 
 
-def test_a_list_of_sessions_is_pickled_as_what_it_is() -> None:
+def test_session_list_survives_pickle() -> None:
     copy = pickle.loads(pickle.dumps(SessionList([INFO])))
     assert isinstance(copy, SessionList)
     assert [INFO] == copy
     assert kaleden.SessionList is SessionList
 
 
-async def test_outcomes_of_a_session_are_tables() -> None:
+async def test_outcomes_of_a_client_are_tables() -> None:
     session, _ = session_on(described)
     async with session:
         outcomes = await session.info(["a", "b/c"])
@@ -381,7 +384,7 @@ async def test_outcomes_of_a_session_are_tables() -> None:
     assert "invalid" == outcomes.to_dicts()[1]["failure"]
 
 
-# A server may tell of a time that is past the last one in UTC, and of sizes that are no sizes.
+# A server may send a time that is out of range in UTC, and sizes that are too large.
 ODD = Outcomes(
     "info",
     [
@@ -401,14 +404,14 @@ ODD = Outcomes(
 )
 
 
-def test_what_no_column_can_hold_is_missing_and_the_rest_is_there() -> None:
+def test_unrepresentable_value_is_missing_without_affecting_others() -> None:
     [row] = ODD.to_dicts()
     assert row["start_time"] is None
     assert 2**63 == row["requested_ram"]
     assert "odd" in ODD._repr_html_()
 
 
-def test_pandas_misses_numbers_that_are_too_large() -> None:
+def test_pandas_treats_too_large_numbers_as_missing() -> None:
     pytest.importorskip("pandas")
     frame = ODD.to_pandas()
     assert frame["requested_ram"].isna().all()
@@ -416,7 +419,7 @@ def test_pandas_misses_numbers_that_are_too_large() -> None:
     assert 2**63 - 1 == frame["uid"][0]
 
 
-def test_astropy_misses_numbers_that_are_too_large() -> None:
+def test_astropy_masks_too_large_numbers() -> None:
     pytest.importorskip("astropy.table")
     table = ODD.to_table()
     assert table["requested_ram"].mask.all()

@@ -141,9 +141,9 @@ def test_what_cannot_show_and_what_is_not_open_is_refused(play: Callable[..., An
         async with scope:
             with pytest.raises(InvalidRequest, match="show is a function"):
                 scope.watch(3)  # type: ignore[arg-type]
-            with pytest.raises(InvalidRequest, match="nobody would await it"):
+            with pytest.raises(InvalidRequest, match="would not be awaited"):
                 scope.watch(anyio.sleep)  # type: ignore[arg-type]
-            with pytest.raises(kaleden.InvalidRequest, match="nobody would await it"):
+            with pytest.raises(kaleden.InvalidRequest, match="would not be awaited"):
                 scope.watch(anyio.sleep)  # type: ignore[arg-type]
         with pytest.raises(ScopeClosed):
             scope.watch()

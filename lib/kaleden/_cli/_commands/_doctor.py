@@ -25,7 +25,7 @@ from kaleden._engine import _operations
 from kaleden._errors import ConfigurationError, FailureKind, RequestError
 from kaleden._results._batch import Failure
 from kaleden._version import __version__
-from kaleden._wire import Response, SessionInfo, converter
+from kaleden._wire import Response, SessionInfo, get_converter
 
 CANFAR: Final = "https://ws-uv.canfar.net/skaha"
 SKEW: Final = 30.0
@@ -268,9 +268,9 @@ def _tell(
         output.document(
             {
                 "versions": _versions(),
-                "login": None if login is None else converter().unstructure(login),
+                "login": None if login is None else get_converter().unstructure(login),
                 "round_trip": None if examination is None else examination.round_trip,
-                "checks": [converter().unstructure(finding) for finding in findings],
+                "checks": [get_converter().unstructure(finding) for finding in findings],
             }
         )
         return

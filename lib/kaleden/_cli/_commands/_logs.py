@@ -16,7 +16,7 @@ from kaleden._client._session import AsyncSession
 from kaleden._errors import FailureKind
 from kaleden._results._batch import Failure, Outcome, Outcomes
 from kaleden._sessions._monitor._follow import LogItem, LogLine, LogReset
-from kaleden._wire import check_id, converter
+from kaleden._wire import check_id, get_converter
 
 
 @final
@@ -84,7 +84,7 @@ class Lines:
         if self._output.json:
             facts = {"name": self._names[failure.key], "id": failure.key}
             await self._output.send_event(
-                "log_failed", {**facts, "failure": converter().unstructure(failure)}
+                "log_failed", {**facts, "failure": get_converter().unstructure(failure)}
             )
         else:
             await self._output.send_note(f"{self._names[failure.key]}: {failure}")

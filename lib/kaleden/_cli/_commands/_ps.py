@@ -12,7 +12,7 @@ from kaleden._cli._client import open_session, perform
 from kaleden._cli._io import DONE, Output
 from kaleden._cli._table import table
 from kaleden._client._session import AsyncSession
-from kaleden._wire import SessionInfo, converter
+from kaleden._wire import SessionInfo, get_converter
 
 Columns = dict[str, Callable[[SessionInfo], str]]
 
@@ -39,7 +39,7 @@ async def _list(options: argparse.Namespace, output: Output, session: AsyncSessi
 
 def described(info: SessionInfo) -> dict[str, object]:
     """Make plain data of a session, in our units and words."""
-    facts: dict[str, object] = converter().unstructure(info)
+    facts: dict[str, object] = get_converter().unstructure(info)
     del facts["raw"]
     return facts
 

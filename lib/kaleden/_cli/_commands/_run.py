@@ -18,7 +18,7 @@ from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._results._batch import Failure, Outcome, Outcomes
 from kaleden._results._progress import ProgressUpdate
 from kaleden._sessions._scope import OnExit, Scope
-from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, converter
+from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, get_converter
 
 _EXPLAINED: Final = 20
 """Failed sessions whose events are asked for, one after the other."""
@@ -154,14 +154,14 @@ class _Run:
             await self._tell("launched", {"name": name, "id": key}, f"{name}: launched as {key}")
         for name, failure in created.failures.items():
             self._failed += 1
-            facts = {"name": name, "failure": converter().unstructure(failure)}
+            facts = {"name": name, "failure": get_converter().unstructure(failure)}
             await self._tell("not_launched", facts, f"not launched: {failure}")
 
     async def _note_end(self, session: AsyncSession, outcome: Outcome[SessionInfo]) -> None:
         name = self._names[outcome.key]
         if isinstance(outcome, Failure):
             self._failed += 1
-            facts = {"ok": False, "failure": converter().unstructure(outcome)}
+            facts = {"ok": False, "failure": get_converter().unstructure(outcome)}
             await self._tell_end(name, outcome.key, facts, outcome.message)
             return
 

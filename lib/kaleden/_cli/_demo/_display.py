@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kaleden import Failure, Outcome, Outcomes, ProgressUpdate
 from kaleden._cli._demo._replica import LIMIT, Share
-from kaleden._results._tables import COLOURS, status_tone
+from kaleden._results._tables import COLOURS, find_status_tone
 
 
 class Board(Protocol):
@@ -67,7 +67,7 @@ class _Bars:
 
         table = Table("status", "sessions", "")
         for status, count in sorted(tally.items()):
-            colour = COLOURS[status_tone(status)]
+            colour = COLOURS[find_status_tone(status)]
             table.add_row(Text(status, colour), str(count), Text("█" * count, colour))
         self._live.update(table, refresh=True)
 

@@ -1,11 +1,11 @@
-"""Results as tables: data for other libraries, and pictures of them for people."""
+"""Tables of results: data for other libraries, and displays for notebooks and terminals."""
 
 from __future__ import annotations
 
-from kaleden._results._tables._columns import Grid, outcome_grid, session_grid
-from kaleden._results._tables._dataframes import needs
+from kaleden._results._tables._columns import Grid, build_outcome_grid, build_session_grid
+from kaleden._results._tables._dataframes import import_extra
 from kaleden._results._tables._html import to_html
-from kaleden._results._tables._layout import Tone, View, choose, status_tone, view
+from kaleden._results._tables._layout import Tone, View, build_view, find_status_tone, select_rows
 from kaleden._results._tables._live import open_display
 from kaleden._results._tables._mixin import Tabular
 from kaleden._results._tables._rich import COLOURS
@@ -16,12 +16,12 @@ __all__ = (
     "Tabular",
     "Tone",
     "View",
-    "choose",
-    "needs",
+    "build_outcome_grid",
+    "build_session_grid",
+    "build_view",
+    "find_status_tone",
+    "import_extra",
     "open_display",
-    "outcome_grid",
-    "session_grid",
-    "status_tone",
+    "select_rows",
     "to_html",
-    "view",
 )

@@ -1,4 +1,4 @@
-"""Tables for pandas."""
+"""Tables for pandas and astropy, which are imported when they are first used."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any, Final
 from kaleden._results._tables._columns import Column, Grid, Type
 
 
-def needs(module: str, extra: str) -> Any:
-    """Import a module of an extra, now that it is needed.
+def import_extra(module: str, extra: str) -> Any:
+    """Import a module that an optional dependency provides.
+
+    Args:
+        module: the name of the module.
+        extra: the extra of kaleden that installs it.
 
     Raises:
-        ImportError: it is not installed; the message says what to install.
+        ImportError: the module is not installed. The message has the command that installs it.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         library = module.partition(".")[0]
-        # Something else that is missing is not for the extra to bring.
+        # Another missing module is a fault of the library's installation, not of the extra.
         if error.name is None or error.name.partition(".")[0] != library:
             raise
 
@@ -26,7 +30,7 @@ def needs(module: str, extra: str) -> Any:
         raise ImportError(msg, name=library) from error
 
 
-# All of them know a missing value, so a column has one type whatever is in it.
+# These types all support missing values, so the type of a column does not depend on its values.
 _PANDAS_TYPES: Final = {
     Type.TEXT: "string",
     Type.WHOLE: "Int64",
@@ -38,20 +42,20 @@ _PANDAS_TYPES: Final = {
 
 
 def to_pandas(grid: Grid) -> Any:
-    """Make a ``pandas.DataFrame``, with the units in its ``attrs``."""
-    pandas = needs("pandas", "pandas")
+    """Return a ``pandas.DataFrame`` with the units in its ``attrs``."""
+    pandas = import_extra("pandas", "pandas")
 
-    def series(column: Column) -> Any:
-        return pandas.Series(grid.cells(column), dtype=_PANDAS_TYPES[column.type])
+    def build_series(column: Column) -> Any:
+        return pandas.Series(grid.get_cells(column), dtype=_PANDAS_TYPES[column.type])
 
-    frame = pandas.DataFrame({column.name: series(column) for column in grid.columns})
+    frame = pandas.DataFrame({column.name: build_series(column) for column in grid.columns})
     frame.attrs["method"] = grid.operation
     frame.attrs["units"] = {column.name: column.unit for column in grid.columns if column.unit}
     return frame
 
 
-# What stands where nothing is known; it is masked.
-_FILLED: Final[dict[Type, Any]] = {
+# Placeholders for missing values, which are masked.
+_FILL_VALUES: Final[dict[Type, Any]] = {
     Type.TEXT: "",
     Type.WHOLE: 0,
     Type.NUMBER: 0.0,
@@ -69,25 +73,26 @@ _UNITS: Final = {"B": "byte", "s": "s"}
 
 
 def to_table(grid: Grid) -> Any:
-    """Make an ``astropy.table.Table``, with the units and descriptions in its columns."""
-    tables = needs("astropy.table", "astropy")
-    table = tables.Table({column.name: _column(column, grid) for column in grid.columns})
-    table.meta["method"] = grid.operation  # eight letters at most, for FITS
+    """Return an ``astropy.table.Table`` with units and descriptions in its columns."""
+    tables = import_extra("astropy.table", "astropy")
+    table = tables.Table({column.name: _build_column(column, grid) for column in grid.columns})
+    table.meta["method"] = grid.operation  # A FITS keyword has at most eight characters.
     return table
 
 
-def _column(column: Column, grid: Grid) -> Any:
-    made = _times(column, grid) if column.type is Type.TIME else _values(column, grid)
-    made.info.description = column.about or None
-    return made
+def _build_column(column: Column, grid: Grid) -> Any:
+    is_time = column.type is Type.TIME
+    result = _build_times(column, grid) if is_time else _build_values(column, grid)
+    result.info.description = column.description or None
+    return result
 
 
-def _values(column: Column, grid: Grid) -> Any:
-    cells = grid.cells(column)
+def _build_values(column: Column, grid: Grid) -> Any:
+    cells = grid.get_cells(column)
     if column.type is Type.OTHER:
         cells = [None if cell is None else str(cell) for cell in cells]
-    filled = [_FILLED[column.type] if cell is None else cell for cell in cells]
-    return needs("astropy.table", "astropy").MaskedColumn(
+    filled = [_FILL_VALUES[column.type] if cell is None else cell for cell in cells]
+    return import_extra("astropy.table", "astropy").MaskedColumn(
         filled,
         mask=[cell is None for cell in cells],
         dtype=_ASTROPY_TYPES[column.type],
@@ -95,11 +100,13 @@ def _values(column: Column, grid: Grid) -> Any:
     )
 
 
-def _times(column: Column, grid: Grid) -> Any:
-    """Make a ``Time``, in which NaT is masked."""
-    numpy = needs("numpy", "astropy")
-    naive = ["NaT" if cell is None else cell.replace(tzinfo=None) for cell in grid.cells(column)]
+def _build_times(column: Column, grid: Grid) -> Any:
+    """Build an astropy ``Time``, in which NaT is masked."""
+    numpy = import_extra("numpy", "astropy")
+    naive = [
+        "NaT" if cell is None else cell.replace(tzinfo=None) for cell in grid.get_cells(column)
+    ]
     values = numpy.array(naive, dtype="datetime64[us]")
-    time = needs("astropy.time", "astropy").Time(values, format="datetime64", scale="utc")
+    time = import_extra("astropy.time", "astropy").Time(values, format="datetime64", scale="utc")
     time.format = "isot"
     return time

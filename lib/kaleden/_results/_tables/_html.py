@@ -1,4 +1,4 @@
-"""Tables for notebooks."""
+"""HTML tables for notebooks."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ from typing import Final
 
 from kaleden._results._tables._layout import Line, Tone, View
 
-# Each state brings its own ground along, so that it can be read on a light page and on a dark one.
-# There is no style sheet: notebooks that are not trusted drop it.
-GROUNDS: Final = {
+# Each state has a background colour, so that it is legible on light and dark pages. Styles are
+# inline, because notebooks that are not trusted drop style sheets.
+BACKGROUNDS: Final = {
     Tone.GOOD: "#1a7f37",
     Tone.BUSY: "#0969da",
     Tone.WAITING: "#9a6700",
     Tone.BAD: "#cf222e",
     Tone.OTHER: "#59636e",
 }
-INK: Final = "#ffffff"
+FOREGROUND: Final = "#ffffff"
 
 _BADGE: Final = "color:{ink};background-color:{ground};padding:1px 7px;border-radius:9px"
 _CELL: Final = ' style="text-align:left"'
 
 
 def to_html(view: View) -> str:
-    """Draw *view*, with everything that came from elsewhere escaped."""
-    heads = "".join(f'<th scope="col"{_CELL}>{html.escape(head)}</th>' for head in _heads(view))
-    body = "".join(_row(line) for line in view.lines)
+    """Render *view* as an HTML table in which all text is escaped."""
+    heads = "".join(
+        f'<th scope="col"{_CELL}>{html.escape(head)}</th>' for head in _build_headings(view)
+    )
+    body = "".join(_format_row(line) for line in view.lines)
     caption = f"<caption{_CELL}>{html.escape(view.caption)}</caption>"
     head = f"<thead><tr>{heads}</tr></thead>" if view.lines else ""
     table = f"<table>{caption}{head}<tbody>{body}</tbody></table>"
     return f"{table}<p>{html.escape(view.more)}</p>" if view.more else table
 
 
-def _heads(view: View) -> list[str]:
-    return [*view.heads[:1], "state", *view.heads[1:]]
+def _build_headings(view: View) -> list[str]:
+    return [*view.headings[:1], "state", *view.headings[1:]]
 
 
-def _row(line: Line) -> str:
-    style = _BADGE.format(ink=INK, ground=GROUNDS[line.tone])
+def _format_row(line: Line) -> str:
+    style = _BADGE.format(ink=FOREGROUND, ground=BACKGROUNDS[line.tone])
     state = f'<span style="{style}">{html.escape(line.state)}</span>'
     escaped = [html.escape(cell) for cell in line.cells]
     cells = [*escaped[:1], state, *escaped[1:]]

@@ -1,4 +1,4 @@
-"""What of a table people look at: few columns, short cells, a tone for each state."""
+"""Layout of displayed tables: a few columns, short cells, and a tone for each state."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kaleden._wire import SessionStatus
 
 T = TypeVar("T")
 
-ROWS: Final = 100
-"""Rows that are shown; of a million results nobody looks at the rest."""
+MAX_ROWS: Final = 100
+"""Maximum number of rows that are displayed."""
 
-_WIDTH: Final = 80
-_MESSAGE: Final = 300
-"""Characters of one cell, and of one that says what went wrong."""
+_MAX_CELL: Final = 80
+_MAX_MESSAGE: Final = 300
+"""Maximum lengths, in characters, of a cell and of a cell with a failure's message."""
 
 
 class Tone(StrEnum):
-    """How a state is meant."""
+    """The meaning of a state, which determines its colour."""
 
     GOOD = "good"
     BUSY = "busy"
@@ -46,12 +46,12 @@ _TONES: Final = {
 @final
 @frozen
 class Line:
-    """One row as it is shown.
+    """One row of a displayed table.
 
     Attributes:
-        state: the word in the column ``state``.
-        tone: how that is meant.
-        cells: what stands in the other columns.
+        state: the text in the column ``state``.
+        tone: the tone of the state.
+        cells: the texts in the other columns.
     """
 
     state: str
@@ -62,140 +62,140 @@ class Line:
 @final
 @frozen
 class View:
-    """A table as it is shown.
+    """A table for display.
 
     Attributes:
-        caption: what it is, in a few words.
-        heads: the headings of all columns but the second, which is ``state``.
+        caption: a short description of the table.
+        headings: the headings of all columns except the second, which is ``state``.
         lines: the rows.
-        more: what is said of the rows that are not shown; empty if there are none.
+        more: a note with the number of rows that are left out; empty if there are none.
     """
 
     caption: str
-    heads: list[str]
+    headings: list[str]
     lines: list[Line]
     more: str
 
 
-def _text(value: Any) -> str:
+def _format_text(value: Any) -> str:
     return str(value)
 
 
-def _gibibytes(value: Any) -> str:
+def _format_gibibytes(value: Any) -> str:
     return f"{value / 2**30:.3g} GiB"
 
 
-def _number(value: Any) -> str:
+def _format_number(value: Any) -> str:
     return f"{value:g}"
 
 
-def _time(value: Any) -> str:
+def _format_time(value: Any) -> str:
     return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
 
 
-def _image(value: Any) -> str:
-    """Name an image without its registry, which is the same for nearly all."""
+def _format_image(value: Any) -> str:
+    """Format an image reference without its registry, which is nearly always the same."""
     host, _, rest = str(value).partition("/")
     return rest if "." in host and rest else str(value)
 
 
-def _last_line(value: Any) -> str:
+def _get_last_line(value: Any) -> str:
     lines = str(value).strip().splitlines()
     return lines[-1] if lines else ""
 
 
-_Shown: TypeAlias = tuple[str, str, Callable[[Any], str]]
-"""Column, heading, and how it is shown."""
+_ColumnFormat: TypeAlias = tuple[str, str, Callable[[Any], str]]
+"""The name of a column, its heading, and the function that formats its values."""
 
-_COLUMNS: Final[tuple[_Shown, ...]] = (
-    ("id", "id", _text),
-    ("name", "name", _text),
-    ("kind", "kind", _text),
-    ("image", "image", _image),
-    ("requested_cores", "cores", _number),
-    ("requested_ram", "memory", _gibibytes),
-    ("requested_gpus", "GPUs", _number),
-    ("start_time", "started (UTC)", _time),
-    ("expiry_time", "expires (UTC)", _time),
-    ("value", "value", _text),
-    ("log", "log ends", _last_line),
-    ("last_event", "last event", _text),
-    ("message", "message", _text),
+_COLUMNS: Final[tuple[_ColumnFormat, ...]] = (
+    ("id", "id", _format_text),
+    ("name", "name", _format_text),
+    ("kind", "kind", _format_text),
+    ("image", "image", _format_image),
+    ("requested_cores", "cores", _format_number),
+    ("requested_ram", "memory", _format_gibibytes),
+    ("requested_gpus", "GPUs", _format_number),
+    ("start_time", "started (UTC)", _format_time),
+    ("expiry_time", "expires (UTC)", _format_time),
+    ("value", "value", _format_text),
+    ("log", "log ends", _get_last_line),
+    ("last_event", "last event", _format_text),
+    ("message", "message", _format_text),
 )
 
 
-# No GPUs are nothing to tell of, and beside logs there is no room for everything.
-_NOTHING: Final = (None, "", 0)
-_BESIDE_LOGS: Final = frozenset({"kind", "expiry_time", "last_event"})
+# Values that do not justify a column; zero is included because of the number of GPUs.
+_EMPTY: Final = (None, "", 0)
+_HIDDEN_BESIDE_LOGS: Final = frozenset({"kind", "expiry_time", "last_event"})
 
 
-def status_tone(status: str) -> Tone:
-    """Tell how a status is meant, in whichever case; those that nobody knows are neither."""
+def find_status_tone(status: str) -> Tone:
+    """Return the tone of a status, ignoring case; unknown statuses are `Tone.OTHER`."""
     return _TONES.get(SessionStatus(status), Tone.OTHER)
 
 
-def choose(items: Iterable[T], count: int, is_bad: Callable[[T], bool], most: int) -> list[T]:
-    """Choose which items to show, in their order: all if they fit, else what went wrong first."""
-    if count <= most:
+def select_rows(items: Iterable[T], count: int, is_bad: Callable[[T], bool], limit: int) -> list[T]:
+    """Return at most *limit* items, in their order; failures take precedence."""
+    if count <= limit:
         return list(items)
 
     kept = list(items)
-    bad = list(islice((n for n, item in enumerate(kept) if is_bad(item)), most))
-    good = islice((n for n, item in enumerate(kept) if not is_bad(item)), most - len(bad))
+    bad = list(islice((n for n, item in enumerate(kept) if is_bad(item)), limit))
+    good = islice((n for n, item in enumerate(kept) if not is_bad(item)), limit - len(bad))
     return [kept[number] for number in sorted([*bad, *good])]
 
 
-def view(grid: Grid, caption: str, total: int) -> View:
-    """Make what is shown of *grid*, whose rows were chosen from *total*."""
-    shown = [column for column in _COLUMNS if _says_something(column[0], grid.rows)]
+def build_view(grid: Grid, caption: str, total: int) -> View:
+    """Build the display of *grid*, which has a selection of *total* rows."""
+    columns = [column for column in _COLUMNS if _is_informative(column[0], grid.rows)]
     keyed = bool(grid.columns) and grid.columns[0].name == "key"
-    heads = [*(["key"] if keyed else []), *(heading for _, heading, _ in shown)]
-    lines = [_line(row, shown, keyed=keyed) for row in grid.rows]
+    headings = [*(["key"] if keyed else []), *(heading for _, heading, _ in columns)]
+    lines = [_build_line(row, columns, keyed=keyed) for row in grid.rows]
     left = total - len(grid.rows)
-    return View(caption, heads, lines, f"… and {left} more" if left else "")
+    return View(caption, headings, lines, f"… and {left} more" if left else "")
 
 
-def _says_something(name: str, rows: list[Row]) -> bool:
-    """Whether a column has more to tell than the key does."""
+def _is_informative(name: str, rows: list[Row]) -> bool:
+    """Whether a column has information that the column ``key`` does not have."""
     cells = [(row.get(name), row.get("key", "")) for row in rows]
-    told = [(cell, key) for cell, key in cells if cell not in _NOTHING]
-    if name in _BESIDE_LOGS and any(row.get("log") for row in rows):
+    present = [(cell, key) for cell, key in cells if cell not in _EMPTY]
+    if name in _HIDDEN_BESIDE_LOGS and any(row.get("log") for row in rows):
         return False
 
     if name in {"id", "name"}:
-        return any(not key or not str(cell).startswith(key) for cell, key in told)
+        return any(not key or not str(cell).startswith(key) for cell, key in present)
 
-    return bool(told)
+    return bool(present)
 
 
-def _line(row: Row, shown: Sequence[_Shown], *, keyed: bool) -> Line:
-    state, tone = _state(row)
-    cells = [_cell(row["key"])] if keyed else []
-    for name, _, show in shown:
+def _build_line(row: Row, columns: Sequence[_ColumnFormat], *, keyed: bool) -> Line:
+    state, tone = _get_state(row)
+    cells = [_format_cell(row["key"])] if keyed else []
+    for name, _, show in columns:
         value = row.get(name)
-        text = "" if value is None else _attempted(show, value)
-        cells.append(_cell(text, _MESSAGE if name == "message" else _WIDTH))
-    return Line(_cell(state), tone, cells)
+        text = "" if value is None else _try_format(show, value)
+        cells.append(_format_cell(text, _MAX_MESSAGE if name == "message" else _MAX_CELL))
+    return Line(_format_cell(state), tone, cells)
 
 
-def _state(row: Row) -> tuple[str, Tone]:
+def _get_state(row: Row) -> tuple[str, Tone]:
     if row.get("failure"):
         return row["failure"], Tone.BAD
 
     status = row.get("status")
-    return (status, status_tone(status)) if isinstance(status, str) else ("ok", Tone.GOOD)
+    return (status, find_status_tone(status)) if isinstance(status, str) else ("ok", Tone.GOOD)
 
 
-def _attempted(show: Callable[[Any], str], value: Any) -> str:
-    """Show a value; as it is, if it is none of those that its column is for."""
+def _try_format(show: Callable[[Any], str], value: Any) -> str:
+    """Format a value with *show*; fall back to ``str`` for a value of another type."""
     try:
         return show(value)
     except (TypeError, ValueError):
         return str(value)
 
 
-def _cell(text: str, width: int = _WIDTH) -> str:
-    """Make one short line of what may be anything; what steers a terminal is left out."""
+def _format_cell(text: str, width: int = _MAX_CELL) -> str:
+    """Format any text as one short line, without characters that control a terminal."""
     clean = "".join(char if char.isprintable() else " " for char in text[: 2 * width])
     line = " ".join(clean.split())
     return line if len(line) <= width and len(text) <= 2 * width else f"{line[: width - 1]}…"

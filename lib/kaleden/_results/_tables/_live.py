@@ -1,4 +1,4 @@
-"""A table that changes in its place: in a notebook, on a terminal, or line by line elsewhere."""
+"""Live display of a table: in place in notebooks and terminals, line by line elsewhere."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from typing import Any, Final, TypeAlias, final
 
 from kaleden._results._tables._html import to_html
 from kaleden._results._tables._layout import View
-from kaleden._results._tables._mixin import Tabular, bounded
+from kaleden._results._tables._mixin import Tabular, build_bounded_view
 from kaleden._results._tables._rich import to_rich
 
 Draw: TypeAlias = Callable[[Tabular], object]
 
-LIVE_ROWS: Final = 20
-"""Rows of a table that is drawn again and again, in the event loop: some milliseconds each time."""
+MAX_LIVE_ROWS: Final = 20
+"""Maximum number of rows of a live table. Each redraw takes some milliseconds of the event loop."""
 
 
 @contextmanager
 def open_display() -> Generator[Draw]:
-    """Open the display that there is; what is drawn last stays there."""
+    """Open the best available display. The last table that was drawn stays visible."""
     if _is_notebook():
-        yield _Notebook().draw
+        yield _NotebookDisplay().draw
         return
 
     try:
-        from rich.console import Console  # noqa: PLC0415  # it takes its time, and is an extra's
+        from rich.console import Console  # noqa: PLC0415  # slow to import, and optional
         from rich.live import Live  # noqa: PLC0415
     except ImportError:
-        yield _Lines().draw
+        yield _LineDisplay().draw
         return
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines().draw
+        yield _LineDisplay().draw
         return
 
-    # What the program prints goes above the table, unless it goes elsewhere anyway.
+    # Redirect the program's output above the table, unless it does not go to the terminal.
     to_terminal = sys.stdout.isatty()
     with Live(console=console, auto_refresh=False, redirect_stdout=to_terminal) as live:
-        yield lambda table: live.update(to_rich(bounded(table, LIVE_ROWS)), refresh=True)
+        yield lambda table: live.update(
+            to_rich(build_bounded_view(table, MAX_LIVE_ROWS)), refresh=True
+        )
 
 
 def _is_notebook() -> bool:
@@ -51,14 +53,14 @@ def _is_notebook() -> bool:
 
 
 @final
-class _Notebook:
-    """One output of a cell, drawn anew each time."""
+class _NotebookDisplay:
+    """A display in the output of a notebook cell, updated in place."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
     def draw(self, table: Tabular) -> None:
-        drawn = _Drawn(bounded(table, LIVE_ROWS))
+        drawn = _NotebookTable(build_bounded_view(table, MAX_LIVE_ROWS))
         if self._handle is None:
             self._handle = sys.modules["IPython"].display.display(drawn, display_id=True)
         else:
@@ -66,7 +68,7 @@ class _Notebook:
 
 
 @final
-class _Drawn:
+class _NotebookTable:
     def __init__(self, view: View) -> None:
         self._view = view
 
@@ -78,14 +80,14 @@ class _Drawn:
 
 
 @final
-class _Lines:
-    """A line wherever the caption changed."""
+class _LineDisplay:
+    """A display on standard error: one line each time that the caption changes."""
 
     def __init__(self) -> None:
         self._last = ""
 
     def draw(self, table: Tabular) -> None:
-        caption = bounded(table, 0).caption
+        caption = build_bounded_view(table, 0).caption
         if caption != self._last:
             self._last = caption
             sys.stderr.write(f"{caption}\n")

@@ -1,4 +1,4 @@
-"""What can be shown as a table, and taken elsewhere as one."""
+"""Mixin for results that can be displayed and converted as tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kaleden._results._tables._columns import Grid
 from kaleden._results._tables._dataframes import to_pandas, to_table
 from kaleden._results._tables._html import to_html
-from kaleden._results._tables._layout import ROWS, View
+from kaleden._results._tables._layout import MAX_ROWS, View
 from kaleden._results._tables._rich import to_rich
 
 if TYPE_CHECKING:
@@ -15,64 +15,65 @@ if TYPE_CHECKING:
 
 
 class Tabular:
-    """Something with a row for each session.
+    """A result with one row per session.
 
-    Notebooks show it as a table, and so does ``rich.print``: of many rows the first hundred, those
-    that failed before the others.
+    Notebooks and ``rich.print`` show it as a table of at most a hundred rows. If there are more,
+    failures take precedence over successes.
     """
 
     __slots__ = ()
 
-    def _grid(self) -> Grid:
-        """Make the whole table."""
+    def _build_grid(self) -> Grid:
+        """Build the complete table."""
         raise NotImplementedError
 
-    def _view(self, most: int) -> View:
-        """Make what is shown of it, with *most* rows at most."""
+    def _build_view(self, limit: int) -> View:
+        """Build a display of at most *limit* rows."""
         raise NotImplementedError
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Make one dict for each row, all with the same keys; None for what is not known.
+        """Return one dict per row, all with the same keys; missing values are None.
 
         Returns:
-            Plain data: strings, numbers, bools, and aware datetimes in UTC. Sizes are bytes, times
-            seconds. Results that the server described in its own words (``raw=True``) have its own
-            keys. The URL of a session's page, which is a secret, is left out.
+            Plain data: strings, numbers, bools, and aware datetimes in UTC. Sizes are in bytes,
+            durations in seconds. Results of a call with ``raw=True`` have the server's keys. The
+            URL of a session's page, which is a secret, is left out.
         """
-        grid = self._grid()
+        grid = self._build_grid()
         names = [column.name for column in grid.columns]
         return [{name: row.get(name) for name in names} for row in grid.rows]
 
     def to_pandas(self) -> Any:
-        """Make a ``pandas.DataFrame`` with the columns of `to_dicts`.
+        """Return a ``pandas.DataFrame`` with the columns of `to_dicts`.
 
-        All columns have types that know missing values. ``frame.attrs["units"]`` names the unit of
-        each column that has one, ``"B"`` or ``"s"``, and ``frame.attrs["method"]`` what was called.
+        All columns have types that support missing values. ``frame.attrs["units"]`` maps the names
+        of columns to their units, ``"B"`` or ``"s"``. ``frame.attrs["method"]`` is the name of the
+        method that returned the results.
 
         Raises:
             ImportError: pandas is not installed: ``pip install 'kaleden[pandas]'``.
         """
-        return to_pandas(self._grid())
+        return to_pandas(self._build_grid())
 
     def to_table(self) -> Any:
-        """Make an ``astropy.table.Table`` with the columns of `to_dicts`.
+        """Return an ``astropy.table.Table`` with the columns of `to_dicts`.
 
-        Columns have their unit and description, times are ``astropy.time.Time``, and what is not
-        known is masked. ``astropy.table.QTable(table)`` makes quantities of them, and
-        ``table.meta["method"]`` names what was called.
+        Columns have a unit and a description, times are ``astropy.time.Time``, and missing values
+        are masked. ``astropy.table.QTable(table)`` converts the columns to quantities.
+        ``table.meta["method"]`` is the name of the method that returned the results.
 
         Raises:
             ImportError: astropy is not installed: ``pip install 'kaleden[astropy]'``.
         """
-        return to_table(self._grid())
+        return to_table(self._build_grid())
 
     def _repr_html_(self) -> str:
-        return to_html(self._view(ROWS))
+        return to_html(self._build_view(MAX_ROWS))
 
     def __rich__(self) -> Group:
-        return to_rich(self._view(ROWS))
+        return to_rich(self._build_view(MAX_ROWS))
 
 
-def bounded(table: Tabular, most: int) -> View:
-    """Make what is shown of *table* in *most* rows."""
-    return table._view(most)  # pyright: ignore[reportPrivateUsage]
+def build_bounded_view(table: Tabular, limit: int) -> View:
+    """Build a display of at most *limit* rows of *table*."""
+    return table._build_view(limit)  # pyright: ignore[reportPrivateUsage]

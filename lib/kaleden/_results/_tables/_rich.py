@@ -1,4 +1,4 @@
-"""Tables for terminals, drawn by rich, which is imported by whoever wants one."""
+"""Tables for terminals, rendered by rich, which is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ COLOURS: Final = {
 
 
 def to_rich(view: View) -> Group:
-    """Draw *view*; nothing in it is read as markup."""
-    from rich.console import Group  # noqa: PLC0415  # it takes its time, and is an extra's
+    """Render *view* for rich; its texts are not interpreted as markup."""
+    from rich.console import Group  # noqa: PLC0415  # slow to import, and optional
     from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     width = max((len(line.state) for line in view.lines), default=0)
     state = Column("state", no_wrap=True, min_width=width)
-    table = Table(*view.heads[:1], state, *view.heads[1:])
+    table = Table(*view.headings[:1], state, *view.headings[1:])
     for line in view.lines:
         badge = Text(line.state, COLOURS[line.tone])
         table.add_row(*map(Text, line.cells[:1]), badge, *map(Text, line.cells[1:]))

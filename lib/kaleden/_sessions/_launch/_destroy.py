@@ -21,7 +21,7 @@ from kaleden._engine._engine import Engine
 from kaleden._engine._targets import Keys
 from kaleden._errors import FailureKind, InvalidRequest, RequestError
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._results._outcome import contradicted
+from kaleden._results._outcome import contradict_success
 from kaleden._results._progress import OK, ProgressCallback
 from kaleden._sessions._monitor._lister import SharedList, Snapshot
 from kaleden._wire import SessionInfo, SessionStatus, check_status
@@ -101,7 +101,7 @@ def _survivor(answer: Success[bool], session: SessionInfo) -> Failure:
         "the server answered the delete with success, and still lists the session as "
         f"{session.status}"
     )
-    return contradicted(answer, FailureKind.NOT_DESTROYED, message)
+    return contradict_success(answer, FailureKind.NOT_DESTROYED, message)
 
 
 def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Failure:
@@ -109,7 +109,7 @@ def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Fai
         return answer
 
     message = f"the delete was answered, and the list that should prove it {why}"
-    return contradicted(answer, FailureKind.NOT_DESTROYED, message, status)
+    return contradict_success(answer, FailureKind.NOT_DESTROYED, message, status)
 
 
 def chooser(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:

@@ -30,7 +30,7 @@ from kaleden._engine._operations import NotSent, to_failure
 from kaleden._engine._timeouts import OwnTimeout, RequestTimeout
 from kaleden._errors import FailureKind, RequestError
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._results._outcome import contradicted
+from kaleden._results._outcome import contradict_success
 from kaleden._results._progress import ProgressCallback, check_progress
 from kaleden._sessions._launch._launch_request import LaunchRequest
 from kaleden._sessions._monitor._lister import SharedList
@@ -68,7 +68,7 @@ class SeenSessionIds:
 
         if outcome.value in self.names:
             message = f"session {outcome.value}, which was the answer, is another create's"
-            return contradicted(outcome, FailureKind.PROTOCOL, message)
+            return contradict_success(outcome, FailureKind.PROTOCOL, message)
 
         self.add(outcome.value, name)
         return outcome

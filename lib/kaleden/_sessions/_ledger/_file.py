@@ -30,7 +30,7 @@ from attrs import asdict, frozen
 
 from kaleden._errors import KaledenError
 from kaleden._sessions._ledger._process import Owner
-from kaleden._wire import converter
+from kaleden._wire import get_converter
 
 logger = logging.getLogger("kaleden")
 
@@ -166,7 +166,7 @@ def _apply(line: bytes, launches: dict[tuple[Owner, str], OpenLaunch]) -> bool:
     """Let one line change what is open; tell whether it could be read."""
     try:
         fields = json.loads(line)
-        event, launch = Event(fields["event"]), converter().structure(fields, OpenLaunch)
+        event, launch = Event(fields["event"]), get_converter().structure(fields, OpenLaunch)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return False
 

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from kaleden._engine._tasks import map_with_checkpoints, open_task_group
 from kaleden._errors import InvalidRequest
-from kaleden._results._progress import check_plain
+from kaleden._results._progress import check_synchronous
 from kaleden._results._session_list import SessionList
 from kaleden._results._tables import open_display
 from kaleden._sessions._monitor._lister import Snapshot
@@ -36,7 +36,7 @@ def check_show(show: Show | None) -> Show | None:
     if show is not None and not callable(show):
         raise InvalidRequest(f"show is a function of a SessionList, not {show!r}")
 
-    check_plain(show)
+    check_synchronous(show)
     return show
 
 

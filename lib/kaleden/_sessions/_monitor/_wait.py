@@ -22,7 +22,12 @@ from kaleden._engine._targets import Keys, key_of
 from kaleden._engine._tasks import map_with_checkpoints, open_task_group
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._results._progress import ProgressCallback, ProgressUpdate, check_plain, check_progress
+from kaleden._results._progress import (
+    ProgressCallback,
+    ProgressUpdate,
+    check_progress,
+    check_synchronous,
+)
 from kaleden._sessions._monitor._lister import Snapshot
 from kaleden._sessions._monitor._poller import Lists, Poller, PollInterval, SessionState
 from kaleden._wire import (
@@ -286,7 +291,7 @@ def read_condition(
     check_progress(progress)
     limit = _limit(pending_timeout)
     if callable(until):
-        check_plain(until)
+        check_synchronous(until)
         return WaitCondition(until, "what the given function tells", limit, progress)
 
     wanted = _statuses(until)
