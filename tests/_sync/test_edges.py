@@ -21,7 +21,7 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden import InvalidRequest, Session, SessionNotOpen
-from kaleden._sync._streams import _batch
+from kaleden._sync._streams import fetch_batch
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
 from support import PLAIN_BACKENDS, FakeTransport, described
@@ -182,12 +182,12 @@ def test_a_stream_shows_its_state(backend: Any) -> None:
 
 
 @posix
-@pytest.mark.parametrize("point", ["check", "_start", "_hand_over"])
+@pytest.mark.parametrize("point", ["check", "_start", "_start_task"])
 def test_the_handler_of_a_signal_may_close_it_wherever_its_thread_is(
     point: str, backend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session(transport=FakeTransport(described), backend=backend)
-    bridge = vars(session)["_bridge"]
+    bridge = vars(session)["_loop_thread"]
     original = getattr(bridge, point)
 
     def close(*_: object) -> None:
@@ -261,7 +261,7 @@ def test_an_exit_in_the_event_loop_is_told_and_not_waited_for(backend: Any) -> N
         session.info("exit")
     if backend == "asyncio":
         # asyncio lets no task catch the exit of another: its loop ends.
-        assert vars(session)["_bridge"]._over.wait(60)
+        assert vars(session)["_loop_thread"]._ended.wait(60)
         with pytest.raises(SessionNotOpen, match="make another session") as caught:
             session.info("abc")
         assert isinstance(caught.value.__cause__, SystemExit | RuntimeError)
@@ -357,6 +357,6 @@ async def test_what_was_taken_before_ctrl_c_is_there_for_whoever_goes_on(passes:
     ready = deque[int]()
     stream = FakeStream()
     with anyio.CancelScope() as scope:
-        await _batch(stream, ready)
+        await fetch_batch(stream, ready)
     assert scope.cancelled_caught
     assert [*range(stream.given + 1)] == [*ready]
