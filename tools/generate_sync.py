@@ -73,7 +73,7 @@ CALLS = {
     "Session.scope": "grace=grace",
 }
 
-# The results of methods that do more than run the asynchronous method; {} stands for its arguments.
+# The results of methods that do more than run the asynchronous one; {} becomes its arguments.
 BODIES = {
     "Session.stream": "SyncStreams(self, self._loop_thread, self._open_client)",
     "Session.statistics": "call.run(self._statistics)",
@@ -94,7 +94,7 @@ WORDS = (
     ("``async (with|for)", r"``\1"),
     ("AsyncSession", "Session"),
     # No other code runs in the session's event loop.
-    ("he caller (opens and )?closes it", "he session opens and closes it"),
+    (r"\b([Tt]he) caller (opens and )?closes it", r"\1 session opens and closes it"),
     (r"`(Scope|Streams|LogStream)\b", r"`Sync\1"),
 )
 

@@ -174,7 +174,7 @@ class StreamsBase:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> SyncOutcomeStream[T]:
-        """Make a stream whose ids are drawn as its outcomes are read."""
+        """Make a stream that draws its ids as its outcomes are read."""
         call = BlockingCall(self._loop_thread, timeout)
         keys = as_keys(ids)
         if isinstance(keys, AsyncIterable):

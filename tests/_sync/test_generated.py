@@ -109,9 +109,9 @@ def test_constructor_arguments_are_documented() -> None:
     for name in inspect.signature(Session).parameters:
         assert 1 == len(re.findall(rf"^    {name}: ", text, re.MULTILINE)), name
     assert "Cancellation" not in text
-    text = " ".join(text.split())
-    assert 2 == text.count("he session opens and closes it")
-    assert "he caller" not in text
+    text = " ".join(text.lower().split())
+    assert 2 == text.count("the session opens and closes it")
+    assert "the caller" not in text
 
 
 def test_constructor_passes_every_argument_on(monkeypatch: pytest.MonkeyPatch) -> None:
