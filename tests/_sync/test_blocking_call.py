@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.launches import FITS, IMAGE, QUICK, interrupt, posix
+from _sync.helpers import FITS, IMAGE, QUICK, CallerError, CallerInterrupt, interrupt, posix
 from kaleden import InvalidRequest, Session
 from kaleden.testing import MemoryTransport
 from support import FakeTransport, described, stalled
@@ -56,14 +56,6 @@ def test_timeout_that_is_not_a_number_of_seconds_is_refused(timeout: Any, backen
 
 
 # --- the caller's functions -----------------------------------------------------------------------
-
-
-class CallerError(Exception):
-    """An error of the caller's code."""
-
-
-class CallerInterrupt(BaseException):
-    """An exception of the caller's code that is not an `Exception`."""
 
 
 @pytest.mark.parametrize("error", [CallerError, CallerInterrupt, SystemExit, KeyboardInterrupt])

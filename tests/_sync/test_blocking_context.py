@@ -9,20 +9,12 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.launches import IMAGE, QUICK
+from _sync.helpers import IMAGE, QUICK, CallerError, CallerInterrupt
 from kaleden import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from support import FakeTransport, stalled
 
 IDS = ["id0", "id1", "id2"]
-
-
-class CallerError(Exception):
-    """An error of the caller's code."""
-
-
-class CallerInterrupt(BaseException):
-    """An exception of the caller's code that is not an `Exception`."""
 
 
 @pytest.mark.parametrize(
@@ -53,6 +45,17 @@ def test_error_of_a_block_notes_the_sessions_that_its_scope_left(backend: Any) -
         with pytest.raises(kaleden.ScopeError, match="may be left"):
             with session.scope(grace=0.2) as scope:
                 scope.create("fits", IMAGE, cmd="echo").raise_on_failure()
+
+
+def test_error_of_a_block_notes_the_sessions_that_its_scope_released(backend: Any) -> None:
+    platform = MemoryTransport(**QUICK | {"duration": 60})
+    with Session(transport=platform, backend=backend) as session:
+        with pytest.raises(CallerError) as caught:
+            with session.scope(on_error="release") as scope:
+                [key] = scope.create("fits", IMAGE, cmd="echo").values
+                raise CallerError
+        assert any(key in note for note in caught.value.__notes__)
+        assert [key] == [each.id for each in session.fetch()]
 
 
 def test_timeout_of_a_stream_covers_its_block(backend: Any) -> None:

@@ -11,18 +11,10 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.launches import FITS, QUICK
+from _sync.helpers import FITS, QUICK, CallerError, CallerInterrupt
 from kaleden import Session, SessionInfo, SessionStatus
 from kaleden.testing import MemoryTransport
 from support import FakeTransport, described
-
-
-class CallerError(Exception):
-    """An error of the caller's code."""
-
-
-class CallerInterrupt(BaseException):
-    """An exception of the caller's code that is not an `Exception`."""
 
 
 def fail_after_one(error: type[BaseException]) -> Iterator[str]:

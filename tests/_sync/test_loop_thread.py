@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.launches import IMAGE, posix
+from _sync.helpers import IMAGE, posix
 from kaleden import Session, SessionNotOpen
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
@@ -31,9 +31,6 @@ from support import PLAIN_BACKENDS, FakeTransport, described, stalled
 
 THREADS, CALLS = 32, 200
 LIMIT = 8
-
-
-# --- many threads -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +53,9 @@ def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
 
 def session_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "kaleden"}
+
+
+# --- many threads ---------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.launches import IMAGE
+from _sync.helpers import IMAGE
 from kaleden import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from support import FakeTransport, described

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.launches import IMAGE, QUICK
+from _sync.helpers import IMAGE, QUICK
 from kaleden import Session
 from kaleden._sync._streams import fetch_batch
 from kaleden._wire import Request, Response

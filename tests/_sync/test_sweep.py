@@ -12,7 +12,7 @@ from attrs import frozen
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.launches import FITS, QUICK, interrupt, posix
+from _sync.helpers import FITS, QUICK, interrupt, posix
 from kaleden import Session
 from kaleden.testing import MemoryTransport
 

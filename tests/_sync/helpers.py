@@ -1,4 +1,4 @@
-"""Launches that the tests of `Session` share, and signals."""
+"""Launches, errors and signals that the tests of `Session` share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ QUICK: dict[str, Any] = {"latency": 0.0, "start_delay": 0.0, "duration": 0.005}
 FITS: dict[str, Any] = {"image": IMAGE, "cmd": "echo", "replicas": 2}
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the signals of POSIX systems")
+
+
+class CallerError(Exception):
+    """An error of the caller's code."""
+
+
+class CallerInterrupt(BaseException):
+    """An exception of the caller's code that is not an `Exception`."""
 
 
 def interrupt() -> None:
