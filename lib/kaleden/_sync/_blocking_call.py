@@ -64,7 +64,7 @@ class BlockingCall:
         self.loop_thread = loop_thread
         self.grace = grace
         self.inbox: Inbox = SimpleQueue() if inbox is None else inbox
-        self.has_ended = False
+        self.has_ended: bool = False
         self.error: BaseException | None = None
         self._timeout = timeout
         self._leaves_sessions = leaves_sessions

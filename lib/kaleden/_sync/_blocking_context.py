@@ -32,7 +32,8 @@ class BlockingContext(Generic[T]):
         call: the call that holds the context open; its timeout is that of the block.
 
     Raises:
-        SessionForked: see `LoopThread.check`, like `WrongThread`.
+        SessionForked: the event loop is in another process.
+        WrongThread: the calling thread may not wait for the event loop.
     """
 
     def __init__(self, call: BlockingCall) -> None:

@@ -51,7 +51,7 @@ class SyncStream(Generic[T]):
 
     Args:
         session: the session; the reference keeps it open.
-        call: the call that holds the stream open; its timeout ends with the last item.
+        call: the call that holds the stream open; its time-out is that of the block.
         manager: the context manager of the stream.
     """
 
