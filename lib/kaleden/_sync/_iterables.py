@@ -1,4 +1,4 @@
-"""Consumes the caller's iterables in the caller's thread."""
+"""The caller's iterables, consumed in the thread of the caller."""
 
 from __future__ import annotations
 
