@@ -272,8 +272,9 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"])
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
+    """Check style, formatting, and that the generated modules are up to date."""
     session.install(*get_group("lint"))
+    session.run("python", "tools/generate_sync.py", "--check")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 

@@ -67,12 +67,10 @@ LAYERS = (
     "_client/_streams",
     "_client/_runtime",
     "_client",
-    "_sync/_loop_thread _sync/_mirror",
+    "_sync/_loop_thread",
     "_sync/_blocking_call",
     "_sync/_blocking_context _sync/_iterables",
-    "_sync/_scope _sync/_streams",
-    "_sync/_client",
-    "_sync/_queries",
+    "_sync/_session _sync/_streams",
     "_sync",
     "__init__",
     "local/_listener local/_platform",
@@ -131,6 +129,8 @@ PURE = """
 
 LONGEST_MODULE = 350
 """Lines of code; docstrings, comments and blank lines are not counted."""
+
+GENERATED = {"_sync/_generated"}
 
 MODULES = {
     path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__"): path
@@ -258,6 +258,6 @@ def test_libraries_are_imported_where_they_belong(module: str) -> None:
         assert not name.startswith("anyio") or not is_within(module, PURE), f"{module} is pure"
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - GENERATED))
 def test_modules_are_short(module: str) -> None:
     assert code_lines(MODULES[module].read_text(encoding="utf-8")) <= LONGEST_MODULE

@@ -1,4 +1,4 @@
-"""Ctrl-C in programs that use `Session`: what was begun is ended before they are."""
+"""Ctrl-C in programs that use `Session`: their sessions are destroyed before they end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def server() -> Iterator[Server]:
 @pytest.mark.parametrize(
     "text", [RUN, SCOPE, STREAM, FOLLOW], ids=["run", "scope", "stream", "follow"]
 )
-def test_nothing_is_left_of_a_call_that_was_interrupted(
+def test_interrupted_call_leaves_nothing(
     text: str, backend: str, server: Server, tmp_path: Path
 ) -> None:
     with program(text, server, backend, tmp_path / "ledger") as process:
@@ -56,14 +56,14 @@ def test_nothing_is_left_of_a_call_that_was_interrupted(
         end = interrupt(process)
     assert end.is_interruption, end.said
     assert [] == left(server)
-    told = 0 if text == STREAM else 1
-    assert told <= end.said.count(f"which may take up to {GRACE:g} seconds"), end.said
+    announced = 0 if text == STREAM else 1
+    assert announced <= end.said.count(f"which may take up to {GRACE:g} seconds"), end.said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 @pytest.mark.parametrize("text", [RUN, INFO], ids=["run", "info"])
-def test_nothing_is_left_whenever_it_was_interrupted(
+def test_interrupt_at_any_time_leaves_nothing(
     text: str, backend: str, server: Server, tmp_path: Path
 ) -> None:
     chance = random.Random(backend)
@@ -73,10 +73,10 @@ def test_nothing_is_left_whenever_it_was_interrupted(
         assert [] == left(server)
 
 
-def interrupted_twice(text: str, server: RunningServer, backend: str, path: Path) -> End:
+def interrupt_twice(text: str, server: RunningServer, backend: str, path: Path) -> End:
     with program(text, server, backend, path) as process:
         read_until("Running", process.stdout)
-        # A server that answers nobody keeps the clean-up busy until the end of its grace.
+        # A stopped server keeps the clean-up waiting until its grace ends.
         server.process.send_signal(signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
         read_until("another Ctrl-C leaves at once", process.stderr)
@@ -91,15 +91,15 @@ def interrupted_twice(text: str, server: RunningServer, backend: str, path: Path
     "text",
     [pytest.param(RUN, id="run"), pytest.param(SCOPE, id="scope", marks=pytest.mark.slow)],
 )
-def test_a_second_interruption_leaves_at_once_and_the_rest_is_reaped(
+def test_second_interrupt_exits_at_once_and_leaves_the_rest_to_reap(
     text: str, backend: str, tmp_path: Path
 ) -> None:
     ledger = tmp_path / "ledger"
     with local_platform() as server:
-        end = interrupted_twice(text, server, backend, ledger)
+        end = interrupt_twice(text, server, backend, ledger)
         count = 3 if text == RUN else 6
-        told = f"up to {count} sessions may be left: `kaleden reap {ledger}` ends them"
-        assert 1 == end.said.count(told), end.said
+        message = f"up to {count} sessions may be left: `kaleden reap {ledger}` ends them"
+        assert 1 == end.said.count(message), end.said
         reap = [sys.executable, "-m", "kaleden", "reap", "--url", server.url]
         reap += ["--token", server.token, "--settle", "0", str(ledger)]
         assert 0 == subprocess.run(reap, check=False).returncode
@@ -107,13 +107,13 @@ def test_a_second_interruption_leaves_at_once_and_the_rest_is_reaped(
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_a_second_interruption_without_a_ledger_tells_how_to_end_the_rest(
+def test_second_interrupt_without_a_ledger_logs_how_to_destroy_the_rest(
     backend: str, tmp_path: Path
 ) -> None:
     with local_platform() as server:
-        end = interrupted_twice(NO_LEDGER, server, backend, tmp_path)
-        way = "up to 3 sessions may be left: `session.destroy_with('fits-', None, None)` ends"
-        assert 1 == end.said.count(way), end.said
+        end = interrupt_twice(NO_LEDGER, server, backend, tmp_path)
+        message = "up to 3 sessions may be left: `session.destroy_with('fits-', None, None)` ends"
+        assert 1 == end.said.count(message), end.said
         with Session(server.url, server.token) as session:
             assert session.destroy_with("fits-", None, None).ok
         assert [] == left(server)

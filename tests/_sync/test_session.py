@@ -1,8 +1,10 @@
-"""The client for plain code: what it gives, raises, and runs where."""
+"""`Session`: results, opening and closing."""
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 from collections.abc import Iterator
@@ -13,21 +15,12 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
+from _sync.helpers import IMAGE
 from kaleden import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from support import (
-    PLAIN_BACKENDS,
-    FakeTransport,
-    described,
-)
+from support import FakeTransport, described
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 QUICK: dict[str, Any] = {"latency": 0.001, "start_delay": 0.001, "duration": 0.02}
-
-
-@pytest.fixture(params=PLAIN_BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @pytest.fixture
@@ -46,17 +39,17 @@ def session_on(reply: Any, backend: Any, **options: Any) -> tuple[Session, FakeT
     return Session(transport=transport, backend=backend, **options), transport
 
 
-# --- what it gives --------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
-def test_a_batch_from_its_launch_to_its_end(session: Session) -> None:
+def test_run_returns_the_finished_sessions(session: Session) -> None:
     results = session.run("fits", IMAGE, cmd="echo", replicas=5)
     assert results.ok
     assert ["Completed"] * 5 == [finished.info.status for finished in results.values]
     assert [] == session.fetch()
 
 
-def test_sessions_can_be_had_as_the_server_tells_of_them(session: Session) -> None:
+def test_raw_returns_the_objects_of_the_server(session: Session) -> None:
     [key] = session.create("fits", IMAGE, cmd="echo").values
     [listed] = session.fetch(raw=True)
     assert key == listed["id"]
@@ -67,7 +60,7 @@ def test_sessions_can_be_had_as_the_server_tells_of_them(session: Session) -> No
     assert "fits" == outcome.value["name"]
 
 
-def test_a_scope_ends_what_it_owns(session: Session) -> None:
+def test_scope_destroys_its_sessions(session: Session) -> None:
     with session.scope() as scope:
         created = scope.create("fits", IMAGE, cmd="echo", replicas=3)
         assert scope.is_open
@@ -79,7 +72,7 @@ def test_a_scope_ends_what_it_owns(session: Session) -> None:
     assert [] == session.fetch()
 
 
-def test_a_scope_takes_over_and_lets_go(session: Session) -> None:
+def test_scope_adopts_and_releases(session: Session) -> None:
     stays, goes = session.create("plain", IMAGE, cmd="echo", replicas=2).values
     with session.scope() as scope:
         scope.adopt([stays, goes])
@@ -87,7 +80,7 @@ def test_a_scope_takes_over_and_lets_go(session: Session) -> None:
     assert [stays] == [each.id for each in session.fetch()]
 
 
-def test_questions_about_the_platform(session: Session) -> None:
+def test_platform_queries_return_values(session: Session) -> None:
     assert [IMAGE] == [image.id for image in session.images() if image.id == IMAGE]
     assert session.context().cores.options
     assert session.stats().cores.available
@@ -96,7 +89,7 @@ def test_questions_about_the_platform(session: Session) -> None:
     assert [] == session.fetch()
 
 
-def test_one_id_many_ids_and_earlier_outcomes_are_all_ids(session: Session) -> None:
+def test_ids_may_be_one_many_or_outcomes(session: Session) -> None:
     created = session.create("plain", IMAGE, cmd="echo", replicas=2)
     first, second = created.values
     for ids in ([first, second], (first, second), created, iter(created.values), session.fetch()):
@@ -105,7 +98,7 @@ def test_one_id_many_ids_and_earlier_outcomes_are_all_ids(session: Session) -> N
     assert [True, True] == session.destroy(created).values
 
 
-def test_what_failed_is_asked_for_again(backend: Any) -> None:
+def test_retry_failed_repeats_the_failed_requests(backend: Any) -> None:
     plan = FaultPlan([Fault(FaultKind.GARBAGE, "info", nth=1)])
     with Session(transport=MemoryTransport(faults=plan, **QUICK), backend=backend) as session:
         [key] = session.create("plain", IMAGE, cmd="echo").values
@@ -114,16 +107,10 @@ def test_what_failed_is_asked_for_again(backend: Any) -> None:
         assert session.retry_failed(outcomes).ok
 
 
-def test_logs_are_followed_to_their_ends(backend: Any) -> None:
-    platform = MemoryTransport(log=lambda _session, _seconds: "one\ntwo\n", **QUICK)
-    with Session(transport=platform, backend=backend) as session:
-        created = session.create("plain", IMAGE, cmd="echo")
-        with session.follow(created) as lines:
-            texts = [line.text for line in lines if isinstance(line, kaleden.LogLine)]
-    assert ["one", "two"] == texts
+# --- opening and closing --------------------------------------------------------------------------
 
 
-def test_it_opens_at_its_first_use(backend: Any) -> None:
+def test_session_opens_at_its_first_use(backend: Any) -> None:
     session, _ = session_on(described, backend)
     assert "not open" in repr(session)
     assert session.info("abc").ok
@@ -133,7 +120,7 @@ def test_it_opens_at_its_first_use(backend: Any) -> None:
     assert "not open" in repr(session)
 
 
-def test_a_closed_session_stays_closed(session: Session) -> None:
+def test_closed_session_stays_closed(session: Session) -> None:
     session.close()
     session.close()
     with pytest.raises(kaleden.SessionNotOpen, match="make another"):
@@ -142,21 +129,19 @@ def test_a_closed_session_stays_closed(session: Session) -> None:
         session.__enter__()
 
 
-def test_it_closes_when_nobody_has_it_any_more(backend: Any) -> None:
+def test_unreferenced_session_is_closed(backend: Any) -> None:
     before = {*threading.enumerate()}
     session, _ = session_on(described, backend)
     assert session.info("abc").ok
     [thread] = [each for each in {*threading.enumerate()} - before if each.name == "kaleden"]
-    gone = weakref.ref(session)
+    reference = weakref.ref(session)
     del session
     gc.collect()
-    assert gone() is None
+    assert reference() is None
     thread.join()
 
 
-def test_what_cannot_be_opened_says_so_each_time_and_may_be_tried_again(
-    backend: Any, tmp_path: Any
-) -> None:
+def test_failed_opening_is_retried_at_the_next_call(backend: Any, tmp_path: Any) -> None:
     folder = tmp_path / "not-yet"
     session, _ = session_on(described, backend, ledger=folder / "ledger")
     for _ in range(2):
@@ -167,8 +152,8 @@ def test_what_cannot_be_opened_says_so_each_time_and_may_be_tried_again(
         assert session.info("abc").ok
 
 
-class Unopened(FakeTransport):
-    """A transport that takes too long to open."""
+class FailingTransport(FakeTransport):
+    """A transport that times out when it is entered."""
 
     async def __aenter__(self) -> None:
         raise TimeoutError("too slow")
@@ -177,14 +162,45 @@ class Unopened(FakeTransport):
         raise AssertionError
 
 
-def test_an_error_of_opening_comes_out_as_itself(backend: Any) -> None:
-    session = Session(transport=Unopened(described), backend=backend)
+def test_error_of_opening_is_raised_unchanged(backend: Any) -> None:
+    session = Session(transport=FailingTransport(described), backend=backend)
     with pytest.raises(TimeoutError, match="too slow"):
         session.info("abc")
     session.close()
 
 
 @pytest.mark.parametrize("name", ["curio", "", None])
-def test_only_known_backends_are_taken(name: Any) -> None:
+def test_unknown_backend_is_refused(name: Any) -> None:
     with pytest.raises(kaleden.ConfigurationError, match="asyncio"):
         Session("http://127.0.0.1:1/skaha", backend=name)
+
+
+# --- copies, and messages -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Session, kaleden.AsyncSession])
+@pytest.mark.parametrize("copy_session", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_session_is_neither_copied_nor_pickled(copy_session: Any, kind: Any) -> None:
+    session = kind("https://host.example/skaha", "planted-token")
+    with pytest.raises(TypeError, match="make another one there"):
+        copy_session(session)
+    assert session.describe() == pickle.loads(pickle.dumps(session.describe()))
+
+
+def test_scope_error_distinguishes_left_from_never_entered(backend: Any) -> None:
+    with Session(transport=MemoryTransport(**QUICK), backend=backend) as session:
+        scope = session.scope()
+        with pytest.raises(kaleden.ScopeClosed, match="not entered: use it inside its `with`"):
+            scope.create("fits", IMAGE)
+        with scope:
+            pass
+        with pytest.raises(kaleden.ScopeClosed, match="has ended"):
+            scope.create("fits", IMAGE)
+
+
+async def test_outcomes_of_a_session_cannot_be_retried_in_another_event_loop() -> None:
+    with Session(transport=FakeTransport(described)) as session:
+        outcomes = session.info("abc")
+        with pytest.raises(kaleden.WrongEventLoop, match=r"its own retry_failed\(outcomes\)"):
+            await outcomes.retry_failed()
+        assert session.retry_failed(outcomes).ok

@@ -22,6 +22,7 @@ from parsl.providers.errors import ExecutionProviderException, SubmitException
 import kaleden
 from kaleden import Session
 from kaleden._sessions._launch._script_env import VARIABLE, block_name, packed
+from kaleden._sync._blocking_call import BlockingCall
 from kaleden._wire import Request, Response
 from kaleden.parsl import SkahaProvider
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
@@ -62,7 +63,7 @@ def call_in_loop(session: Session, function: Callable[[], T]) -> T:
     async def call() -> T:
         return function()
 
-    return session._begin().run(call)
+    return BlockingCall(session._loop_thread).run(call)
 
 
 def set_faults(session: Session, platform: MemoryTransport, *faults: Fault) -> None:

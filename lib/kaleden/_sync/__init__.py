@@ -1,11 +1,10 @@
-"""`Session`: the client for plain code, a thin facade over `AsyncSession` in another thread."""
+"""`Session`: the client for plain code, which runs an `AsyncSession` in another thread."""
 
 from __future__ import annotations
 
-from kaleden._sync._client import Backend
-from kaleden._sync._scope import SyncScope
-from kaleden._sync._session import Session
-from kaleden._sync._streams import SyncLogStream, SyncOutcomeStream, SyncStreams
+from kaleden._sync._generated import Session, SyncScope, SyncStreams
+from kaleden._sync._session import Backend
+from kaleden._sync._streams import SyncLogStream, SyncOutcomeStream
 
 __all__ = (
     "Backend",

@@ -1,4 +1,4 @@
-"""One piece of work in the event loop, and the thread that waits for it."""
+"""A coroutine that runs in the event loop, and the thread that waits for it."""
 
 from __future__ import annotations
 
@@ -28,109 +28,112 @@ T = TypeVar("T")
 
 logger = logging.getLogger("kaleden")
 
-Message: TypeAlias = "Callable[[], object] | Call | None"
+Message: TypeAlias = "Callable[[], object] | BlockingCall | None"
 Inbox: TypeAlias = SimpleQueue[Message]
-"""What the event loop has for a waiting thread: functions to run there, and calls that are over;
-None wakes it."""
+"""Messages of the event loop to a waiting thread: functions to call there, and calls that have
+ended."""
 
 
 @final
-class Call:
-    """Runs work in the event loop while this thread waits, and cancels it if the thread must go.
+class BlockingCall:
+    """Runs work in the event loop while the calling thread waits for it.
 
-    The first Ctrl-C cancels the work, and waits until it has cleaned up; the second one, while that
-    is waited for, leaves it to that.
+    The first Ctrl-C cancels the work and waits until it has cleaned up. A second one ends that
+    wait, and the clean-up continues without it.
 
     Args:
-        bridge: leads to the event loop.
+        loop_thread: the thread of the event loop.
         timeout: seconds for the work; None for no limit.
-        grace: seconds that its clean-up may take; nothing is said of it if it takes no time.
-        inbox: where the thread is told of things; the calls of one block share one.
-        makes: whether sessions come of it that nobody but its caller answers for.
+        grace: seconds that its clean-up may take; with 0 no warning announces it.
+        inbox: receives the messages for the thread; the calls of one block share it.
+        leaves_sessions: whether the result names sessions that only the caller can destroy.
 
     Raises:
-        InvalidRequest: *timeout* is no number of seconds from 0.
+        InvalidRequest: *timeout* is not a number of seconds from 0.
 
     Attributes:
-        is_over: whether the work has ended, its clean-up included.
-        error: what it raised.
+        has_ended: whether the work has ended, its clean-up included.
+        error: the exception that the work raised.
     """
 
     def __init__(
         self,
-        bridge: LoopThread,
+        loop_thread: LoopThread,
         timeout: float | None = None,
         grace: float = 0.0,
         inbox: Inbox | None = None,
         *,
-        makes: bool = False,
+        leaves_sessions: bool = False,
     ) -> None:
         _check_timeout(timeout)
+        self.loop_thread = loop_thread
         self.grace = grace
         self.inbox: Inbox = SimpleQueue() if inbox is None else inbox
-        self.is_over = False
+        self.has_ended: bool = False
         self.error: BaseException | None = None
-        self._bridge = bridge
         self._timeout = timeout
-        self._makes = makes
+        self._leaves_sessions = leaves_sessions
         self._work: Callable[[], Awaitable[Any]]
         self._value: Any = None
         self._scope: anyio.CancelScope
         self._notes: list[str] = []
         self._has_begun = False
-        self._is_dropped = False
+        self._is_cancelled = False
 
     # --- in the waiting thread -------------------------------------------------------------------
 
     def run(self, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``await method(...)`` in the event loop, and give what it returns.
+        """Run ``await method(...)`` in the event loop, and return its result.
 
         Raises:
-            CallTimedOut: *timeout* was over.
+            CallTimedOut: *timeout* has passed.
             SessionNotOpen: the client was closed meanwhile.
-            BaseException: what the method raised.
+            BaseException: the method raised it.
         """
         try:
             self.start(partial(method, *args, **kwargs))
-            self.attend()
-            # Given from in here: a Ctrl-C that comes meanwhile does not lose it unseen.
+            self.process_inbox()
+            # Inside the `try`: if Ctrl-C comes now, `cancel` logs the sessions of the lost result.
             if self.error is None:
                 return cast("T", self._value)
         except BaseException as error:
-            self.end(error)
+            self.cancel(error)
             raise
 
         return cast("T", self.result())
 
-    def here(self, progress: ProgressCallback | None) -> ProgressCallback | None:
-        """Have *progress* called in the waiting thread; its errors are that thread's.
+    def relay_progress(self, progress: ProgressCallback | None) -> ProgressCallback | None:
+        """Return a function that calls *progress* in the waiting thread, which raises its errors.
 
-        If it is slower than the work, it gets only the newest tally of each operation.
+        If *progress* is slower than the work, it gets only the newest update of each operation.
         """
         if progress is None:
             return None
 
         check_progress(progress)
-        news: dict[str, ProgressUpdate] = {}
+        updates: dict[str, ProgressUpdate] = {}
 
-        def tell() -> None:
-            for operation in tuple(news):
-                progress(news.pop(operation))
+        def report() -> None:
+            for operation in tuple(updates):
+                progress(updates.pop(operation))
 
-        def note(tally: ProgressUpdate) -> None:
-            news[tally.operation] = tally
-            self.inbox.put(tell)
+        def relay(update: ProgressUpdate) -> None:
+            updates[update.operation] = update
+            self.inbox.put(report)
 
-        return note
+        return relay
 
-    def guarded(self, function: T) -> T:
-        """Let no ``sys.exit()`` in *function* end the event loop, which other threads use too."""
+    def guard(self, function: T) -> T:
+        """Keep ``sys.exit()`` in *function* from ending the event loop, which other threads share.
+
+        Anything but a function is returned as it is.
+        """
         if not callable(function):
             return function
 
         check_synchronous(function)
 
-        def safe(*args: Any) -> Any:
+        def guarded(*args: Any) -> Any:
             try:
                 return function(*args)
             except Exception:
@@ -140,99 +143,99 @@ class Call:
                 self._cancel()
                 return False
 
-        return cast("T", safe)
+        return cast("T", guarded)
 
     def start(self, work: Callable[[], Awaitable[Any]]) -> None:
         """Start *work* in the event loop."""
         self._work = work
-        self._bridge.spawn(self._run)
+        self.loop_thread.spawn(self._run)
 
-    def attend(self, event: Message = None) -> None:
-        """Run what the event loop has for this thread, until *event* comes or the work is over."""
+    def process_inbox(self, until: Message = None) -> None:
+        """Call the functions in the inbox until *until* arrives or the work has ended."""
         while True:
-            message = _take(self.inbox)
-            if message is self or (message is event and event is not None):
+            message = _receive(self.inbox)
+            if message is self or (message is until and until is not None):
                 return
 
-            if message is not None and not isinstance(message, Call):
+            if message is not None and not isinstance(message, BlockingCall):
                 message()
 
     def result(self) -> Any:
-        """Give what the work returned, or raise what it raised; it is over."""
+        """Return or raise the result of work that has ended."""
         if self.error is None:
             return self._value
 
         try:
             raise self.error
         finally:
-            # The error knows this frame, and should not be known by it.
+            # Break the reference cycle between the error's traceback and this frame.
             self.error = None
 
-    def end(self, reason: BaseException) -> None:
-        """Cancel the work, and wait until it has cleaned up, since *reason* is about to leave.
+    def cancel(self, reason: BaseException) -> None:
+        """Cancel the work and wait until it has cleaned up, before the caller raises *reason*.
 
-        Whatever is raised meanwhile, such as a second Ctrl-C, leaves the work to that.
+        An exception during the wait, such as a second Ctrl-C, abandons the work.
         """
-        self._is_dropped = True
-        if not self._has_begun or self._bridge.is_forked:
+        self._is_cancelled = True
+        if not self._has_begun or self.loop_thread.is_forked:
             return
 
         try:
-            if not self.is_over:
-                self.say_how_long(reason)
-                self._cancel_soon()
-            while not self.is_over:
-                _take(self.inbox)
+            if not self.has_ended:
+                self.announce_clean_up(reason)
+                self._spawn_cancel()
+            while not self.has_ended:
+                _receive(self.inbox)
         except BaseException:
             self.abandon()
             raise
 
-        self._tell_unseen()
-        self.note(reason)
+        self._log_lost_result()
+        self.add_notes(reason)
 
     def abandon(self) -> None:
-        """Have the work cancelled, and wait for nothing."""
-        self._bridge.abandoned.add(self)
-        if self.is_over:
-            self._bridge.abandoned.discard(self)
-            self._tell_unseen()
+        """Cancel the work without waiting for it."""
+        self.loop_thread.abandoned.add(self)
+        if self.has_ended:
+            self.loop_thread.abandoned.discard(self)
+            self._log_lost_result()
             return
 
-        # Even to reach the event loop could take its time.
-        threading.Thread(target=self._cancel_soon, daemon=True).start()
-        self._tell_left()
+        # In a thread, since `spawn` can block.
+        threading.Thread(target=self._spawn_cancel, daemon=True).start()
+        self._log_leftovers()
 
-    def _tell_left(self) -> None:
-        """Say what the end of the program would leave; who is in a hurry reads one line."""
-        if told := self._bridge.left_behind():
-            logger.warning("left at once: %s", told)
-        elif self._makes:
+    def _log_leftovers(self) -> None:
+        """Log the sessions that are left if the program ends now, in one line."""
+        if leftovers := self.loop_thread.describe_leftovers():
+            logger.warning("left at once: %s", leftovers)
+        elif self._leaves_sessions:
             logger.warning(
                 "left at once, while it launched: look with fetch() for what was created, which is "
                 "yours to destroy"
             )
 
-    def _cancel_soon(self) -> None:
+    def _spawn_cancel(self) -> None:
         with suppress(SessionNotOpen):
-            self._bridge.spawn(self._cancel)
+            self.loop_thread.spawn(self._cancel)
 
-    def note(self, error: BaseException) -> None:
-        """Put on *error* what the work noted on its own end, such as what may be left."""
+    def add_notes(self, error: BaseException) -> None:
+        """Copy to *error* the notes of the work's own exception, such as what may be left."""
         for note in self._notes:
             error.add_note(note)
 
-    def _tell_unseen(self) -> None:
-        """Name the sessions of a result that nobody will see, since they are still there."""
+    def _log_lost_result(self) -> None:
+        """Log the sessions of a result that the caller does not get, since they still exist."""
         value, self._value = self._value, None
-        if self._makes and value is not None and (names := _sessions(value)):
+        if self._leaves_sessions and value is not None and (ids := _list_ids(value)):
             logger.warning(
                 "a launch ended as it was interrupted: sessions %s were created and are yours to "
                 "destroy",
-                names,
+                ids,
             )
 
-    def say_how_long(self, reason: BaseException) -> None:
-        """Say how long the clean-up may take: after a Ctrl-C silence makes people press again."""
+    def announce_clean_up(self, reason: BaseException) -> None:
+        """Log how long the clean-up may take: without it, users press Ctrl-C again."""
         if self.grace > 0:
             text = "ending what was begun, which may take up to %g seconds"
             if isinstance(reason, KeyboardInterrupt):
@@ -242,24 +245,25 @@ class Call:
     # --- in the event loop -----------------------------------------------------------------------
 
     async def _run(self) -> None:
-        # Said before it is asked, as the waiting thread asks after it has said: one of them sees.
+        # `cancel` sets its flag before it reads ours, and we set ours before we read its flag: one
+        # of the two threads sees both.
         self._has_begun = True
-        self._bridge.running.add(self)
+        self.loop_thread.running.add(self)
         try:
-            if not self._is_dropped:
+            if not self._is_cancelled:
                 await self._run_scoped()
         finally:
-            self.is_over = True
-            self._bridge.running.discard(self)
-            if self in self._bridge.abandoned:
-                self._bridge.abandoned.discard(self)
-                self._tell_unseen()
+            self.has_ended = True
+            self.loop_thread.running.discard(self)
+            if self in self.loop_thread.abandoned:
+                self.loop_thread.abandoned.discard(self)
+                self._log_lost_result()
             self.inbox.put(self)
 
     async def _run_scoped(self) -> None:
         try:
             with anyio.move_on_after(self._timeout) as self._scope:
-                self._value = await self._noted()
+                self._value = await self._run_and_keep_notes()
         except anyio.get_cancelled_exc_class():
             self._fail(SessionNotOpen("the session was closed while this call was under way"))
             raise
@@ -269,7 +273,7 @@ class Call:
             if self._scope.cancelled_caught:
                 self._fail(CallTimedOut(f"not done within {self._timeout} seconds"))
 
-    async def _noted(self) -> Any:
+    async def _run_and_keep_notes(self) -> Any:
         try:
             return await self._work()
         except anyio.get_cancelled_exc_class() as cancelled:
@@ -278,7 +282,7 @@ class Call:
 
     def _fail(self, error: BaseException) -> None:
         if self.error is None:
-            self.note(error)
+            self.add_notes(error)
             self.error = error
 
     def _cancel(self) -> None:
@@ -287,25 +291,25 @@ class Call:
 
 def _check_timeout(timeout: object) -> None:
     try:
-        usable = timeout is None or 0 <= cast("float", timeout) <= math.inf  # which NaN is not
+        is_valid = timeout is None or 0 <= cast("float", timeout) <= math.inf  # NaN fails both
     except TypeError:
-        usable = False
-    if not usable:
+        is_valid = False
+    if not is_valid:
         raise InvalidRequest(
             f"timeout is a number of seconds from 0, or None for no limit, not {timeout!r}"
         )
 
 
-def _sessions(made: Outcomes[Any]) -> list[str]:
-    """The ids in the outcomes of a `create` or `run`."""
-    values = made.values
+def _list_ids(launched: Outcomes[Any]) -> list[str]:
+    """List the ids in the outcomes of a `create` or `run`."""
+    values = launched.values
     return sorted(
         each.info.id if isinstance(each, FinishedSession) else str(each) for each in values
     )
 
 
-def _take(inbox: Inbox) -> Message:
-    """Wait for the next message; Ctrl-C gets through."""
+def _receive(inbox: Inbox) -> Message:
+    """Wait for the next message; Ctrl-C interrupts the wait."""
     while True:
         with suppress(Empty):
             return inbox.get(timeout=POLL)

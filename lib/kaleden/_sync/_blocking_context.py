@@ -1,159 +1,156 @@
-"""An asynchronous context manager, held open in the event loop for a thread's ``with``."""
+"""An asynchronous context manager that a task holds open for the ``with`` block of a thread."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from queue import SimpleQueue
 from typing import Generic, ParamSpec, TypeVar, final
 
 import anyio
 
 from kaleden._errors import CallTimedOut, SessionNotOpen
-from kaleden._sync._blocking_call import Call, Inbox
-from kaleden._sync._loop_thread import LoopThread
+from kaleden._sync._blocking_call import BlockingCall
 
 P = ParamSpec("P")
 A = TypeVar("A")
 T = TypeVar("T")
 
 
-class _Left(BaseException):
-    """Stands in the event loop for the error with which a thread left its block."""
+class _BlockFailed(BaseException):
+    """Replaces, in the event loop, the exception that ended the block of the thread."""
 
 
 def _entered() -> None:
-    """Tell the waiting thread that the block is open."""
+    """Message to the waiting thread: the block is open."""
 
 
 @final
 class BlockingContext(Generic[T]):
-    """Enters a context manager in a task of its own, and leaves it there when the thread says so.
+    """Enters a context manager in a task, and exits it there when the thread leaves its block.
 
     Args:
-        bridge: leads to the event loop.
-        timeout: seconds until it is left all the same; None for no limit.
-        grace: seconds that leaving it may take.
+        call: the call that holds the context open; its timeout is that of the block.
 
-    Attributes:
-        host: the work that holds it open.
+    Raises:
+        SessionForked: the event loop is in another process.
+        WrongThread: the calling thread may not wait for the event loop.
     """
 
-    def __init__(
-        self, bridge: LoopThread, timeout: float | None = None, grace: float = 0.0
-    ) -> None:
-        self._bridge = bridge
-        self._inbox: Inbox = SimpleQueue()
-        self.host = Call(bridge, timeout, grace, self._inbox)
+    def __init__(self, call: BlockingCall) -> None:
+        call.loop_thread.check()
+        self._call = call
+        self._loop_thread = call.loop_thread
         self._manager: AbstractAsyncContextManager[T]
         self._value: T
         self._leaving: anyio.Event
-        self._error: _Left | None = None
-        self._has_broken = False
+        self._error: _BlockFailed | None = None
+        self._is_broken = False
 
     def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
-        """Enter *manager*; what that raises is raised here."""
+        """Enter *manager*, and raise its exceptions here."""
         self._manager = manager
         try:
-            self.host.start(self._hold)
-            self.host.attend(_entered)
+            self._call.start(self._hold)
+            self._call.process_inbox(_entered)
         except BaseException as error:
-            self.host.end(error)
+            self._call.cancel(error)
             raise
 
-        if self.host.is_over:
-            self.host.result()
+        if self._call.has_ended:
+            self._call.result()
         return self._value
 
     @contextmanager
-    def around(self, manager: AbstractAsyncContextManager[T]) -> Generator[T]:
-        """Enter *manager* for the length of a ``with`` block."""
+    def hold(self, manager: AbstractAsyncContextManager[T]) -> Generator[T]:
+        """Hold *manager* open during a ``with`` block."""
         value = self.enter(manager)
         try:
             yield value
         except BaseException as error:
-            self.leave(error)
+            self.exit(error)
             raise
-        self.leave(None)
+        self.exit(None)
 
     def run(self, method: Callable[P, Awaitable[A]], *args: P.args, **kwargs: P.kwargs) -> A:
-        """Run work on what was entered, and give what it returns.
+        """Run ``await method(...)`` inside the block, and return its result.
 
         Raises:
-            BaseException: what the work raised, or what ended the block meanwhile.
+            BaseException: the method raised it, or it has ended the block meanwhile.
         """
+        call = BlockingCall(self._loop_thread, inbox=self._call.inbox)
         try:
-            return Call(self._bridge, inbox=self._inbox).run(method, *args, **kwargs)
+            return call.run(method, *args, **kwargs)
         except Exception:
             self.check()
             raise
 
     def check(self) -> None:
-        """Raise what ended the block, if anything but this thread did."""
-        if self._has_broken:
-            self._await_end()
-            self.host.result()
+        """Raise the exception that has ended the block, unless this thread ended it."""
+        if self._is_broken:
+            self._wait_for_end()
+            self._call.result()
 
-    def leave(self, error: BaseException | None) -> None:
-        """Leave the block, which ended with *error*, or well.
+    def exit(self, error: BaseException | None) -> None:
+        """Exit the context after the block, which ended with *error*, or without one.
 
         Raises:
-            BaseException: what leaving it raised. *error* itself is the caller's to raise.
+            BaseException: the exit raised it. The caller raises *error* itself.
         """
-        if self._bridge.is_forked:
+        if self._loop_thread.is_forked:
             if error is None:
-                self._bridge.check()
+                self._loop_thread.check()
             return
 
-        self._error = None if error is None else _Left()
+        self._error = None if error is None else _BlockFailed()
         is_interrupted = isinstance(error, KeyboardInterrupt)
         try:
-            if isinstance(error, KeyboardInterrupt) and not self._bridge.abandoned:
-                self.host.say_how_long(error)
+            if isinstance(error, KeyboardInterrupt) and not self._loop_thread.abandoned:
+                self._call.announce_clean_up(error)
             with suppress(SessionNotOpen):
-                self._bridge.spawn(self._leave_soon)
-            if not self._bridge.abandoned:
-                self._await_end()
+                self._loop_thread.spawn(self._leave)
+            if not self._loop_thread.abandoned:
+                self._wait_for_end()
         except BaseException as interruption:
             if is_interrupted:
-                self.host.abandon()
+                self._call.abandon()
             else:
-                self.host.end(interruption)
+                self._call.cancel(interruption)
             raise
 
-        self._settle(error)
+        self._raise_result(error)
 
-    def _await_end(self) -> None:
-        while not self.host.is_over:
-            self.host.attend()
+    def _wait_for_end(self) -> None:
+        while not self._call.has_ended:
+            self._call.process_inbox()
 
-    def _settle(self, error: BaseException | None) -> None:
-        """Raise how the block ended, unless the caller knows."""
-        raised = self.host.error
+    def _raise_result(self, error: BaseException | None) -> None:
+        """Raise the exception of the exit, unless the caller raises *error* in its place."""
+        raised = self._call.error
         if raised is self._error:
             for note in getattr(raised, "__notes__", ()):
-                assert error is not None  # noqa: S101  # it is what stood for it that was raised
+                assert error is not None  # noqa: S101  # `_error` was raised in its place
                 error.add_note(note)
         elif isinstance(raised, CallTimedOut) or (error and isinstance(raised, SessionNotOpen)):
-            # The time of a block is that of its steps, and an error of its own goes before.
+            # The steps of the block have raised its time-out; its own error takes precedence over
+            # the close.
             return
         elif raised is not error:
-            self.host.result()
+            self._call.result()
 
     # --- in the event loop -----------------------------------------------------------------------
 
     async def _hold(self) -> None:
         self._leaving = anyio.Event()
         async with self._manager as self._value:
-            self._inbox.put(_entered)
+            self._call.inbox.put(_entered)
             try:
                 await self._leaving.wait()
             except BaseException:
-                self._has_broken = True
+                self._is_broken = True
                 raise
 
             if self._error is not None:
                 raise self._error
 
-    def _leave_soon(self) -> None:
+    def _leave(self) -> None:
         self._leaving.set()

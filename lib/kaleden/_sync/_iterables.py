@@ -1,10 +1,10 @@
-"""What callers give is run in their own threads: iterables of ids, above all."""
+"""The caller's iterables, consumed in the thread of the caller."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any, Final, Self, final
 
 import anyio
@@ -14,94 +14,116 @@ from kaleden._results._batch import Outcomes
 from kaleden._sessions._monitor._wait import Until
 from kaleden._wire import SessionInfo
 
-_SPELL: Final = 0.005
-"""Seconds of drawing after which the event loop gets what there is."""
+_DRAW_SECONDS: Final = 0.005
+"""Seconds after which a slow iterable is interrupted, to pass on the ids drawn so far."""
 
 
-def drawn(ids: Ids) -> Ids:
-    """Draw all ids in this thread, where the caller's generator belongs.
+def draw_ids(ids: Ids) -> Ids:
+    """Consume *ids* in this thread, in which the caller's generator has to run.
 
-    An asynchronous iterable can only be drawn from in the event loop.
+    An asynchronous iterable is returned as it is: it can be consumed only in the event loop.
     """
     keys = as_keys(ids)
     return keys if isinstance(keys, AsyncIterable) else list(keys)
 
 
-def drawn_members(ids: Members) -> Members:
-    """Draw all members of a scope in this thread."""
+def draw_members(ids: Members) -> Members:
+    """Consume the members of a scope in this thread."""
     if isinstance(ids, str | SessionInfo):
         return [ids]
 
     return ids.ids if isinstance(ids, Outcomes) else list(ids)
 
 
-def drawn_goal(until: Until) -> Until:
-    """Draw what is waited for in this thread."""
+def draw_until(until: Until) -> Until:
+    """Consume the statuses to wait for in this thread."""
     if isinstance(until, str) or callable(until):
         return until
 
-    # What is no iterable is refused where the other arguments are.
+    # Anything but an iterable is left to the check of the asynchronous method.
     return list(until) if hasattr(until, "__iter__") else until
 
 
 @final
 class Feed:
-    """Ids that come in slices from a thread, as an asynchronous iterable for the event loop.
+    """Ids that a thread adds in slices, as an asynchronous iterable in the event loop.
 
     Attributes:
-        is_whole: whether no more will come.
+        is_complete: whether no more will be added.
     """
 
     def __init__(self) -> None:
-        self.is_whole: bool = False
+        self.is_complete: bool = False
         self._ids = deque[Any]()
-        self._news: anyio.Event | None = None
+        self._added: anyio.Event | None = None
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def put(self, ids: Iterable[Any], *, is_whole: bool) -> None:
-        """Take in more; called in the event loop."""
+    def add(self, ids: Iterable[Any], *, is_complete: bool) -> None:
+        """Add ids; called in the event loop."""
         self._ids.extend(ids)
-        self.is_whole = is_whole
-        if self._news is not None:
-            self._news.set()
+        self.is_complete = is_complete
+        if self._added is not None:
+            self._added.set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
         while not self._ids:
-            if self.is_whole:
+            if self.is_complete:
                 raise StopAsyncIteration
 
-            self._news = anyio.Event()
-            await self._news.wait()
+            self._added = anyio.Event()
+            await self._added.wait()
 
         return self._ids.popleft()
 
 
 @final
-class Source:
-    """The caller's iterable, drawn from in his thread, a slice at a time.
+class IdSupply:
+    """Draws ids from the caller's iterable in its thread, as many as the event loop can work on.
+
+    Args:
+        keys: the caller's iterable.
+        limit: returns how many requests may be in flight; called in the event loop.
 
     Attributes:
-        is_empty: whether nothing is left in it.
+        feed: receives the ids in the event loop.
     """
 
-    def __init__(self, keys: Iterable[Any]) -> None:
+    def __init__(self, keys: Iterable[Any], limit: Callable[[], int]) -> None:
+        self.feed: Feed = Feed()
         self._iterator = iter(keys)
-        self.is_empty: bool = False
+        self._limit = limit
+        self._drawn = deque[Any]()
+        self._is_exhausted = False
+        self._wanted = 0
 
-    def draw(self, ids: deque[Any], most: int) -> None:
-        """Draw until *ids* has *most*; fewer if they come slowly, but at least one if there is one.
+    def draw(self) -> None:
+        """Draw the wanted ids, in the thread; fewer if they come slowly, but at least one.
 
-        Each is in *ids* at once, so an error or Ctrl-C loses none.
+        Each is stored at once, so an error or Ctrl-C loses none.
         """
-        stop = time.monotonic() + _SPELL
+        if len(self._drawn) >= self._wanted:
+            return
+
+        stop = time.monotonic() + _DRAW_SECONDS
         for item in self._iterator:
-            ids.append(item)
-            if len(ids) >= most or time.monotonic() > stop:
+            self._drawn.append(item)
+            if len(self._drawn) >= self._wanted or time.monotonic() > stop:
                 return
 
-        self.is_empty = True
+        self._is_exhausted = True
+
+    def deliver(self) -> bool:
+        """Move the drawn ids to the feed, in the event loop; return whether it wants more."""
+        self.feed.add(self._drawn, is_complete=self._is_exhausted)
+        self._drawn.clear()
+        self.update_wanted()
+        return self._wanted > 0 and not self._is_exhausted
+
+    def update_wanted(self) -> None:
+        """Count, in the event loop, how many more ids it can work on."""
+        self._wanted = self._limit() - len(self.feed)

@@ -1,11 +1,11 @@
-"""A thread with an event loop in it, where one client is open for all other threads.
+"""A thread with an event loop, in which one client is open for all other threads.
 
-The thread is our own, and not one of `anyio.from_thread.start_blocking_portal`, for three reasons.
-The client is entered around the portal, so that every call has ended before the client is left. A
-client that could not be opened can be tried again. And nobody has to wait for the thread: whoever
-presses Ctrl-C twice, or forks, is let go.
+`anyio.from_thread.start_blocking_portal` is not used, for three reasons. The client is entered
+around the portal, so every call ends before the client is closed. A client that could not be opened
+can be opened again. And a caller can stop waiting for the thread: after a second Ctrl-C, or after a
+fork.
 
-It is a daemon thread, as are those that the event loop starts in turn, so it never keeps a program
+The thread is a daemon, as are the worker threads of its event loop, so it never keeps a program
 from ending.
 """
 
@@ -32,18 +32,18 @@ from kaleden._errors import SessionForked, SessionNotOpen, WrongThread
 
 T = TypeVar("T")
 
-CLOSING: Final = 10.0
-"""Seconds for the end of a client at the program's, beside those that its calls may take."""
+CLOSE_SECONDS: Final = 10.0
+"""Seconds to close a client at the end of the program, in addition to the grace of its calls."""
 
 POLL: Final = 0.1 if sys.platform == "win32" else None
-"""Seconds between two looks for Ctrl-C, where waiting for a lock is not interrupted by it."""
+"""Seconds between two checks for Ctrl-C, on systems where it does not interrupt a lock."""
 
-_ENTERING: Final = 1.0
-"""Seconds that a call may take to reach the event loop, before the loop is closed all the same."""
+_SPAWN_SECONDS: Final = 1.0
+"""Seconds in which a call must reach the event loop, before the loop is stopped anyway."""
 
 
 class Work(Protocol):
-    """What runs in the event loop for a thread."""
+    """A task that runs in the event loop for a thread."""
 
     @property
     def grace(self) -> float:
@@ -53,57 +53,57 @@ class Work(Protocol):
 
 @final
 class LoopThread:
-    """Opens a client in a thread of its own at first use, and leads calls to it.
+    """Opens a client in a thread of its own at first use, and runs calls there.
 
     Args:
-        client: makes what is entered in the event loop, around all calls.
+        client: returns the context manager that is entered in the event loop, around all calls.
         backend: ``"asyncio"`` or ``"trio"``.
-        left_behind: says what is left if the program ends now; None if nothing.
+        describe_leftovers: describes what is left if the program ends now; None if nothing is.
 
     Attributes:
-        running: what is under way.
-        left: what a second Ctrl-C left under way.
+        running: the work that has not ended.
+        abandoned: the work that had not ended when a second Ctrl-C came.
     """
 
     def __init__(
         self,
         client: Callable[[], AbstractAsyncContextManager[Any]],
         backend: str,
-        left_behind: Callable[[], str | None],
+        describe_leftovers: Callable[[], str | None],
     ) -> None:
-        self.left_behind = left_behind
+        self.describe_leftovers = describe_leftovers
         self.running: set[Work] = set()
         self.abandoned: set[Work] = set()
         self._client = client
         self._backend = backend
         self._process = os.getpid()
-        # A handler of a signal may close what this very thread is opening.
+        # Reentrant: a signal handler may close the client while its own thread opens it.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._opening: Future[BlockingPortal] | None = None
-        self._entering: dict[object, int] = {}
-        self._closed = False
-        self._told = False
-        self._fault: BaseException | None = None
-        self._over = threading.Event()
+        self._spawning: dict[object, int] = {}
+        self._is_closed = False
+        self._is_stop_sent = False
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is a child of the process whose client it is."""
+        """Whether this process is a fork of the one that made the client."""
         return os.getpid() != self._process
 
     @property
-    def is_here(self) -> bool:
-        """Whether this is the event loop's own thread."""
+    def is_current(self) -> bool:
+        """Whether the caller runs in the event loop's own thread."""
         return threading.current_thread() is self._thread
 
     def check(self) -> None:
-        """Make sure that this thread may wait for the event loop.
+        """Check that the calling thread may wait for the event loop.
 
         Raises:
             SessionForked: the loop is in another process.
-            WrongThread: this is the loop's own thread, which would wait for itself, or trio would
-                not let it wait.
+            WrongThread: this is the loop's own thread, which would wait for itself, or trio does
+                not let this thread wait.
         """
         if self.is_forked:
             raise SessionForked(
@@ -111,69 +111,69 @@ class LoopThread:
                 "it launched: make another Session here"
             )
 
-        if self.is_here:
+        if self.is_current:
             raise WrongThread(
                 "this was called in the session's own thread, which would wait for itself: a "
-                "function given as `until` can only look at the SessionInfo that it is given"
+                "function given as `until` can only use the SessionInfo that it is given"
             )
 
         if self._backend == "trio" and _runs_trio():
             raise WrongThread(
-                "trio runs in this thread, and lets it not wait for another thread's trio: use "
+                "trio runs in this thread, and cannot wait for trio in another thread: use "
                 "AsyncSession here, or Session(backend='asyncio')"
             )
 
     def open(self) -> BlockingPortal:
-        """Open the client, unless it is open; threads that come at the same time open one.
+        """Open the client, unless it is open; concurrent callers share one opening.
 
         Raises:
-            SessionNotOpen: it was closed.
-            Exception: it could not be opened; the next call tries again.
+            SessionNotOpen: the client was closed.
+            Exception: the client could not be opened; the next call tries to open it again.
         """
         self.check()
         with self._lock:
-            if self._closed:
+            if self._is_closed:
                 raise SessionNotOpen("this session is closed: make another one")
 
             opening = self._opening or self._start()
-            if self._closed:
-                # A handler of a signal did that while the thread was started.
+            if self._is_closed:
+                # A signal handler closed it while the thread was started.
                 self.stop()
-        return _result(opening)
+        return _wait_for_result(opening)
 
     def spawn(self, work: Callable[[], Any]) -> None:
-        """Start *work* in the event loop; the caller hears of it by his own means.
+        """Start *work* in the event loop; the caller has to learn of its end by other means.
 
         Raises:
-            SessionNotOpen: the client was closed, or its event loop has broken.
+            SessionNotOpen: the client was closed, or its event loop has failed.
         """
         portal = self.open()
-        ticket = object()
-        self._entering[ticket] = threading.get_ident()
+        entry = object()
+        self._spawning[entry] = threading.get_ident()
         try:
-            if self._closed:
+            if self._is_closed:
                 raise SessionNotOpen("this session was closed by another thread")
 
-            self._hand_over(portal, work)
+            self._start_task(portal, work)
         finally:
-            del self._entering[ticket]
+            del self._spawning[entry]
 
-    def _hand_over(self, portal: BlockingPortal, work: Callable[[], Any]) -> None:
+    def _start_task(self, portal: BlockingPortal, work: Callable[[], Any]) -> None:
         try:
             portal.start_task_soon(work)
         except RuntimeError as error:
-            # An exit that was raised in the event loop has ended that.
+            # SystemExit or KeyboardInterrupt in a task has ended the event loop.
             msg = "this session's event loop has ended: make another session"
-            raise SessionNotOpen(msg) from self._fault or error
+            raise SessionNotOpen(msg) from self._error or error
 
     def close(self, error: BaseException | None = None) -> None:
-        """End what is under way, and then the client; wait for it, unless somebody is in a hurry.
+        """Cancel all calls, close the client, and wait for both.
 
-        The first Ctrl-C, which may be *error*, is raised when all has ended, the second one at
-        once.
+        A first Ctrl-C is raised after the wait. A second one ends the wait: *error* may be the
+        first.
 
         Raises:
-            Exception: what leaving the client raised.
+            Exception: closing the client raised it.
         """
         self.check()
         self.stop()
@@ -181,87 +181,87 @@ class LoopThread:
             return
 
         try:
-            wait(self._over)
+            wait(self._ended)
         except BaseException:
             if not isinstance(error, KeyboardInterrupt):
-                wait(self._over)
+                wait(self._ended)
             raise
 
-        if self._fault is not None:
-            fault, self._fault = self._fault, None
-            raise fault
+        if self._error is not None:
+            raised, self._error = self._error, None
+            raise raised
 
     def stop(self) -> None:
-        """Have everything ended, and wait for nothing; safe in any thread and process."""
+        """Make the event loop end, without a wait; safe in any thread and process."""
         if self.is_forked:
             return
 
         with self._lock:
-            self._closed = True
-            if self._opening is not None and not self._told:
-                # A call on its way to a loop that is gone would wait for ever.
-                give_up = time.monotonic() + _ENTERING
-                while self._others_enter and not self.is_here and time.monotonic() < give_up:
+            self._is_closed = True
+            if self._opening is not None and not self._is_stop_sent:
+                # A call that reaches the loop after its end would wait for ever.
+                deadline = time.monotonic() + _SPAWN_SECONDS
+                while self._others_spawn and not self.is_current and time.monotonic() < deadline:
                     time.sleep(0.001)
 
-                self._opening.add_done_callback(self._tell)
+                self._opening.add_done_callback(self._send_stop)
 
     @property
-    def _others_enter(self) -> bool:
-        me = threading.get_ident()
-        return any(thread != me for thread in tuple(self._entering.values()))
+    def _others_spawn(self) -> bool:
+        this_thread = threading.get_ident()
+        return any(thread != this_thread for thread in tuple(self._spawning.values()))
 
     def close_at_exit(self) -> None:
-        """End everything, within what that may take, since the program ends."""
+        """Close the client as the program ends; wait for the longest grace of its calls at most."""
         if self.is_forked or self.abandoned:
             return
 
         grace = max((work.grace for work in tuple(self.running)), default=0.0)
         self.stop()
         if self._opening is not None:
-            self._over.wait(grace + CLOSING)
+            self._ended.wait(grace + CLOSE_SECONDS)
 
     def _start(self) -> Future[BlockingPortal]:
         opening: Future[BlockingPortal] = Future()
-        # A context of its own: what the first caller has in his is not for all later calls.
+        # An empty context: the first caller's context variables do not apply to later calls.
         self._thread = threading.Thread(
-            target=Context().run, args=(self._live, opening), name="kaleden", daemon=True
+            target=Context().run, args=(self._main, opening), name="kaleden", daemon=True
         )
         try:
-            # Known before it runs: a Ctrl-C at any moment leaves no thread that nobody can end.
+            # Register before starting, so that a KeyboardInterrupt cannot leak the thread.
             self._opening = opening
             _open.add(self)
             self._thread.start()
         except BaseException:
-            # Should it run already, it is as good as any.
+            # If the thread runs already, keep it for the next call.
             if opening.cancel():
                 self._opening = None
             raise
 
         return opening
 
-    def _live(self, opening: Future[BlockingPortal]) -> None:
-        """Run the event loop; the thread's whole life."""
+    def _main(self, opening: Future[BlockingPortal]) -> None:
+        """Run the event loop until it is stopped; the thread's target."""
         if not opening.set_running_or_notify_cancel():
             return
 
         try:
             anyio.run(self._serve, opening, backend=self._backend)
-        except BaseException as error:  # noqa: BLE001  # whoever opens or closes hears of it
+        except BaseException as error:  # noqa: BLE001  # `open` or `close` raises it
             if opening.done():
-                self._fault = error
+                self._error = error
             else:
-                self._give_up(opening, error)
+                self._fail_to_open(opening, error)
                 return
 
-        self._over.set()
+        self._ended.set()
 
-    def _give_up(self, opening: Future[BlockingPortal], error: BaseException) -> None:
+    def _fail_to_open(self, opening: Future[BlockingPortal], error: BaseException) -> None:
         with self._lock:
             self._opening = None
-            if self._closed:
-                # Somebody closed what was still opening, and waits.
-                self._over.set()
+            if self._is_closed:
+                # Another thread closed the client while it opened, and waits.
+                self._ended.set()
         opening.set_exception(error)
 
     async def _serve(self, opening: Future[BlockingPortal]) -> None:
@@ -271,16 +271,16 @@ class LoopThread:
             await self._stopping.wait()
             await portal.stop(cancel_remaining=True)
 
-    def _tell(self, opening: Future[BlockingPortal]) -> None:
-        """Have the event loop end, from whichever thread."""
-        if self.is_here:
+    def _send_stop(self, opening: Future[BlockingPortal]) -> None:
+        """Make the event loop end, from any thread."""
+        if self.is_current:
             self._stopping.set()
-            self._told = True
+            self._is_stop_sent = True
         elif opening.exception() is None:
-            # Refused if the loop is gone, or if trio runs here too: then it is told another time.
+            # RuntimeError: the loop has ended, or trio runs in this thread. `stop` sends it again.
             with suppress(RuntimeError):
                 opening.result().start_task_soon(self._stopping.set)
-                self._told = True
+                self._is_stop_sent = True
 
 
 _open: weakref.WeakSet[LoopThread] = weakref.WeakSet()
@@ -288,12 +288,12 @@ _open: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    for bridge in tuple(_open):
-        bridge.close_at_exit()
+    for loop_thread in tuple(_open):
+        loop_thread.close_at_exit()
 
 
 def wait(event: threading.Event) -> None:
-    """Wait for *event*; Ctrl-C gets through."""
+    """Wait for *event*; Ctrl-C interrupts the wait."""
     while not event.wait(POLL):
         pass
 
@@ -305,8 +305,8 @@ def _runs_trio() -> bool:
         return False
 
 
-def _result(future: Future[T]) -> T:
-    """Wait for *future*; Ctrl-C gets through."""
+def _wait_for_result(future: Future[T]) -> T:
+    """Wait for *future*; Ctrl-C interrupts the wait."""
     while not futures.wait([future], POLL).done:
         pass
 

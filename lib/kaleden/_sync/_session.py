@@ -1,215 +1,160 @@
-"""The client for plain code: every method is that of `AsyncSession`, run in another thread."""
+"""The hand-written parts of `Session` and `SyncScope`: how they open and close."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from os import PathLike
-from typing import TypeVar, final
+import weakref
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Literal, NoReturn, Self, TypeAlias, cast
 
-from kaleden._client._session import AsyncSession
-from kaleden._engine._targets import Ids
-from kaleden._results._batch import FinishedSession, Outcomes
-from kaleden._results._progress import ProgressCallback
-from kaleden._sessions._monitor._wait import Until
-from kaleden._sessions._scope import OnExit
-from kaleden._sync._iterables import drawn, drawn_goal
-from kaleden._sync._mirror import mirrors, mirrors_arguments
-from kaleden._sync._queries import SyncQueries
-from kaleden._sync._scope import SyncScope
-from kaleden._sync._streams import SyncLogStream
-from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionKind, SessionSpec, SessionStatus
+from kaleden._client._runtime import SessionStatistics
+from kaleden._client._session import AsyncSession, runtime_of
+from kaleden._errors import ConfigurationError, ScopeError
+from kaleden._sessions._scope import Scope
+from kaleden._sync._blocking_call import BlockingCall
+from kaleden._sync._blocking_context import BlockingContext
+from kaleden._sync._loop_thread import LoopThread
 
-T = TypeVar("T")
+Backend: TypeAlias = Literal["asyncio", "trio"]
 
 
-@final
-@mirrors_arguments(
-    AsyncSession,
-    '    backend: where the work runs: ``"asyncio"``, or ``"trio"`` if that is installed.',
-)
-class Session(SyncQueries):
+class SessionBase:
     """A client of one Skaha server for plain code: ``with Session(url, token) as session: ...``.
 
-    It does what `AsyncSession` does, in a thread of its own, while the calling thread waits. It
-    opens at its first use, if not by ``with``, and closes when nobody has it any more, or at the
-    end of the program. Any number of threads may use it at once; together they never have more than
-    *concurrency* requests in flight. A notebook or another program with an event loop may use it,
-    and its loop stands still meanwhile. After a fork it works in the parent only; the child gets a
-    `SessionForked` from every method.
+    It runs an `AsyncSession` in a thread of its own, for which the calling thread waits. It opens
+    at its first use, unless ``with`` opens it, and closes when it is no longer referenced, or at
+    the end of the program. Any number of threads may use it at once; together they never have more
+    than *concurrency* requests in flight. It also works in a notebook or another program with an
+    event loop, which it blocks meanwhile. After a fork it works in the parent only; in the child
+    every method raises `SessionForked`.
 
-    Ctrl-C ends a call properly: what was begun is given up, and cleaned up as the method's
-    arguments say, before KeyboardInterrupt leaves it. A second Ctrl-C leaves at once; what scopes
-    and `run` have launched is then in the *ledger*, for `reap`, and a warning of the logger
-    ``kaleden`` says how to end it, with a ledger or without.
+    Ctrl-C ends a call properly: the call is cancelled, and cleaned up as its arguments specify,
+    before KeyboardInterrupt is raised. A second Ctrl-C raises it at once. The sessions that scopes
+    and `run` have launched are then in the *ledger*, for `reap`, and a warning of the logger
+    ``kaleden`` describes how to end them, with a ledger or without.
 
     Methods over many sessions take one id, an iterable of ids, the `SessionInfo` objects that
-    `fetch` returned, or the `Outcomes` of an earlier call. They return `Outcomes`: what failed is
-    in there, and only what is wrong with the call as a whole is raised. Methods about one thing
-    (`fetch`, `stats`, `images`, ...) raise a `RequestError` if it fails. All that wait take a
-    ``timeout``, in seconds for the whole call.
+    `fetch` returned, or the `Outcomes` of an earlier call. They return `Outcomes`, which contain
+    the failures; only an error of the call as a whole is raised. Methods about one thing (`fetch`,
+    `stats`, `images`, ...) raise a `RequestError` if it fails. All methods that wait take a
+    *timeout*, in seconds for the whole call.
 
-    Iterables are drawn from, and ``progress`` functions called, in the calling thread. An ``until``
+    Iterables are consumed, and ``progress`` functions called, in the calling thread. An ``until``
     function is called in the session's own thread: it has to be quick, and cannot call the session.
-    Errors of all of them come out as themselves.
+    Errors of all of them are raised unchanged.
 
-    A *client* or *transport* is entered and left with the session, in its event loop.
+    A *client* or *transport* is entered and exited with the session, in its event loop.
     """
 
-    @mirrors(AsyncSession.create)
-    def create(
-        self,
-        name: str | SessionSpec,
-        image: str | None = None,
-        cores: float | None = None,
-        ram: int | None = None,
-        kind: str = SessionKind.HEADLESS,
-        gpu: int | None = None,
-        cmd: str | None = None,
-        args: str | Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        replicas: int = 1,
-        *,
-        progress: ProgressCallback | None = None,
-        timeout: float | None = None,
-    ) -> Outcomes[str]:
-        call = self._begin(timeout, self._create_grace, makes=True)
-        return call.run(
-            self._client.create,
-            name,
-            image,
-            cores=cores,
-            ram=ram,
-            kind=kind,
-            gpu=gpu,
-            cmd=cmd,
-            args=args,
-            env=env,
-            replicas=replicas,
-            progress=call.here(progress),
+    # The generated `Session` has this docstring, with the arguments of `AsyncSession` after it.
+
+    def __init__(self, client: AsyncSession, backend: Backend) -> None:
+        _check_backend(backend)
+        runtime = runtime_of(client)
+        options = runtime.options
+        self._client = client
+        self._create_grace = options.limits.create_grace
+        self._loop_thread = LoopThread(
+            partial(_enter_all, options.transport, options.client, client),
+            backend,
+            runtime.describe_leftovers,
         )
+        self._finalizer = weakref.finalize(self, self._loop_thread.stop)
+        # At the end of the program the thread is closed by its own exit handler, which waits.
+        self._finalizer.atexit = False
 
-    @mirrors(AsyncSession.scope)
-    def scope(self, *, grace: float = 30.0, on_success: OnExit = "destroy") -> SyncScope:
-        self._bridge.open()
-        scope = self._client.scope(grace=grace, on_success=on_success)
-        return SyncScope(self, self._bridge, scope, grace)
+    def __enter__(self) -> Self:
+        self._loop_thread.open()
+        return self
 
-    @mirrors(AsyncSession.run)
-    def run(
+    def __exit__(
         self,
-        name: str | SessionSpec,
-        image: str | None = None,
-        cores: float | None = None,
-        ram: int | None = None,
-        kind: str = SessionKind.HEADLESS,
-        gpu: int | None = None,
-        cmd: str | None = None,
-        args: str | Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        replicas: int = 1,
-        *,
-        on_success: OnExit = "destroy",
-        on_error: OnExit = "destroy",
-        min_started: int | None = None,
-        start_timeout: float | None = None,
-        grace: float = 30.0,
-        progress: ProgressCallback | None = None,
-        timeout: float | None = None,
-    ) -> Outcomes[FinishedSession]:
-        call = self._begin(timeout, grace, makes="release" in {on_success, on_error})
-        return call.run(
-            self._client.run,
-            name,
-            image,
-            cores=cores,
-            ram=ram,
-            kind=kind,
-            gpu=gpu,
-            cmd=cmd,
-            args=args,
-            env=env,
-            replicas=replicas,
-            on_success=on_success,
-            on_error=on_error,
-            min_started=min_started,
-            start_timeout=start_timeout,
-            grace=grace,
-            progress=call.here(progress),
-        )
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None or not self._loop_thread.is_forked:
+            self._loop_thread.close(error)
 
-    @mirrors(AsyncSession.wait)
-    def wait(
+    def close(self) -> None:
+        """Cancel the calls of all threads, end their scopes, and close the connections.
+
+        Calls that are cut off raise `SessionNotOpen` in their threads. Closing again has no effect.
+
+        Raises:
+            SessionForked: the session belongs to the parent of this process, and stays open there.
+        """
+        self._loop_thread.close()
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("AsyncSession", "Session", 1)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Session is neither copied nor pickled: make another one there")
+
+    @property
+    def _open_client(self) -> AsyncSession:
+        self._loop_thread.open()
+        return self._client
+
+    async def _statistics(self) -> SessionStatistics:
+        return self._client.statistics()
+
+
+@asynccontextmanager
+async def _enter_all(*parts: object) -> AsyncGenerator[None]:
+    """Enter those of *parts* that are asynchronous context managers."""
+    async with AsyncExitStack() as stack:
+        for part in parts:
+            if isinstance(part, AbstractAsyncContextManager):
+                await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", part))
+        yield
+
+
+def _check_backend(backend: str) -> None:
+    if backend not in {"asyncio", "trio"}:
+        raise ConfigurationError(f"backend is 'asyncio' or 'trio', not {backend!r}")
+
+    if backend == "trio" and find_spec("trio") is None:
+        raise ConfigurationError("trio is not installed: pip install 'kaleden[trio]'")
+
+
+class ScopeBase:
+    """Owns the sessions that are launched in it: ``with session.scope() as scope: ...``.
+
+    It is a `Scope` for plain code: however the block is left, Ctrl-C included, the sessions that it
+    owns are destroyed, and a list verifies that, within *grace* seconds. If any could be left, a
+    `ScopeError` names it. Any thread may use the scope while its block is open.
+    """
+
+    # The generated `SyncScope` has this docstring.
+
+    def __init__(self, session: object, call: BlockingCall, scope: Scope) -> None:
+        # The reference keeps the session open.
+        self._session = session
+        self._loop_thread = call.loop_thread
+        self._scope = scope
+        self._block = BlockingContext[Scope](call)
+
+    def __enter__(self) -> Self:
+        self._block.enter(self._scope)
+        return self
+
+    def __exit__(
         self,
-        ids: Ids,
-        until: Until = TERMINAL_STATUSES,
-        *,
-        pending_timeout: float | None = None,
-        progress: ProgressCallback | None = None,
-        timeout: float | None = None,
-    ) -> Outcomes[SessionInfo]:
-        call = self._begin(timeout)
-        return call.run(
-            self._client.wait,
-            drawn(ids),
-            call.guarded(drawn_goal(until)),
-            pending_timeout=pending_timeout,
-            progress=call.here(progress),
-        )
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._block.exit(error)
 
-    @mirrors(AsyncSession.follow)
-    def follow(self, ids: Ids, *, timeout: float | None = None) -> SyncLogStream:
-        self._bridge.open()
-        keys = drawn(ids)
-        return SyncLogStream(self, self._bridge, timeout, lambda _: self._client.follow(keys))
+    @property
+    def error(self) -> ScopeError | None:
+        """After the block, the sessions that may be left; None if there are none."""
+        return self._scope.error
 
-    @mirrors(AsyncSession.reap)
-    def reap(
-        self,
-        path: str | PathLike[str],
-        *,
-        elsewhere: bool = False,
-        timeout: float | None = None,
-    ) -> Outcomes[bool]:
-        return self._begin(timeout).run(self._client.reap, path, elsewhere=elsewhere)
-
-    @mirrors(AsyncSession.renew)
-    def renew(
-        self,
-        ids: Ids,
-        *,
-        progress: ProgressCallback | None = None,
-        timeout: float | None = None,
-    ) -> Outcomes[bool]:
-        call = self._begin(timeout)
-        return call.run(self._client.renew, drawn(ids), progress=call.here(progress))
-
-    @mirrors(AsyncSession.destroy)
-    def destroy(
-        self,
-        ids: Ids,
-        *,
-        progress: ProgressCallback | None = None,
-        timeout: float | None = None,
-    ) -> Outcomes[bool]:
-        call = self._begin(timeout)
-        return call.run(self._client.destroy, drawn(ids), progress=call.here(progress))
-
-    @mirrors(AsyncSession.destroy_with)
-    def destroy_with(
-        self,
-        prefix: str | re.Pattern[str],
-        kind: str | None = SessionKind.HEADLESS,
-        status: str | None = SessionStatus.COMPLETED,
-        *,
-        progress: ProgressCallback | None = None,
-        timeout: float | None = None,
-    ) -> Outcomes[bool]:
-        call = self._begin(timeout)
-        told = call.here(progress)
-        return call.run(self._client.destroy_with, prefix, kind, status, progress=told)
-
-    @mirrors(AsyncSession.retry_failed)
-    def retry_failed(self, outcomes: Outcomes[T], *, timeout: float | None = None) -> Outcomes[T]:
-        call = self._begin(timeout, makes=outcomes.operation == "create")
-        return call.run(self._client.retry_failed, outcomes)
+    def __repr__(self) -> str:
+        return repr(self._scope)

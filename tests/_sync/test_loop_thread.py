@@ -1,40 +1,36 @@
-"""One `Session` in many threads, in a child process, beside event loops, and at the end of all."""
+"""The thread of a `Session`: concurrent calls, closing, signals, forks, the end of the program."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 import pytest
 
 pytest.importorskip("anycorn")
 
 import kaleden
-from kaleden import Session
+from _sync.helpers import IMAGE, posix
+from kaleden import Session, SessionNotOpen
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
 from platforms import Server, local_platform
 from programs import unasked
 from support import PLAIN_BACKENDS, FakeTransport, described, stalled
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 THREADS, CALLS = 32, 200
 LIMIT = 8
-
-
-@pytest.fixture(params=PLAIN_BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -44,31 +40,34 @@ def server() -> Iterator[Server]:
 
 
 def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Do *work* in so many threads that begin at the same time."""
-    together = threading.Barrier(count)
+    """Call *work* in *count* threads that start at the same time."""
+    barrier = threading.Barrier(count)
 
-    def begin(number: int) -> Any:
-        together.wait()
+    def start(number: int) -> Any:
+        barrier.wait()
         return work(number)
 
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(begin, range(count)))
+        return list(pool.map(start, range(count)))
 
 
 def session_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "kaleden"}
 
 
+# --- many threads ---------------------------------------------------------------------------------
+
+
 @pytest.mark.slow
-def test_many_threads_share_one_limit(backend: Any) -> None:
+def test_threads_share_one_limit(backend: Any) -> None:
     async def reply(request: Request) -> Response:
-        # Answer no request before the limit is reached for the first time.
+        # Send no response before the limit is reached for the first time.
         if transport.in_flight == LIMIT:
-            full.set()
-        await full.wait()
+            is_full.set()
+        await is_full.wait()
         return await described(request)
 
-    full = anyio.Event()
+    is_full = anyio.Event()
     transport = FakeTransport(reply)
     with Session(transport=transport, concurrency=LIMIT, backend=backend) as session:
 
@@ -81,7 +80,7 @@ def test_many_threads_share_one_limit(backend: Any) -> None:
     assert LIMIT == transport.most_in_flight
 
 
-def test_threads_that_come_at_the_same_time_open_one_client(backend: Any) -> None:
+def test_concurrent_first_calls_open_one_client(backend: Any) -> None:
     transport = FakeTransport(described)
     before = session_threads()
     session = Session(transport=transport, backend=backend)
@@ -93,46 +92,46 @@ def test_threads_that_come_at_the_same_time_open_one_client(backend: Any) -> Non
     assert not thread.is_alive()
 
 
-def test_a_call_is_cut_off_by_a_close_in_another_thread(backend: Any) -> None:
-    asked = threading.Event()
+def test_close_in_another_thread_ends_a_call(backend: Any) -> None:
+    is_requested = threading.Event()
 
     async def reply(request: Request) -> Response:
-        asked.set()
+        is_requested.set()
         return await stalled(request)
 
     session = Session(transport=FakeTransport(reply), backend=backend)
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(session.info, "abc")
-        asked.wait()
+        is_requested.wait()
         session.close()
         with pytest.raises(kaleden.SessionNotOpen, match="closed"):
             call.result()
 
 
-def test_a_close_in_another_thread_ends_what_scopes_own(backend: Any) -> None:
+def test_close_in_another_thread_destroys_the_sessions_of_scopes(backend: Any) -> None:
     platform = MemoryTransport(latency=0.001)
     session = Session(transport=platform, backend=backend)
-    open_, closed = threading.Event(), threading.Event()
+    has_launched, is_closed = threading.Event(), threading.Event()
 
     def work() -> None:
         with session.scope() as scope:
             scope.create("fits", IMAGE, cmd="echo", replicas=3).raise_on_failure()
-            open_.set()
-            closed.wait()
+            has_launched.set()
+            is_closed.wait()
 
     with ThreadPoolExecutor(1) as pool:
         block = pool.submit(work)
-        open_.wait()
+        has_launched.wait()
         assert {} != platform.platform.count()
         session.close()
         assert {} == platform.platform.count()
-        closed.set()
+        is_closed.set()
         with pytest.raises(kaleden.SessionNotOpen):
             block.result()
 
 
 @pytest.mark.parametrize("outer", PLAIN_BACKENDS)
-def test_a_running_event_loop_is_no_hindrance(outer: str, backend: Any) -> None:
+def test_session_works_beside_a_running_event_loop(outer: str, backend: Any) -> None:
     async def cell() -> None:
         with Session(transport=FakeTransport(described), backend=backend) as session:
             if outer == backend == "trio":
@@ -148,7 +147,7 @@ def test_a_running_event_loop_is_no_hindrance(outer: str, backend: Any) -> None:
         anyio.run(cell, backend=outer)
 
 
-def test_it_works_in_the_worker_threads_of_an_event_loop(backend: Any) -> None:
+def test_session_works_in_worker_threads_of_an_event_loop(backend: Any) -> None:
     async def main() -> None:
         with await anyio.to_thread.run_sync(session.__enter__):
             outcomes = await anyio.to_thread.run_sync(session.info, "abc")
@@ -159,6 +158,102 @@ def test_it_works_in_the_worker_threads_of_an_event_loop(backend: Any) -> None:
     for outer in PLAIN_BACKENDS[:1]:
         anyio.run(main, backend=outer)
 
+
+# --- signals and exits ----------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("point", ["check", "_start", "_start_task"])
+def test_signal_handler_may_close_the_session(
+    point: str, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(transport=FakeTransport(described), backend=backend)
+    loop_thread = vars(session)["_loop_thread"]
+    original = getattr(loop_thread, point)
+
+    def close(*_: object) -> None:
+        session.close()
+
+    previous = signal.signal(signal.SIGUSR1, close)
+
+    def send_signal(*args: Any) -> Any:
+        monkeypatch.setattr(loop_thread, point, original)
+        signal.raise_signal(signal.SIGUSR1)
+        return original(*args)
+
+    monkeypatch.setattr(loop_thread, point, send_signal)
+    try:
+        with pytest.raises(SessionNotOpen):
+            session.info("abc")
+            session.info("abc")
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def interrupt_at(line: int, function: str) -> Any:
+    """Return a tracer that interrupts this thread at a line of a function of `LoopThread`."""
+    passed = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal passed
+        code = frame.f_code
+        if code.co_name != function or not code.co_filename.endswith("_loop_thread.py"):
+            return None
+        passed += event == "line"
+        if passed == line:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def test_interrupt_during_the_start_leaks_no_thread(backend: Any) -> None:
+    previous, interrupted = sys.gettrace(), 0
+    while True:
+        before = {*threading.enumerate()}
+        session = Session(transport=FakeTransport(described), backend=backend)
+        sys.settrace(interrupt_at(interrupted + 1, "_start"))
+        try:
+            session.info("abc")
+        except KeyboardInterrupt:
+            interrupted += 1
+        else:
+            break
+        finally:
+            sys.settrace(previous)
+        assert session.info("abc").ok
+        [thread] = [each for each in threading.enumerate() if each not in before]
+        session.close()
+        thread.join()
+    session.close()
+    assert 5 < interrupted
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_exit_in_the_event_loop_is_raised(backend: Any) -> None:
+    async def reply(request: Request) -> Response:
+        if "exit" in request.target:
+            raise SystemExit(3)
+        return await described(request)
+
+    session = Session(transport=FakeTransport(reply), backend=backend)
+    with pytest.raises(SystemExit):
+        session.info("exit")
+    if backend == "asyncio":
+        # asyncio ends the loop on SystemExit in a task.
+        assert vars(session)["_loop_thread"]._ended.wait(60)
+        with pytest.raises(SessionNotOpen, match="make another session") as caught:
+            session.info("abc")
+        assert isinstance(caught.value.__cause__, SystemExit | RuntimeError)
+        with pytest.raises(SystemExit):
+            session.close()
+    else:
+        assert session.info("abc").ok
+        session.close()
+
+
+# --- forks, and the end of the program ------------------------------------------------------------
 
 FORK = """if True:
     import inspect, json, os, sys
@@ -175,12 +270,12 @@ FORK = """if True:
         return method(**{name: arguments[name] for name in names if name in arguments})
 
     def calls(owner, prefix=""):
-        # Neither of these two asks anybody.
+        # These two send no request.
         names = {name for name in dir(owner) if name[0] != "_"} - {"describe", "error"}
         found = {f"{prefix}{name}": getattr(owner, name) for name in names}
         return {name: each for name, each in found.items() if callable(each)}
 
-    def refused(work):
+    def is_refused(work):
         try:
             work()
         except kaleden.SessionForked as error:
@@ -189,12 +284,12 @@ FORK = """if True:
         return False
 
     def child(methods):
-        told = {name: refused(lambda: call(each)) for name, each in methods.items()}
-        told["next"] = refused(lambda: next(results))
-        told["stream"] = refused(lambda: session.stream)
-        told["leave"] = refused(lambda: scope.__exit__(None, None, None))
-        told["exit"] = refused(lambda: session.__exit__(None, None, None))
-        return told
+        refused = {name: is_refused(lambda: call(each)) for name, each in methods.items()}
+        refused["next"] = is_refused(lambda: next(results))
+        refused["stream"] = is_refused(lambda: session.stream)
+        refused["leave"] = is_refused(lambda: scope.__exit__(None, None, None))
+        refused["exit"] = is_refused(lambda: session.__exit__(None, None, None))
+        return refused
 
     session = kaleden.Session(url, token, backend=backend, ledger=ledger)
     with session, session.scope() as scope:
@@ -224,16 +319,17 @@ def run(
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_is_refused_and_harms_nothing(
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_child_is_refused_and_harms_nothing(
     backend: Any, server: Server, tmp_path: Path
 ) -> None:
     done = run(FORK, server, backend, tmp_path)
     assert 0 == done.returncode, done.stderr
-    told, (status, same), rest, alive = (json.loads(line) for line in done.stdout.splitlines())
-    assert {"info", "run", "scope.create", "stream.info", "leave", "exit", "close"} <= told.keys()
-    assert [] == [name for name, was_refused in told.items() if not was_refused]
-    # What the child raises leaves its `with` blocks unchanged, and nothing waits at its end.
+    refused, (status, same), rest, alive = (json.loads(line) for line in done.stdout.splitlines())
+    names = {"info", "run", "scope.create", "stream.info", "leave", "exit", "close"}
+    assert names <= refused.keys()
+    assert [] == [name for name, was_refused in refused.items() if not was_refused]
+    # The `with` blocks in the child raise its own exit, and nothing waits at its end.
     assert (7, True, 999, True) == (status, same, rest, alive)
     with Session(server.url, server.token) as session:
         assert [] == session.fetch()
@@ -258,9 +354,7 @@ END = """if True:
 """
 
 
-def test_the_end_of_the_program_ends_what_is_open(
-    backend: Any, server: Server, tmp_path: Path
-) -> None:
+def test_program_end_closes_open_scopes(backend: Any, server: Server, tmp_path: Path) -> None:
     done = run(END, server, backend, tmp_path)
     assert (0, "") == (done.returncode, unasked(done.stderr))
     with Session(server.url, server.token) as session:
