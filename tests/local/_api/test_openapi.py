@@ -15,12 +15,14 @@ pytest.importorskip("schemathesis")
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import checks
+from starlette.responses import JSONResponse
 
 from kaleden.local import Platform, Settings
 from kaleden.local._accounts import Accounts
 from kaleden.local._api._app import make_app
 from kaleden.local._api._service import Service
 from kaleden.local._platform._model import GIB
+from local._api.openapi import describe
 
 NOW = 1_790_000_000.0
 HOST = {"Host": "127.0.0.1:8080"}
@@ -35,7 +37,18 @@ def make_application() -> Any:
     return make_app(Service(platform, "http://127.0.0.1:8080"), accounts, clock=lambda: NOW)
 
 
-schema = schemathesis.openapi.from_asgi("/skaha/openapi.json", make_application(), headers=HOST)
+def with_document(application: Any) -> Any:
+    """Serve the OpenAPI document beside an application."""
+    document = JSONResponse(describe("http://127.0.0.1:8080/skaha"))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        is_document = scope.get("path") == "/openapi.json"
+        await (document if is_document else application)(scope, receive, send)
+
+    return app
+
+
+schema = schemathesis.openapi.from_asgi("/openapi.json", with_document(make_application()))
 
 
 def check_no_crash(_: Any, response: Any, __: Any) -> None:

@@ -16,12 +16,11 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kaleden.local._accounts import Accounts
-from kaleden.local._api import _openapi
 from kaleden.local._api._service import MAX_TARGET, ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
 from kaleden.local._platform._model import HTTPError, Session, Status
@@ -148,10 +147,6 @@ class _Endpoints:
         except HTTPError as error:
             return None, error
 
-    async def get_openapi_document(self, _: Request) -> Response:
-        """Return the OpenAPI document of the API. It needs no authentication."""
-        return JSONResponse(_openapi.describe(self.service.base))
-
     async def get_session_page(self, request: Request) -> Response:
         """Return the page of an interactive session. Its id is the only secret needed."""
         self.service.platform.advance(self.clock())
@@ -253,7 +248,6 @@ def make_app(
     endpoints = _Endpoints(service, accounts, clock, execute_orders)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     routes = [
-        Route("/skaha/openapi.json", endpoints.get_openapi_document),
         Route("/skaha/{path:path}", endpoints.handle_api_request, methods=methods),
         Route("/session/{kind}/{id}/{path:path}", endpoints.get_session_page),
     ]

@@ -1,7 +1,7 @@
-"""What the embedded platform answers, as an OpenAPI document, which it serves.
+"""An OpenAPI document of the responses of the embedded platform.
 
-It says what a caller must be ready for. That a bad number is a 500 on this API, with the name of a
-Java exception, and a delete a 200 whatever it deleted, is so on CANFAR's servers as well.
+It lists the responses that a caller must handle. An invalid number gives a 500 with the name of a
+Java exception, and every delete gives a 200, as on CANFAR's servers.
 """
 
 from __future__ import annotations
@@ -177,13 +177,13 @@ def _paths() -> dict[str, Schema]:
                 "List registries", _reply({"type": "array", "items": {"type": "string"}})
             )
         },
-        "/availability": {"get": _operation("Tell whether the service is there", _XML)},
-        "/capabilities": {"get": _operation("Tell what the service can do", _XML)},
+        "/availability": {"get": _operation("Read the availability", _XML)},
+        "/capabilities": {"get": _operation("Read the capabilities", _XML)},
     }
 
 
 def describe(base: str) -> Schema:
-    """Write the OpenAPI document of the platform at the URL *base*."""
+    """Return the OpenAPI document of the platform at the URL *base*."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Skaha sessions, as kaleden.local serves them", "version": "1"},
