@@ -1,4 +1,4 @@
-"""How the documentation is built: ``nox -s docs``."""
+"""The configuration of Sphinx; ``nox -s docs`` builds the documentation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ extensions = [
     "reference",
 ]
 
-# MyST: headings can be linked to, and tabs are written `:::{tab} async`.
+# MyST: links to headings, and the syntax `:::{tab} async` for tabs.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-# The examples are executed by the suite; that they are highlighted at all is checked here.
+# The test suite executes the examples; an example that is not valid Python is a warning here.
 highlight_language = "python"
 
-# Reference: what the docstrings say, in the order of the pages, with types as they are written.
+# Reference: from the docstrings, in the order of the pages, with types as the source has them.
 default_role = "py:obj"
 add_module_names = False
 toc_object_entries_show_parents = "hide"

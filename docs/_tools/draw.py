@@ -1,7 +1,7 @@
-"""Draw the pictures of the explanations: ``python docs/_tools/draw.py``.
+"""Draw the pictures of the explanation pages: ``python docs/_tools/draw.py``.
 
-They are plain SVG, and are kept beside the pages, so that a build needs nothing to draw with. A
-test draws them again and compares.
+The SVG files are committed beside the pages, so that a build of the documentation needs no drawing
+library. `tests/docs/test_pictures.py` checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def text(
     leading: float = 16,
     halo: bool = False,
 ) -> str:
-    """Write lines, the first with its base line at *y*; a halo hides what is behind them."""
+    """Draw lines of text, the first with its baseline at *y*; a halo hides lines behind them."""
     lines = [lines] if isinstance(lines, str) else lines
     behind = " paint-order='stroke' stroke='#ffffff' stroke-width='4'" if halo else ""
     return "".join(
@@ -69,7 +69,7 @@ def line(x1: float, y1: float, x2: float, y2: float, *, dashed: bool = True) -> 
 
 
 def picture(width: float, height: float, title: str, parts: Iterable[str]) -> str:
-    """Make an SVG of *parts*, on white, so that it can be read in a dark page too."""
+    """Make an SVG of *parts*, on white, so that it is readable on a dark page too."""
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' "
         f"width='{width:g}' height='{height:g}' role='img' {FONT}>\n"
@@ -84,29 +84,29 @@ def picture(width: float, height: float, title: str, parts: Iterable[str]) -> st
 
 
 def life_of_a_request() -> str:
-    """The way of one request, from the call to its outcome, and what a cancellation does there."""
+    """Draw the steps of one request, from the call to its outcome, with its cancellations."""
     left, wide = 230.0, 290.0
     middle, right = left + wide / 2, left + wide + 24
     steps = [
         (GREY, "the caller", ("await session.info(ids)",)),
-        (BLUE, "a worker draws an id", ("a few workers, one iterator; no task per id",)),
-        (BLUE, "the gate", ("its turn, within the limit of the client",)),
+        (BLUE, "a worker takes an id", ("a few workers, one iterator; no task per id",)),
+        (BLUE, "the limiter", ("one slot of the client's limit",)),
         (GREEN, "build", ("kaleden._wire: pure, no I/O",)),
-        (BLUE, "the transport", ("login, connection, one attempt in bounded time",)),
+        (BLUE, "the transport", ("login, connection, one attempt with a time-out",)),
         (GREEN, "classify, then parse", ("kaleden._wire: pure, no I/O",)),
-        (BLUE, "the place is given back", ("to whoever waits next",)),
-        (GREY, "Outcomes, or a stream", ("one outcome for each id, in order",)),
+        (BLUE, "the slot is released", ("to the next request in the queue",)),
+        (GREY, "Outcomes, or a stream", ("one outcome for each id",)),
     ]
     cancelled = {
-        1: ("nothing was sent for", "the ids that were not drawn"),
-        2: ("it leaves the queue;", "nothing was sent"),
-        4: ("the exchange is given up, its", "connection closed, its place", "given back"),
-        7: ("outcomes of a call are lost,", "those taken from a stream", "are not"),
+        1: ("nothing was sent for", "the remaining ids"),
+        2: ("removed from the queue;", "nothing was sent"),
+        4: ("the exchange is aborted, its", "connection closed, its slot", "released"),
+        7: ("outcomes of a call are lost;", "items received from a", "stream are kept"),
     }
     height, gap, top = 48.0, 26.0, 56.0
     parts = [
-        text(left - 20, 32, "what can go wrong", anchor="end", size=12, colour=FAINT),
-        text(right, 32, "cancelled here", size=12, colour=FAINT),
+        text(left - 20, 32, "possible failures", anchor="end", size=12, colour=FAINT),
+        text(right, 32, "if cancelled here", size=12, colour=FAINT),
     ]
     tops = [top + number * (height + gap) for number in range(len(steps))]
     for number, (fill, title, lines) in enumerate(steps):
@@ -120,20 +120,20 @@ def life_of_a_request() -> str:
             first = y + height / 2 - 8 * (count - 1) + 4
             parts.append(text(right, first, cancelled[number], size=12))
 
-    def wrong(number: int, *lines: str, width: float = 190) -> None:
+    def draw_failure(number: int, *lines: str, width: float = 190) -> None:
         y = tops[number]
         parts.append(box(14, y, width, height, RED, *lines))
 
-    wrong(2, "paused by Retry-After", "longer than the deadline: told")
-    wrong(3, "invalid", "a bad id; nothing was sent")
-    wrong(5, "Failure", "a kind, and the server's words")
+    draw_failure(2, "paused by Retry-After", "beyond the deadline")
+    draw_failure(3, "invalid", "a bad id; nothing was sent")
+    draw_failure(5, "Failure", "a kind, the server's message")
     for number in (2, 3, 5):
         y = tops[number] + height / 2
         parts.append(arrow([(left, y), (204, y)], colour=EDGES[RED]))
 
-    # Trying again: from the place that was given back to the gate, and a failure to its end.
+    # The retry, from the released slot back to the limiter, and the end of a final failure.
     y = tops[6] + height / 2
-    parts.append(box(14, tops[6], 190, height, GREY, "may it pass?", "budget, back-off, deadline"))
+    parts.append(box(14, tops[6], 190, height, GREY, "retry?", "kind, budget, deadline"))
     parts.append(arrow([(109, tops[5] + height), (109, tops[6])]))
     loop = 6.0
     parts.append(
@@ -148,7 +148,7 @@ def life_of_a_request() -> str:
             dashed=True,
         )
     )
-    parts.append(text(14, tops[1] + 52, "again, in a new turn", size=11.5, colour=FAINT))
+    parts.append(text(14, tops[1] + 52, "after the back-off", size=11.5, colour=FAINT))
     end = tops[7] + height / 2
     parts.append(arrow([(109, tops[6] + height), (109, end), (left, end)]))
     parts.append(text(116, end - 6, "final", size=11.5, colour=FAINT))
@@ -166,12 +166,12 @@ class Sequence:
         self.y = y
         self.parts: list[str] = []
 
-    def step(self, start: str, end: str, words: str, *, dashed: bool = False) -> None:
+    def step(self, start: str, end: str, label: str, *, dashed: bool = False) -> None:
         """Draw a message from lane to lane."""
         x1, x2 = self.lanes[start][0], self.lanes[end][0]
         inset = 5 if x2 > x1 else -5
         middle = (x1 + x2) / 2
-        self.parts.append(text(middle, self.y - 5, words, anchor="middle", size=12, halo=True))
+        self.parts.append(text(middle, self.y - 5, label, anchor="middle", size=12, halo=True))
         self.parts.append(arrow([(x1 + inset, self.y), (x2 - inset, self.y)], dashed=dashed))
         self.y += 30
 
@@ -187,15 +187,15 @@ class Sequence:
         self.parts.append(text(x + width / 2, y + 16, lines, anchor="middle", size=12))
         self.y += height + 12
 
-    def heading(self, words: str, width: float) -> None:
-        """Draw a line across, with the name of what follows."""
+    def heading(self, title: str, width: float) -> None:
+        """Draw a line across, and the title of the next part below it."""
         self.y += 4
         self.parts.append(line(14, self.y - 10, width - 14, self.y - 10, dashed=False))
-        self.parts.append(text(18, self.y + 8, words, weight="bold", size=12.5, halo=True))
+        self.parts.append(text(18, self.y + 8, title, weight="bold", size=12.5, halo=True))
         self.y += 40
 
     def picture(self, width: float, title: str) -> str:
-        """Put the lanes behind what was drawn."""
+        """Draw the lanes behind all other parts."""
         behind = []
         for x, name, below in self.lanes.values():
             behind.append(line(x, 52, x, self.y))
@@ -204,48 +204,46 @@ class Sequence:
 
 
 def launch() -> str:
-    """The launch protocol in a scope: a launch that goes well, two that do not, and the end."""
-    words = {
+    """Draw the launch protocol in a scope: a successful launch, two others, and the clean-up."""
+    titles = {
         "caller": ("the caller", "its own task"),
-        "scope": ("the scope", "the account"),
-        "ledger": ("the ledger", "a file, if asked for"),
-        "request": ("the request", "shielded, own task"),
+        "scope": ("the scope", "owns the sessions"),
+        "ledger": ("the ledger", "a file, optional"),
+        "request": ("the request", "own task, shielded"),
         "server": ("the server", "Skaha"),
     }
-    lanes = {key: (x, *words[key]) for key, x in LANES.items()}
+    lanes = {key: (x, *titles[key]) for key, x in LANES.items()}
     width = 740.0
     drawing = Sequence(lanes)
     drawing.step("caller", "scope", "scope.create(...)")
-    drawing.note("scope", "checked; names get a token")
+    drawing.note("scope", "checks input, adds tokens")
     drawing.step("scope", "ledger", "launching")
-    drawing.step("ledger", "request", "is on the disk")
+    drawing.step("ledger", "request", "on the disk")
     drawing.step("request", "server", "POST, once")
     drawing.step("server", "request", "the id")
-    drawing.step("request", "scope", "arrived: owned from now on")
+    drawing.step("request", "scope", "owned from now on")
     drawing.step("scope", "ledger", "launched, the id")
     drawing.step("scope", "caller", "Outcomes")
 
-    drawing.heading("the answer is lost, or says nothing (500, reset, time-out)", width)
+    drawing.heading("no response, or an inconclusive one (500, reset, time-out)", width)
     drawing.step("server", "request", "?", dashed=True)
-    drawing.step("request", "scope", "in doubt")
-    drawing.step("scope", "server", "list: is the token there? Again and again, for settle seconds")
-    drawing.note("server", "found: arrived, as above", width=180, side=0.62)
-    drawing.step("scope", "caller", "else unknown_effect")
+    drawing.step("request", "scope", "unconfirmed")
+    drawing.step("scope", "server", "list: is the token in a name? Repeated for settle seconds")
+    drawing.note("server", "found: owned, as above", width=180, side=0.62)
+    drawing.step("scope", "caller", "or unknown_effect")
 
     drawing.heading("the caller is cancelled", width)
-    drawing.note("request", "what has not left never leaves", width=220)
-    drawing.note("request", "what has left is awaited, for", "create_grace seconds more", width=220)
-    drawing.step("request", "scope", "arrived, or in doubt")
+    drawing.note("request", "not sent yet: never sent", width=220)
+    drawing.note("request", "in flight: awaited for", "create_grace seconds more", width=220)
+    drawing.step("request", "scope", "owned, or unconfirmed")
 
-    drawing.heading("the block is left, in whatever way", width)
-    drawing.note("scope", "no more launches; what has", "left is awaited", width=200)
-    drawing.step("scope", "server", "list: what is in doubt; DELETE each; list again")
-    drawing.note("server", "until a list shows that", "nothing is left", width=170, side=0.62)
+    drawing.heading("the block ends, for any reason", width)
+    drawing.note("scope", "no more launches; creates", "in flight are awaited", width=200)
+    drawing.step("scope", "server", "list: search unconfirmed; DELETE each; list again")
+    drawing.note("server", "repeated until a list", "shows no session", width=170, side=0.62)
     drawing.step("scope", "ledger", "ended")
-    drawing.step("scope", "caller", "what was raised")
-    drawing.note(
-        "caller", "grace is over and", "something is left:", "ScopeError names it", width=130
-    )
+    drawing.step("scope", "caller", "its exception, if any")
+    drawing.note("caller", "grace has passed,", "sessions are left:", "ScopeError", width=130)
     return drawing.picture(width, "The launch protocol")
 
 

@@ -1,6 +1,6 @@
-"""Run ``kaleden demo``, and draw what it shows: ``python docs/_tools/record_demo.py``.
+"""Record ``kaleden demo`` as an animated SVG: ``python docs/_tools/record_demo.py``.
 
-What comes out is an SVG that plays the run in a loop; where nothing is animated it shows the end.
+The SVG repeats the run in a loop. Without animation it shows the last frame.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from kaleden._cli._demo import _display, _run
 
 PICTURE = Path(__file__).parents[1] / "_static" / "demo.svg"
 WIDTH = 66
-LAST = 6.0  # seconds for the end, before it begins again
-LEAST = 0.7  # seconds for everything else, however fast it went
+LAST = 6.0  # seconds for which the last frame is shown
+LEAST = 0.7  # the fewest seconds for which any other frame is shown
 
 FORMAT = """\
 <g class='frame' id='{unique_id}'>
@@ -39,7 +39,7 @@ FORMAT = """\
 
 
 class Recorder:
-    """Keeps what a console shows, each time it changes."""
+    """Records the content of a console each time it changes."""
 
     def __init__(self) -> None:
         self.console = Console(record=True, width=WIDTH, force_terminal=True, file=StringIO())
@@ -47,20 +47,20 @@ class Recorder:
         self.table: RenderableType | None = None
 
     def take(self) -> None:
-        """Keep what is to be seen now."""
-        said = Text.from_ansi(self.console.export_text(clear=False, styles=True).rstrip())
-        parts = [said] if self.table is None else [said, self.table]
+        """Record the current content as a frame."""
+        printed = Text.from_ansi(self.console.export_text(clear=False, styles=True).rstrip())
+        parts = [printed] if self.table is None else [printed, self.table]
         self.frames.append((time.monotonic(), Group(*parts)))
 
     def update(self, table: RenderableType, *, refresh: bool) -> None:
-        """Take the place of rich's live display."""
+        """Record a table; called by the demo as if this were rich's live display."""
         assert refresh
         self.table = table
         self.take()
 
     @contextmanager
     def board(self, _console: Console) -> Generator[Any]:
-        """Open the demo's board on this recorder."""
+        """Replace the demo's progress board by one that this recorder records."""
         self.take()
         yield _display._Bars(self)  # type: ignore[arg-type]
         assert self.table is not None
@@ -69,7 +69,7 @@ class Recorder:
 
 
 def record() -> list[tuple[float, RenderableType]]:
-    """Run the demo, and return what it showed, each with its time."""
+    """Run the demo, and return its frames, each with the time in seconds."""
     recorder = Recorder()
     _run.open_board = recorder.board
     assert anyio.run(_run.run, _run.DemoOptions(), recorder.console).status == 0
@@ -78,7 +78,11 @@ def record() -> list[tuple[float, RenderableType]]:
 
 
 def render(shown: RenderableType, number: int, height: int) -> tuple[str, float, float]:
-    """Draw one frame of so many lines; return it, and its width and height."""
+    """Draw a frame of *height* lines.
+
+    Returns:
+        The SVG, its width and its height.
+    """
     console = Console(record=True, width=WIDTH, file=StringIO())
     prompt = Text.assemble(("$ ", "bold green"), "kaleden demo")
     lines = console.render_lines(Group(prompt, shown), pad=False)
@@ -95,12 +99,12 @@ def render(shown: RenderableType, number: int, height: int) -> tuple[str, float,
 
 
 def line_count(shown: RenderableType) -> int:
-    """Count the lines of a frame, the prompt's among them."""
+    """Count the lines of a frame, including the prompt."""
     return 1 + len(Console(width=WIDTH).render_lines(shown, pad=False))
 
 
 def play(frames: list[tuple[float, RenderableType]]) -> str:
-    """Put frames into one picture, which shows each for as long as it was to be seen."""
+    """Combine frames into one SVG that shows each for as long as the console did."""
     times = [when for when, _ in frames]
     seconds = [max(LEAST, later - when) for when, later in pairwise(times)] + [LAST]
     whole, begin = sum(seconds), 0.0

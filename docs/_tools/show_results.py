@@ -1,8 +1,8 @@
-"""Take the pictures of results: ``python docs/_tools/show_results.py``.
+"""Make the pictures of result tables: ``python docs/_tools/show_results.py``.
 
-A notebook runs on an embedded platform, and headless Chromium takes a picture of it; what a
-terminal shows of the same is drawn by rich. Needs ``kaleden[demo]``, ipykernel, nbclient,
-nbconvert, and a program ``chromium``.
+A notebook runs with an embedded platform, and headless Chromium makes a screenshot of it. The
+picture of the same results in a terminal is drawn by rich. Needs ``kaleden[demo]``, ipykernel,
+nbclient, nbconvert, and a program ``chromium``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ BROWSER = (
 
 
 def run_notebook(url: str, token: str) -> tuple[str, str]:
-    """Run the notebook; give the page of its cells that show something, and the results as JSON."""
+    """Run the notebook.
+
+    Returns:
+        The HTML page of the cells that show tables, and the results as JSON.
+    """
     cells = [BEGIN.format(url=url, token=token), RUN, WATCH, KEEP]
     notebook = notebooks.new_notebook(cells=[notebooks.new_code_cell(c.strip()) for c in cells])
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
@@ -61,8 +65,8 @@ def run_notebook(url: str, token: str) -> tuple[str, str]:
     return page, saved
 
 
-def photograph(page: str, picture: Path) -> None:
-    """Have a browser draw *page*."""
+def take_screenshot(page: str, picture: Path) -> None:
+    """Save a screenshot of an HTML page, made by a browser."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
         path.write_text(page, encoding="utf-8")
@@ -71,19 +75,19 @@ def photograph(page: str, picture: Path) -> None:
 
 
 def draw(saved: str, picture: Path) -> None:
-    """Draw what ``rich.print`` shows of the results."""
+    """Draw the output of ``rich.print`` for results that are saved as JSON."""
     console = Console(record=True, width=120, file=StringIO(), force_terminal=True)
     console.print(Outcomes.from_json(saved))
     drawn = console.export_svg(title="rich.print(results)")
-    # A page of ours fetches nothing from elsewhere, fonts neither.
+    # The documentation loads nothing from other sites, including fonts.
     picture.write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL), encoding="utf-8")
 
 
 async def main() -> None:
-    """Take both pictures."""
+    """Make both pictures."""
     async with LocalPlatform() as platform:
         page, saved = await anyio.to_thread.run_sync(run_notebook, platform.url, platform.token)
-    photograph(page, STATIC / "notebook-table.png")
+    take_screenshot(page, STATIC / "notebook-table.png")
     draw(saved, STATIC / "terminal-table.svg")
 
 

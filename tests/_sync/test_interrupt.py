@@ -101,7 +101,7 @@ def test_second_interrupt_exits_at_once_and_leaves_the_rest_to_reap(
         message = f"up to {count} sessions may be left: `kaleden reap {ledger}` ends them"
         assert 1 == end.said.count(message), end.said
         reap = [sys.executable, "-m", "kaleden", "reap", "--url", server.url]
-        reap += ["--token", server.token, "--settle", "0", str(ledger)]
+        reap += ["--token", server.token, "--create-timeout", "0.1", "--settle", "0.1", str(ledger)]
         assert 0 == subprocess.run(reap, check=False).returncode
         assert [] == left(server)
 

@@ -82,7 +82,8 @@ def test_a_launch_that_is_refused_is_told_and_the_others_go_on(attempt: Try) -> 
     status, events = attempt(MemoryTransport(faults=faults), "--replicas", "3")
     assert (1, 2) == (status, len(of(events, "ended")))
     [refused] = of(events, "not_launched")
-    assert "fits-2" == refused["name"]
+    # trio starts the tasks of creates in any order.
+    assert refused["name"] in {"fits-1", "fits-2", "fits-3"}
     assert {"succeeded": 2, "failed": 1}.items() <= events[-1].items()
 
 
