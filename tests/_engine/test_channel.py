@@ -184,7 +184,7 @@ async def test_others_have_their_turn_while_much_is_at_hand(
     turn: float, fewest: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If there is time for that all is taken in one go, but not by whoever is cancelled."""
-    monkeypatch.setattr(_channel, "_SLICE", turn)
+    monkeypatch.setattr(_channel, "_TIME_SLICE", turn)
     handoff = Channel[int]()
     turns = 0
 

@@ -6,7 +6,7 @@ import tracemalloc
 
 import kaleden
 from kaleden import Failure, FailureKind, Success
-from kaleden._engine._collectors import BYTES, REPLIES, Collector, DeferredParsing
+from kaleden._engine._collectors import MAX_DEFERRED, MAX_DEFERRED_BYTES, Collector, DeferredParsing
 from kaleden._engine._operations import Operation
 from kaleden._wire import Request, Response, build_info
 from support import FakeTransport, data, session_id, session_object, text
@@ -32,17 +32,17 @@ async def filled(sink: DeferredParsing[int], count: int) -> None:
 
 
 async def test_every_reply_is_read_in_the_order_of_the_claims_whatever_their_number() -> None:
-    for count in (0, 1, REPLIES - 1, REPLIES, REPLIES + 1, 5 * REPLIES + 7):
+    for count in (0, 1, MAX_DEFERRED - 1, MAX_DEFERRED, MAX_DEFERRED + 1, 5 * MAX_DEFERRED + 7):
         sink = DeferredParsing(operation())
         await filled(sink, count)
-        assert [f"id{each}" for each in range(count)] == list(sink.whole)
-        assert list(range(count)) == [outcome.value for outcome in sink.whole.values()]  # type: ignore[union-attr]
+        assert [f"id{each}" for each in range(count)] == list(sink.results)
+        assert list(range(count)) == [outcome.value for outcome in sink.results.values()]  # type: ignore[union-attr]
 
 
 async def test_what_is_known_of_a_request_is_kept_until_its_reply_is_read() -> None:
     sink = DeferredParsing(operation())
     await sink.deliver(reply("a", b"1"))
-    assert (3, 0.5) == (sink.whole["a"].attempts, sink.whole["a"].elapsed)
+    assert (3, 0.5) == (sink.results["a"].attempts, sink.results["a"].elapsed)
 
 
 async def test_no_more_replies_are_held_than_are_read_together() -> None:
@@ -53,14 +53,16 @@ async def test_no_more_replies_are_held_than_are_read_together() -> None:
         return 0
 
     sink = DeferredParsing(operation(parse))
-    for each in range(10 * REPLIES):
+    for each in range(10 * MAX_DEFERRED):
         await sink.deliver(reply(str(each), b"x"))
-        assert each + 1 - len(read) < REPLIES
-    await sink.deliver(reply("long", b"x" * BYTES))
-    assert BYTES == len(read[-1])
+        assert each + 1 - len(read) < MAX_DEFERRED
+    await sink.deliver(reply("long", b"x" * MAX_DEFERRED_BYTES))
+    assert MAX_DEFERRED_BYTES == len(read[-1])
     for each in range(4):
         assert f"quarter{each}" not in [body[:8].decode() for body in read]
-        await sink.deliver(reply(f"quarter{each}", b"quarter%d" % each + b"x" * (BYTES // 4)))
+        await sink.deliver(
+            reply(f"quarter{each}", b"quarter%d" % each + b"x" * (MAX_DEFERRED_BYTES // 4))
+        )
     assert b"quarter3" == read[-1][:8]
 
 
@@ -69,7 +71,7 @@ async def test_an_error_that_never_should_be_costs_one_outcome() -> None:
     await sink.deliver(reply("a", b"1"))
     await sink.deliver(reply("b", b"two"))
     await sink.deliver(reply("c", b"3"))
-    a, b, c = sink.whole["a"], sink.whole["b"], sink.whole["c"]
+    a, b, c = sink.results["a"], sink.results["b"], sink.results["c"]
     assert (a.ok, c.ok) == (True, True)
     assert isinstance(b, Failure)
     assert (FailureKind.INTERNAL, 200, True, 3) == (b.kind, b.status, b.sent, b.attempts)
@@ -113,4 +115,4 @@ async def test_what_was_claimed_is_done_when_its_outcome_comes() -> None:
     sink = Collector[int]()
     assert [True, True, False] == [sink.claim(key) for key in "aba"]
     await sink.deliver(Success("a", 1))
-    assert [Success("a", 1)] == sink.done
+    assert [Success("a", 1)] == sink.completed
