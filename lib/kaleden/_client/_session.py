@@ -74,8 +74,8 @@ class AsyncSession(AsyncContextManagerMixin):
     ``CANFAR_TOKEN`` or ``CANFAR_CERTIFICATE``, then in the configuration that ``canfar login``
     saves (``~/.canfar/config.yaml``), then in ``~/.ssl/cadcproxy.pem``, which is for CANFAR itself.
     The server and the login may come from different sources, but a login is sent only to the server
-    that its own source names. `describe` returns what was found, and where. Files are read when the
-    client is made.
+    that its own source names. `describe` returns the result and its sources. Files are read when
+    the client is made.
 
     Args:
         url: the URL of the server, with or without the API version, such as
@@ -433,7 +433,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
-            Exception: only what *progress* or the iterable of ids raised.
+            Exception: only an error of *progress* or of the iterable of ids.
 
         Cancellation:
             Requests in flight are cancelled, and the outcomes so far are lost. Nothing changes on
@@ -460,7 +460,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
-            Exception: only what *progress* or the iterable of ids raised.
+            Exception: only an error of *progress* or of the iterable of ids.
 
         Cancellation:
             Requests in flight are cancelled, and the outcomes so far are lost. Nothing changes on
@@ -488,7 +488,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
-            Exception: only what *progress* or the iterable of ids raised.
+            Exception: only an error of *progress* or of the iterable of ids.
 
         Cancellation:
             Requests in flight are cancelled, and the outcomes so far are lost. Nothing changes on
@@ -533,7 +533,7 @@ class AsyncSession(AsyncContextManagerMixin):
         Raises:
             InvalidRequest: *until*, *pending_timeout* or *progress* cannot be used; nothing was
                 sent.
-            Exception: only what *until*, *progress* or the iterable of ids raised.
+            Exception: only an error of *until*, *progress* or the iterable of ids.
 
         Cancellation:
             Nothing changes on the server, and other waits continue.
@@ -570,7 +570,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Returns:
             The URL of each page that was opened. It contains the secret of the session, so anyone
-            who has the URL can use the session. A failure of kind ``not_opened`` means that the
+            with the URL can use the session. A failure of kind ``not_opened`` means that the
             session is not Running or has no page, or that no browser could be started.
 
         Cancellation:
@@ -629,7 +629,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: an argument cannot be used; nothing was sent.
-            Exception: only what *progress* raised; it has the effects of a cancellation.
+            Exception: only an error of *progress*; it has the effects of a cancellation.
 
         Cancellation:
             No more requests are sent. Creates in flight have *create_grace* seconds more for their
@@ -803,7 +803,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
-            Exception: only what *progress* or the iterable of ids raised.
+            Exception: only an error of *progress* or of the iterable of ids.
 
         Cancellation:
             Requests in flight are cancelled; the server may have renewed their sessions
@@ -833,7 +833,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
-            Exception: only what *progress* or the iterable of ids raised.
+            Exception: only an error of *progress* or of the iterable of ids.
 
         Cancellation:
             Requests in flight are cancelled; each of the sessions may be destroyed or not. It is
