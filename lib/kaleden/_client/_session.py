@@ -428,8 +428,9 @@ class AsyncSession(AsyncContextManagerMixin):
             progress: is called with a `ProgressUpdate` after each outcome.
 
         Returns:
-            A `SessionInfo` for each session. A failure of kind ``not_found`` means that the server
-            does not know the session; it forgets a headless session an hour after its end.
+            A `SessionInfo`, or with *raw* a dict, for each session. A failure of kind ``not_found``
+            means that the server does not know the session; it forgets a headless session an hour
+            after its end.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -528,7 +529,7 @@ class AsyncSession(AsyncContextManagerMixin):
             failure is ``wrong_state`` for a session that ended in another status, ``vanished`` for
             one that two lists in a row did not show, and ``pending_timeout`` for one that did not
             start in time; its message has the last events of the platform. Any other kind is that
-            of a failed list; transient failures of lists are tolerated.
+            of a failed list request, if the failure persists.
 
         Raises:
             InvalidRequest: *until*, *pending_timeout* or *progress* cannot be used; nothing was
@@ -551,7 +552,7 @@ class AsyncSession(AsyncContextManagerMixin):
             ids: the sessions, in a finite iterable.
 
         Returns:
-            A context manager that enters with a `LogStream`. Its items are `LogLine` objects; a
+            A context manager that yields a `LogStream`. Its items are `LogLine` objects; a
             `LogReset` where a log was replaced by another one; and a `Failure` as the last item of
             a session whose log cannot be followed to its end. The stream ends after all sessions
             have ended and their logs were read once more. An empty response is not a reset, since
@@ -593,12 +594,12 @@ class AsyncSession(AsyncContextManagerMixin):
         *,
         progress: ProgressCallback | None = None,
     ) -> Outcomes[str]:
-        """Launch sessions that the caller has to destroy.
+        """Launch sessions.
 
         The arguments are checked first: those that the server would silently drop or change are
         refused. Each replica is one request. At most *create_concurrency* of them are in flight at
-        once, and none is ever sent twice. The sessions belong to the caller; `scope` and `run`
-        launch sessions that are destroyed automatically.
+        once, and none is ever sent twice. The caller is responsible for ending the sessions;
+        `scope` and `run` end theirs automatically.
 
         The names are sent unchanged. So if the response to a create is lost, its session can only
         be recognised as a new one, by a list before the launch and lists after it. If exactly one
@@ -633,8 +634,8 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Cancellation:
             No more requests are sent. Creates in flight have *create_grace* seconds more for their
-            responses. The sessions that were created stay, and the caller has to destroy them: a
-            warning of the logger ``kaleden`` names them, and those that may still appear.
+            responses. The sessions that were created stay, and the caller is responsible for ending
+            them: a warning of the logger ``kaleden`` names them, and those that may still appear.
         """
         spec = read_spec(
             name,
@@ -661,10 +662,10 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Args:
             grace: seconds that the clean-up may take, at most, when the block is left.
-            on_success: when the block ends without an exception, ``"destroy"`` the sessions or
-                ``"release"`` them. Released sessions outlive the block, and the caller has to
-                destroy them.
-            on_error: the same when the block is left by an exception or a cancellation. The ids of
+            on_success: the action if the block ends without an exception: ``"destroy"`` the
+                sessions, or ``"release"`` them. Released sessions outlive the block, and the caller
+                is responsible for ending them.
+            on_error: the action if an exception or a cancellation ends the block. The ids of
                 released sessions are then logged, and added to the exception as a note.
 
         Returns:
@@ -732,6 +733,8 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Raises:
             InvalidRequest: an argument cannot be used; nothing was sent.
+            ConfigurationError: *grace*, *on_success* or *on_error* cannot be used; nothing was
+                sent.
             ScopeError: the clean-up could not end all sessions.
 
         Cancellation:
