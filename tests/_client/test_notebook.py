@@ -1,4 +1,4 @@
-"""Both clients in a real Jupyter kernel, whose cells run in its event loop."""
+"""Both clients in a real Jupyter kernel, which runs cells in its event loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXECUTE = """if True:
     print(json.dumps("".join(texts)))
 """
 
-# The cells of a notebook, with an empty line between two.
+# The cells of a notebook, separated by empty lines.
 PLAIN = """
 import kaleden
 batch = dict(image="skaha/astroml:latest", cmd="echo", args="hello", replicas=3)
@@ -93,23 +93,23 @@ def execute(notebook: list[str]) -> list[str]:
         check=False,
     )
     assert 0 == done.returncode, done.stderr
-    told: list[str] = json.loads(done.stdout).splitlines()
-    return told
+    lines: list[str] = json.loads(done.stdout).splitlines()
+    return lines
 
 
 @pytest.mark.parametrize("cells", [PLAIN, ASYNCHRONOUS], ids=["Session", "AsyncSession"])
-def test_a_notebook_runs_to_its_end(cells: str, server: Server) -> None:
-    told = execute(cells.format(url=server.url, token=server.token).split("\n\n"))
-    assert "Completed" in told
-    assert ["['hello', 'hello', 'hello']", "<Outcomes wait: 3 ok>", "[]", "not_found"] == told[-4:]
+def test_notebook_runs_to_its_end(cells: str, server: Server) -> None:
+    lines = execute(cells.format(url=server.url, token=server.token).split("\n\n"))
+    assert "Completed" in lines
+    assert ["['hello', 'hello', 'hello']", "<Outcomes wait: 3 ok>", "[]", "not_found"] == lines[-4:]
 
 
 @pytest.mark.skipif(not GUIDE.exists(), reason="the suite runs away from its checkout")
-def test_the_cells_of_the_guide_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_of_the_guide_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tqdm")
     monkeypatch.setenv("CANFAR_URL", server.url)
     monkeypatch.setenv("CANFAR_TOKEN", server.token)
     cells = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    told = execute(cells)
-    assert "<Outcomes run: 3 ok>" in told
-    assert told[-1].endswith("'hello\\n'")
+    lines = execute(cells)
+    assert "<Outcomes run: 3 ok>" in lines
+    assert lines[-1].endswith("'hello\\n'")

@@ -22,28 +22,28 @@ from support import Reply, data, described, session_id, session_object, session_
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 
 
-def server_with(sessions: Iterable[dict[str, Any]], *, deletes: bool = True) -> Reply:
-    """A server that knows *sessions*; it forgets those that are deleted, or only says so."""
-    known = {session["id"]: session for session in sessions}
+def make_server(sessions: Iterable[dict[str, Any]], *, deletes: bool = True) -> Reply:
+    """Make a server with *sessions*; without *deletes*, its deletes have no effect."""
+    by_id = {session["id"]: session for session in sessions}
 
     async def reply(request: Request) -> Response:
         key = session_id(request)
         if request.method == "DELETE":
             if deletes:
-                known.pop(key, None)
+                by_id.pop(key, None)
             return text("")
         if request.target.startswith("session/"):
-            return data(known[key]) if key in known else text(f"session {key} not found", 404)
-        return data(list(known.values()))
+            return data(by_id[key]) if key in by_id else text(f"session {key} not found", 404)
+        return data(list(by_id.values()))
 
     return reply
 
 
-# --- one thing -----------------------------------------------------------------------------------
+# --- single requests -----------------------------------------------------------------------------
 
 
-async def test_fetch_lists_in_one_request() -> None:
-    session, transport = session_on(server_with([session_object("a"), session_object("b")]))
+async def test_fetch_lists_sessions_in_one_request() -> None:
+    session, transport = session_on(make_server([session_object("a"), session_object("b")]))
     async with session:
         assert ["a", "b"] == [info.id for info in await session.fetch()]
         await session.fetch(kind="headless", status="Running")
@@ -55,7 +55,7 @@ async def test_fetch_lists_in_one_request() -> None:
     ] == transport.targets
 
 
-async def test_fetch_leaves_out_what_is_no_session_and_says_so(
+async def test_fetch_leaves_out_and_logs_elements_that_are_not_sessions(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def reply(_: Request) -> Response:
@@ -70,7 +70,7 @@ async def test_fetch_leaves_out_what_is_no_session_and_says_so(
 @pytest.mark.parametrize(
     "arguments", [{"kind": "headles"}, {"status": "Runing"}, {"view": "stats"}]
 )
-async def test_a_filter_that_would_match_nothing_is_refused(arguments: dict[str, Any]) -> None:
+async def test_fetch_refuses_a_filter_that_matches_nothing(arguments: dict[str, Any]) -> None:
     session, transport = session_on(described)
     async with session:
         with pytest.raises(InvalidRequest):
@@ -78,7 +78,7 @@ async def test_a_filter_that_would_match_nothing_is_refused(arguments: dict[str,
     assert [] == transport.requests
 
 
-async def test_a_failed_call_about_one_thing_raises_plainly() -> None:
+async def test_failed_single_request_raises_its_error() -> None:
     async def refused(_: Request) -> Response:
         return text("Not authorized to use the skaha system", 403)
 
@@ -99,7 +99,7 @@ async def test_a_failed_call_about_one_thing_raises_plainly() -> None:
             assert 403 == caught.value.failure.status
 
 
-async def test_an_object_where_a_list_is_due_is_told() -> None:
+async def test_fetch_raises_protocol_error_for_an_object_instead_of_a_list() -> None:
     async def reply(_: Request) -> Response:
         return data({"oops": 1})
 
@@ -109,7 +109,7 @@ async def test_an_object_where_a_list_is_due_is_told() -> None:
             await session.fetch()
 
 
-async def test_apps_are_those_of_the_desktop_asked_for() -> None:
+async def test_apps_returns_only_those_of_the_given_desktop() -> None:
     async def reply(request: Request) -> Response:
         assert "session/desk1/app" == request.target
         return data(
@@ -129,7 +129,7 @@ async def test_apps_are_those_of_the_desktop_asked_for() -> None:
 # --- logs and events -----------------------------------------------------------------------------
 
 
-async def test_verbose_also_logs(caplog: pytest.LogCaptureFixture) -> None:
+async def test_verbose_logs_the_outcomes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "kaleden")
 
     async def reply(request: Request) -> Response:
@@ -149,15 +149,15 @@ async def test_verbose_also_logs(caplog: pytest.LogCaptureFixture) -> None:
 # --- create --------------------------------------------------------------------------------------
 
 
-async def create_anything(request: Request) -> Response:
+async def create_every_session(request: Request) -> Response:
     if request.method == "GET":
         return data([])
     fields = dict(parse_qsl(request.form.decode()))
     return text(f"id-of-{fields['name']}\n")
 
 
-async def test_each_replica_is_one_form_and_knows_its_number() -> None:
-    session, transport = session_on(create_anything, create_concurrency=1)
+async def test_each_replica_is_one_form_with_its_number() -> None:
+    session, transport = session_on(create_every_session, create_concurrency=1)
     async with session:
         created = await session.create(
             "fits",
@@ -187,11 +187,11 @@ async def test_each_replica_is_one_form_and_knows_its_number() -> None:
     }
 
 
-async def test_creates_have_a_smaller_limit_and_more_time() -> None:
+async def test_creates_have_a_smaller_limit_and_a_longer_timeout() -> None:
     async def slow(request: Request) -> Response:
         for _ in range(5):
             await checkpoint()
-        return await create_anything(request)
+        return await create_every_session(request)
 
     session, transport = session_on(slow, concurrency=32, create_concurrency=3, timeout=1e-9)
     async with session:
@@ -199,9 +199,9 @@ async def test_creates_have_a_smaller_limit_and_more_time() -> None:
     assert 3 == transport.most_in_flight
 
 
-async def test_a_spec_says_it_all() -> None:
+async def test_spec_excludes_other_arguments() -> None:
     spec = SessionSpec("fits", IMAGE, replicas=2)
-    session, _ = session_on(create_anything)
+    session, _ = session_on(create_every_session)
     async with session:
         assert ["fits-1", "fits-2"] == [outcome.key for outcome in await session.create(spec)]
         for more in ({"image": IMAGE}, {"cores": 2}, {"replicas": 3}, {"env": {"A": "1"}}):
@@ -240,10 +240,10 @@ async def test_a_spec_says_it_all() -> None:
     ],
     ids=str,
 )
-async def test_what_the_server_would_drop_or_mangle_is_refused_here(
+async def test_create_refuses_arguments_that_the_server_would_drop_or_change(
     arguments: dict[str, Any],
 ) -> None:
-    session, transport = session_on(create_anything)
+    session, transport = session_on(create_every_session)
     async with session:
         with pytest.raises(InvalidRequest):
             await session.create(**{"name": "fits", "image": IMAGE, **arguments})
@@ -266,17 +266,17 @@ async def test_what_the_server_would_drop_or_mangle_is_refused_here(
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-async def test_a_launch_that_may_have_happened_says_so(
+async def test_failed_create_reports_whether_a_session_may_exist(
     reply: Response | Exception, kind: str
 ) -> None:
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         if b"fits-2" not in request.form:
-            return await create_anything(request)
+            return await create_every_session(request)
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    session, transport = session_on(answer, settle=0.01)
+    session, transport = session_on(respond, settle=0.01)
     async with session:
         created = await session.create("fits", IMAGE, replicas=3)
     assert {"fits-2": kind} == {key: failure.kind for key, failure in created.failures.items()}
@@ -284,13 +284,13 @@ async def test_a_launch_that_may_have_happened_says_so(
     assert 3 == sum(request.method == "POST" for request in transport.requests)
 
 
-async def test_an_interrupted_launch_leaves_a_trace(caplog: pytest.LogCaptureFixture) -> None:
-    async def answer(request: Request) -> Response:
+async def test_interrupted_launch_logs_its_sessions(caplog: pytest.LogCaptureFixture) -> None:
+    async def respond(request: Request) -> Response:
         if b"fits-2" in request.form:
             await anyio.sleep_forever()
-        return await create_anything(request)
+        return await create_every_session(request)
 
-    session, transport = session_on(answer, create_grace=0.01)
+    session, transport = session_on(respond, create_grace=0.01)
     async with session, anyio.create_task_group() as group:
         group.start_soon(
             session.create, "fits", IMAGE, None, None, "headless", None, None, None, None, 3
@@ -302,15 +302,15 @@ async def test_an_interrupted_launch_leaves_a_trace(caplog: pytest.LogCaptureFix
     assert "['fits-2'] may have been" in caplog.text
 
 
-async def test_the_trace_of_an_interrupted_launch_tells_of_nothing_that_is_not(
+async def test_interrupted_launch_logs_only_unconfirmed_names_if_none_was_created(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         if request.method == "POST":
             await anyio.sleep_forever()
-        return await create_anything(request)
+        return await create_every_session(request)
 
-    session, transport = session_on(answer, create_grace=0.01)
+    session, transport = session_on(respond, create_grace=0.01)
     async with session, anyio.create_task_group() as group:
         group.start_soon(session.create, "fits", IMAGE)
         while transport.in_flight != 1 or len(transport.requests) < 2:
@@ -321,10 +321,10 @@ async def test_the_trace_of_an_interrupted_launch_tells_of_nothing_that_is_not(
     )
 
 
-async def test_a_launch_cancelled_before_anything_was_sent_is_silent(
+async def test_launch_cancelled_before_it_was_sent_logs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    session, transport = session_on(create_anything)
+    session, transport = session_on(create_every_session)
     async with session:
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -335,9 +335,9 @@ async def test_a_launch_cancelled_before_anything_was_sent_is_silent(
 # --- destroy -------------------------------------------------------------------------------------
 
 
-async def test_destroyed_is_what_a_later_list_no_longer_shows() -> None:
+async def test_destroy_verifies_with_a_later_list() -> None:
     sessions = [session_object("a"), session_object("b"), session_object("c")]
-    session, transport = session_on(server_with(sessions))
+    session, transport = session_on(make_server(sessions))
     async with session:
         outcomes = await session.destroy(["a", "b", "never-was"])
     assert {"a": True, "b": True, "never-was": True} == outcomes.successes
@@ -347,13 +347,13 @@ async def test_destroyed_is_what_a_later_list_no_longer_shows() -> None:
     assert "session" == transport.targets[-1]
 
 
-async def test_a_server_that_lies_about_deletes_is_caught() -> None:
+async def test_destroy_detects_deletes_without_effect() -> None:
     sessions = [
         session_object("a"),
         session_object("b", status="Terminating"),
         session_object("c", status="Completed"),
     ]
-    session, _ = session_on(server_with(sessions, deletes=False))
+    session, _ = session_on(make_server(sessions, deletes=False))
     async with session:
         outcomes = await session.destroy(["a", "b", "c"])
     assert ["b"] == list(outcomes.successes)
@@ -364,7 +364,7 @@ async def test_a_server_that_lies_about_deletes_is_caught() -> None:
     assert isinstance(caught.value.exceptions[0], kaleden.NotDestroyed)
 
 
-async def test_without_a_list_nothing_counts_as_destroyed() -> None:
+async def test_destroy_without_a_list_proves_nothing() -> None:
     async def reply(request: Request) -> Response:
         return text("") if request.method == "DELETE" else text("busy", 503)
 
@@ -377,7 +377,7 @@ async def test_without_a_list_nothing_counts_as_destroyed() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "delete_result",
     [
         TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True),
         TransportError(FailureKind.TIMED_OUT, "slow", sent=True),
@@ -386,15 +386,17 @@ async def test_without_a_list_nothing_counts_as_destroyed() -> None:
     ],
     ids=["lost", "slow", "boom", "unknown"],
 )
-async def test_a_delete_in_doubt_is_decided_by_the_list(answer: Response | Exception) -> None:
+async def test_list_decides_about_a_delete_without_a_usable_response(
+    delete_result: Response | Exception,
+) -> None:
     listed: list[dict[str, Any]] = []
 
     async def reply(request: Request) -> Response:
         if request.method == "GET":
             return data(listed)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if isinstance(delete_result, Exception):
+            raise delete_result
+        return delete_result
 
     session, _ = session_on(reply)
     async with session:
@@ -404,7 +406,7 @@ async def test_a_delete_in_doubt_is_decided_by_the_list(answer: Response | Excep
     assert failure.kind in {"connection_lost", "timed_out", "server_error", "not_found"}
 
 
-async def test_a_refused_delete_stays_refused_and_costs_no_list() -> None:
+async def test_refused_delete_needs_no_list() -> None:
     async def reply(_: Request) -> Response:
         return text("not yours", 403)
 
@@ -419,7 +421,7 @@ async def test_a_refused_delete_stays_refused_and_costs_no_list() -> None:
 
 
 @pytest.mark.parametrize("listed", [[None], ["x"], [{}], [{"id": 12345678}]])
-async def test_a_list_that_cannot_be_read_proves_nothing(listed: list[object]) -> None:
+async def test_malformed_list_proves_nothing(listed: list[object]) -> None:
     async def reply(request: Request) -> Response:
         return text("") if request.method == "DELETE" else data(listed)
 
@@ -430,11 +432,11 @@ async def test_a_list_that_cannot_be_read_proves_nothing(listed: list[object]) -
     assert "nobody can tell apart" in failure.message
 
 
-async def test_retrying_a_destroy_verifies_again() -> None:
-    session, transport = session_on(server_with([session_object("a")], deletes=False))
+async def test_retried_destroy_verifies_again() -> None:
+    session, transport = session_on(make_server([session_object("a")], deletes=False))
     async with session:
         outcomes = await session.destroy(["a"])
-        transport.reply = server_with([session_object("a")])
+        transport.reply = make_server([session_object("a")])
         assert (await outcomes.retry_failed()).ok
 
 
@@ -460,26 +462,26 @@ NAMED = [
     ],
     ids=str,
 )
-async def test_destroy_with_ends_what_the_name_begins_with(
+async def test_destroy_with_ends_sessions_by_the_beginning_of_their_names(
     arguments: tuple[Any, ...], ids: list[str]
 ) -> None:
-    session, transport = session_on(server_with(NAMED))
+    session, transport = session_on(make_server(NAMED))
     async with session:
         assert ids == list((await session.destroy_with(*arguments)).successes)
     assert "session?type=headless" == transport.targets[0]
 
 
 @pytest.mark.parametrize("prefix", ["", "fits.*", "fits_", "a b", 5, None])
-async def test_a_prefix_that_begins_no_name_is_refused(prefix: Any) -> None:
-    session, transport = session_on(server_with(NAMED))
+async def test_destroy_with_refuses_a_prefix_that_no_name_has(prefix: Any) -> None:
+    session, transport = session_on(make_server(NAMED))
     async with session:
         with pytest.raises(InvalidRequest, match=r"re\.compile"):
             await session.destroy_with(prefix)
     assert [] == transport.requests
 
 
-async def test_a_status_that_nobody_has_is_refused() -> None:
-    session, transport = session_on(server_with(NAMED))
+async def test_destroy_with_refuses_an_unknown_status() -> None:
+    session, transport = session_on(make_server(NAMED))
     async with session:
         with pytest.raises(InvalidRequest, match="Complted"):
             await session.destroy_with("fits", status="Complted")
@@ -489,7 +491,7 @@ async def test_a_status_that_nobody_has_is_refused() -> None:
 # --- connect -------------------------------------------------------------------------------------
 
 
-async def test_connect_opens_the_pages_of_running_sessions_only(
+async def test_connect_opens_only_pages_of_running_sessions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[str] = []
@@ -507,7 +509,7 @@ async def test_connect_opens_the_pages_of_running_sessions_only(
         session_object("d", type="notebook", connectURL="https://broken"),
         session_object("e", type="notebook", connectURL="file:///etc/passwd"),
     ]
-    session, _ = session_on(server_with(sessions))
+    session, _ = session_on(make_server(sessions))
     async with session:
         outcomes = await session.connect(["a", "b", "c", "d", "e", "unknown"])
     assert {"a": page} == outcomes.successes
@@ -517,7 +519,7 @@ async def test_connect_opens_the_pages_of_running_sessions_only(
     assert SessionStatus.PENDING in outcomes.failures["b"].message
 
 
-async def test_the_statistics_of_a_session_with_its_own_transport() -> None:
+async def test_statistics_with_a_transport_of_the_caller() -> None:
     session, _ = session_on(described, concurrency=3)
     async with session:
         statistics = session.statistics()
@@ -533,7 +535,7 @@ async def test_the_statistics_of_a_session_with_its_own_transport() -> None:
 # --- raw -----------------------------------------------------------------------------------------
 
 
-async def test_sessions_can_be_had_as_the_server_tells_of_them() -> None:
+async def test_raw_info_returns_the_objects_of_the_server() -> None:
     session, _ = session_on(described)
     async with session:
         outcomes = await session.info(["a", "b"], raw=True)
@@ -547,7 +549,7 @@ async def test_sessions_can_be_had_as_the_server_tells_of_them() -> None:
 
 
 @pytest.mark.parametrize("odd", [{"id": "other"}, {"id": 7}, {}, []])
-async def test_what_the_server_tells_of_another_session_is_refused_raw_as_well(odd: Any) -> None:
+async def test_raw_info_about_another_session_is_a_failure(odd: Any) -> None:
     async def reply(_: Request) -> Response:
         return data(odd)
 
@@ -558,7 +560,7 @@ async def test_what_the_server_tells_of_another_session_is_refused_raw_as_well(o
     assert FailureKind.PROTOCOL == failure.kind
 
 
-async def test_a_list_can_be_had_as_the_server_tells_of_it(
+async def test_raw_fetch_returns_the_objects_of_the_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def reply(_: Request) -> Response:

@@ -1,6 +1,6 @@
-"""All tasks of an asyncio loop cancelled at once, as at the end of `asyncio.run`: none is lost.
+"""No session is lost when all tasks of an event loop are cancelled, as `asyncio.run` does.
 
-That is native cancellation of kaleden's own tasks, which no shield holds off.
+That is native cancellation of the tasks of this library, which passes through every shield.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMAGE = "images.canfar.net/skaha/astroml:latest"
 
 
 class FakeServer:
-    """Has made a session before the first thing can go wrong with its create."""
+    """Makes the session of a create before the request can be cancelled."""
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
@@ -28,30 +28,28 @@ class FakeServer:
         if request.method == "POST":
             key = f"id{len(self.names)}"
             self.names[key] = launch_name(request)
-            reply = text(key)
+            response = text(key)
         elif request.method == "DELETE":
             self.names.pop(session_id(request), None)
-            reply = text("")
+            response = text("")
         else:
             listed = [session_object(key, name=name) for key, name in self.names.items()]
-            reply = data(listed)
+            response = data(listed)
         for _ in range(3):
             await checkpoint()
-        return reply
+        return response
 
 
-# asyncio does not begin a task that is cancelled before its first step, and says so.
+# asyncio never starts a task that is cancelled before its first step, and warns of it.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize("steps", range(24))
-def test_no_session_survives_its_scope_when_all_tasks_are_cancelled(
-    steps: int, concurrency: int
-) -> None:
+def test_cancelling_all_tasks_leaves_no_session_of_a_scope(steps: int, concurrency: int) -> None:
     server = FakeServer()
     scopes: list[Scope] = []
 
     async def own() -> None:
-        # A clean-up that waited in vain would take all of its time.
+        # A clean-up that waits for nothing would take all of its grace period.
         async with (
             AsyncSession(transport=server, concurrency=concurrency, retry=None) as session,
             session.scope(grace=600) as scope,
@@ -70,13 +68,13 @@ def test_no_session_survives_its_scope_when_all_tasks_are_cancelled(
             await owner
 
     asyncio.run(main())
-    gc.collect()  # Else the warning may come in another test, which does not ignore it.
+    gc.collect()  # Otherwise the warning may appear in a test that does not ignore it.
     assert {} == server.names
     assert all(scope.error is None for scope in scopes)
 
 
-async def given_up(request: Request) -> Response:
-    """Answer as a transport of which one request awaits what somebody cancels."""
+async def cancel_one_request(request: Request) -> Response:
+    """Reply like a transport in which something that one request awaits is cancelled."""
     if session_id(request) == "id3":
         raise asyncio.CancelledError
 
@@ -84,13 +82,13 @@ async def given_up(request: Request) -> Response:
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-def test_a_call_never_ends_well_if_what_it_awaits_was_cancelled(concurrency: int) -> None:
-    """Neither with outcomes missing, nor by leaving a block as if that had ended."""
+def test_call_is_cancelled_if_something_that_it_awaits_was_cancelled(concurrency: int) -> None:
+    """It neither returns with outcomes missing, nor leaves a block as if that had completed."""
     ids = [f"id{number}" for number in range(8)]
 
     async def main() -> None:
         async with AsyncSession(
-            transport=FakeTransport(given_up), concurrency=concurrency, retry=None
+            transport=FakeTransport(cancel_one_request), concurrency=concurrency, retry=None
         ) as session:
             with pytest.raises(asyncio.CancelledError):
                 await session.info(ids)

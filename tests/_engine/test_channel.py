@@ -1,4 +1,4 @@
-"""Handing what a task finds to the block of an ``async with``."""
+"""The channel from producer tasks to the block of an ``async with``."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from kaleden._engine import _channel
 from kaleden._engine._channel import Channel, SendItem, open_channel
 
 
-async def count(deliver: SendItem[int]) -> None:
+async def count(send: SendItem[int]) -> None:
     for number in range(3):
-        await deliver(number)
+        await send(number)
 
 
-async def test_the_block_gets_all_and_then_the_end() -> None:
+async def test_block_receives_all_items_and_then_the_end() -> None:
     async with open_channel(count) as receive:
         assert [0, 1, 2] == [number async for number in receive]
 
 
-async def test_nothing_is_made_before_it_is_taken() -> None:
+async def test_producer_makes_an_item_only_after_the_last_was_received() -> None:
     made: list[int] = []
 
-    async def produce(deliver: SendItem[int]) -> None:
+    async def produce(send: SendItem[int]) -> None:
         for number in range(10):
             made.append(number)
-            await deliver(number)
+            await send(number)
 
     async with open_channel(produce) as receive:
         for number in range(3):
@@ -39,26 +39,26 @@ async def test_nothing_is_made_before_it_is_taken() -> None:
             assert number == await anext(receive)
 
 
-async def test_a_producer_that_fails_is_not_taken_for_one_that_ended() -> None:
-    async def fail(deliver: SendItem[int]) -> None:
-        await deliver(0)
+async def test_producer_error_does_not_end_the_iteration() -> None:
+    async def fail(send: SendItem[int]) -> None:
+        await send(0)
         raise ZeroDivisionError("mine")
 
-    taken: list[int] = []
+    received: list[int] = []
     with pytest.raises(ZeroDivisionError, match="mine"):
         async with open_channel(fail) as receive:
             async for number in receive:
-                taken.append(number)  # noqa: PERF401  # the loop is what is tested
-            pytest.fail("the loop ended as if all had come")
-    assert [0] == taken
+                received.append(number)  # noqa: PERF401  # the loop is what is tested
+            pytest.fail("the loop ended as if the producer had completed")
+    assert [0] == received
 
 
-async def test_an_error_of_the_block_comes_out_as_itself_and_ends_the_producer() -> None:
+async def test_block_error_is_raised_unchanged_and_ends_the_producer() -> None:
     ended = []
 
-    async def produce(deliver: SendItem[int]) -> None:
+    async def produce(send: SendItem[int]) -> None:
         try:
-            await count(deliver)
+            await count(send)
         finally:
             ended.append(True)
 
@@ -69,7 +69,7 @@ async def test_an_error_of_the_block_comes_out_as_itself_and_ends_the_producer()
     assert [True] == ended
 
 
-async def test_leaving_early_at_any_step_leaves_nothing() -> None:
+async def test_leaving_the_block_early_at_any_step_leaves_no_task() -> None:
     for step in range(12):
         async with open_channel(count) as receive:
             for _ in range(step):
@@ -78,136 +78,136 @@ async def test_leaving_early_at_any_step_leaves_nothing() -> None:
                 await anext(receive)
 
 
-async def test_many_take_what_many_give() -> None:
-    """Each item goes to one of them, and the end to all."""
-    taken: list[int] = []
-    takers = 5
+async def test_many_receivers_share_the_items_of_many_senders() -> None:
+    """Each item goes to one receiver, and the end to all of them."""
+    received: list[int] = []
+    receivers = 5
 
-    async def produce(deliver: SendItem[int]) -> None:
-        async def give(number: int) -> None:
-            await deliver(number)
+    async def produce(send: SendItem[int]) -> None:
+        async def send_one(number: int) -> None:
+            await send(number)
 
         async with anyio.create_task_group() as group:
             for number in range(50):
-                group.start_soon(give, number)
+                group.start_soon(send_one, number)
 
-    async def take(handoff: AsyncIterator[int]) -> None:
-        async for number in handoff:
-            taken.append(number)
+    async def receive_items(channel: AsyncIterator[int]) -> None:
+        async for number in channel:
+            received.append(number)
             await checkpoint()
 
     with anyio.fail_after(60):
-        async with open_channel(produce) as handoff, anyio.create_task_group() as group:
-            for _ in range(takers):
-                group.start_soon(take, handoff)
-    assert list(range(50)) == sorted(taken)
+        async with open_channel(produce) as channel, anyio.create_task_group() as group:
+            for _ in range(receivers):
+                group.start_soon(receive_items, channel)
+    assert list(range(50)) == sorted(received)
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
-async def test_what_a_cancelled_taker_does_not_take_another_does(cancelled: int) -> None:
-    handoff = Channel[int]()
+async def test_item_of_a_cancelled_receiver_goes_to_another(cancelled: int) -> None:
+    channel = Channel[int]()
     scopes = [anyio.CancelScope() for _ in range(3)]
-    taken: list[int] = []
+    received: list[int] = []
 
-    async def take(number: int) -> None:
+    async def receive_items(number: int) -> None:
         with scopes[number]:
-            taken.append(await anext(handoff))
+            received.append(await anext(channel))
 
-    async def give(item: int) -> None:
+    async def send(item: int) -> None:
         if item:
             scopes[cancelled].cancel()
-        await handoff.send(item)
+        await channel.send(item)
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             for number in range(3):
-                group.start_soon(take, number)
+                group.start_soon(receive_items, number)
             await anyio.wait_all_tasks_blocked()
             for item in range(2):
-                group.start_soon(give, item)
-            while len(taken) < 2:
+                group.start_soon(send, item)
+            while len(received) < 2:
                 await checkpoint()
             group.cancel_scope.cancel()
-    assert [0, 1] == sorted(taken)
+    assert [0, 1] == sorted(received)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_taker_that_is_cancelled_as_it_wakes_wakes_another(anyio_backend: str) -> None:
-    """By asyncio's own means: a scope lets a task go on that was woken."""
-    handoff = Channel[int]()
-    first, second = [asyncio.ensure_future(anext(handoff)) for _ in range(2)]
+async def test_receiver_cancelled_while_waking_wakes_another(anyio_backend: str) -> None:
+    """Native cancellation of asyncio: a cancel scope does not cancel a task that was woken."""
+    channel = Channel[int]()
+    first, second = [asyncio.ensure_future(anext(channel)) for _ in range(2)]
     await anyio.wait_all_tasks_blocked()
-    giver = asyncio.ensure_future(handoff.send(1))
+    sender = asyncio.ensure_future(channel.send(1))
     await asyncio.sleep(0)
     first.cancel()
     with anyio.fail_after(60):
         assert 1 == await second
-        await giver
+        await sender
     assert first.cancelled()
 
 
-async def test_a_delivery_that_is_cancelled_is_not_to_be_had() -> None:
-    handoff = Channel[int]()
+async def test_cancelled_send_withdraws_its_item() -> None:
+    channel = Channel[int]()
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await handoff.send(1)
+        await channel.send(1)
     assert scope.cancelled_caught
-    assert [] == handoff.receive_nowait()
+    assert [] == channel.receive_nowait()
 
 
-async def test_all_that_waits_can_be_taken_at_once() -> None:
-    handoff = Channel[int]()
+async def test_receive_nowait_returns_all_waiting_items() -> None:
+    channel = Channel[int]()
     async with anyio.create_task_group() as group:
         for number in range(3):
-            group.start_soon(handoff.send, number)
+            group.start_soon(channel.send, number)
         await anyio.wait_all_tasks_blocked()
-        assert 3 == len(handoff)
-        assert [0, 1, 2] == sorted(handoff.receive_nowait())
-    assert 0 == len(handoff)
+        assert 3 == len(channel)
+        assert [0, 1, 2] == sorted(channel.receive_nowait())
+    assert 0 == len(channel)
 
 
-async def test_who_waits_hears_that_the_block_was_left() -> None:
+async def test_close_raises_in_a_waiting_receiver() -> None:
     async with anyio.create_task_group() as group:
-        handoff = Channel[int]()
+        channel = Channel[int]()
 
-        async def take() -> None:
+        async def receive_items() -> None:
             with pytest.raises(anyio.ClosedResourceError):
-                await anext(handoff)
+                await anext(channel)
 
-        group.start_soon(take)
+        group.start_soon(receive_items)
         await anyio.wait_all_tasks_blocked()
-        handoff.close()
+        channel.close()
 
 
-@pytest.mark.parametrize(("turn", "fewest", "most"), [(-1.0, 7, 9), (math.inf, 0, 0)])
-async def test_others_have_their_turn_while_much_is_at_hand(
-    turn: float, fewest: int, most: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("time_slice", "fewest", "most"), [(-1.0, 7, 9), (math.inf, 0, 0)])
+async def test_receiver_yields_to_other_tasks_once_in_a_time_slice(
+    time_slice: float, fewest: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If there is time for that all is taken in one go, but not by whoever is cancelled."""
-    monkeypatch.setattr(_channel, "_SLICE", turn)
-    handoff = Channel[int]()
-    turns = 0
+    """Within the time slice all items are received without yielding; cancellation still works."""
+    monkeypatch.setattr(_channel, "_TIME_SLICE", time_slice)
+    channel = Channel[int]()
+    iterations = 0
 
-    async def take_turns() -> None:
-        nonlocal turns
+    async def yield_repeatedly() -> None:
+        nonlocal iterations
         while True:
-            turns += 1
+            iterations += 1
             await checkpoint()
 
     async with anyio.create_task_group() as group:
         for number in range(10):
-            group.start_soon(handoff.send, number)
+            group.start_soon(channel.send, number)
         await anyio.wait_all_tasks_blocked()
-        group.start_soon(take_turns)
-        await anext(handoff)
-        before = turns
+        group.start_soon(yield_repeatedly)
+        await anext(channel)
+        before = iterations
         for _ in range(8):
-            await anext(handoff)
-        # trio lets one of two that are ready go first as it likes.
-        assert fewest <= turns - before <= most
+            await anext(channel)
+        # trio runs tasks that are ready in a random order.
+        assert fewest <= iterations - before <= most
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await anext(handoff)
+            await anext(channel)
         assert scope.cancelled_caught
-        assert 1 == len(handoff.receive_nowait())
+        assert 1 == len(channel.receive_nowait())
         group.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""What is tried again, when, and how many repetitions a client may afford."""
+"""The retry policy, the retry budget and the adaptive limit."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kaleden._engine._limiter import INITIAL_LIMIT, AdaptiveLimit
 from kaleden._engine._retry import RetryBudget
 
 
-def always(share: float) -> random.Random:
-    """Chance that always falls at the same share of its range."""
-    chance = random.Random()
-    chance.random = lambda: share  # type: ignore[method-assign]
-    return chance
+def make_constant_random(share: float) -> random.Random:
+    """Make a random source that always draws the same share of its range."""
+    source = random.Random()
+    source.random = lambda: share  # type: ignore[method-assign]
+    return source
 
 
-# --- what may pass -----------------------------------------------------------------------------
+# --- transient failures --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def always(share: float) -> random.Random:
         (FailureKind.SERVER_ERROR, 504),
     ],
 )
-def test_what_may_pass_is_tried_again(kind: FailureKind, status: int | None) -> None:
+def test_transient_failures_are_recognised(kind: FailureKind, status: int | None) -> None:
     assert is_transient(kind, status)
 
 
@@ -58,11 +58,11 @@ def test_what_may_pass_is_tried_again(kind: FailureKind, status: int | None) -> 
         (FailureKind.UNKNOWN_EFFECT, None),
     ],
 )
-def test_what_stays_is_not_tried_again(kind: FailureKind, status: int | None) -> None:
+def test_permanent_failures_are_recognised(kind: FailureKind, status: int | None) -> None:
     assert not is_transient(kind, status)
 
 
-def test_overloads_are_refusals_and_time_outs() -> None:
+def test_overloads_are_unavailable_and_timed_out() -> None:
     overloads = {kind for kind in FailureKind if is_overload(kind)}
     assert {FailureKind.UNAVAILABLE, FailureKind.TIMED_OUT} == overloads
 
@@ -70,22 +70,24 @@ def test_overloads_are_refusals_and_time_outs() -> None:
 # --- back-off ------------------------------------------------------------------------------------
 
 
-def test_the_longest_back_off_doubles_up_to_its_cap() -> None:
+def test_longest_back_off_doubles_up_to_its_cap() -> None:
     policy = RetryPolicy(base=1.0, cap=5.0)
-    longest = [policy.draw_backoff(attempts, always(1.0)) for attempts in (1, 2, 3, 4, 5)]
+    longest = [
+        policy.draw_backoff(attempts, make_constant_random(1.0)) for attempts in (1, 2, 3, 4, 5)
+    ]
     assert [1.0, 2.0, 4.0, 5.0, 5.0] == longest
 
 
 @given(
     st.floats(0.001, 100), st.floats(0.001, 1000), st.integers(1, 10**6), st.integers(0, 2**32 - 1)
 )
-def test_a_back_off_is_anywhere_between_nothing_and_the_longest(
+def test_back_off_is_between_zero_and_the_longest(
     base: float, cap: float, attempts: int, seed: int
 ) -> None:
     policy = RetryPolicy(base=base, cap=cap)
     drawn = policy.draw_backoff(attempts, random.Random(seed))
-    assert 0.0 <= drawn <= policy.draw_backoff(attempts, always(1.0)) <= cap
-    assert 0.0 == policy.draw_backoff(attempts, always(0.0))
+    assert 0.0 <= drawn <= policy.draw_backoff(attempts, make_constant_random(1.0)) <= cap
+    assert 0.0 == policy.draw_backoff(attempts, make_constant_random(0.0))
 
 
 @pytest.mark.parametrize(
@@ -107,19 +109,19 @@ def test_a_back_off_is_anywhere_between_nothing_and_the_longest(
         ("share", False),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused(argument: str, value: Any) -> None:
+def test_invalid_policy_is_refused(argument: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=argument):
         RetryPolicy(**{argument: value})
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "long"])
-def test_a_reply_is_bounded_by_a_number_of_bytes(value: Any) -> None:
+def test_max_body_is_a_positive_number_of_bytes(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="max_body is a whole number of bytes"):
         Limits(max_body=value)
     assert (1, None) == (Limits(max_body=1).max_body, Limits(max_body=None).max_body)
 
 
-def test_defaults_suit_the_server() -> None:
+def test_defaults_are_the_documented_ones() -> None:
     assert (32, 8, 30.0, 180.0) == (
         Limits().concurrency,
         Limits().create_concurrency,
@@ -129,19 +131,19 @@ def test_defaults_suit_the_server() -> None:
     assert (10.0, 0.2) == (RetryPolicy().reserve, RetryPolicy().share)
 
 
-# --- the budget --------------------------------------------------------------------------------
+# --- the budget ----------------------------------------------------------------------------------
 
 
-def test_a_budget_begins_with_its_reserve() -> None:
+def test_budget_begins_with_its_reserve() -> None:
     budget = RetryBudget(10, 0.2)
     assert [True] * 10 + [False] == [budget.spend() for _ in range(11)]
     assert (10, 1) == (budget.granted, budget.refused)
 
 
-def test_five_first_attempts_earn_one_repetition() -> None:
+def test_five_first_attempts_earn_one_retry() -> None:
     budget = RetryBudget(0, 0.2)
     budget.first += 5
-    # A purse without room keeps nothing.
+    # A budget with a reserve of 0 holds nothing.
     assert not budget.spend()
 
     budget = RetryBudget(1, 0.2)
@@ -157,28 +159,28 @@ def test_five_first_attempts_earn_one_repetition() -> None:
     st.floats(0, 2),
     st.lists(st.one_of(st.integers(1, 100), st.just(None)), max_size=200),
 )
-def test_no_stretch_of_time_grants_more_than_the_reserve_and_its_share(
+def test_budget_bounds_the_retries_in_any_stretch_of_time(
     reserve: float, share: float, steps: list[int | None]
 ) -> None:
     budget = RetryBudget(reserve, share)
-    moments = [(0, 0)]
+    states = [(0, 0)]
     for step in steps:
         if step is None:
             budget.spend()
         else:
             budget.first += step
-        moments.append((budget.first, budget.granted))
+        states.append((budget.first, budget.granted))
         assert 0 <= budget.held <= reserve
-    for begin, (first, granted) in enumerate(moments):
-        for later, more in moments[begin:]:
+    for begin, (first, granted) in enumerate(states):
+        for later, more in states[begin:]:
             assert more - granted <= reserve + share * (later - first) + 1e-6
 
 
 # --- the adaptive limit --------------------------------------------------------------------------
 
 
-def rounds(limit: AdaptiveLimit, capacity: int, count: int) -> list[int]:
-    """Send as much as the limit lets, round trip by round trip, to a server with a capacity."""
+def run_rounds(limit: AdaptiveLimit, capacity: int, count: int) -> list[int]:
+    """Send as many requests as the limit allows, in each round trip, and return the limits."""
     seen = []
     for time in range(count):
         sent = limit.limit
@@ -190,23 +192,23 @@ def rounds(limit: AdaptiveLimit, capacity: int, count: int) -> list[int]:
     return seen
 
 
-def test_a_healthy_server_is_soon_used_in_full() -> None:
-    assert [INITIAL_LIMIT, 2 * INITIAL_LIMIT, 32, 32] == rounds(AdaptiveLimit(32), 100, 4)
+def test_limit_of_a_healthy_server_soon_reaches_the_ceiling() -> None:
+    assert [INITIAL_LIMIT, 2 * INITIAL_LIMIT, 32, 32] == run_rounds(AdaptiveLimit(32), 100, 4)
 
 
 @given(st.integers(1, 64), st.integers(2, 64))
-def test_it_finds_what_a_server_bears(capacity: int, ceiling: int) -> None:
+def test_limit_converges_to_the_capacity(capacity: int, ceiling: int) -> None:
     limit = AdaptiveLimit(ceiling)
-    seen = rounds(limit, capacity, 300)
+    seen = run_rounds(limit, capacity, 300)
     settled = seen[100:]
     assert max(seen) <= ceiling
     assert 1 <= min(seen)
-    # It tries one more now and then, and gives way by three tenths.
+    # It probes with one more request, and decreases by three tenths.
     assert max(settled) <= min(ceiling, capacity + 1)
     assert min(settled) >= int(0.7 * min(ceiling, capacity))
 
 
-def test_a_round_trip_costs_one_decrease() -> None:
+def test_limit_decreases_once_in_a_round_trip() -> None:
     limit = AdaptiveLimit(10)
     for _ in range(10):
         limit.record_success(10)
@@ -214,18 +216,18 @@ def test_a_round_trip_costs_one_decrease() -> None:
     for _ in range(10):
         limit.record_overload(1.0, 2.0)
     assert (7, 1) == (limit.limit, limit.decreases)
-    # What left after the decrease tells news.
+    # A request that was sent after the decrease counts again.
     limit.record_overload(2.1, 3.0)
     assert (4, 2) == (limit.limit, limit.decreases)
 
 
-def test_it_falls_to_one_request_and_comes_back_to_the_ceiling() -> None:
+def test_limit_falls_to_one_and_recovers_to_the_ceiling() -> None:
     limit = AdaptiveLimit(32)
-    assert 1 == rounds(limit, 0, 50)[-1]
-    assert 32 == rounds(limit, 100, 50)[-1]
+    assert 1 == run_rounds(limit, 0, 50)[-1]
+    assert 32 == run_rounds(limit, 100, 50)[-1]
 
 
-def test_what_cannot_be_lowered_is_not_counted_as_lowered() -> None:
+def test_overload_at_the_floor_is_not_counted_as_a_decrease() -> None:
     limit = AdaptiveLimit(2)
     for sent in range(10):
         limit.record_overload(sent + 0.5, sent + 1.0)
@@ -235,7 +237,7 @@ def test_what_cannot_be_lowered_is_not_counted_as_lowered() -> None:
     assert (1, 3) == (limit.limit, limit.decreases)
 
 
-def test_a_limit_that_is_not_used_does_not_grow() -> None:
+def test_unused_limit_does_not_grow() -> None:
     limit = AdaptiveLimit(32)
     for _ in range(1000):
         limit.record_success(INITIAL_LIMIT // 2 - 1)

@@ -1,4 +1,4 @@
-"""Details of what is told, which only a change of one expression would show to be untested."""
+"""Details of outcomes, messages and statistics, found untested by mutation tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def failure(key: str, kind: FailureKind = FailureKind.NOT_FOUND, **others: Any) 
     return Failure(key, kind, "gone", **others)
 
 
-def test_a_failure_says_its_status_if_there_is_one() -> None:
+def test_failure_str_shows_the_status_if_there_is_one() -> None:
     assert "a: gone (not_found, HTTP 404)" == str(failure("a", status=404))
     assert "a: gone (not_found)" == str(failure("a"))
     tried = failure("a", status=503, retry_after=29.9, attempts=4)
@@ -43,13 +43,13 @@ def test_a_failure_says_its_status_if_there_is_one() -> None:
     assert "a: gone (not_found, after 2 attempts)" == str(failure("a", attempts=2))
 
 
-def test_outcomes_count_failures_by_kind_the_most_frequent_first() -> None:
+def test_outcomes_repr_counts_failures_by_kind() -> None:
     quota = FailureKind.QUOTA
     outcomes = Outcomes[Any]("info", [failure("a", quota), failure("b"), failure("c")])
     assert "<Outcomes info: 0 ok, 3 failed (not_found=2, quota=1)>" == repr(outcomes)
 
 
-def test_the_table_of_outcomes_has_a_row_for_each() -> None:
+def test_outcomes_table_has_a_row_for_each_outcome() -> None:
     outcomes = Outcomes[Any]("info", [Success("a", "<x>"), failure("b")])
     table = outcomes._repr_html_()
     text = re.sub("(<[^>]*>)+", "|", table)
@@ -58,20 +58,20 @@ def test_the_table_of_outcomes_has_a_row_for_each() -> None:
     assert table.endswith("</tr></tbody></table>")
 
 
-def test_a_table_of_just_a_hundred_leaves_nothing_out() -> None:
+def test_table_of_a_hundred_outcomes_is_complete() -> None:
     hundred = [Success(f"id{number}", 1) for number in range(100)]
     assert "more" not in Outcomes[Any]("info", hundred)._repr_html_()
     assert "… and 1 more" in Outcomes[Any]("info", [*hundred, Success("z", 1)])._repr_html_()
 
 
-def test_outcomes_of_no_operation_say_so() -> None:
+def test_outcomes_without_an_operation_are_refused() -> None:
     with pytest.raises(ValueError, match="'nothing'"):
         Outcomes.from_json('{"outcomes": []}')
 
 
 @pytest.mark.parametrize("flag", [False, True])
-async def test_whether_results_are_raw_may_be_decided_late(flag: bool) -> None:
-    # That a `bool` fits is for the type checkers to say.
+async def test_raw_may_be_a_variable(flag: bool) -> None:
+    # The type checkers verify that a `bool` is accepted.
     session, _ = session_on(described)
     async with session:
         [outcome] = await session.info("a", raw=flag)
@@ -85,7 +85,7 @@ async def test_whether_results_are_raw_may_be_decided_late(flag: bool) -> None:
             assert "<LogStream: 0 at hand>" == repr(lines)
 
 
-async def test_a_session_retries_what_failed_as_its_outcomes_do() -> None:
+async def test_session_retry_failed_retries_failures() -> None:
     async def reply(request: Request) -> Response:
         if len(transport.requests) == 1:
             return text("session not found", 404)
@@ -104,7 +104,7 @@ async def test_a_session_retries_what_failed_as_its_outcomes_do() -> None:
             pytest.fail(message)
 
 
-async def test_what_was_retried_can_be_retried_again() -> None:
+async def test_retried_outcomes_can_be_retried_again() -> None:
     async def reply(_: Request) -> Response:
         return text("session not found", 404)
 
@@ -115,7 +115,7 @@ async def test_what_was_retried_can_be_retried_again() -> None:
     assert 3 == len(transport.requests)
 
 
-async def test_what_is_refused_here_was_never_tried() -> None:
+async def test_invalid_id_has_no_attempts() -> None:
     session, _ = session_on(described)
     numbers: Any = [5]
     async with session:
@@ -127,7 +127,7 @@ async def test_what_is_refused_here_was_never_tried() -> None:
     assert "<5>" == unnamed.key
 
 
-async def test_what_a_transport_calls_final_is_not_tried_again() -> None:
+async def test_final_transport_error_is_not_retried() -> None:
     async def reply(_: Request) -> Response:
         raise TransportError(FailureKind.CONNECT_FAILED, "no trust", sent=False, final=True)
 
@@ -139,20 +139,22 @@ async def test_what_a_transport_calls_final_is_not_tried_again() -> None:
     assert 1 == len(transport.requests)
 
 
-@pytest.mark.parametrize(("status", "told"), [(401, "denied; it was a saved one"), (403, "denied")])
-async def test_a_refused_login_is_named_and_no_other_refusal(status: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "denied; it was a saved one"), (403, "denied")]
+)
+async def test_login_is_named_only_in_authentication_failures(status: int, message: str) -> None:
     async def reply(_: Request) -> Response:
         return text("denied", status)
 
-    for login, words in ((["it was a saved one"], told), ([], "denied")):
+    for login, expected in ((["it was a saved one"], message), ([], "denied")):
         engine = Engine(Limiter(1), FakeTransport(reply), None, *login)
         [outcome] = await engine.collect(info(Limits()), ["a"])
         assert isinstance(outcome, Failure)
-        assert ("a", words, status) == (outcome.key, outcome.message, outcome.status)
+        assert ("a", expected, status) == (outcome.key, outcome.message, outcome.status)
         await engine.aclose()
 
 
-async def test_long_replies_are_outcomes_like_others() -> None:
+async def test_incrementally_parsed_response_is_an_outcome() -> None:
     async def reply(_: Request) -> Response:
         return data([session_object("a")])
 
@@ -167,7 +169,7 @@ async def test_long_replies_are_outcomes_like_others() -> None:
 
 
 @in_virtual_time
-async def test_what_waits_for_another_attempt_has_no_time_that_could_run_out() -> None:
+async def test_back_off_does_not_count_towards_the_timeout() -> None:
     async def reply(request: Request) -> Response:
         if session_id(request) == "b":
             await anyio.sleep_forever()
@@ -184,7 +186,7 @@ async def test_what_waits_for_another_attempt_has_no_time_that_could_run_out() -
 
 
 @in_virtual_time
-async def test_a_transport_that_cannot_be_stopped_keeps_nobody_for_long() -> None:
+async def test_close_abandons_a_shielded_transport_after_five_seconds() -> None:
     async def reply(_: Request) -> Response:
         with anyio.CancelScope(shield=True):
             await anyio.sleep(60)
@@ -194,18 +196,18 @@ async def test_a_transport_that_cannot_be_stopped_keeps_nobody_for_long() -> Non
     async with anyio.create_task_group() as group:
         group.start_soon(engine.collect, info(Limits()), ["a"])
         await anyio.sleep(1)
-        began = anyio.current_time()
+        started = anyio.current_time()
         await engine.aclose()
-        assert 5 == anyio.current_time() - began
+        assert 5 == anyio.current_time() - started
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
 @in_virtual_time
-async def test_a_client_is_left_when_all_that_it_gave_up_has_ended(cancelled: bool) -> None:
-    begun: list[Request] = []
+async def test_client_waits_for_its_cancelled_requests_to_end(cancelled: bool) -> None:
+    sent: list[Request] = []
 
     async def reply(request: Request) -> Response:
-        begun.append(request)
+        sent.append(request)
         try:
             await anyio.sleep_forever()
         finally:
@@ -218,16 +220,16 @@ async def test_a_client_is_left_when_all_that_it_gave_up_has_ended(cancelled: bo
         with anyio.CancelScope() as scope:
             async with session:
                 group.start_soon(session.info, ["1", "3", "2"])
-                while len(begun) < 3:
+                while len(sent) < 3:
                     await anyio.lowlevel.checkpoint()
-                began = anyio.current_time()
+                started = anyio.current_time()
                 if cancelled:
                     scope.cancel()
         assert 0 == transport.in_flight
-        assert 3 == anyio.current_time() - began
+        assert 3 == anyio.current_time() - started
 
 
-async def test_a_stream_tells_what_is_at_hand_and_gives_it_at_once() -> None:
+async def test_stream_returns_waiting_outcomes_at_once() -> None:
     session, _ = session_on(described, concurrency=3)
     async with session:
         async with session.stream.info(["a", "b", "c"]) as results:
@@ -241,7 +243,7 @@ async def test_a_stream_tells_what_is_at_hand_and_gives_it_at_once() -> None:
 
 
 @in_virtual_time
-async def test_a_request_that_a_pause_kept_back_tells_how_long_it_waited() -> None:
+async def test_request_refused_by_a_pause_has_its_waiting_time() -> None:
     async def reply(_: Request) -> Response:
         await anyio.sleep(3)
         return text("busy", 503, **{"retry-after": "100"})
@@ -259,7 +261,7 @@ async def test_a_request_that_a_pause_kept_back_tells_how_long_it_waited() -> No
 
 
 @in_virtual_time
-async def test_creates_at_once_are_as_many_as_may_be() -> None:
+async def test_creates_in_flight_reach_their_limit() -> None:
     numbers = itertools.count()
 
     async def reply(request: Request) -> Response:
@@ -267,23 +269,23 @@ async def test_creates_at_once_are_as_many_as_may_be() -> None:
         return data([]) if request.method == "GET" else text(f"id{next(numbers)}")
 
     session, transport = session_on(reply, concurrency=8, create_concurrency=2)
-    began = anyio.current_time()
+    started = anyio.current_time()
     async with session:
         assert (await session.create("fits", "skaha/astroml:latest", replicas=6)).ok
     assert 2 == transport.most_in_flight
-    assert 4 == anyio.current_time() - began
+    assert 4 == anyio.current_time() - started
 
 
 @in_virtual_time
-async def test_a_pause_is_logged_with_its_length(caplog: pytest.LogCaptureFixture) -> None:
+async def test_pause_is_logged_with_its_length(caplog: pytest.LogCaptureFixture) -> None:
     await anyio.sleep(7)
-    gate = Limiter(1)
-    gate.pause(anyio.current_time() + 3, failure("a"))
-    told = [record.getMessage() for record in caplog.records if record.name == "kaleden"]
-    assert ["nothing is sent for 3 seconds: gone"] == told
+    limiter = Limiter(1)
+    limiter.pause(anyio.current_time() + 3, failure("a"))
+    messages = [record.getMessage() for record in caplog.records if record.name == "kaleden"]
+    assert ["nothing is sent for 3 seconds: gone"] == messages
 
 
-async def test_a_bug_is_told_by_its_name() -> None:
+async def test_bug_is_reported_with_its_exception_type() -> None:
     async def reply(_: Request) -> Response:
         raise KeyError("left out")
 
@@ -295,7 +297,7 @@ async def test_a_bug_is_told_by_its_name() -> None:
 
 
 @in_virtual_time
-async def test_a_failure_tells_how_long_it_took() -> None:
+async def test_failure_has_its_elapsed_time() -> None:
     async def reply(_: Request) -> Response:
         await anyio.sleep(2)
         raise TransportError(FailureKind.PROTOCOL, "no HTTP", sent=True)
@@ -307,23 +309,25 @@ async def test_a_failure_tells_how_long_it_took() -> None:
     assert 2 == outcome.elapsed
 
 
-async def test_what_a_closed_session_gave_up_had_left_and_the_rest_had_not() -> None:
+async def test_closed_session_marks_only_requests_in_flight_as_sent() -> None:
     session, transport = session_on(stalled, concurrency=1, retry=None)
-    told: list[Outcomes[Any]] = []
+    outcomes: list[Outcomes[Any]] = []
 
-    async def ask() -> None:
-        told.append(await session.info(["a", "b"]))
+    async def read_info() -> None:
+        outcomes.append(await session.info(["a", "b"]))
 
     async with anyio.create_task_group() as group:
         async with session:
-            group.start_soon(ask)
+            group.start_soon(read_info)
             while not transport.requests:
                 await anyio.lowlevel.checkpoint()
-    assert [True, False] == [outcome.sent for outcome in told[0] if isinstance(outcome, Failure)]
+    assert [True, False] == [
+        outcome.sent for outcome in outcomes[0] if isinstance(outcome, Failure)
+    ]
 
 
 @in_virtual_time
-async def test_pauses_and_repetitions_are_counted() -> None:
+async def test_statistics_count_pauses_and_retries() -> None:
     async def reply(request: Request) -> Response:
         if len(transport.requests) in {1, 2}:
             return text("busy", 503, **{"retry-after": "3"})
@@ -342,7 +346,7 @@ async def test_pauses_and_repetitions_are_counted() -> None:
         assert 0.0 == retries.budget
 
 
-async def test_what_the_budget_refused_is_counted() -> None:
+async def test_statistics_count_retries_that_the_budget_refused() -> None:
     async def reply(_: Request) -> Response:
         return text("busy", 503)
 
@@ -353,7 +357,7 @@ async def test_what_the_budget_refused_is_counted() -> None:
 
 
 @in_virtual_time
-async def test_a_repetition_that_finds_a_long_pause_tells_what_it_failed_of() -> None:
+async def test_retry_refused_by_a_pause_returns_the_failure_before_it() -> None:
     async def reply(request: Request) -> Response:
         if session_id(request) == "a":
             return text("no server behind this proxy", 502)
@@ -369,7 +373,7 @@ async def test_a_repetition_that_finds_a_long_pause_tells_what_it_failed_of() ->
 
 
 @in_virtual_time
-async def test_repetitions_at_once_stay_within_the_limit() -> None:
+async def test_concurrent_retries_stay_within_the_limit() -> None:
     async def reply(request: Request) -> Response:
         await anyio.sleep(1)
         if transport.targets.count(request.target) == 1:
@@ -384,7 +388,7 @@ async def test_repetitions_at_once_stay_within_the_limit() -> None:
     assert 2 == transport.most_in_flight
 
 
-def test_the_failure_of_a_contradicted_success_keeps_what_is_known_of_it() -> None:
+def test_contradicted_success_keeps_its_attempts_and_elapsed_time() -> None:
     success = Success("a", "an id", attempts=3, elapsed=2.5)
     failure = contradict_success(success, FailureKind.NOT_DESTROYED, "it is still there", 409)
     expected = Failure(
@@ -397,6 +401,6 @@ def test_the_failure_of_a_contradicted_success_keeps_what_is_known_of_it() -> No
         elapsed=2.5,
     )
     assert expected == failure
-    # Equality leaves the time out.
+    # Equality ignores the elapsed time.
     assert 2.5 == failure.elapsed
     assert None is contradict_success(success, FailureKind.PROTOCOL, "").status

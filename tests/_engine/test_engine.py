@@ -1,4 +1,4 @@
-"""The fan-out: bounded, fair, cancel-safe, one outcome per key."""
+"""The engine: a bounded, fair and cancel-safe fan-out with one outcome for each key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ids(count: int) -> list[str]:
     return [f"id{number}" for number in range(count)]
 
 
-async def test_every_id_has_one_outcome_in_the_order_given() -> None:
+async def test_every_id_has_one_outcome_in_the_given_order() -> None:
     session, _ = session_on(described)
     async with session:
         outcomes = await session.info(ids(100))
@@ -41,7 +41,7 @@ async def test_every_id_has_one_outcome_in_the_order_given() -> None:
     assert ids(100) == [info.id for info in outcomes.values]
 
 
-async def test_an_id_that_comes_twice_costs_one_request() -> None:
+async def test_repeated_id_is_requested_once() -> None:
     session, transport = session_on(described)
     async with session:
         outcomes = await session.info(["a", "b", "a", "b", "a"])
@@ -50,14 +50,14 @@ async def test_an_id_that_comes_twice_costs_one_request() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 32])
-async def test_no_more_are_in_flight_than_the_limit(concurrency: int) -> None:
+async def test_requests_in_flight_reach_the_limit_and_no_more(concurrency: int) -> None:
     session, transport = session_on(described, concurrency=concurrency)
     async with session:
         await session.info(ids(100))
     assert concurrency == transport.most_in_flight
 
 
-async def test_operations_at_once_share_one_limit() -> None:
+async def test_concurrent_operations_share_one_limit() -> None:
     session, transport = session_on(described, concurrency=4)
     async with session, anyio.create_task_group() as group:
         for _ in range(5):
@@ -65,54 +65,54 @@ async def test_operations_at_once_share_one_limit() -> None:
     assert 4 == transport.most_in_flight
 
 
-async def test_a_small_call_does_not_wait_for_a_huge_one() -> None:
-    async def served(request: Request) -> Response:
+async def test_small_call_does_not_wait_for_a_huge_one() -> None:
+    async def reply(request: Request) -> Response:
         for _ in range(10):
             await checkpoint()
         return await described(request)
 
-    session, transport = session_on(served, concurrency=4)
+    session, transport = session_on(reply, concurrency=4)
     async with session, anyio.create_task_group() as group:
         group.start_soon(session.info, ids(10_000))
         while transport.in_flight < 4:
             await checkpoint()
         before = len(transport.requests)
         await session.info("late")
-        served_meanwhile = len(transport.requests) - before
-        assert served_meanwhile / 4 <= 4 + 2, "service times of four places"
+        sent_meanwhile = len(transport.requests) - before
+        assert sent_meanwhile / 4 <= 4 + 2, "service times of four slots"
         group.cancel_scope.cancel()
 
 
-async def numbered(count: int) -> AsyncIterator[str]:
+async def yield_ids(count: int) -> AsyncIterator[str]:
     for key in ids(count):
         await checkpoint()
         yield key
 
 
-async def test_ids_may_come_from_anywhere() -> None:
+async def test_ids_may_be_any_iterable_or_outcomes() -> None:
     session, _ = session_on(described)
     async with session:
         listed = await session.info(ids(9))
-        for given in (tuple(ids(9)), iter(ids(9)), numbered(9), listed, listed.values):
-            assert listed == await session.info(given)
+        for source in (tuple(ids(9)), iter(ids(9)), yield_ids(9), listed, listed.values):
+            assert listed == await session.info(source)
         assert ["id3"] == (await session.info("id3")).ids
         assert ["id3"] == (await session.info(listed.values[3])).ids
 
 
-@pytest.mark.parametrize("nothing", [[], (), iter(()), {}])
-async def test_no_ids_are_no_requests_and_still_a_checkpoint(nothing: list[str]) -> None:
+@pytest.mark.parametrize("empty", [[], (), iter(()), {}])
+async def test_call_without_ids_sends_nothing_and_is_a_checkpoint(empty: list[str]) -> None:
     session, transport = session_on(described)
     async with session:
-        assert 0 == len(await session.info(nothing))
+        assert 0 == len(await session.info(empty))
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await session.info(nothing)
+            await session.info(empty)
         assert scope.cancelled_caught
     assert [] == transport.requests
 
 
 @pytest.mark.parametrize("bad", ["a/b", "a?b", "..", "a b", "", "x" * 10_000, 5, None, ["a"]])
-async def test_what_is_no_id_fails_alone_and_is_never_sent(bad: object) -> None:
+async def test_invalid_id_fails_alone_and_is_not_sent(bad: object) -> None:
     session, transport = session_on(described)
     async with session:
         outcomes = await session.info(["first", bad, "last"])  # type: ignore[list-item]
@@ -140,7 +140,7 @@ async def test_what_is_no_id_fails_alone_and_is_never_sent(bad: object) -> None:
         (ExceptionGroup("of a transport", [ValueError("deep")]), "internal", True),
     ],
 )
-async def test_whatever_a_transport_raises_costs_one_outcome(
+async def test_error_of_a_transport_fails_only_its_own_outcome(
     error: Exception, kind: str, sent: bool
 ) -> None:
     async def reply(request: Request) -> Response:
@@ -167,7 +167,7 @@ async def test_whatever_a_transport_raises_costs_one_outcome(
         (b"\xff\xfe\x00", "protocol"),
     ],
 )
-async def test_a_reply_that_cannot_be_read_costs_one_outcome(body: bytes, kind: str) -> None:
+async def test_malformed_response_fails_only_its_own_outcome(body: bytes, kind: str) -> None:
     async def reply(request: Request) -> Response:
         if session_id(request) == "id3":
             return Response(200, {"content-type": "application/json"}, body)
@@ -181,7 +181,7 @@ async def test_a_reply_that_cannot_be_read_costs_one_outcome(body: bytes, kind: 
 
 
 @in_virtual_time
-async def test_an_attempt_that_takes_too_long_is_given_up() -> None:
+async def test_attempt_is_cancelled_after_its_timeout() -> None:
     session, transport = session_on(stalled, timeout=0.001)
     async with session:
         [outcome] = await session.info("slow")
@@ -191,7 +191,7 @@ async def test_an_attempt_that_takes_too_long_is_given_up() -> None:
         assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
 
 
-async def test_waiting_for_a_turn_does_not_count_as_the_attempt() -> None:
+async def test_waiting_for_a_slot_does_not_count_towards_the_timeout() -> None:
     release = anyio.Event()
 
     async def reply(request: Request) -> Response:
@@ -202,14 +202,14 @@ async def test_waiting_for_a_turn_does_not_count_as_the_attempt() -> None:
     session, transport = session_on(reply, concurrency=1, timeout=30)
     outcomes = {}
 
-    async def ask(key: str) -> None:
+    async def read_info(key: str) -> None:
         outcomes[key] = await session.info(key)
 
     async with session, anyio.create_task_group() as group:
-        group.start_soon(ask, "first")
+        group.start_soon(read_info, "first")
         while not transport.requests:
             await checkpoint()
-        group.start_soon(ask, "second")
+        group.start_soon(read_info, "second")
         while session.statistics().limiter.waiting == 0:
             await checkpoint()
         assert 1 == len(transport.requests)
@@ -222,7 +222,7 @@ def count_workers() -> int:
 
 
 class Ids(list[str]):
-    """Ids that count the workers when the first of them is drawn."""
+    """Ids that count the workers when the first id is taken."""
 
     workers = 0
 
@@ -232,19 +232,17 @@ class Ids(list[str]):
 
 
 @pytest.mark.parametrize(
-    ("count", "sized", "wanted"), [(1, True, 1), (3, True, 3), (99, True, 8), (3, False, 8)]
+    ("count", "sized", "expected"), [(1, True, 1), (3, True, 3), (99, True, 8), (3, False, 8)]
 )
-async def test_there_are_no_more_workers_than_places_or_ids(
-    count: int, sized: bool, wanted: int
-) -> None:
+async def test_workers_are_bounded_by_slots_and_ids(count: int, sized: bool, expected: int) -> None:
     keys = Ids(ids(count))
     session, _ = session_on(described, concurrency=8)
     async with session:
         assert (await session.info(keys if sized else iter(keys))).ok
-    assert wanted == keys.workers
+    assert expected == keys.workers
 
 
-async def test_there_are_no_more_workers_than_launches_at_once() -> None:
+async def test_workers_of_a_launch_are_bounded_by_create_concurrency() -> None:
     workers: list[int] = []
     numbers = itertools.count()
 
@@ -261,7 +259,7 @@ async def test_there_are_no_more_workers_than_launches_at_once() -> None:
 
 
 @in_virtual_time
-async def test_a_failure_has_the_seconds_since_it_was_asked_for() -> None:
+async def test_failure_has_the_seconds_since_its_call() -> None:
     async def reply(request: Request) -> Response:
         await anyio.sleep(2)
         raise TransportError(FailureKind.CONNECTION_LOST, "cut", sent=request.method == "GET")
@@ -269,21 +267,21 @@ async def test_a_failure_has_the_seconds_since_it_was_asked_for() -> None:
     session, _ = session_on(reply, concurrency=1)
     elapsed: list[float] = []
 
-    async def ask() -> None:
+    async def read_info() -> None:
         elapsed.append((await session.info("id0")).failures["id0"].elapsed)
 
     async with session:
         async with anyio.create_task_group() as group:
             for _ in range(3):
-                group.start_soon(ask)
-        # Calls at once wait for the one place.
+                group.start_soon(read_info)
+        # Concurrent calls wait for the only slot.
         assert [2, 4, 6] == sorted(elapsed)
         await anyio.sleep(1)
         [failure] = await session.create("fits", "skaha/astroml:latest")
         assert 2 == failure.elapsed
 
 
-async def test_an_error_of_the_callers_iterable_comes_out_as_itself() -> None:
+async def test_error_of_the_iterable_is_raised_unchanged() -> None:
     def broken() -> Iterator[str]:
         yield "a"
         raise ZeroDivisionError("mine")
@@ -294,14 +292,14 @@ async def test_an_error_of_the_callers_iterable_comes_out_as_itself() -> None:
 
     session, transport = session_on(described)
     async with session:
-        for given in (broken(), broken_later()):
+        for source in (broken(), broken_later()):
             with pytest.raises(ZeroDivisionError, match="mine"):
-                await session.info(given)
+                await session.info(source)
         assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
         assert (await session.info("a")).ok
 
 
-async def test_a_group_raised_by_the_callers_iterable_is_not_unwrapped() -> None:
+async def test_exception_group_of_the_iterable_is_not_unwrapped() -> None:
     def broken() -> Iterator[str]:
         yield "a"
         raise ExceptionGroup("mine", [ValueError("inner")])
@@ -312,7 +310,7 @@ async def test_a_group_raised_by_the_callers_iterable_is_not_unwrapped() -> None
             await session.info(broken())
 
 
-async def test_a_call_that_is_cancelled_at_any_step_does_not_return() -> None:
+async def test_call_cancelled_at_any_step_does_not_return() -> None:
     session, _ = session_on(stalled)
     returned = []
 
@@ -331,7 +329,7 @@ async def test_a_call_that_is_cancelled_at_any_step_does_not_return() -> None:
     assert [] == returned
 
 
-async def test_cancelling_frees_every_place() -> None:
+async def test_cancellation_releases_every_slot() -> None:
     session, transport = session_on(stalled, concurrency=4)
     async with session:
         with anyio.CancelScope() as scope:
@@ -345,7 +343,7 @@ async def test_cancelling_frees_every_place() -> None:
         assert (await session.info(ids(50))).ok
 
 
-async def test_retrying_asks_only_for_what_failed_and_keeps_the_order() -> None:
+async def test_retry_failed_requests_only_failures_and_keeps_the_order() -> None:
     async def reply(request: Request) -> Response:
         if session_id(request) in {"id2", "id4"}:
             raise TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True)
@@ -364,7 +362,7 @@ async def test_retrying_asks_only_for_what_failed_and_keeps_the_order() -> None:
         assert again == await again.retry_failed()
 
 
-async def test_a_reply_about_another_session_is_no_reply() -> None:
+async def test_response_about_another_session_is_a_failure() -> None:
     async def reply(_: Request) -> Response:
         return data(session_object("other"))
 
@@ -376,7 +374,7 @@ async def test_a_reply_about_another_session_is_no_reply() -> None:
 
 
 class Queue:
-    """A source whose length is that of now."""
+    """A source with a length that differs from the number of its items."""
 
     def __init__(self) -> None:
         self.items = ["a", "b"]
@@ -394,14 +392,14 @@ class Queue:
         return self.items.pop()
 
 
-async def test_a_source_that_calls_itself_empty_is_asked_all_the_same() -> None:
+async def test_source_with_a_length_of_zero_is_iterated() -> None:
     session, _ = session_on(described)
     async with session:
         with anyio.fail_after(60):
             assert 2 == len(await session.info(Queue()))
 
 
-async def test_endless_repetitions_can_be_cancelled() -> None:
+async def test_endless_repeated_ids_can_be_cancelled() -> None:
     session, transport = session_on(described)
     async with session:
         async with anyio.create_task_group() as group:
@@ -412,7 +410,7 @@ async def test_endless_repetitions_can_be_cancelled() -> None:
     assert ["session/abc"] == transport.targets
 
 
-async def test_a_source_that_fails_again_and_again_fails_once() -> None:
+async def test_source_that_fails_repeatedly_raises_once() -> None:
     class Broken:
         def __iter__(self) -> Broken:
             return self
@@ -426,13 +424,13 @@ async def test_a_source_that_fails_again_and_again_fails_once() -> None:
             await session.info(Broken())
 
 
-class Unprintable:
+class WithoutRepr:
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
 
 
-@pytest.mark.parametrize("bad", [Unprintable(), 10**5000, b"abc"], ids=["repr", "int", "bytes"])
-async def test_what_cannot_even_be_shown_fails_alone(bad: object) -> None:
+@pytest.mark.parametrize("bad", [WithoutRepr(), 10**5000, b"abc"], ids=["repr", "int", "bytes"])
+async def test_id_without_a_repr_fails_alone(bad: object) -> None:
     session, _ = session_on(described)
     async with session:
         outcomes = await session.info(["ok", bad])  # type: ignore[list-item]
@@ -440,7 +438,7 @@ async def test_what_cannot_even_be_shown_fails_alone(bad: object) -> None:
         assert 1 == len(await session.info(b"abc"))  # type: ignore[arg-type]
 
 
-async def test_what_is_no_id_takes_no_place_of_one_that_is() -> None:
+async def test_invalid_id_does_not_replace_an_equal_looking_valid_one() -> None:
     session, transport = session_on(described)
     async with session:
         outcomes = await session.info([1, "1"])  # type: ignore[list-item]
@@ -449,7 +447,7 @@ async def test_what_is_no_id_takes_no_place_of_one_that_is() -> None:
     assert ["session/1"] == transport.targets
 
 
-async def test_an_application_is_not_mistaken_for_its_desktop() -> None:
+async def test_application_is_not_mistaken_for_its_desktop() -> None:
     app = kaleden.SessionInfo(id="desk1", app_id="app1")
     session, transport = session_on(described)
     async with session:
@@ -457,51 +455,51 @@ async def test_an_application_is_not_mistaken_for_its_desktop() -> None:
     assert [] == transport.requests
 
 
-async def test_leaving_the_session_gives_up_what_is_on_its_way() -> None:
+async def test_leaving_the_session_cancels_requests_in_flight() -> None:
     session, transport = session_on(stalled, concurrency=2)
     outcomes: list[kaleden.Outcomes[kaleden.SessionInfo]] = []
 
-    async def ask() -> None:
+    async def read_info() -> None:
         outcomes.append(await session.info(ids(5)))
 
     async with anyio.create_task_group() as group:
         async with session:
-            group.start_soon(ask)
+            group.start_soon(read_info)
             while transport.in_flight < 2:
                 await checkpoint()
         assert 0 == transport.in_flight
     assert 2 == len(transport.requests)
-    [told] = outcomes
-    assert {FailureKind.CONNECTION_LOST: 2, FailureKind.CONNECT_FAILED: 3} == told.counts()
-    assert all("closed" in failure.message for failure in told.failures.values())
+    [closed] = outcomes
+    assert {FailureKind.CONNECTION_LOST: 2, FailureKind.CONNECT_FAILED: 3} == closed.counts()
+    assert all("closed" in failure.message for failure in closed.failures.values())
 
 
-async def test_a_long_list_lets_others_have_their_turn() -> None:
-    turns = 0
+async def test_parsing_a_long_list_yields_to_other_tasks() -> None:
+    iterations = 0
 
-    async def others() -> None:
-        nonlocal turns
+    async def count_iterations() -> None:
+        nonlocal iterations
         while True:
             await checkpoint()
-            turns += 1
+            iterations += 1
 
     async def reply(_: Request) -> Response:
-        nonlocal turns
-        turns = 0
+        nonlocal iterations
+        iterations = 0
         return data([session_object("a")] * 2_000)
 
     session, _ = session_on(reply)
     async with session, anyio.create_task_group() as group:
-        group.start_soon(others)
+        group.start_soon(count_iterations)
         assert 2_000 == len(await session.fetch())
-        assert turns >= 20
+        assert iterations >= 20
         group.cancel_scope.cancel()
 
 
 # --- streams -------------------------------------------------------------------------------------
 
 
-async def test_a_stream_hands_on_every_outcome() -> None:
+async def test_stream_yields_every_outcome() -> None:
     session, _ = session_on(described, concurrency=4)
     seen = []
     async with session, session.stream.info(ids(100)) as results:
@@ -511,20 +509,20 @@ async def test_a_stream_hands_on_every_outcome() -> None:
     assert sorted(ids(100)) == sorted(seen)
 
 
-async def test_a_slow_consumer_holds_the_requests_back() -> None:
+async def test_slow_consumer_slows_the_requests_down() -> None:
     session, transport = session_on(described, concurrency=4)
     async with session, session.stream.info(f"id{number}" for number in range(10**9)) as results:
-        taken = 0
+        received = 0
         async for _ in results:
-            taken += 1
+            received += 1
             for _ in range(20):
                 await checkpoint()
-            assert len(transport.requests) <= taken + 2 * 4
-            if taken == 50:
+            assert len(transport.requests) <= received + 2 * 4
+            if received == 50:
                 break
 
 
-async def test_an_error_in_the_block_of_a_stream_comes_out_as_itself() -> None:
+async def test_error_in_the_block_of_a_stream_is_raised_unchanged() -> None:
     session, transport = session_on(described, concurrency=4)
     async with session:
         for error in (
@@ -540,7 +538,7 @@ async def test_an_error_in_the_block_of_a_stream_comes_out_as_itself() -> None:
             assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
 
 
-async def test_an_error_of_the_iterable_of_a_stream_comes_out_as_itself() -> None:
+async def test_error_of_the_iterable_of_a_stream_is_raised_unchanged() -> None:
     async def broken() -> AsyncIterator[str]:
         yield "a"
         raise ZeroDivisionError("mine")
@@ -553,7 +551,7 @@ async def test_an_error_of_the_iterable_of_a_stream_comes_out_as_itself() -> Non
                     pass
 
 
-async def test_a_keyboard_interrupt_is_not_wrapped() -> None:
+async def test_keyboard_interrupt_is_not_wrapped() -> None:
     session, _ = session_on(described)
     async with session:
         with pytest.raises(KeyboardInterrupt):
@@ -562,7 +560,7 @@ async def test_a_keyboard_interrupt_is_not_wrapped() -> None:
                     raise KeyboardInterrupt
 
 
-async def test_leaving_a_stream_early_leaves_nothing() -> None:
+async def test_leaving_a_stream_early_leaves_no_request() -> None:
     session, transport = session_on(described, concurrency=4)
     async with session:
         with warnings.catch_warnings():
@@ -574,11 +572,11 @@ async def test_leaving_a_stream_early_leaves_nothing() -> None:
         assert (0, 0) == (session.statistics().limiter.in_flight, transport.in_flight)
 
 
-async def test_a_stream_cancelled_at_every_step_leaves_nothing() -> None:
+async def test_stream_cancelled_at_any_step_leaves_no_request() -> None:
     session, transport = session_on(described, concurrency=4)
 
     async def consume() -> None:
-        async with session.stream.info(numbered(20)) as results:
+        async with session.stream.info(yield_ids(20)) as results:
             async for _ in results:
                 await checkpoint()
 
@@ -593,10 +591,10 @@ async def test_a_stream_cancelled_at_every_step_leaves_nothing() -> None:
 
 
 @pytest.mark.slow
-async def test_streams_take_no_memory_for_what_went_by() -> None:
-    async def most_held(count: int) -> int:
-        """Bytes at the worst moment, garbage that waits for its collection apart."""
-        most = taken = 0
+async def test_memory_of_a_stream_does_not_grow_with_its_outcomes() -> None:
+    async def measure_memory(count: int) -> int:
+        """Return the peak memory in bytes, without garbage that is not collected yet."""
+        peak = received = 0
         session, transport = session_on(described, concurrency=4)
         tracemalloc.start()
         async with (
@@ -605,20 +603,20 @@ async def test_streams_take_no_memory_for_what_went_by() -> None:
         ):
             async for _ in results:
                 transport.requests.clear()
-                taken += 1
-                if taken % 100 == 0:
+                received += 1
+                if received % 100 == 0:
                     gc.collect()
-                    most = max(most, tracemalloc.get_traced_memory()[0])
+                    peak = max(peak, tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
-        return most
+        return peak
 
-    await most_held(100)
-    # A constant besides: what a run under load has in its buffers.
-    assert await most_held(2_000) < await most_held(200) * 1.1 + 50_000
+    await measure_memory(100)
+    # The constant allows for the buffers of a run under load.
+    assert await measure_memory(2_000) < await measure_memory(200) * 1.1 + 50_000
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("mine"), SystemExit(3)])
-async def test_an_error_beside_a_cancellation_is_not_lost(error: BaseException) -> None:
+async def test_error_beside_a_cancellation_is_not_lost(error: BaseException) -> None:
     session, _ = session_on(stalled)
     async with session:
         with pytest.raises(type(error)) as caught, anyio.CancelScope() as scope:
@@ -631,7 +629,7 @@ async def test_an_error_beside_a_cancellation_is_not_lost(error: BaseException) 
         assert error is caught.value
 
 
-async def test_a_stream_whose_source_fails_does_not_end_as_if_it_were_complete() -> None:
+async def test_error_of_the_source_does_not_end_a_stream_as_complete() -> None:
     def broken() -> Iterator[str]:
         yield "a"
         raise ZeroDivisionError("mine")
@@ -647,7 +645,7 @@ async def test_a_stream_whose_source_fails_does_not_end_as_if_it_were_complete()
     assert not complete
 
 
-async def test_a_stream_is_refused_after_its_block() -> None:
+async def test_stream_is_refused_after_its_block() -> None:
     session, _ = session_on(described)
     async with session:
         async with session.stream.info(ids(3)) as results:
@@ -659,7 +657,7 @@ async def test_a_stream_is_refused_after_its_block() -> None:
 # --- the client's loop ---------------------------------------------------------------------------
 
 
-async def test_a_session_is_refused_before_and_after_its_block() -> None:
+async def test_session_is_refused_before_and_after_its_block() -> None:
     session, _ = session_on(described)
     with pytest.raises(kaleden.SessionNotOpen, match="async with"):
         await session.info("a")
@@ -674,26 +672,26 @@ async def test_a_session_is_refused_before_and_after_its_block() -> None:
         await outcomes.retry_failed()
 
 
-async def test_a_session_can_be_opened_again() -> None:
+async def test_session_can_be_opened_again() -> None:
     session, _ = session_on(described)
     for _ in range(2):
         async with session:
             assert (await session.info("a")).ok
 
 
-async def test_another_event_loop_is_told_that_it_is_another() -> None:
+async def test_another_event_loop_is_refused() -> None:
     session, transport = session_on(described)
 
-    def elsewhere() -> None:
+    def call_in_another_loop() -> None:
         with pytest.raises(kaleden.WrongEventLoop, match="another AsyncSession"):
             anyio.run(session.info, "a")
 
     async with session:
-        await anyio.to_thread.run_sync(elsewhere)
+        await anyio.to_thread.run_sync(call_in_another_loop)
     assert [] == transport.requests
 
 
-def test_the_fake_is_a_transport() -> None:
+def test_fake_transport_is_a_transport() -> None:
     assert isinstance(FakeTransport(described), Transport)
     assert session_object("a")["id"] == "a"
     assert data({}).status == 200

@@ -1,4 +1,4 @@
-"""The gate under random schedules of visits, cancellations, pauses, overloads and deadlines."""
+"""The limiter under random schedules of requests, pauses, overloads and cancellations."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ REFUSAL = Failure("any", FailureKind.UNAVAILABLE, "not now", 503, 1.0, sent=True
 
 
 @frozen
-class Visit:
-    """Somebody comes, stays, and tells how it went; and may lose patience or be cancelled."""
+class Attempt:
+    """A request, which may have a deadline or be cancelled."""
 
-    stays: float
-    meets: str = "nothing"
+    seconds: float
+    result: str = "nothing"
     cancelled_after: float | None = None
     deadline: float | None = None
 
@@ -38,51 +38,51 @@ class Pause:
 
 @frozen
 class Resume:
-    """The pause is over at once."""
+    """End the pause at once."""
 
 
 @frozen
-class Time:
+class Sleep:
     seconds: float
 
 
-Step = Visit | Pause | Resume | Time
+Step = Attempt | Pause | Resume | Sleep
 
-# Quarters of seconds, so that many things fall on the same moment.
+# Quarters of seconds, so that many events happen at the same time.
 SECONDS = st.integers(0, 12).map(lambda quarters: quarters / 4)
 MAYBE = st.none() | SECONDS
 STEPS = st.lists(
     st.one_of(
-        st.builds(Visit, SECONDS, st.sampled_from(["nothing", "success", "overload"])),
-        st.builds(Visit, SECONDS, cancelled_after=MAYBE, deadline=MAYBE),
+        st.builds(Attempt, SECONDS, st.sampled_from(["nothing", "success", "overload"])),
+        st.builds(Attempt, SECONDS, cancelled_after=MAYBE, deadline=MAYBE),
         st.builds(Pause, SECONDS),
         st.just(Resume()),
-        st.builds(Time, SECONDS),
+        st.builds(Sleep, SECONDS),
     ),
     max_size=40,
 )
 
 
 @define
-class World:
-    """Plays a schedule, and watches at every pass of the event loop."""
+class ScheduleRun:
+    """Plays a schedule, and checks the limiter in every event-loop iteration."""
 
     limit: int
     adaptive: bool
     limiter: Limiter = field(init=False, repr=False)
-    ends: Counter[str] = field(factory=Counter[str])
-    left: dict[int, float] = field(factory=dict[int, float])
+    ended: Counter[str] = field(factory=Counter[str])
+    sent: dict[int, float] = field(factory=dict[int, float])
     paused_at: float = -1.0
-    inside: int = 0
-    most: int = 0
-    wrong: list[str] = field(factory=list[str])
+    in_flight: int = 0
+    previous: int = 0
+    violations: list[str] = field(factory=list[str])
 
     async def play(self, steps: list[Step]) -> None:
         self.limiter = Limiter(self.limit, adaptive=self.adaptive)
         async with anyio.create_task_group() as group:
             for number, step in enumerate(steps):
-                if isinstance(step, Visit):
-                    group.start_soon(self.visit, number, step)
+                if isinstance(step, Attempt):
+                    group.start_soon(self.run_attempt, number, step)
                 elif isinstance(step, Pause):
                     self.paused_at = anyio.current_time()
                     self.limiter.pause(self.paused_at + step.seconds, REFUSAL)
@@ -91,84 +91,90 @@ class World:
                 else:
                     await anyio.sleep(step.seconds)
                 await anyio.wait_all_tasks_blocked()
-        self.at_rest()
+        self.check_idle()
 
-    def at_rest(self) -> None:
+    def check_idle(self) -> None:
         state = self.limiter.statistics()
         assert (0, 0) == (state.in_flight, state.waiting)
         for _ in range(state.limit):
             assert state.paused or self.limiter.acquire_nowait(object())
 
-    async def visit(self, number: int, visit: Visit) -> None:
+    async def run_attempt(self, number: int, attempt: Attempt) -> None:
         with anyio.CancelScope() as scope:
             now = anyio.current_time()
-            if visit.cancelled_after is not None:
-                scope.deadline = now + visit.cancelled_after
+            if attempt.cancelled_after is not None:
+                scope.deadline = now + attempt.cancelled_after
             try:
-                with anyio.fail_after(visit.deadline):
-                    await self.stay(number, visit)
+                with anyio.fail_after(attempt.deadline):
+                    await self.hold_slot(number, attempt)
             except Paused as paused:
-                assert visit.deadline is not None or visit.cancelled_after is not None
+                assert attempt.deadline is not None or attempt.cancelled_after is not None
                 assert paused.seconds > 0
-                self.ends["paused"] += 1
+                self.ended["paused"] += 1
             except TimeoutError:
-                self.ends["late"] += 1
+                self.ended["late"] += 1
                 waited = max(now, self.paused_at) < anyio.current_time()
-                if waited and self.limiter.paused and number not in self.left:
-                    self.wrong.append(f"{number} was not told of a pause beyond its deadline")
+                if waited and self.limiter.paused and number not in self.sent:
+                    self.violations.append(
+                        f"{number} was not refused although the pause ends after its deadline"
+                    )
             else:
-                self.ends["done"] += 1
-        self.ends["cancelled"] += scope.cancelled_caught
+                self.ended["done"] += 1
+        self.ended["cancelled"] += scope.cancelled_caught
 
-    async def stay(self, number: int, visit: Visit) -> None:
+    async def hold_slot(self, number: int, attempt: Attempt) -> None:
         holder = object()
         if not self.limiter.acquire_nowait(holder):
             await self.limiter.acquire(holder)
         try:
             sent = anyio.current_time()
             if self.limiter.paused:
-                self.wrong.append(f"{number} left during a pause")
-            self.left[number] = sent
-            self.inside += 1
+                self.violations.append(f"{number} was sent during a pause")
+            self.sent[number] = sent
+            self.in_flight += 1
             try:
-                await anyio.sleep(visit.stays)
+                await anyio.sleep(attempt.seconds)
             finally:
-                self.inside -= 1
-            if visit.meets == "success":
+                self.in_flight -= 1
+            if attempt.result == "success":
                 self.limiter.record_success()
-            elif visit.meets == "overload":
+            elif attempt.result == "overload":
                 self.limiter.record_overload(sent)
         finally:
             self.limiter.release(holder)
 
-    def watch(self) -> bool:
-        """Whoever is inside beyond the limit was there when it was lowered."""
+    def check(self) -> bool:
+        """Check that more requests than the limit are in flight only after it was lowered."""
         if hasattr(self, "limiter"):
-            if self.inside > max(self.limiter.limit, self.most):
-                self.wrong.append(f"{self.inside} inside, and {self.limiter.limit} allowed")
-            self.most = self.inside
+            if self.in_flight > max(self.limiter.limit, self.previous):
+                self.violations.append(
+                    f"{self.in_flight} in flight, and {self.limiter.limit} allowed"
+                )
+            self.previous = self.in_flight
             if not 1 <= self.limiter.limit <= self.limit:
-                self.wrong.append(f"a limit of {self.limiter.limit}")
+                self.violations.append(f"a limit of {self.limiter.limit}")
         return False
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 5), st.booleans(), STEPS)
-@example(1, False, [Visit(1.0), Visit(1.0), Pause(3.0), Visit(1.0), Visit(1.0, deadline=0.5)])
-@example(1, False, [Visit(2.0), Visit(1.0, deadline=1.0), Time(0.25), Pause(3.0)])
-@example(4, True, [Pause(1.0), *[Visit(1.0, "overload")] * 9, Pause(0.5), Resume()])
-def test_no_schedule_breaks_the_gate(
+@example(
+    1, False, [Attempt(1.0), Attempt(1.0), Pause(3.0), Attempt(1.0), Attempt(1.0, deadline=0.5)]
+)
+@example(1, False, [Attempt(2.0), Attempt(1.0, deadline=1.0), Sleep(0.25), Pause(3.0)])
+@example(4, True, [Pause(1.0), *[Attempt(1.0, "overload")] * 9, Pause(0.5), Resume()])
+def test_limiter_keeps_its_invariants_under_random_schedules(
     backend: str, limit: int, adaptive: bool, steps: list[Step]
 ) -> None:
-    world = World(limit, adaptive)
-    run_virtual(world.play, steps, backend=backend, on_tick=world.watch)  # type: ignore[arg-type]
-    assert [] == world.wrong
+    run = ScheduleRun(limit, adaptive)
+    run_virtual(run.play, steps, backend=backend, on_tick=run.check)  # type: ignore[arg-type]
+    assert [] == run.violations
 
-    visits = {number: step for number, step in enumerate(steps) if isinstance(step, Visit)}
-    assert len(visits) == sum(world.ends.values())
-    # Whoever has the time gets a turn, and nobody before those who came earlier.
-    patient = [n for n, v in visits.items() if v.cancelled_after is None and v.deadline is None]
-    assert [] == [number for number in patient if number not in world.left]
-    turns = [world.left[number] for number in patient]
-    assert sorted(turns) == turns
+    attempts = {number: step for number, step in enumerate(steps) if isinstance(step, Attempt)}
+    assert len(attempts) == sum(run.ended.values())
+    # Every request without a deadline or cancellation is sent, in FIFO order.
+    unbounded = [n for n, v in attempts.items() if v.cancelled_after is None and v.deadline is None]
+    assert [] == [number for number in unbounded if number not in run.sent]
+    times = [run.sent[number] for number in unbounded]
+    assert sorted(times) == times

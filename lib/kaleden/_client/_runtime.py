@@ -1,4 +1,8 @@
-"""The lifetime of an `AsyncSession`: its server is found when it is made, and entering opens it."""
+"""The lifetime of an `AsyncSession`.
+
+The server and the login are found when the client is made. Entering it opens the transport, the
+ledger and the engine.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +35,9 @@ class SessionStatistics:
     """The state of an `AsyncSession`.
 
     Attributes:
-        limiter: requests in flight and waiting, and whether the server asked for a pause.
+        limiter: the requests in flight, the tasks that wait, and the pause, if there is one.
         retries: the retries so far.
-        transport: connections; None for a transport that has no statistics.
+        transport: the connections; None for a transport without statistics.
     """
 
     limiter: LimiterStatistics
@@ -49,7 +53,7 @@ class Runtime:
         options: the arguments of the client.
 
     Raises:
-        ConfigurationError: no server is named, or an argument cannot be used.
+        ConfigurationError: no server was found, or an argument cannot be used.
     """
 
     def __init__(self, options: ClientOptions) -> None:
@@ -80,7 +84,7 @@ class Runtime:
 
     @property
     def components(self) -> Components:
-        """The parts of the open client.
+        """The components of the open client.
 
         Raises:
             SessionNotOpen: the client is not open.
@@ -94,16 +98,16 @@ class Runtime:
 
     @property
     def server(self) -> str:
-        """The URL of the server, or a description of the caller's transport."""
+        """The URL of the server, or a description of the transport that the caller passed."""
         return self._access.where
 
     @property
     def connection_info(self) -> ConnectionInfo:
-        """The server, the login, and where both were found; nothing secret."""
+        """The server and the login, and where both were found, without any secret."""
         return self._access.login
 
     async def request(self, operation: Operation[T]) -> T:
-        """Send the one request of an operation that is about no session in particular.
+        """Send the one request of an operation that does not concern a particular session.
 
         Raises:
             RequestError: the request failed.
@@ -111,7 +115,7 @@ class Runtime:
         return await self.components.engine.request(operation)
 
     def new_scope(self, grace: float, on_success: OnExit, on_error: OnExit) -> Scope:
-        """Make a scope, and remember it as long as it is used."""
+        """Make a scope, and keep a weak reference to it for `describe_leftovers`."""
         scope = Scope(self.components, grace, on_success, on_error)
         self._scopes[id(scope)] = scope
         return scope
@@ -128,14 +132,14 @@ class Runtime:
         )
 
     def describe_leftovers(self) -> str | None:
-        """Describe the sessions that are left if the program ends now, and how to destroy them.
+        """Describe the sessions that would be left if the program ended now, and how to end them.
 
-        It waits for nothing, and may be called from any thread.
+        This does not block, and may be called from any thread.
 
         Returns:
             A sentence; None if no session is left.
         """
-        scopes = [scope for known in self._scopes.valuerefs() if (scope := known()) is not None]
+        scopes = [scope for ref in self._scopes.valuerefs() if (scope := ref()) is not None]
         states = [scope.statistics() for scope in scopes]
         count = sum(state.owned + state.launching + state.unconfirmed for state in states)
         if count == 0:
@@ -146,10 +150,10 @@ class Runtime:
             return f"{start}`kaleden reap {shlex.quote(fspath(self.options.ledger))}` ends them"
 
         if names := sorted({name for scope in scopes for name in tuple(scope.names)}):
-            ways = " and ".join(
+            calls = " and ".join(
                 f"`session.destroy_with({f'{name}-'!r}, None, None)`" for name in names
             )
-            return f"{start}{ways} ends all whose names begin so"
+            return f"{start}{calls} ends all sessions with such a prefix"
 
         ids = [key for scope in scopes for key in scope.ids]
         return f"{start}`session.destroy({ids})` ends them"

@@ -1,4 +1,4 @@
-"""The streaming twins of the operations over many sessions."""
+"""The streaming variants of the methods over many sessions."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ Results: TypeAlias = AbstractAsyncContextManager[OutcomeStream[T]]
 
 @final
 class Streams:
-    """Operations that hand on outcomes: ``async with session.stream.info(ids) as results: ...``.
+    """Operations that yield outcomes: ``async with session.stream.info(ids) as results: ...``.
 
-    Inside the block, ``async for outcome in results`` gives a `Success` or a `Failure` for every
-    id, each as soon as it is known, so in no set order. Memory does not grow with the number of
-    ids, which may come from a generator: outcomes are not kept, and an id that comes twice is asked
-    for twice. A slow loop slows the requests down. No request is sent before the block is entered.
+    Inside the block, ``async for outcome in results`` yields one `Success` or `Failure` for each
+    id, as soon as it is known, so the order is not that of the ids. Memory does not grow with the
+    number of ids, which may come from a generator: outcomes are not kept, and an id that occurs
+    twice is requested twice. A slow loop slows the requests down. No request is sent before the
+    block is entered.
 
-    An error raised in the block, or by the iterable of ids, comes out as itself.
+    An error that is raised in the block, or by the iterable of ids, is raised unchanged.
 
     Cancellation:
-        Leaving the block early, by ``break``, an error or cancellation, gives up what is on its way
-        and frees its places at once. The outcomes taken before are valid.
+        Leaving the block early, by ``break``, an error or a cancellation, cancels the requests in
+        flight and releases their slots at once. The outcomes received before are valid.
     """
 
-    __slots__ = ("_engine", "_limits", "_watcher")
+    __slots__ = ("_engine", "_limits", "_waiter")
 
-    def __init__(self, rooms: Components) -> None:
-        self._engine = rooms.engine
-        self._limits = rooms.limits
-        self._watcher = rooms.waiter
+    def __init__(self, components: Components) -> None:
+        self._engine = components.engine
+        self._limits = components.limits
+        self._waiter = components.waiter
 
     @overload
     def info(self, ids: Ids, *, raw: Literal[False] = False) -> Results[SessionInfo]: ...
@@ -50,7 +51,7 @@ class Streams:
     def info(self, ids: Ids, *, raw: bool) -> Results[SessionInfo] | Results[dict[str, Any]]: ...
 
     def info(self, ids: Ids, *, raw: bool = False) -> Results[Any]:
-        """Stream what the server tells of each session; see `AsyncSession.info`."""
+        """Stream the details of each session; see `AsyncSession.info`."""
         operation = _operations.raw_info if raw else _operations.info
         return self._engine.stream(operation(self._limits), as_keys(ids))
 
@@ -59,7 +60,7 @@ class Streams:
         return self._engine.stream(_operations.logs(self._limits), as_keys(ids))
 
     def events(self, ids: Ids) -> Results[tuple[Event, ...]]:
-        """Stream what the platform reports of each session; see `AsyncSession.events`."""
+        """Stream the platform events of each session; see `AsyncSession.events`."""
         return self._engine.stream(_operations.events(self._limits), as_keys(ids))
 
     def renew(self, ids: Ids) -> Results[bool]:
@@ -74,7 +75,7 @@ class Streams:
         pending_timeout: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> Results[SessionInfo]:
-        """Stream each session as it gets where it was waited for; see `AsyncSession.wait`."""
-        return self._watcher.stream(
+        """Stream each session as it reaches *until*; see `AsyncSession.wait`."""
+        return self._waiter.stream(
             as_keys(ids), until, pending_timeout=pending_timeout, progress=progress
         )

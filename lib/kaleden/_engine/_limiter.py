@@ -1,4 +1,4 @@
-"""Admission: how many requests of one client may be on their way at once, and when none may."""
+"""The limiter: bounds the requests in flight of one client, and pauses them for Retry-After."""
 
 from __future__ import annotations
 
@@ -15,61 +15,65 @@ from attrs import evolve, frozen
 from kaleden._results._batch import Failure
 
 INITIAL_LIMIT: Final = 8
-"""Requests in flight at first, if the ceiling allows as many."""
+"""Requests in flight at first, if the ceiling allows that many."""
 
 DECREASE_FACTOR: Final = 0.7
-"""What part of the limit is left after an overload."""
+"""The factor by which an overload lowers the limit."""
 
 
 @final
 class AdaptiveLimit:
-    """A limit that gives way to overloads, and comes back.
+    """A limit that decreases after overloads, and increases again after successes.
 
-    It grows by one with each success until the first overload, so that a healthy server is soon
-    used in full; after that by one with as many successes as it allows requests. An overload takes
-    three tenths away, but only one of each round trip: requests that had left before the last
-    decrease tell what was known then. It never falls below 1, at which it is a circuit breaker: one
-    request at a time finds out whether the server is back.
+    Until the first overload, each success raises the limit by 1, so that a healthy server is soon
+    used in full. After that, a number of successes equal to the limit raises it by 1. An overload
+    lowers the limit by three tenths, but only once in each round trip: an overload of a request
+    that was sent before the last decrease is ignored. The limit never falls below 1. There it acts
+    as a circuit breaker: one request at a time probes whether the server has recovered.
 
     Args:
         ceiling: the most requests in flight, at least 1.
 
     Attributes:
-        ceiling: as given.
-        decreases: how often it gave way.
+        ceiling: the argument.
+        decreases: how often the limit was lowered.
     """
 
-    __slots__ = ("_decreased", "_limit", "_probing", "ceiling", "decreases")
+    __slots__ = ("_decreased_at", "_limit", "_probing", "ceiling", "decreases")
 
     def __init__(self, ceiling: int) -> None:
         self.ceiling: int = ceiling
         self.decreases: int = 0
         self._limit = float(min(INITIAL_LIMIT, ceiling))
-        self._decreased = -math.inf
+        self._decreased_at = -math.inf
         self._probing = True
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight at once, now."""
+        """The number of requests that may be in flight at once, now."""
         return int(self._limit)
 
     def record_success(self, in_flight: int) -> None:
-        """Hear that a request succeeded, with so many in flight, itself included."""
-        # A limit that was not used was not tried either.
+        """Record a success.
+
+        Args:
+            in_flight: the requests in flight, this one included.
+        """
+        # A limit that is less than half used was not tested, so a success is no reason to raise it.
         if 2 * in_flight >= self.limit:
             step = 1.0 if self._probing else 1.0 / self._limit
             self._limit = min(float(self.ceiling), self._limit + step)
 
     def record_overload(self, sent: float, now: float) -> None:
-        """Hear that a request met an overload.
+        """Record an overload.
 
         Args:
-            sent: when it left.
+            sent: when the request was sent, on the clock of the event loop.
             now: the time, on the same clock.
         """
         self._probing = False
-        if sent > self._decreased:
-            self._decreased = now
+        if sent > self._decreased_at:
+            self._decreased_at = now
             if self._limit > 1.0:
                 self._limit = max(1.0, self._limit * DECREASE_FACTOR)
                 self.decreases += 1
@@ -81,14 +85,14 @@ logger = logging.getLogger("kaleden")
 @final
 @frozen
 class LimiterStatistics:
-    """The state of the gate through which every request of a client goes.
+    """The state of the limiter through which every request of a client goes.
 
     Attributes:
-        limit: requests that may be in flight at once.
-        in_flight: requests in flight now.
-        waiting: tasks that wait for their turn.
-        paused: seconds for which nothing more leaves, because the server asked for that.
-        pauses: how often it did.
+        limit: the number of requests that may be in flight at once.
+        in_flight: the number of requests in flight now.
+        waiting: the number of tasks that wait for a slot, or for the end of a pause.
+        paused: seconds for which no more requests are sent, because the server asked for that.
+        pauses: how often the server asked for a pause.
         decreases: how often `limit` was lowered because of an overload.
     """
 
@@ -102,20 +106,20 @@ class LimiterStatistics:
 
 @final
 class Paused(Exception):
-    """The gate is paused for longer than the caller has time.
+    """The pause of the limiter ends after the deadline of the caller.
 
     Args:
-        refusal: what the server said when it asked for the pause.
-        seconds: how long the pause still takes.
+        reason: the failure with which the server asked for the pause.
+        seconds: seconds until the end of the pause.
     """
 
-    def __init__(self, refusal: Failure, seconds: float) -> None:
-        super().__init__(refusal, seconds)
-        self.reason = refusal
+    def __init__(self, reason: Failure, seconds: float) -> None:
+        super().__init__(reason, seconds)
+        self.reason = reason
         self.seconds = seconds
 
     def to_failure(self, key: str, elapsed: float) -> Failure:
-        """Say so of a request that was not sent."""
+        """Return the failure of a request that was not sent because of the pause."""
         return evolve(
             self.reason, key=key, retry_after=self.seconds, sent=False, attempts=0, elapsed=elapsed
         )
@@ -125,20 +129,20 @@ class Paused(Exception):
 class Limiter:
     """Admits at most *limit* requests at a time.
 
-    One gate serves a whole client, whatever the number of operations on it. It covers one HTTP
-    attempt and nothing else: a task that holds it never waits for a consumer or for another turn at
-    it. It must be made inside the event loop that uses it.
+    One limiter serves all operations of a client. A slot covers one HTTP attempt and nothing else:
+    a task that holds a slot never waits for a consumer, or for another slot. A limiter must be
+    made inside the event loop that uses it.
 
-    While it is paused nobody leaves. Those whose turn has come sit the pause out in their places,
-    the others follow in their order; there is no task that keeps the time.
+    While the limiter is paused, no request is sent. Tasks that hold a slot wait out the pause; the
+    queued tasks follow in FIFO order. No timer task is used.
 
     Args:
-        limit: requests that may be in flight at once, at least 1.
-        adaptive: whether overloads lower that for a time.
+        limit: the number of requests that may be in flight at once, at least 1.
+        adaptive: whether overloads lower that limit for a time.
 
     Attributes:
-        ceiling: *limit*, as given.
-        adaptive: what lowers it; None where it is fixed.
+        ceiling: the argument *limit*.
+        adaptive: the adaptive limit; None if the limit is fixed.
     """
 
     __slots__ = (
@@ -166,13 +170,16 @@ class Limiter:
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight at once."""
+        """The number of requests that may be in flight at once, now."""
         return int(self._limiter.total_tokens)
 
     def acquire_nowait(self, holder: object) -> bool:
-        """Take a place for *holder* if one is free and nobody waits for it; tell whether it was.
+        """Take a slot for *holder* if one is free, no task is queued, and there is no pause.
 
-        That needs no trip through the scheduler: the request that follows is a checkpoint.
+        This is not a checkpoint: the request that follows is one.
+
+        Returns:
+            Whether a slot was taken.
         """
         if self._pause_reason is not None and self.paused:
             return False
@@ -185,35 +192,38 @@ class Limiter:
         return True
 
     async def acquire(self, holder: object) -> None:
-        """Wait for a place that *holder* keeps until it is given back, by whichever task.
+        """Wait for a slot, and for the end of a pause.
+
+        Args:
+            holder: holds the slot until it is released, by any task.
 
         Raises:
-            Paused: the pause takes longer than the caller has time; no place is taken.
+            Paused: the pause ends after the caller's deadline; no slot is taken.
 
         Cancellation:
-            No place is taken.
+            No slot is taken.
         """
         if self._pause_reason is not None:
-            # Those who sit it out in front take all the time that the caller has.
+            # Check before queuing: the tasks ahead may hold their slots until the pause ends.
             await checkpoint()
-            self._check_time()
-        while not await self._queue(holder):
-            self._check_time()
+            self._check_deadline()
+        while not await self._wait_for_slot(holder):
+            self._check_deadline()
         try:
             await self.wait_resumed()
         except BaseException:
             self.release(holder)
             raise
 
-    async def _queue(self, holder: object) -> bool:
-        """Wait for a place; tell whether there is one, or the pause has become too long."""
+    async def _wait_for_slot(self, holder: object) -> bool:
+        """Wait for a slot; return False if a pause has begun that ends after the deadline."""
         with self._waiting_scope(math.inf) as scope:
             await self._limiter.acquire_on_behalf_of(holder)
         return not scope.cancelled_caught
 
     @contextmanager
     def _waiting_scope(self, until: float) -> Generator[anyio.CancelScope]:
-        """Wait until then, or until a pause takes longer than the caller has time."""
+        """Bound a wait by *until*, and by a pause that ends after the caller's deadline."""
         deadline = anyio.current_effective_deadline()
         with anyio.CancelScope(deadline=until) as scope:
             self._waiting[scope] = deadline
@@ -223,17 +233,17 @@ class Limiter:
                 del self._waiting[scope]
 
     def release(self, holder: object) -> None:
-        """Give back the place of *holder*."""
+        """Release the slot of *holder*."""
         self._limiter.release_on_behalf_of(holder)
 
     # --- pauses ----------------------------------------------------------------------------------
 
-    def pause(self, until: float, refusal: Failure) -> None:
-        """Let nobody pass until then; a pause that is longer already stays.
+    def pause(self, until: float, reason: Failure) -> None:
+        """Send no requests until a given time; a pause that ends later is not shortened.
 
         Args:
-            until: a time of the event loop's clock.
-            refusal: what the server said.
+            until: the end of the pause, on the clock of the event loop.
+            reason: the failure with which the server asked for it.
         """
         if self.paused:
             self._resumes_at = max(self._resumes_at, until)
@@ -241,33 +251,33 @@ class Limiter:
             self._resumes_at = until
             self._pauses += 1
             left = until - anyio.current_time()
-            logger.warning("nothing is sent for %.3g seconds: %s", left, refusal.message)
-        self._pause_reason = refusal
+            logger.warning("nothing is sent for %.3g seconds: %s", left, reason.message)
+        self._pause_reason = reason
         for scope, deadline in self._waiting.items():
             if deadline < self._resumes_at:
                 scope.cancel()
 
     def resume(self) -> None:
-        """End a pause now."""
+        """End the pause now."""
         self._pause_reason = None
         self._resumed.set()
         self._resumed = anyio.Event()
 
     async def wait_resumed(self) -> None:
-        """Wait until the gate is not paused, for a caller who has a place.
+        """Wait for the end of a pause, while holding a slot.
 
         Raises:
-            Paused: the caller's deadline comes first.
+            Paused: the pause ends after the caller's deadline.
         """
         while self._pause_reason is not None and self.paused:
-            self._check_time()
+            self._check_deadline()
             await self._wait_in_slot()
 
-    def _check_time(self) -> None:
-        """Refuse a caller who has less time than the pause takes."""
-        left, refusal = self.paused, self._pause_reason
-        if refusal is not None and anyio.current_effective_deadline() < self._resumes_at:
-            raise Paused(refusal, left)
+    def _check_deadline(self) -> None:
+        """Raise `Paused` if the pause ends after the caller's deadline."""
+        left, reason = self.paused, self._pause_reason
+        if reason is not None and anyio.current_effective_deadline() < self._resumes_at:
+            raise Paused(reason, left)
 
     async def _wait_in_slot(self) -> None:
         self._paused_holders += 1
@@ -279,7 +289,7 @@ class Limiter:
 
     @property
     def paused(self) -> float:
-        """Seconds that a pause still takes; 0 without one."""
+        """Seconds until the end of the pause; 0 if there is none."""
         if self._pause_reason is None:
             return 0.0
 
@@ -293,13 +303,13 @@ class Limiter:
     # --- overloads -------------------------------------------------------------------------------
 
     def record_success(self) -> None:
-        """Hear that a request has succeeded, while its place is still held."""
+        """Record a success, before its slot is released."""
         if self.adaptive is not None:
             self.adaptive.record_success(self._limiter.borrowed_tokens)
             self._resize(self.adaptive.limit)
 
     def record_overload(self, sent: float) -> None:
-        """Hear that a request, sent at that time, has met an overload."""
+        """Record an overload of a request that was sent at the time *sent*."""
         if self.adaptive is not None:
             self.adaptive.record_overload(sent, anyio.current_time())
             self._resize(self.adaptive.limit)
@@ -309,20 +319,23 @@ class Limiter:
             self._limiter.total_tokens = limit
 
     def statistics(self) -> LimiterStatistics:
-        """Tell the gate's state now; a pause only inside the event loop, whose clock it is on."""
+        """Return the state of the limiter; without an event loop, `paused` is 0.
+
+        The end of a pause is on the clock of the event loop.
+        """
         try:
             paused = self.paused
         except anyio.NoEventLoopError:
             paused = 0.0
         decreases = 0 if self.adaptive is None else self.adaptive.decreases
-        return LimiterStatistics(self.limit, *self._tasks(), paused, self._pauses, decreases)
+        return LimiterStatistics(self.limit, *self._count_tasks(), paused, self._pauses, decreases)
 
     def __repr__(self) -> str:
-        in_flight, waiting = self._tasks()
+        in_flight, waiting = self._count_tasks()
         return f"<Limiter {in_flight}/{self.limit} in flight, {waiting} waiting>"
 
-    def _tasks(self) -> tuple[int, int]:
-        """Count the requests in flight, and the tasks that wait, in their places or for one."""
+    def _count_tasks(self) -> tuple[int, int]:
+        """Count the requests in flight, and the tasks that wait, with a slot or for one."""
         state = self._limiter.statistics()
         return (
             state.borrowed_tokens - self._paused_holders,

@@ -1,4 +1,4 @@
-"""The operations: for each method, the request it builds, the reply it parses, and its limits."""
+"""Operations: the request that each method builds, how its response is parsed, and its limits."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ T = TypeVar("T")
 @final
 @frozen
 class Operation(Generic[T]):
-    """A request to send for each key, and how its response is read.
+    """A request to send for each key, and how its response is parsed.
 
     Attributes:
-        name: the name of the session method.
+        name: the name of the method of the client.
         build: builds the request for one key, or raises `InvalidRequest`.
-        parse: reads the value from a response with a good status, or raises `MalformedResponse`.
+        parse: parses a response with a status of success, or raises `MalformedResponse`.
         timeout: seconds for one attempt, from the slot of the limiter to the last byte of the
             response.
-        id_of: reads the id of the session from a value; a response about another session is a
-            failure.
+        id_of: returns the session id of a parsed value; a response about another session is a
+            failure. None to skip that check.
         idempotent: whether a failed attempt is retried.
         server_wide: whether an overload that the server reports concerns all requests, and not only
-            this kind.
+            those of this operation.
         before_send: awaited before each attempt, with the slot held; raises `NotSent` to prevent
             it.
     """
@@ -65,7 +65,7 @@ class Operation(Generic[T]):
 
 @final
 class NotSent(Exception):
-    """A request was prevented before anything of it was sent.
+    """A request was prevented before any part of it was sent.
 
     Args:
         kind: the kind of the failure.
@@ -78,7 +78,7 @@ class NotSent(Exception):
 
 
 def to_failure(key: str, error: Exception, elapsed: float) -> Failure:
-    """Convert an exception of an attempt; one that was never sent counts 0 attempts."""
+    """Convert an exception of an attempt; a request that was never sent has 0 attempts."""
     if isinstance(error, InvalidRequest):
         return Failure(key, FailureKind.INVALID, str(error), attempts=0, elapsed=elapsed)
 
@@ -95,62 +95,65 @@ def to_failure(key: str, error: Exception, elapsed: float) -> Failure:
 async def parse_response(
     key: str, operation: Operation[T], response: Response, elapsed: float
 ) -> Outcome[T]:
-    """Read a reply: what the server refuses, and what cannot be read, are failures."""
-    refusal = classify(response)
-    if refusal is not None:
+    """Parse a response; an error status and an invalid body are failures."""
+    error = classify(response)
+    if error is not None:
         return Failure(
             key,
-            refusal.kind,
-            refusal.message,
-            refusal.status,
-            refusal.retry_after,
+            error.kind,
+            error.message,
+            error.status,
+            error.retry_after,
             sent=True,
             elapsed=elapsed,
         )
 
-    reply = Success(key, response, elapsed=elapsed)
+    received = Success(key, response, elapsed=elapsed)
     parse: object = operation.parse
     if isinstance(parse, IncrementalParser):
-        return await _parse_incrementally(cast("IncrementalParser[T]", parse), reply)
+        return await _parse_incrementally(cast("IncrementalParser[T]", parse), received)
 
-    return parse_deferred(operation, reply)
+    return parse_deferred(operation, received)
 
 
-def without_parsing(operation: Operation[Any]) -> Operation[Response]:
-    """Make the operation whose values are the replies with a good status, for `read` to read."""
+def defer_parsing(operation: Operation[Any]) -> Operation[Response]:
+    """Return the operation with responses as its values, which `parse_deferred` parses later."""
     return evolve(operation, parse=_identity, id_of=None)
 
 
-def parse_deferred(operation: Operation[T], reply: Success[Response]) -> Outcome[T]:
-    """Read the value from a reply with a good status; never raises an error."""
+def parse_deferred(operation: Operation[T], received: Success[Response]) -> Outcome[T]:
+    """Parse a response with a status of success; never raises an error."""
     try:
-        value = operation.parse(reply.value)
+        value = operation.parse(received.value)
     except MalformedResponse as error:
-        return _malformed(reply, str(error))
-    except Exception as error:  # noqa: BLE001  # every input has an outcome, whatever went wrong
-        return _failed(reply, FailureKind.INTERNAL, describe_bug(error))
+        return _fail_malformed(received, str(error))
+    except Exception as error:  # noqa: BLE001  # every input has an outcome
+        return _fail(received, FailureKind.INTERNAL, describe_bug(error))
 
-    if operation.id_of is not None and operation.id_of(value) != reply.key:
-        return _malformed(reply, f"the reply is about session {operation.id_of(value)!r}")
+    if operation.id_of is not None and operation.id_of(value) != received.key:
+        message = f"the response is about session {operation.id_of(value)!r}"
+        return _fail_malformed(received, message)
 
-    return Success(reply.key, value, reply.attempts, reply.elapsed)
+    return Success(received.key, value, received.attempts, received.elapsed)
 
 
 def describe_bug(error: Exception) -> str:
-    """Say that something went wrong that never should."""
+    """Describe an exception that is a fault of this library, or of the caller's transport."""
     return f"please report this: {type(error).__name__}: {error}"
 
 
-async def _parse_incrementally(parse: IncrementalParser[T], reply: Success[Response]) -> Outcome[T]:
-    """Read a long reply, and let others have their turn in between."""
-    reading = parse.steps(reply.value)
+async def _parse_incrementally(
+    parse: IncrementalParser[T], received: Success[Response]
+) -> Outcome[T]:
+    """Parse a long response, with checkpoints in between."""
+    steps = parse.steps(received.value)
     while True:
         try:
-            next(reading)
+            next(steps)
         except StopIteration as end:
-            return Success(reply.key, cast("T", end.value), reply.attempts, reply.elapsed)
+            return Success(received.key, cast("T", end.value), received.attempts, received.elapsed)
         except MalformedResponse as error:
-            return _malformed(reply, str(error))
+            return _fail_malformed(received, str(error))
         await checkpoint()
 
 
@@ -158,13 +161,14 @@ def _identity(response: Response) -> Response:
     return response
 
 
-def _malformed(reply: Success[Response], problem: str) -> Failure:
-    return _failed(reply, FailureKind.PROTOCOL, problem)
+def _fail_malformed(received: Success[Response], problem: str) -> Failure:
+    return _fail(received, FailureKind.PROTOCOL, problem)
 
 
-def _failed(reply: Success[Response], kind: FailureKind, problem: str) -> Failure:
-    status, attempts, elapsed = reply.value.status, reply.attempts, reply.elapsed
-    return Failure(reply.key, kind, problem, status, None, True, attempts, elapsed)
+def _fail(received: Success[Response], kind: FailureKind, problem: str) -> Failure:
+    """Turn a response into a failure, with its attempts and its time."""
+    status, attempts, elapsed = received.value.status, received.attempts, received.elapsed
+    return Failure(received.key, kind, problem, status, None, True, attempts, elapsed)
 
 
 def fetch(
@@ -177,58 +181,64 @@ def fetch(
 ) -> Operation[Listing]:
     """List sessions."""
     request = _wire.build_list(kind, status, view)
-    return _single("fetch", request, _wire.parse_list, limits, retry=retry)
+    return _build_single("fetch", request, _wire.parse_list, limits, retry=retry)
 
 
 def raw_fetch(
     limits: Limits, kind: str | None = None, status: str | None = None, view: str | None = None
 ) -> Operation[list[Any]]:
-    """List sessions as the server's own objects."""
-    return _single("fetch", _wire.build_list(kind, status, view), _wire.parse_raw_list, limits)
+    """List sessions as the JSON objects of the server."""
+    return _build_single(
+        "fetch", _wire.build_list(kind, status, view), _wire.parse_raw_list, limits
+    )
 
 
 def apps(limits: Limits, session: str) -> Operation[Listing]:
     """List the applications of a desktop session."""
-    return _single("apps", _wire.build_apps(session), _wire.parse_list, limits)
+    return _build_single("apps", _wire.build_apps(session), _wire.parse_list, limits)
 
 
 def stats(limits: Limits) -> Operation[PlatformStats]:
     """Read the load of the platform.
 
-    The server answers this request with 503 and Retry-After whenever it has no metrics, which does
-    not mean that it is overloaded.
+    The server responds with 503 and Retry-After whenever it has no metrics, which does not mean
+    that it is overloaded.
     """
-    return _single(
+    return _build_single(
         "stats", _wire.build_stats(), _wire.parse_stats, limits, retry=False, server_wide=False
     )
 
 
 def images(limits: Limits, kind: str | None = None) -> Operation[tuple[Image, ...]]:
     """List images."""
-    return _single("images", _wire.build_images(kind), _wire.parse_images, limits)
+    return _build_single("images", _wire.build_images(kind), _wire.parse_images, limits)
 
 
 def context(limits: Limits) -> Operation[ResourceOptions]:
     """Read the resources that a session may request."""
-    return _single("context", _wire.build_context(), _wire.parse_context, limits)
+    return _build_single("context", _wire.build_context(), _wire.parse_context, limits)
 
 
 def repositories(limits: Limits) -> Operation[tuple[str, ...]]:
-    """List the registries of images."""
-    return _single("repositories", _wire.build_repositories(), _wire.parse_repositories, limits)
+    """List the image registries."""
+    return _build_single(
+        "repositories", _wire.build_repositories(), _wire.parse_repositories, limits
+    )
 
 
 def availability(limits: Limits) -> Operation[Availability]:
     """Read whether the server reports itself available."""
-    return _single("availability", _wire.build_availability(), _wire.parse_availability, limits)
+    return _build_single(
+        "availability", _wire.build_availability(), _wire.parse_availability, limits
+    )
 
 
 def raw_availability(limits: Limits) -> Operation[Response]:
     """Read the response to `availability`, unparsed, for its headers."""
-    return _single("doctor", _wire.build_availability(), _identity, limits)
+    return _build_single("doctor", _wire.build_availability(), _identity, limits)
 
 
-def _single(
+def _build_single(
     name: str,
     request: Request,
     parse: Callable[[Response], T],
@@ -237,7 +247,7 @@ def _single(
     retry: bool = True,
     server_wide: bool = True,
 ) -> Operation[T]:
-    """Build an operation that is one request, about no session in particular."""
+    """Build an operation of one request that does not concern a particular session."""
     return Operation(
         name,
         lambda _: request,
@@ -261,36 +271,36 @@ def info(limits: Limits) -> Operation[SessionInfo]:
 
 
 def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
-    """Read one session, as the server tells of it."""
+    """Read one session as the JSON object of the server."""
     return Operation(
         "raw info",
         _wire.build_info,
         _wire.parse_raw_info,
         limits.timeout,
-        id_of=lambda found: str(found.get("id", "")),
+        id_of=lambda info: str(info.get("id", "")),
         idempotent=True,
     )
 
 
 def logs(limits: Limits) -> Operation[str]:
-    """Read one session's output."""
+    """Read the output of one session."""
     return Operation("logs", _wire.build_logs, _wire.parse_logs, limits.timeout, idempotent=True)
 
 
 def events(limits: Limits) -> Operation[tuple[Event, ...]]:
-    """Read what the platform reports of one session."""
+    """Read the platform events of one session."""
     return Operation(
         "events", _wire.build_events, _wire.parse_events, limits.timeout, idempotent=True
     )
 
 
 def renew(limits: Limits) -> Operation[bool]:
-    """Put off one session's expiry."""
+    """Extend the lifetime of one session."""
     return Operation("renew", _wire.build_renew, _wire.parse_done, limits.timeout, idempotent=True)
 
 
 def destroy(limits: Limits, *, idempotent: bool = True) -> Operation[bool]:
-    """Ask for one session's end; the server's answer proves nothing."""
+    """Delete one session; a response of success does not prove that the session has ended."""
     return Operation(
         "destroy", _wire.build_destroy, _wire.parse_done, limits.timeout, idempotent=idempotent
     )
@@ -314,12 +324,12 @@ def create(
 
 
 def follow(limits: Limits) -> Operation[bytes]:
-    """Read the bytes of one session's output; the follower polls, so that nothing is retried."""
-    return Operation("follow", _wire.build_logs, _log_bytes, limits.timeout)
+    """Read the output of one session as bytes; not retried, since the follower polls anyway."""
+    return Operation("follow", _wire.build_logs, _parse_log_bytes, limits.timeout)
 
 
-def _log_bytes(response: Response) -> bytes:
-    """Read a log as bytes, since its last character may be incomplete."""
-    # An HTML page instead of a log is recognised by its type and its beginning.
+def _parse_log_bytes(response: Response) -> bytes:
+    """Return a log as bytes, since its last character may be incomplete."""
+    # The content type and the first bytes suffice to recognise an HTML page in place of a log.
     _wire.parse_logs(evolve(response, body=response.body[:1024]))
     return response.body

@@ -1,4 +1,8 @@
-"""Task groups: one whose lone error comes out as itself, and one that cancellation cannot stop."""
+"""Task groups and checkpoints.
+
+`open_task_group` does not wrap a single error in a group, `run_shielded` is not stopped by
+cancellation, and `map_with_checkpoints` divides long computations.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ from anyio.lowlevel import checkpoint
 
 @asynccontextmanager
 async def open_task_group() -> AsyncGenerator[TaskGroup]:
-    """Open a task group that does not wrap the only error in it.
+    """Open a task group that raises a single error unchanged.
 
-    An anyio task group raises an exception group, also for one error. Where the tasks are ours and
-    never raise, the one error is the caller's own: from the body of its ``async with``, or from the
-    iterator it gave us; and it should meet the ``except`` that the caller wrote for it.
+    An anyio task group raises an exception group even for one error. The tasks of this library do
+    not raise, so a single error is the caller's: from the body of its ``async with``, or from the
+    iterator that it passed. The ``except`` clause that the caller wrote for it must match.
 
     Raises:
-        BaseExceptionGroup: more than one error, none of which is a KeyboardInterrupt.
+        BaseExceptionGroup: several errors, none of which is a KeyboardInterrupt or SystemExit.
     """
     error: BaseException | None = None
     try:
@@ -33,57 +37,57 @@ async def open_task_group() -> AsyncGenerator[TaskGroup]:
                 error = raised
                 group.cancel_scope.cancel()
     except anyio.get_cancelled_exc_class():
-        # What the body raised is not lost to a cancellation that came beside it.
+        # A concurrent cancellation must not replace the error of the body.
         if error is None:
             raise
     except BaseExceptionGroup as caught:
-        error = _lone_error(caught if error is None else _with(error, caught))
+        error = _unwrap_lone_error(caught if error is None else _add_error(caught, error))
 
-    # Raised out here, so that the group does not become the error's context.
+    # Raise it outside of the handler, so that the group does not become the context of the error.
     if error is not None:
         raise error
 
 
 async def run_shielded(work: Callable[[], Awaitable[None]], grace: float) -> bool:
-    """Run *work*, whatever is cancelled meanwhile, for at most *grace* seconds.
+    """Run *work* shielded from cancellation, for at most *grace* seconds.
 
-    It runs in a child task: a shield in the host's own would not hold off asyncio's native
-    cancellation.
+    The work runs in a child task, because asyncio's native cancellation passes through a shield in
+    the task that is cancelled.
 
     Returns:
-        Whether the work came to its end.
+        Whether the work completed.
 
     Cancellation:
-        Waits until the work has ended or its time is over; it is raised here or at the next
+        Takes effect once the work has completed or the grace period is over, here or at the next
         checkpoint.
     """
-    finished = False
+    completed = False
 
     async def body() -> None:
-        nonlocal finished
+        nonlocal completed
         with anyio.move_on_after(grace, shield=True):
             await work()
-            finished = True
+            completed = True
 
     async with open_task_group() as group:
         group.start_soon(body)
 
-    return finished
+    return completed
 
 
-def _with(
-    error: BaseException, group: BaseExceptionGroup[BaseException]
+def _add_error(
+    group: BaseExceptionGroup[BaseException], error: BaseException
 ) -> BaseExceptionGroup[BaseException]:
-    """Put the body's error beside those of the tasks."""
+    """Return a group of the error of the body and those of the tasks."""
     return BaseExceptionGroup(group.message, [error, *group.exceptions])
 
 
-def _lone_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Find the one error of *group*, one level deep: deeper groups are the caller's own."""
+def _unwrap_lone_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the only error of *group*, else *group*; nested groups are the caller's."""
     cancelled = anyio.get_cancelled_exc_class()
     errors = [error for error in group.exceptions if not isinstance(error, cancelled)]
     for error in errors:
-        # A Ctrl-C must never be found only inside a group.
+        # Ctrl-C must not be hidden inside a group.
         if isinstance(error, KeyboardInterrupt | SystemExit):
             return error
 
@@ -93,19 +97,19 @@ def _lone_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 T = TypeVar("T")
 R = TypeVar("R")
 
-CHUNK: Final = 500
-"""Steps of some microseconds each, which together take a millisecond or two."""
+_CHECKPOINT_INTERVAL: Final = 500
+"""Items between two checkpoints; at some microseconds each, they take a millisecond or two."""
 
 
 async def map_with_checkpoints(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Apply *function* to each of *items*, and be a checkpoint after every few hundred of them.
+    """Apply *function* to each of *items*, with a checkpoint after every 500 of them.
 
     Raises:
-        Exception: what *function* or the iterable raised.
+        Exception: only what *function* or the iterable raised.
     """
     results: list[R] = []
     for item in items:
         results.append(function(item))
-        if len(results) % CHUNK == 0:
+        if len(results) % _CHECKPOINT_INTERVAL == 0:
             await checkpoint()
     return results

@@ -104,7 +104,7 @@ class _Batch:
 
     def outcome(self, name: str, session: str) -> Outcome[FinishedSession]:
         """Tell what became of one replica."""
-        result = self._results.known.get(session)
+        result = self._results.outcomes.get(session)
         if result is not None:
             return evolve(result, key=name)
 

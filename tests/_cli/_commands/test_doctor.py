@@ -79,7 +79,7 @@ def test_a_server_that_is_not_there(words: list[str], named: list[str], call_alo
 def test_a_server_that_says_nothing(deaf: str, call_alone: Caller) -> None:
     done = call_alone("doctor", "--url", deaf, "--timeout", "0.2")
     assert 1 == done.status
-    assert "FAILED   server: no whole reply within 0.2 seconds" in done.out
+    assert "FAILED   server: no complete response within 0.2 seconds" in done.out
     assert "--timeout" in done.out
 
 

@@ -154,7 +154,7 @@ class Launcher:
 
         sink = with_progress(collector, progress, "create", len(by_key))
         await self.engine.fan_out(perform, by_key, sink, self.limits.create_concurrency)
-        return Outcomes("create", collector.done)
+        return Outcomes("create", collector.completed)
 
     async def _ids_before(self, requests: Sequence[LaunchRequest]) -> Collection[str] | None:
         """List the sessions that exist before a launch under the user's own names.

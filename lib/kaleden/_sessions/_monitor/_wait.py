@@ -134,7 +134,7 @@ class Waiter:
         await wait.run(collected.deliver)
         return Outcomes(
             "wait",
-            collected.done,
+            collected.completed,
             again=lambda keys: self._collect({key: items[key] for key in keys}, terms),
         )
 
