@@ -76,7 +76,7 @@ class SyncStreams(StreamsBase):
     def info(
         self, ids: Ids, *, raw: bool = False, timeout: float | None = None
     ) -> SyncOutcomeStream[Any]:
-        """Stream what the server tells of each session; see `Session.info`.
+        """Stream the details of each session; see `Session.info`.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
@@ -98,7 +98,7 @@ class SyncStreams(StreamsBase):
     def events(
         self, ids: Ids, *, timeout: float | None = None
     ) -> SyncOutcomeStream[tuple[Event, ...]]:
-        """Stream what the platform reports of each session; see `Session.events`.
+        """Stream the platform events of each session; see `Session.events`.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
@@ -124,7 +124,7 @@ class SyncStreams(StreamsBase):
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> SyncOutcomeStream[SessionInfo]:
-        """Stream each session as it gets where it was waited for; see `Session.wait`.
+        """Stream each session as it reaches *until*; see `Session.wait`.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
@@ -318,54 +318,59 @@ class Session(SessionBase):
     A *client* or *transport* is entered and exited with the session, in its event loop.
 
     Args:
-        url: the server's URL, with or without the API version: ``https://ws-uv.canfar.net/skaha``.
-        token: a bearer token, or a function, plain or async, that gives one. It is called when the
-            first is needed, and when the server has refused the last one (401); a plain one in a
-            thread. Where nothing is given and nothing found, the server is asked anonymously.
-        server: the name of a saved server, in place of *url*, with the login saved for it.
+        url: the URL of the server, with or without the API version, such as
+            ``https://ws-uv.canfar.net/skaha``.
+        token: a bearer token, or a plain or async function that returns one. The function is called
+            when a token is first needed, and after the server has refused the last one (401); a
+            plain function is called in a thread. If no login is given or found, requests are
+            anonymous.
+        server: the name of a saved server, instead of *url*, with the login that is saved for it.
         certificate: the path of an X.509 proxy certificate: a PEM file with the certificate, its
-            key, and its chain. It is read again when it changes. Where there is a token too, the
+            key, and its chain. It is read again when it changes. If there is also a token, the
             token is used.
         auth: an ``httpx.Auth``, in place of *token* and *certificate*. It sees each request, which
             then goes through httpx.
-        client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, in place of all these; *url* is
-            its ``base_url`` unless given. All requests go through it, with its own headers and
-            auth, but with the times given here. The session opens and closes it. It takes a
-            truncated reply over TLS as complete, unless its transport is a
+        client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, instead of all the arguments
+            above; its ``base_url`` is the default of *url*. All requests use its headers and auth;
+            the time-outs are those of this session. The session opens and closes it. It accepts a
+            truncated response over TLS as complete, unless its transport is a
             `kaleden.http.AnyioTransport`.
-        registry: user and secret for images of a private registry; they are sent with creates only.
-            By default those saved with the saved server, if it is that.
+        registry: the user and the secret for images of a private registry, which are sent only with
+            creates. By default those that are saved with the saved server, if that is used.
         proxy: the URL of a proxy: http, https or, with httpx's extra, socks5. By default that of
             ``HTTPS_PROXY``, ``HTTP_PROXY`` or ``ALL_PROXY``, unless ``NO_PROXY`` names the server,
             or it is on this machine.
-        ssl_context: what connections over https are made with, as it is; by default one that trusts
-            the authorities of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else Mozilla's. Where a
-            context has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python up to 3.11.2 makes it, a
-            truncated reply can be taken as complete: clear it in yours.
-        version: the API version, where the URL names none.
-        timeout: seconds for one attempt of a request, from its turn to the last byte of the reply;
-            by default ``CANFAR_TIMEOUT``, or else 30.
-        create_timeout: the same for a create; a busy server takes 60 to 90 seconds for one.
+        ssl_context: the context of connections over https, which is used unchanged; by default one
+            that trusts the authorities of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else
+            Mozilla's. With a context that has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python up to
+            3.11.2 makes it, a truncated response may be accepted as complete: clear that option in
+            yours.
+        version: the API version, if the URL does not contain one.
+        timeout: seconds for one attempt of a request, from the slot of the limiter to the last byte
+            of the response; by default ``CANFAR_TIMEOUT``, or else 30.
+        create_timeout: seconds for one attempt of a create; a busy server takes 60 to 90 for it.
         concurrency: requests in flight at once; by default ``CANFAR_CONCURRENCY``, or else 32.
         create_concurrency: creates in flight at once, within *concurrency*.
-        settle: seconds in which a session whose create was not answered is looked for in lists.
-        create_grace: seconds that a create whose caller was cancelled has for its answer.
-        adaptive: whether fewer than *concurrency* are in flight while the server is overloaded:
-            after HTTP 429 and 503 and time-outs; down to one at a time, and back up as it recovers.
-        max_body: bytes of one reply, at most, so that no server can fill the memory; by default
-            64 MiB. Only long logs come near. A reply that is longer is a failure of kind
-            ``protocol``, which is not tried again.
-        retry: when and how often what failed is tried again; None for never.
-        ledger: a file in which scopes and `run` write down what they launch before they launch it,
-            so that `reap` can end what a killed process left; None for none.
-        transport: what carries the requests, in place of all that says where and who; the session
-            opens and closes it.
+        settle: seconds after a create within which lists may not show its session. If the response
+            to a create is lost, its session is looked for in lists for that long.
+        create_grace: seconds that a create has for its response after its caller was cancelled.
+        adaptive: whether to lower the limit of requests in flight while the server is overloaded,
+            that is after HTTP 429, HTTP 503 and time-outs: down to one at a time, and up again to
+            *concurrency* as the server recovers.
+        max_body: bytes of one response body, at most, so that no server can exhaust the memory; by
+            default 64 MiB. Only long logs come near that. A longer response is a failure of kind
+            ``protocol``, which is not retried.
+        retry: the retry policy; None for no retries.
+        ledger: the path of a file in which scopes and `run` record each launch before they send it,
+            so that `reap` can end the sessions of a process that was killed; None for no record.
+        transport: sends the requests, instead of all the arguments about the server and the login;
+            the session opens and closes it.
         backend: where the work runs: ``"asyncio"``, or ``"trio"`` if that is installed.
 
     Raises:
-        ConfigurationError: no server is named, or something that was given or found cannot be used,
-            such as a certificate that has expired; the message says what to do. Nothing was sent.
-            A certificate is looked at again when the client is entered.
+        ConfigurationError: no server was found, or an argument or something that was found cannot
+            be used, such as an expired certificate; the message says how to correct it. Nothing was
+            sent. A certificate is checked again when the client is entered.
     """
 
     def __init__(
@@ -422,7 +427,7 @@ class Session(SessionBase):
         )
 
     def statistics(self) -> SessionStatistics:
-        """Return the state of the session's limiter, retries and connections.
+        """Return the state of the limiter, the retries and the connections.
 
         Raises:
             SessionNotOpen: the session is not open.
@@ -431,15 +436,15 @@ class Session(SessionBase):
         return call.run(self._statistics)
 
     def describe(self) -> ConnectionInfo:
-        """Describe the server and the login, and where both were found; nothing secret.
+        """Return the server and the login, and where both were found, without any secret.
 
-        ``print(session.describe())`` shows it for people. It works also before the session is open.
+        ``print(session.describe())`` prints a readable description. The session need not be open.
         """
         return self._client.describe()
 
     @property
     def stream(self) -> SyncStreams:
-        """The operations that hand on each outcome as soon as it is known; see `SyncStreams`."""
+        """The streaming operations, which yield each outcome when it is known; see `SyncStreams`."""
         return SyncStreams(self, self._loop_thread, self._open_client)
 
     @overload
@@ -484,23 +489,27 @@ class Session(SessionBase):
         raw: bool = False,
         timeout: float | None = None,
     ) -> list[Any]:
-        """List the sessions of the user, all in one request.
+        """List the sessions of the user, in one request.
 
         Args:
-            kind: only this kind, such as ``"headless"``. Applications of desktops are listed only
-                if asked for with ``"desktop-app"``.
-            status: only this status, such as ``"Running"``.
-            view: ``"interactive"`` leaves out headless sessions; ``"all"`` lists everybody's, with
-                no more than user, kind, status and start time of each.
-            raw: whether to return the server's own objects, as dicts; that takes half the time.
+            kind: list only sessions of this kind, such as ``"headless"``. Applications of desktops
+                are listed only with ``"desktop-app"``.
+            status: list only sessions in this status, such as ``"Running"``.
+            view: ``"interactive"`` to leave out headless sessions; ``"all"`` to list the sessions
+                of all users, with only the user, kind, status and start time of each.
+            raw: whether to return the JSON objects of the server as dicts, which takes half the
+                time.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            The sessions in the server's order; empty if there are none. The list is a table too.
+            The sessions in the order of the server; an empty list if there are none. A
+            `SessionList` is also a table. An element that is not a session is left out, and logged
+            as a warning.
 
         Raises:
-            InvalidRequest: an argument is none that the server knows.
+            InvalidRequest: the server does not know *kind*, *status* or *view*, or would ignore one
+                of them; nothing was sent.
             RequestError: the request failed.
         """
         call = BlockingCall(self._loop_thread, timeout)
@@ -513,29 +522,32 @@ class Session(SessionBase):
         )
 
     def apps(self, session: str | SessionInfo, *, timeout: float | None = None) -> SessionList:
-        """List the applications that run in a desktop session.
+        """List the applications of a desktop session.
 
         Args:
-            session: the desktop.
+            session: the desktop session, or its id.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            One `SessionInfo` per application, each with its ``app_id``.
+            One `SessionInfo` for each application, with its ``app_id``.
 
         Raises:
-            InvalidRequest: that cannot be a session's id.
+            InvalidRequest: *session* is not a valid id; nothing was sent.
             RequestError: the request failed.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(self._client.apps, session)
 
     def stats(self, *, timeout: float | None = None) -> PlatformStats:
-        """Read how much of the platform's cores, memory and GPUs is requested.
+        """Read how much of the cores, the memory and the GPUs of the platform is requested.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
+
+        Returns:
+            The load of the platform now.
 
         Raises:
             RequestError: the request failed; of kind ``unavailable`` if the server has no metrics
@@ -545,26 +557,32 @@ class Session(SessionBase):
         return call.run(self._client.stats)
 
     def images(self, kind: str | None = None, *, timeout: float | None = None) -> list[Image]:
-        """List the images that sessions can be launched from.
+        """List the images from which sessions can be launched.
 
         Args:
-            kind: only those for this kind of session.
+            kind: list only images for this kind of session.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
+        Returns:
+            One `Image` for each image that the server offers.
+
         Raises:
-            InvalidRequest: the server knows no such kind.
+            InvalidRequest: the server does not know *kind*; nothing was sent.
             RequestError: the request failed.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(self._client.images, kind)
 
     def context(self, *, timeout: float | None = None) -> ResourceOptions:
-        """Read what a session may ask for: the choices of cores, memory and GPUs, and the limits.
+        """Read the resources that a session may request.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
+
+        Returns:
+            The choices of cores, memory and GPUs, and the limits.
 
         Raises:
             RequestError: the request failed.
@@ -573,11 +591,14 @@ class Session(SessionBase):
         return call.run(self._client.context)
 
     def repositories(self, *, timeout: float | None = None) -> list[str]:
-        """List the registries whose images the server accepts, by host name.
+        """List the image registries that the server accepts.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
+
+        Returns:
+            The host name of each registry.
 
         Raises:
             RequestError: the request failed.
@@ -586,11 +607,14 @@ class Session(SessionBase):
         return call.run(self._client.repositories)
 
     def availability(self, *, timeout: float | None = None) -> Availability:
-        """Read whether the server says of itself that it is available; no credentials are needed.
+        """Read whether the server reports itself available. No credentials are needed.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
+
+        Returns:
+            The report of the server on itself.
 
         Raises:
             RequestError: the request failed.
@@ -636,20 +660,26 @@ class Session(SessionBase):
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[Any]:
-        """Read what the server tells of each session.
+        """Read the details of each session.
 
-        On the server each of these costs as much as a whole `fetch`.
+        On the server, the details of one session cost as much as a whole `fetch`.
 
         Args:
             ids: the sessions.
-            raw: whether to return the server's own objects, as dicts; that takes half the time.
-            progress: is called with a `ProgressUpdate` after each answer.
+            raw: whether to return the JSON objects of the server as dicts, which takes half the
+                time.
+            progress: is called with a `ProgressUpdate` after each outcome.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            A `SessionInfo` for each session; a failure of kind ``not_found`` where the server knows
-            none, which is also what becomes of a headless session an hour after its end.
+            A `SessionInfo`, or with *raw* a dict, for each session. A failure of kind ``not_found``
+            means that the server does not know the session; it forgets a headless session an hour
+            after its end.
+
+        Raises:
+            InvalidRequest: *progress* cannot be used; nothing was sent.
+            Exception: only an error of *progress* or of the iterable of ids.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(
@@ -669,18 +699,22 @@ class Session(SessionBase):
     ) -> Outcomes[str]:
         """Read the output of each session so far.
 
-        The server answers with an empty text, not with an error, for a session that is unknown,
-        pending or no longer there: empty does not mean that nothing was written.
+        For a session that is unknown, pending or gone, the server sends an empty text and not an
+        error. So an empty output does not mean that the session wrote nothing.
 
         Args:
             ids: the sessions.
-            verbose: also log each output, at level INFO of the logger ``kaleden``.
-            progress: is called with a `ProgressUpdate` after each answer.
+            verbose: whether to log each output too, at level INFO of the logger ``kaleden``.
+            progress: is called with a `ProgressUpdate` after each outcome.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            The whole output of each session, standard output and error together.
+            The whole output of each session, standard output and standard error together.
+
+        Raises:
+            InvalidRequest: *progress* cannot be used; nothing was sent.
+            Exception: only an error of *progress* or of the iterable of ids.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(
@@ -695,21 +729,23 @@ class Session(SessionBase):
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[tuple[Event, ...]]:
-        """Read what the platform reports of each session: scheduling, image pulls, failed starts.
-
-        A failure of kind ``not_found`` may only mean that the session waits in a queue: as long as
-        nothing was started for it, the server finds nothing to report on.
+        """Read the platform events of each session: scheduling, image pulls, failed starts.
 
         Args:
             ids: the sessions.
-            verbose: also log the events, at level INFO of the logger ``kaleden``.
-            progress: is called with a `ProgressUpdate` after each answer.
+            verbose: whether to log the events too, at level INFO of the logger ``kaleden``.
+            progress: is called with a `ProgressUpdate` after each outcome.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            The events of each session, oldest first as the server lists them; kept for about an
-            hour.
+            The events of each session, oldest first as the server lists them; the platform keeps
+            them for about an hour. A failure of kind ``not_found`` may only mean that the session
+            waits in a queue: the server has no events before the platform starts something for it.
+
+        Raises:
+            InvalidRequest: *progress* cannot be used; nothing was sent.
+            Exception: only an error of *progress* or of the iterable of ids.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(
@@ -725,33 +761,35 @@ class Session(SessionBase):
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[SessionInfo]:
-        """Wait until every session is where it should be, or will not get there.
+        """Wait until each session reaches a status, or can no longer reach it.
 
-        All waits of a client share one list per look, whatever the number of sessions and of waits.
-        A look follows the one before by 1 to 15 seconds, longer while nothing changes.
+        All waits of a client share one list for each poll, for any number of sessions and waits.
+        Polls are 1 to 15 seconds apart; the interval grows while nothing changes.
 
         Args:
             ids: the sessions, in a finite iterable.
-            until: a status, several, or a function of `SessionInfo`; by default
-                `TERMINAL_STATUSES`, the statuses that a session does not leave, Failed among them.
-                Then ``ok`` means "all have ended", and not how: to wait for success, say
-                ``until="Completed"``.
+            until: a status, several of them, or a function that takes a `SessionInfo` and returns a
+                bool. By default `TERMINAL_STATUSES`, the statuses that a session does not leave,
+                Failed among them. So by default ``ok`` means that all sessions have ended, not that
+                they have succeeded: to wait for success, pass ``until="Completed"``.
             pending_timeout: seconds after which a session that is still Pending has failed to
-                start.
-            progress: is called with a `ProgressUpdate` of the sessions by status, when something
-                changed.
+                start; None for no limit.
+            progress: is called with a `ProgressUpdate` of the sessions by status, after each poll
+                that shows a change.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            Each session as it was listed when it was there. A failure of kind ``wrong_state`` for
-            one that ended otherwise, ``vanished`` for one that two lists no longer showed,
-            ``pending_timeout``, with the platform's last events, for one that did not start, and
-            what a list may fail of, if that does not pass.
+            The `SessionInfo` of each session, as listed when it reached *until*. The kind of a
+            failure is ``wrong_state`` for a session that ended in another status, ``vanished`` for
+            one that two lists in a row did not show, and ``pending_timeout`` for one that did not
+            start in time; its message has the last events of the platform. Any other kind is that
+            of a failed list request, if the failure persists.
 
         Raises:
-            InvalidRequest: *until* or *pending_timeout* cannot be used; nothing was sent.
-            Exception: only what *until*, *progress* or the iterable of ids raised.
+            InvalidRequest: *until*, *pending_timeout* or *progress* cannot be used; nothing was
+                sent.
+            Exception: only an error of *until*, *progress* or the iterable of ids.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(
@@ -765,8 +803,9 @@ class Session(SessionBase):
     def follow(self, ids: Ids, *, timeout: float | None = None) -> SyncLogStream:
         """Follow logs as they grow: ``with session.follow(ids) as lines: ...``.
 
-        The server sends the whole log each time; what was seen is skipped, and memory holds no more
-        than one reply for each of a few readers. Each log is read every 1 to 15 seconds.
+        The server always sends a whole log. The part that was received before is skipped, and
+        memory holds at most one response for each of a few readers. Each log is read every 1 to 15
+        seconds.
 
         Args:
             ids: the sessions, in a finite iterable.
@@ -774,11 +813,11 @@ class Session(SessionBase):
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            A context manager that gives a `SyncLogStream` of `LogLine` objects; a `LogReset` where
-            a log was replaced by another; and a `Failure` as the last item of a session whose log
-            cannot be followed to its end. It ends when all sessions have, and their logs were read
-            once more. The server also answers with nothing when it cannot reach the container, so
-            an empty answer is no reset.
+            A context manager that yields a `SyncLogStream`. Its items are `LogLine` objects; a
+            `LogReset` where a log was replaced by another one; and a `Failure` as the last item of
+            a session whose log cannot be followed to its end. The stream ends after all sessions
+            have ended and their logs were read once more. An empty response is not a reset, since
+            the server also sends one when it cannot reach the container.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return SyncLogStream(self, call, self._open_client.follow(draw_ids(ids)))
@@ -792,8 +831,9 @@ class Session(SessionBase):
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            The URL of each page that was opened. It holds the session's secret: whoever has it is
-            in. A failure of kind ``not_opened`` where the session is not Running or has no page.
+            The URL of each page that was opened. It contains the secret of the session, so anyone
+            with the URL can use the session. A failure of kind ``not_opened`` means that the
+            session is not Running or has no page, or that no browser could be started.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(self._client.connect, draw_ids(ids))
@@ -816,41 +856,43 @@ class Session(SessionBase):
     ) -> Outcomes[str]:
         """Launch sessions.
 
-        Everything is checked here first; what the server would silently drop or mangle is refused.
-        Each replica is one request, at most *create_concurrency* of them at once, and none is ever
-        sent twice. The sessions are nobody's but the caller's: `scope` and `run` launch sessions
-        that cannot be forgotten.
+        The arguments are checked first: those that the server would silently drop or change are
+        refused. Each replica is one request. At most *create_concurrency* of them are in flight at
+        once, and none is ever sent twice. The caller is responsible for ending the sessions;
+        `scope` and `run` end theirs automatically.
 
-        The names are sent as they are, so a launch whose answer is lost can be told only by what is
-        new: one list before the launch, and lists after it. If just one session of that name has
-        come, it is taken for the lost one; somebody else who launched the same name as the same
-        user at that moment would be mistaken for it.
+        The names are sent unchanged. So if the response to a create is lost, its session can only
+        be recognised as a new one, by a list before the launch and lists after it. If exactly one
+        new session has that name, it is assumed to be the lost one. A session that the same user
+        launches concurrently under the same name could be mistaken for it.
 
         Args:
-            name: the name, lower case; with more than one replica, ``-1``, ``-2``, ... are put
-                after it. Or a `SessionSpec`, which says all of this by itself.
+            name: the name, in lower case; with more than one replica, ``-1``, ``-2``, ... are
+                appended. Or a `SessionSpec`, which contains all the arguments up to *replicas*.
             image: the container image, ``host/project/name:tag``.
-            cores: CPU cores; None together with *ram* lets the session use what is free.
+            cores: CPU cores. If both *cores* and *ram* are None, the session uses free resources.
             ram: memory in GiB.
-            kind: what the session is for.
-            gpu: number of GPUs.
-            cmd: the program to run, one word; headless sessions only, as are *args* and *env*.
-            args: its arguments, each without spaces.
+            kind: the kind of the sessions.
+            gpu: the number of GPUs.
+            cmd: the program to run, one word. Only headless sessions take *cmd*, *args* and *env*.
+            args: the arguments of the program, each without spaces.
             env: environment variables. Each replica also gets its number, from 1, as ``REPLICA_ID``
-                and their count as ``REPLICA_COUNT``; `kaleden.distributed` splits work by them.
-            replicas: how many sessions to launch.
+                and the number of replicas as ``REPLICA_COUNT``; `kaleden.distributed` divides work
+                by them.
+            replicas: the number of sessions to launch.
             progress: is called with a `ProgressUpdate` after each launch.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
             The id of each new session, by its name, in the order of the replicas. A failure of kind
-            ``unknown_effect`` means that no usable answer came, and no such session was listed
-            until *settle* seconds later: it may yet appear. All other failures made no session.
+            ``unknown_effect`` means that there was no usable response, and that no such session was
+            listed until *settle* seconds later; it may still appear. With a failure of any other
+            kind, no session was made.
 
         Raises:
-            InvalidRequest: an argument cannot work; nothing was sent.
-            Exception: only what *progress* raised; what holds is what holds after a cancellation.
+            InvalidRequest: an argument cannot be used; nothing was sent.
+            Exception: only an error of *progress*; it has the effects of a cancellation.
         """
         call = BlockingCall(self._loop_thread, timeout, self._create_grace, leaves_sessions=True)
         return call.run(
@@ -871,17 +913,21 @@ class Session(SessionBase):
     def scope(
         self, *, grace: float = 30.0, on_success: OnExit = "destroy", on_error: OnExit = "destroy"
     ) -> SyncScope:
-        """Make a block that owns what is launched in it: ``with session.scope() as scope``.
+        """Make a scope that owns its sessions: ``with session.scope() as scope: ...``.
 
         Args:
-            grace: seconds that leaving the block may take, at most, to end what it owns.
-            on_success: when the block ends without an exception, ``"destroy"`` the sessions or
-                ``"release"`` them: they outlive the block, and are the caller's to end.
-            on_error: the same when an exception or a cancellation leaves the block. The ids of
-                released sessions are then logged, and in a note of the exception.
+            grace: seconds that the clean-up may take, at most, when the block is left.
+            on_success: the action if the block ends without an exception: ``"destroy"`` the
+                sessions, or ``"release"`` them. Released sessions outlive the block, and the caller
+                is responsible for ending them.
+            on_error: the action if an exception or a cancellation ends the block. The ids of
+                released sessions are then logged, and added to the exception as a note.
 
         Returns:
             A `SyncScope`, to be entered.
+
+        Raises:
+            ConfigurationError: an argument cannot be used.
         """
         call = BlockingCall(self._loop_thread, grace=grace)
         return SyncScope(
@@ -911,27 +957,29 @@ class Session(SessionBase):
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[FinishedSession]:
-        """Launch sessions, wait for their ends, collect what they leave, and clean up.
+        """Launch sessions, wait until they end, collect their output, and clean up.
 
-        It is a scope around a launch and a wait; each log is read as soon as its session has ended,
-        since headless sessions are forgotten an hour later. The arguments up to *replicas* are
-        those of `SyncScope.create`.
+        This is a scope with a launch and a wait in it. Each log is read as soon as its session has
+        ended, since the platform forgets headless sessions an hour later. The arguments up to
+        *replicas* are those of `SyncScope.create`.
 
         Args:
-            name: as of `SyncScope.create`, like the arguments after it, up to *replicas*.
+            name: the name, or a `SessionSpec`; see `SyncScope.create`, also for the arguments up to
+                *replicas*.
             image: the container image.
             cores: CPU cores.
             ram: memory in GiB.
-            kind: what the sessions are for.
-            gpu: number of GPUs.
+            kind: the kind of the sessions.
+            gpu: the number of GPUs.
             cmd: the program to run.
-            args: its arguments.
+            args: the arguments of the program.
             env: environment variables.
-            replicas: how many sessions to launch.
+            replicas: the number of sessions to launch.
             on_success: ``"release"`` leaves the sessions on the platform when the call returns,
                 instead of destroying them.
             on_error: the same when an exception or a cancellation ends the call; see `scope`.
-            min_started: give up unless so many have started by *start_timeout*.
+            min_started: the number of sessions that have to start within *start_timeout*; if fewer
+                do, the call gives up.
             start_timeout: seconds from the launch, for *min_started*.
             grace: seconds that the clean-up may take.
             progress: is called with a `ProgressUpdate` of the launches, and then of the sessions by
@@ -940,14 +988,17 @@ class Session(SessionBase):
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            For each replica, in order and by its name, its `FinishedSession`: how it ended, its log
-            and events. A failure of kind ``session_failed``, with the tail of its log, for one that
-            ended as Failed; ``pending_timeout`` for those given up; and what `SyncScope.create` and
-            `wait` may fail of.
+            The `FinishedSession` of each replica, by its name and in order: its final state, its
+            log and its events. The kind of a failure is ``session_failed`` for a session that ended
+            as Failed; its message has the tail of the log. It is ``pending_timeout`` for the
+            sessions that were given up because of *min_started*. The other kinds are those of
+            `SyncScope.create` and `wait`.
 
         Raises:
-            InvalidRequest: an argument cannot work; nothing was sent.
-            ScopeError: the clean-up could not end everything.
+            InvalidRequest: an argument cannot be used; nothing was sent.
+            ConfigurationError: *grace*, *on_success* or *on_error* cannot be used; nothing was
+                sent.
+            ScopeError: the clean-up could not end all sessions.
         """
         call = BlockingCall(
             self._loop_thread, timeout, grace, leaves_sessions="release" in {on_success, on_error}
@@ -975,24 +1026,25 @@ class Session(SessionBase):
     def reap(
         self, path: str | PathLike[str], *, elsewhere: bool = False, timeout: float | None = None
     ) -> Outcomes[bool]:
-        """End the sessions that dead processes left, by the ledger in which they wrote them down.
+        """End the sessions that dead processes left, by the ledger in which they are recorded.
 
-        Use the account that launched them: the server shows nobody else's sessions, so to another
-        they look ended. It may take *create_timeout* plus *settle* seconds, as long as the session
-        of a lost launch may still appear.
+        Use the account that launched them: the server does not show the sessions of other users, so
+        they would seem to have ended. The call may take *create_timeout* plus *settle* seconds,
+        because the session of a launch without a response may appear until then.
 
-        Only what owners launched on this server that are certainly gone is touched: a process of
-        this machine that has ended, or an earlier boot of it.
+        Only sessions on this server are ended, and only if their owner is certainly gone: a process
+        of this machine that has ended, or that ran before the machine was last booted.
 
         Args:
-            path: the ledger, as given to ``Session(ledger=...)``.
-            elsewhere: end also what owners on other machines left, who may be at work.
+            path: the ledger, as passed to ``Session(ledger=...)``.
+            elsewhere: whether to end also the sessions of owners on other machines, which may still
+                be running.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            As of `destroy`, for the sessions that were left; by its name for a launch of which no
-            id is known and no session was found.
+            The outcomes of `destroy` for the sessions that were left, by id. A launch without a
+            known id for which no session was found has its name as the key.
 
         Raises:
             LedgerError: the file cannot be read.
@@ -1003,18 +1055,22 @@ class Session(SessionBase):
     def renew(
         self, ids: Ids, *, progress: ProgressCallback | None = None, timeout: float | None = None
     ) -> Outcomes[bool]:
-        """Put off the expiry of each session, as far as the server's own rules allow.
+        """Extend the lifetime of each session, as far as the rules of the server allow.
 
-        The server answers without the new time; read ``expiry_time`` again with `info`.
+        The response does not contain the new time; read ``expiry_time`` again with `info`.
 
         Args:
             ids: the sessions.
-            progress: is called with a `ProgressUpdate` after each answer.
+            progress: is called with a `ProgressUpdate` after each outcome.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
             True for each session that was renewed; a failure for one that is not active.
+
+        Raises:
+            InvalidRequest: *progress* cannot be used; nothing was sent.
+            Exception: only an error of *progress* or of the iterable of ids.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(self._client.renew, draw_ids(ids), progress=call.relay_progress(progress))
@@ -1022,31 +1078,37 @@ class Session(SessionBase):
     def destroy(
         self, ids: Ids, *, progress: ProgressCallback | None = None, timeout: float | None = None
     ) -> Outcomes[bool]:
-        """End sessions, and make sure that they ended.
+        """End sessions, and verify that they have ended.
 
-        The server answers every delete with success, also when it failed. So after the deletes one
-        list is asked for, and a session counts as destroyed only if that shows it absent or
-        terminating.
+        The server responds to every delete with success, even if the delete failed. So the sessions
+        are listed once after the deletes, and a session counts as destroyed only if that list shows
+        it as terminating or does not show it.
 
         Args:
             ids: the sessions.
-            progress: is called with a `ProgressUpdate` after each answer, and once the list has
-                told.
+            progress: is called with a `ProgressUpdate` after each response, and again after the
+                list.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            True for each session that is gone, or was never there; a failure of kind
-            ``not_destroyed`` for each that is still listed, or if no list could be had.
+            True for each session that is gone or never existed. A failure of kind ``not_destroyed``
+            means that the session is still listed, or that the sessions could not be listed. Any
+            other kind means that the delete itself failed, and that no list proves the session
+            gone.
+
+        Raises:
+            InvalidRequest: *progress* cannot be used; nothing was sent.
+            Exception: only an error of *progress* or of the iterable of ids.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(self._client.destroy, draw_ids(ids), progress=call.relay_progress(progress))
 
     def retry_failed(self, outcomes: Outcomes[T], *, timeout: float | None = None) -> Outcomes[T]:
-        """Ask once more for what failed, where that is safe; see `Outcomes.retry_failed`.
+        """Retry the failed requests, where that is safe; see `Outcomes.retry_failed`.
 
         Args:
-            outcomes: what a method of this session returned, or of a scope in it.
+            outcomes: the outcomes that a method of this session, or of a scope in it, returned.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
@@ -1054,8 +1116,8 @@ class Session(SessionBase):
             The same keys in the same order, with the new outcomes in place of the failed ones.
 
         Raises:
-            RuntimeError: these outcomes were loaded from JSON or a pickle, and know no session to
-                ask.
+            RuntimeError: these outcomes were loaded from JSON or a pickle, so they have no session
+                to send requests with.
         """
         call = BlockingCall(
             self._loop_thread, timeout, leaves_sessions=outcomes.operation == "create"
@@ -1071,23 +1133,24 @@ class Session(SessionBase):
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[bool]:
-        """End all sessions whose names begin with *prefix*.
+        """End all sessions whose names begin with *prefix*; see `destroy`.
 
         Args:
-            prefix: the beginning of the names, in any case; or a compiled pattern, matched at the
-                beginning.
-            kind: only sessions of this kind; None for all.
-            status: only sessions in this status; None for all. ``"Completed"`` takes in the
+            prefix: the beginning of the names, in upper or lower case; or a compiled pattern, which
+                is matched at the beginning of the names.
+            kind: end only sessions of this kind; None for all kinds.
+            status: end only sessions in this status; None for all. ``"Completed"`` includes the
                 ``Succeeded`` of older servers.
-            progress: as of `destroy`.
+            progress: see `destroy`.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            As of `destroy`, for the sessions that were chosen; empty if there were none.
+            The outcomes of `destroy` for the sessions that matched; empty if there were none.
 
         Raises:
-            InvalidRequest: *prefix* is empty, or could not begin any name.
+            InvalidRequest: *prefix* is empty, or no name can begin with it; or the server does not
+                know *kind* or *status*. Nothing was destroyed.
             RequestError: the sessions could not be listed; nothing was destroyed.
         """
         call = BlockingCall(self._loop_thread, timeout)
