@@ -8,7 +8,8 @@ import kaleden
 from kaleden import Failure, FailureKind, Success
 from kaleden._engine._collectors import MAX_DEFERRED, MAX_DEFERRED_BYTES, Collector, DeferredParsing
 from kaleden._engine._operations import Operation
-from kaleden._wire import Request, Response, build_info
+from kaleden._wire import Request, Response
+from kaleden._wire._requests import build_info
 from support import FakeTransport, data, session_id, session_object, text
 
 

@@ -16,7 +16,9 @@ from kaleden._engine._limiter import Limiter
 from kaleden._engine._operations import Operation, info
 from kaleden._http import TransportError
 from kaleden._results._outcome import contradict_success
-from kaleden._wire import Request, Response, build_list, parse_raw_list
+from kaleden._wire import Request, Response
+from kaleden._wire._requests import build_list
+from kaleden._wire._responses import parse_raw_list
 from support import (
     FakeTransport,
     data,

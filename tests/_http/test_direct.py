@@ -22,7 +22,8 @@ from kaleden._http._h1 import _connect
 from kaleden._http._h1._connection import Connection
 from kaleden._http._h1._pool import Origin, Pool, Semaphore
 from kaleden._http._h1._request_writer import RequestWriter, origin_of
-from kaleden._wire import Request, build_info
+from kaleden._wire import Request
+from kaleden._wire._requests import build_info
 from support import Handler, raw_server, read_request, session_object
 
 GET = build_info("a")

@@ -12,7 +12,7 @@ from anyio.abc import SocketStream
 
 from _http._h1.test_response_parser import CHUNKED, INTERIM, PLAIN, mutated
 from kaleden._http import DirectTransport, TransportError
-from kaleden._wire import build_info
+from kaleden._wire._requests import build_info
 from kaleden.http import AnyioTransport
 from support import PLAIN_BACKENDS, raw_server, read_request
 

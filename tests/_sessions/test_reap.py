@@ -28,7 +28,7 @@ from kaleden._sessions._ledger._file import (
     read_ledger,
 )
 from kaleden._sessions._ledger._process import Owner, this_owner
-from kaleden._wire import build_create
+from kaleden._wire._requests import build_create
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from virtual_time import in_virtual_time
 

@@ -26,8 +26,8 @@ from _wire.samples import (
     make_response,
 )
 from _wire.strategies import damage_payload, json_values
-from kaleden import _wire
-from kaleden._wire import MalformedResponse, Response, SessionInfo, parse_info, parse_list
+from kaleden._wire import MalformedResponse, Response, SessionInfo, _responses
+from kaleden._wire._responses import parse_info, parse_list
 
 SESSIONS = [RUNNING, PENDING, NOTEBOOK, OLD, OTHER_USER]
 damaged_sessions = st.sampled_from(SESSIONS).flatmap(damage_payload)
@@ -93,37 +93,37 @@ def test_damaged_element_does_not_affect_other_elements(elements: list[Any]) -> 
     | damage_payload(STATS["cores"]).map(lambda c: STATS | {"cores": c})
 )
 def test_damaged_statistics_are_still_parsed(payload: dict[str, Any]) -> None:
-    assert payload == _wire.parse_stats(make_json_response(payload)).raw
+    assert payload == _responses.parse_stats(make_json_response(payload)).raw
 
 
 @given(
     damage_payload(CONTEXT) | damage_payload(CONTEXT["cores"]).map(lambda c: CONTEXT | {"cores": c})
 )
 def test_damaged_context_is_still_parsed(payload: dict[str, Any]) -> None:
-    assert payload == _wire.parse_context(make_json_response(payload)).raw
+    assert payload == _responses.parse_context(make_json_response(payload)).raw
 
 
 @given(st.lists(damage_payload(IMAGES[0]) | json_values))
 def test_damaged_image_does_not_affect_other_images(elements: list[Any]) -> None:
-    images = _wire.parse_images(make_json_response([IMAGES[0], *elements, IMAGES[1]]))
+    images = _responses.parse_images(make_json_response([IMAGES[0], *elements, IMAGES[1]]))
 
     assert (IMAGES[0], IMAGES[1]) == (images[0].raw, images[-1].raw)
     assert all(image.id for image in images)
 
 
 PARSERS = [
-    _wire.parse_info,
-    _wire.parse_list,
-    _wire.parse_logs,
-    _wire.parse_events,
-    _wire.parse_create,
-    _wire.parse_done,
-    _wire.parse_stats,
-    _wire.parse_images,
-    _wire.parse_context,
-    _wire.parse_repositories,
-    _wire.parse_availability,
-    _wire.parse_capabilities,
+    _responses.parse_info,
+    _responses.parse_list,
+    _responses.parse_logs,
+    _responses.parse_events,
+    _responses.parse_create,
+    _responses.parse_done,
+    _responses.parse_stats,
+    _responses.parse_images,
+    _responses.parse_context,
+    _responses.parse_repositories,
+    _responses.parse_availability,
+    _responses.parse_capabilities,
 ]
 WHOLE = [json.dumps(each).encode() for each in (RUNNING, SESSIONS, STATS, CONTEXT, IMAGES)]
 WHOLE.append(EVENTS.encode())

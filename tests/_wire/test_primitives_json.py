@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from _wire.samples import RUNNING, make_response
 from _wire.strategies import json_values
-from kaleden._wire import MalformedResponse, parse_list
+from kaleden._wire import MalformedResponse
 from kaleden._wire._primitives import iterate_array, parse_json
+from kaleden._wire._responses import parse_list
 
 nearly_json = st.text('[]{},:" \t\n\r01.-eatruf\\\u00a0', max_size=12)
 

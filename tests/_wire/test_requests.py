@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from _wire.strategies import specs
 from kaleden import _wire
 from kaleden._errors import InvalidRequest
-from kaleden._wire import Request, SessionKind, SessionSpec, SessionStatus
+from kaleden._wire import Request, SessionKind, SessionSpec, SessionStatus, _requests
 
 JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
 
@@ -21,45 +21,54 @@ JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        (_wire.build_list(), Request("GET", "session")),
-        (_wire.build_list("headless"), Request("GET", "session?type=headless")),
+        (_requests.build_list(), Request("GET", "session")),
+        (_requests.build_list("headless"), Request("GET", "session?type=headless")),
         (
-            _wire.build_list(SessionKind.CARTA, SessionStatus.FAILED),
+            _requests.build_list(SessionKind.CARTA, SessionStatus.FAILED),
             Request("GET", "session?type=carta&status=Failed"),
         ),
-        (_wire.build_list(status="running"), Request("GET", "session?status=Running")),
-        (_wire.build_list(SessionKind("a&b")), Request("GET", "session?type=a%26b")),
-        (_wire.build_list(view="all"), Request("GET", "session?view=all")),
+        (_requests.build_list(status="running"), Request("GET", "session?status=Running")),
+        (_requests.build_list(SessionKind("a&b")), Request("GET", "session?type=a%26b")),
+        (_requests.build_list(view="all"), Request("GET", "session?view=all")),
         (
-            _wire.build_list(status="Pending", view="interactive"),
+            _requests.build_list(status="Pending", view="interactive"),
             Request("GET", "session?status=Pending&view=interactive"),
         ),
-        (_wire.build_info("k3jd92xa"), Request("GET", "session/k3jd92xa")),
-        (_wire.build_logs("k3jd92xa"), Request("GET", "session/k3jd92xa?view=logs", accept=TEXT)),
+        (_requests.build_info("k3jd92xa"), Request("GET", "session/k3jd92xa")),
         (
-            _wire.build_events("k3jd92xa"),
+            _requests.build_logs("k3jd92xa"),
+            Request("GET", "session/k3jd92xa?view=logs", accept=TEXT),
+        ),
+        (
+            _requests.build_events("k3jd92xa"),
             Request("GET", "session/k3jd92xa?view=events", accept=TEXT),
         ),
         (
-            _wire.build_renew("k3jd92xa"),
+            _requests.build_renew("k3jd92xa"),
             Request("POST", "session/k3jd92xa", b"action=renew", accept=TEXT),
         ),
-        (_wire.build_destroy("k3jd92xa"), Request("DELETE", "session/k3jd92xa", accept=TEXT)),
-        (_wire.build_stats(), Request("GET", "session?view=stats")),
-        (_wire.build_images(), Request("GET", "image")),
-        (_wire.build_images("notebook"), Request("GET", "image?type=notebook")),
-        (_wire.build_context(), Request("GET", "context")),
-        (_wire.build_repositories(), Request("GET", "repository")),
-        (_wire.build_availability(), Request("GET", "availability", versioned=False, accept=XML)),
-        (_wire.build_capabilities(), Request("GET", "capabilities", versioned=False, accept=XML)),
-        (_wire.build_apps("k3jd92xa"), Request("GET", "session/k3jd92xa/app")),
-        (_wire.build_app_info("k3jd92xa", "abc"), Request("GET", "session/k3jd92xa/app/abc")),
+        (_requests.build_destroy("k3jd92xa"), Request("DELETE", "session/k3jd92xa", accept=TEXT)),
+        (_requests.build_stats(), Request("GET", "session?view=stats")),
+        (_requests.build_images(), Request("GET", "image")),
+        (_requests.build_images("notebook"), Request("GET", "image?type=notebook")),
+        (_requests.build_context(), Request("GET", "context")),
+        (_requests.build_repositories(), Request("GET", "repository")),
         (
-            _wire.build_app_destroy("k3jd92xa", "abc"),
+            _requests.build_availability(),
+            Request("GET", "availability", versioned=False, accept=XML),
+        ),
+        (
+            _requests.build_capabilities(),
+            Request("GET", "capabilities", versioned=False, accept=XML),
+        ),
+        (_requests.build_apps("k3jd92xa"), Request("GET", "session/k3jd92xa/app")),
+        (_requests.build_app_info("k3jd92xa", "abc"), Request("GET", "session/k3jd92xa/app/abc")),
+        (
+            _requests.build_app_destroy("k3jd92xa", "abc"),
             Request("DELETE", "session/k3jd92xa/app/abc", accept=TEXT),
         ),
         (
-            _wire.build_app_create("k3jd92xa", "skaha/terminal:1"),
+            _requests.build_app_create("k3jd92xa", "skaha/terminal:1"),
             Request(
                 "POST",
                 "session/k3jd92xa/app",
@@ -75,7 +84,7 @@ def test_builders_return_the_expected_request(request_: Request, expected: Reque
 
 
 def test_app_create_sends_resources() -> None:
-    request = _wire.build_app_create("k3jd92xa", "skaha/terminal:1", cores=2.0, ram=4)
+    request = _requests.build_app_create("k3jd92xa", "skaha/terminal:1", cores=2.0, ram=4)
 
     assert {"cores": "2", "ram": "4"}.items() <= dict(parse_qsl(request.form.decode())).items()
 
@@ -83,7 +92,7 @@ def test_app_create_sends_resources() -> None:
 @pytest.mark.parametrize("resources", [{"cores": 0}, {"ram": 0}, {"ram": 1.5}])
 def test_app_create_refuses_invalid_resources(resources: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=f"^{next(iter(resources))} must be"):
-        _wire.build_app_create("k3jd92xa", "skaha/terminal:1", **resources)
+        _requests.build_app_create("k3jd92xa", "skaha/terminal:1", **resources)
 
 
 @pytest.mark.parametrize(
@@ -97,25 +106,25 @@ def test_app_create_refuses_invalid_resources(resources: dict[str, Any]) -> None
 )
 def test_ineffective_filter_is_refused(arguments: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        _wire.build_list(**arguments)
+        _requests.build_list(**arguments)
 
 
 def test_images_filter_of_unknown_kind_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="kind 'x' is not known"):
-        _wire.build_images("x")
+        _requests.build_images("x")
 
 
 BY_ID = [
-    _wire.build_info,
-    _wire.build_logs,
-    _wire.build_events,
-    _wire.build_renew,
-    _wire.build_destroy,
-    _wire.build_apps,
-    lambda text: _wire.build_app_create(text, "skaha/terminal:1"),
-    lambda text: _wire.build_app_info(text, "abc"),
-    lambda text: _wire.build_app_info("k3jd92xa", text),
-    lambda text: _wire.build_app_destroy("k3jd92xa", text),
+    _requests.build_info,
+    _requests.build_logs,
+    _requests.build_events,
+    _requests.build_renew,
+    _requests.build_destroy,
+    _requests.build_apps,
+    lambda text: _requests.build_app_create(text, "skaha/terminal:1"),
+    lambda text: _requests.build_app_info(text, "abc"),
+    lambda text: _requests.build_app_info("k3jd92xa", text),
+    lambda text: _requests.build_app_destroy("k3jd92xa", text),
 ]
 HOSTILE = st.sampled_from(
     ["..", "a/../b", "a?view=logs", "a#b", "%2e%2e", "a\r\nb", " a", "a" * 10_000]
@@ -150,7 +159,7 @@ def test_create_sends_a_form_body_without_a_query() -> None:
         replicas=2,
     )
 
-    request = _wire.build_create(spec.launches()[1])
+    request = _requests.build_create(spec.launches()[1])
 
     assert ("POST", "session", TEXT, True) == (
         request.method,
@@ -175,7 +184,7 @@ def test_create_sends_a_form_body_without_a_query() -> None:
 
 
 def test_create_omits_unset_parameters() -> None:
-    request = _wire.build_create(SessionSpec("fits", "skaha/astroml").launches()[0])
+    request = _requests.build_create(SessionSpec("fits", "skaha/astroml").launches()[0])
 
     assert ["name", "image", "type", "env", "env"] == [
         key for key, _ in parse_qsl(request.form.decode())
@@ -186,7 +195,9 @@ def test_create_omits_unset_parameters() -> None:
 def test_create_form_round_trips_any_spec(spec: SessionSpec) -> None:
     launch = spec.launches()[-1]
     pairs = parse_qsl(
-        _wire.build_create(launch).form.decode("ascii"), keep_blank_values=True, strict_parsing=True
+        _requests.build_create(launch).form.decode("ascii"),
+        keep_blank_values=True,
+        strict_parsing=True,
     )
     form = dict(pair for pair in pairs if pair[0] != "env")
     # The server drops a variable unless it has exactly two parts.
@@ -205,7 +216,7 @@ def test_oversized_form_is_refused() -> None:
     spec = SessionSpec("fits", "skaha/astroml", env={"A": "x" * 2**21})
 
     with pytest.raises(InvalidRequest, match=r"args and env make a form of 209\d{4} bytes"):
-        _wire.build_create(spec.launches()[0])
+        _requests.build_create(spec.launches()[0])
 
 
 def test_registry_credentials_are_one_header() -> None:
@@ -225,13 +236,13 @@ def test_create_includes_further_headers() -> None:
     headers = (("x-skaha-registry-auth", "abc"),)
     launch = SessionSpec("fits", "skaha/astroml").launches()[0]
 
-    assert headers == _wire.build_create(launch, headers=headers).headers
-    assert headers == _wire.build_app_create("x", "a/b", headers=headers).headers
+    assert headers == _requests.build_create(launch, headers=headers).headers
+    assert headers == _requests.build_app_create("x", "a/b", headers=headers).headers
 
 
 def test_request_repr_omits_secrets() -> None:
     launch = SessionSpec("fits", "skaha/astroml", env={"PASSWORD": "hunter2"}).launches()[0]
-    request = _wire.build_create(launch, headers=(("x-skaha-registry-auth", "hunter3"),))
+    request = _requests.build_create(launch, headers=(("x-skaha-registry-auth", "hunter3"),))
 
     assert b"hunter2" in request.form
     assert "hunter" not in repr(request)

@@ -38,6 +38,7 @@ from kaleden._wire import (
     SessionInfo,
     SessionKind,
     SessionStatus,
+    _responses,
 )
 
 GIB = 2**30
@@ -64,11 +65,11 @@ def test_running_session_is_parsed() -> None:
         gid=10001,
         groups=(20001,),
         app_id=None,
-    ) == _wire.parse_info(make_json_response(RUNNING))
+    ) == _responses.parse_info(make_json_response(RUNNING))
 
 
 def test_pending_session_has_no_times_and_no_usage() -> None:
-    info = _wire.parse_info(make_json_response(PENDING))
+    info = _responses.parse_info(make_json_response(PENDING))
 
     assert SessionStatus.PENDING is info.status
     assert (None, None, None, None) == (
@@ -92,7 +93,7 @@ def test_session_of_an_old_server_is_parsed() -> None:
         ram_in_use=101_000_000,
         requested_cores=2.0,
         cores_in_use=0.002,
-    ) == _wire.parse_info(make_json_response(OLD))
+    ) == _responses.parse_info(make_json_response(OLD))
 
 
 def test_session_of_another_user_is_parsed() -> None:
@@ -101,18 +102,18 @@ def test_session_of_another_user_is_parsed() -> None:
         kind=SessionKind.CARTA,
         status=SessionStatus.RUNNING,
         start_time=datetime(2026, 8, 1, 10, 20, 30, tzinfo=UTC),
-    ) == _wire.parse_info(make_json_response(OTHER_USER))
+    ) == _responses.parse_info(make_json_response(OTHER_USER))
 
 
 def test_empty_object_is_a_session_with_defaults() -> None:
-    info = _wire.parse_info(make_json_response({}))
+    info = _responses.parse_info(make_json_response({}))
 
     assert SessionInfo() == info
     assert (SessionKind.UNKNOWN, SessionStatus.UNKNOWN) == (info.kind, info.status)
 
 
 def test_session_keeps_its_raw_object_and_its_repr_omits_the_secret() -> None:
-    info = _wire.parse_info(make_json_response(NOTEBOOK | {"new": [1]}))
+    info = _responses.parse_info(make_json_response(NOTEBOOK | {"new": [1]}))
 
     assert NOTEBOOK | {"new": [1]} == info.raw
     assert NOTEBOOK["connectURL"] == info.connect_url
@@ -122,16 +123,16 @@ def test_session_keeps_its_raw_object_and_its_repr_omits_the_secret() -> None:
 @pytest.mark.parametrize("before", ["", "\ufeff", " \r\n\t", "\ufeff\n"])
 @pytest.mark.parametrize("after", ["", "\n", " \r\n\t"])
 def test_white_space_around_json_is_ignored(before: str, after: str) -> None:
-    info = _wire.parse_info(make_response(f"{before}{json.dumps(RUNNING)}{after}"))
+    info = _responses.parse_info(make_response(f"{before}{json.dumps(RUNNING)}{after}"))
 
-    assert _wire.parse_info(make_json_response(RUNNING)) == info
+    assert _responses.parse_info(make_json_response(RUNNING)) == info
     assert RUNNING == info.raw
 
 
 @pytest.mark.parametrize("after", ["{}", "x", "\0", "\u00a0", "]"])
 def test_trailing_data_after_json_is_malformed(after: str) -> None:
     with pytest.raises(MalformedResponse):
-        _wire.parse_info(make_response(f"{json.dumps(RUNNING)}{after}"))
+        _responses.parse_info(make_response(f"{json.dumps(RUNNING)}{after}"))
 
 
 @pytest.mark.parametrize(
@@ -145,13 +146,13 @@ def test_trailing_data_after_json_is_malformed(after: str) -> None:
     ],
 )
 def test_odd_values_are_parsed_as_by_the_standard_library(text: str, value: Any) -> None:
-    info = _wire.parse_info(make_response(f'{{"id": "abc", "odd": 0, "odd": {text}}}'))
+    info = _responses.parse_info(make_response(f'{{"id": "abc", "odd": 0, "odd": {text}}}'))
 
     assert {"id": "abc", "odd": value} == info.raw
 
 
 def test_changes_to_a_raw_object_do_not_change_the_session() -> None:
-    info = _wire.parse_info(make_json_response(RUNNING))
+    info = _responses.parse_info(make_json_response(RUNNING))
     info.raw.clear()
 
     assert RUNNING == info.raw
@@ -160,57 +161,59 @@ def test_changes_to_a_raw_object_do_not_change_the_session() -> None:
 
 
 def test_sessions_are_compared_without_their_raw_objects() -> None:
-    one, other = (_wire.parse_info(make_json_response(RUNNING | {"new": n})) for n in (1, 2))
+    one, other = (_responses.parse_info(make_json_response(RUNNING | {"new": n})) for n in (1, 2))
 
     assert one == other
     assert 1 == len({one, other})
 
 
 def test_desktop_app_has_its_own_id() -> None:
-    assert "abc" == _wire.parse_info(make_json_response(RUNNING | {"appid": "abc"})).app_id
+    assert "abc" == _responses.parse_info(make_json_response(RUNNING | {"appid": "abc"})).app_id
 
 
 def test_byte_order_mark_and_invalid_utf8_are_tolerated() -> None:
     body = b"\xef\xbb\xbf" + json.dumps(RUNNING).encode().replace(b"demo-1", b"d\xffmo")
 
-    assert "d\ufffdmo" == _wire.parse_info(make_response(body)).name
+    assert "d\ufffdmo" == _responses.parse_info(make_response(body)).name
 
 
 def test_list_keeps_its_order_and_separates_malformed_elements() -> None:
-    listing = _wire.parse_list(make_json_response([RUNNING, None, OLD, "x", [RUNNING], 7]))
+    listing = _responses.parse_list(make_json_response([RUNNING, None, OLD, "x", [RUNNING], 7]))
 
     assert ["k3jd92xa", "rt3c9wq1"] == [info.id for info in listing.sessions]
     assert (None, "x", [RUNNING], 7) == listing.malformed
 
 
 def test_empty_list_is_an_empty_listing() -> None:
-    assert _wire.Listing() == _wire.parse_list(make_json_response([]))
+    assert _wire.Listing() == _responses.parse_list(make_json_response([]))
 
 
 def test_logs_are_returned_unchanged() -> None:
-    assert "  one\n<html>\n" == _wire.parse_logs(make_response("  one\n<html>\n"))
-    assert "" == _wire.parse_logs(make_response())
-    assert "a\ufffdb" == _wire.parse_logs(make_response(b"a\xffb"))
+    assert "  one\n<html>\n" == _responses.parse_logs(make_response("  one\n<html>\n"))
+    assert "" == _responses.parse_logs(make_response())
+    assert "a\ufffdb" == _responses.parse_logs(make_response(b"a\xffb"))
 
 
 def test_create_returns_the_id() -> None:
-    assert "k3jd92xa" == _wire.parse_create(make_response("k3jd92xa\r\n"))
+    assert "k3jd92xa" == _responses.parse_create(make_response("k3jd92xa\r\n"))
 
 
 @pytest.mark.parametrize("body", ["", "\n", "two words", "one\ntwo", "a/b", '{"id":"x"}'])
 def test_create_without_an_id_is_malformed(body: str) -> None:
     with pytest.raises(MalformedResponse, match=r"^expected a session id, but the response is "):
-        _wire.parse_create(make_response(body))
+        _responses.parse_create(make_response(body))
 
 
 def test_renew_and_delete_return_true() -> None:
     assert (
-        True is _wire.parse_done(make_response()) is _wire.parse_done(make_response("k3jd92xa\n"))
+        True
+        is _responses.parse_done(make_response())
+        is _responses.parse_done(make_response("k3jd92xa\n"))
     )
 
 
 def test_statistics_of_a_new_server_are_parsed() -> None:
-    stats = _wire.parse_stats(make_json_response(STATS))
+    stats = _responses.parse_stats(make_json_response(STATS))
 
     assert CoreStats(377.5, 960.0, 32.0, 192 * 10**9) == stats.cores
     assert RamStats(9_432_822_000_000, 15_032_386_000_000, 192 * 10**9, 16.0) == stats.ram
@@ -220,7 +223,7 @@ def test_statistics_of_a_new_server_are_parsed() -> None:
 
 
 def test_statistics_of_an_old_server_are_parsed() -> None:
-    stats = _wire.parse_stats(make_json_response(OLD_STATS))
+    stats = _responses.parse_stats(make_json_response(OLD_STATS))
 
     assert CoreStats(377.0, 960.0, 32.0, 147 * GIB) == stats.cores
     assert RamStats(None, None, 226 * GIB, 32.0) == stats.ram
@@ -229,7 +232,7 @@ def test_statistics_of_an_old_server_are_parsed() -> None:
 
 
 def test_context_memory_is_in_bytes() -> None:
-    context = _wire.parse_context(make_json_response(CONTEXT))
+    context = _responses.parse_context(make_json_response(CONTEXT))
 
     assert Choices(2, 1, 8, None, (1, 2, 4)) == context.cores
     assert Choices(8 * GIB, 4 * GIB, 32 * GIB, None, (GIB, 2 * GIB)) == context.memory
@@ -239,14 +242,16 @@ def test_context_memory_is_in_bytes() -> None:
 
 @pytest.mark.parametrize(("value", "limit"), [("5", 5), (5, 5), ("many", None), (None, None)])
 def test_context_session_limit_may_be_a_string(value: Any, limit: int | None) -> None:
-    context = _wire.parse_context(make_json_response(CONTEXT | {"maxInteractiveSessions": value}))
+    context = _responses.parse_context(
+        make_json_response(CONTEXT | {"maxInteractiveSessions": value})
+    )
 
     assert limit == context.max_interactive_sessions
 
 
 def test_context_of_an_old_server_is_parsed() -> None:
     old = {"cores": {"default": 1, "defaultHeadless": 2, "options": [1, "x", 4]}, "memoryGB": []}
-    context = _wire.parse_context(make_json_response(old))
+    context = _responses.parse_context(make_json_response(old))
 
     assert Choices(default=1, default_headless=2, options=(1, 4)) == context.cores
     assert Choices() == context.memory == context.gpus
@@ -254,7 +259,7 @@ def test_context_of_an_old_server_is_parsed() -> None:
 
 
 def test_images_are_split_into_parts() -> None:
-    terminal, carta = _wire.parse_images(make_json_response(IMAGES))
+    terminal, carta = _responses.parse_images(make_json_response(IMAGES))
 
     assert (
         Image(
@@ -291,7 +296,7 @@ def test_image_reference_may_lack_parts(reference: str, parts: tuple[str, ...]) 
 def test_image_without_an_id_is_left_out() -> None:
     elements = [None, {}, {"id": ""}, {"id": "h/p/n:1", "types": [None, "", "vscode"]}, "h/p/n:2"]
 
-    assert (Image("h/p/n:1", (SessionKind("vscode"),)),) == _wire.parse_images(
+    assert (Image("h/p/n:1", (SessionKind("vscode"),)),) == _responses.parse_images(
         make_json_response(elements)
     )
 
@@ -299,11 +304,13 @@ def test_image_without_an_id_is_left_out() -> None:
 def test_repositories_are_hosts() -> None:
     elements = ["images.canfar.net", None, "", {"x": 1}, "other"]
 
-    assert ("images.canfar.net", "other") == _wire.parse_repositories(make_json_response(elements))
+    assert ("images.canfar.net", "other") == _responses.parse_repositories(
+        make_json_response(elements)
+    )
 
 
-OBJECTS = [_wire.parse_info, _wire.parse_stats, _wire.parse_context]
-ARRAYS = [_wire.parse_list, _wire.parse_images, _wire.parse_repositories]
+OBJECTS = [_responses.parse_info, _responses.parse_stats, _responses.parse_context]
+ARRAYS = [_responses.parse_list, _responses.parse_images, _responses.parse_repositories]
 
 
 @pytest.mark.parametrize("parse", OBJECTS)
@@ -355,7 +362,13 @@ def test_malformed_response_describes_the_body(
 
 
 @pytest.mark.parametrize(
-    "parse", [_wire.parse_logs, _wire.parse_events, _wire.parse_create, _wire.parse_done]
+    "parse",
+    [
+        _responses.parse_logs,
+        _responses.parse_events,
+        _responses.parse_create,
+        _responses.parse_done,
+    ],
 )
 def test_html_page_in_place_of_text_is_malformed(parse: Any) -> None:
     with pytest.raises(MalformedResponse, match="an HTML page that says '502 Bad Gateway'"):

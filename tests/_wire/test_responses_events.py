@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from _wire.samples import EVENTS, make_response
-from kaleden._wire import Event, parse_events
+from kaleden._wire import Event
+from kaleden._wire._responses import parse_events
 
 HEADER = "TYPE     REASON      MESSAGE   FIRST-TIME   LAST-TIME\n"
 TIME = datetime(2026, 8, 1, 10, 20, 29, tzinfo=UTC)

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from _wire.samples import AVAILABILITY, CAPABILITIES, PAGE, make_response
-from kaleden._wire import (
-    Availability,
-    Capability,
-    Interface,
-    MalformedResponse,
-    parse_availability,
-    parse_capabilities,
-)
+from kaleden._wire import Availability, Capability, Interface, MalformedResponse
+from kaleden._wire._responses import parse_availability, parse_capabilities
 
 EACH_PARSER = pytest.mark.parametrize("parse", [parse_availability, parse_capabilities])
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from _wire.samples import OLD, RUNNING, make_json_response
 from _wire.strategies import models
 from kaleden import _wire
-from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, parse_info
+from kaleden._wire import SessionInfo, SessionSpec, SessionStatus
+from kaleden._wire._responses import parse_info
 from kaleden._wire._serialization import MODELS, build_converter, get_converter
 
 

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 
 import kaleden
 from kaleden import SessionSpec, _wire
+from kaleden._wire import _requests, _responses
 from kaleden.testing import (
     CAUSES,
     POINTS,
@@ -29,13 +30,13 @@ from kaleden.testing import (
 from kaleden.testing._clock import Backend
 
 [LAUNCH] = SessionSpec("fits", "skaha/astroml:latest", cmd="true").launches()
-CREATE = _wire.build_create(LAUNCH)
+CREATE = _requests.build_create(LAUNCH)
 
 
 async def create_and_destroy(world: MemoryTransport) -> None:
     """Create a session and delete it; a cancellation in between leaves it behind."""
-    created = _wire.parse_create(await world.send(CREATE))
-    await world.send(_wire.build_destroy(created))
+    created = _responses.parse_create(await world.send(CREATE))
+    await world.send(_requests.build_destroy(created))
 
 
 async def create_and_destroy_shielded(world: MemoryTransport) -> None:
@@ -216,7 +217,7 @@ def test_error_is_raised_in_injection_block(backend: Backend) -> None:
                 await world.send(CREATE)
         except InjectedError:
             seen["inside"] += 1
-        await world.send(_wire.build_list())
+        await world.send(_requests.build_list())
 
     def check(_: MemoryTransport, error: BaseException | None) -> None:
         seen[type(error).__name__] += 1
@@ -328,7 +329,7 @@ def test_check_can_send_requests(backend: Backend) -> None:
     statuses = Counter[int]()
 
     async def check(world: MemoryTransport, _: BaseException | None) -> None:
-        statuses[(await world.send(_wire.build_list())).status] += 1
+        statuses[(await world.send(_requests.build_list())).status] += 1
 
     report = cancel_at_every_checkpoint(
         create_and_destroy_shielded, check=check, backend=backend, causes=["scope"], max_ticks=5

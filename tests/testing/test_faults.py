@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kaleden import FailureKind, SessionSpec, _wire
 from kaleden._http import TransportError
-from kaleden._wire import Request
+from kaleden._wire import Request, _requests, _responses
 from kaleden.local import Platform, Settings
 from kaleden.testing import REQUEST_KINDS, Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 from kaleden.testing._clock import Backend
@@ -23,8 +23,8 @@ from kaleden.testing._faults import FaultSchedule
 from support import PLAIN_BACKENDS
 
 [LAUNCH] = SessionSpec("fits", "skaha/astroml:latest", cmd="true").launches()
-CREATE = _wire.build_create(LAUNCH)
-LIST = _wire.build_list()
+CREATE = _requests.build_create(LAUNCH)
+LIST = _requests.build_list()
 
 
 @frozen
@@ -91,7 +91,7 @@ def test_invalid_response_is_not_parsed_as_id(backend: Backend, trouble: str) ->
     seen = send(backend, CREATE, Fault(trouble))
 
     with pytest.raises(_wire.MalformedResponse):
-        _wire.parse_create(_wire.Response(200, {}, seen.body))
+        _responses.parse_create(_wire.Response(200, {}, seen.body))
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -176,9 +176,9 @@ def test_lie_fault_reports_delete_without_deleting(backend: Backend) -> None:
         plan = FaultPlan([Fault("lie", on="destroy", nth=1)])
         seen: list[tuple[int, int]] = []
         async with MemoryTransport(faults=plan) as transport:
-            session_id = _wire.parse_create(await transport.send(CREATE))
+            session_id = _responses.parse_create(await transport.send(CREATE))
             for _ in range(2):
-                response = await transport.send(_wire.build_destroy(session_id))
+                response = await transport.send(_requests.build_destroy(session_id))
                 seen.append((response.status, len(transport.sessions())))
         return seen
 
@@ -201,12 +201,12 @@ def test_lag_fault_lists_an_earlier_state(
             make_platform(), faults=plan, latency=0, start_delay=5, duration=20
         )
         async with transport:
-            session_id = _wire.parse_create(await transport.send(CREATE))
+            session_id = _responses.parse_create(await transport.send(CREATE))
             for time in (0, 9, 10, 14, 15, 34, 35, 40, 49, 50):
                 await anyio.sleep(time - anyio.current_time())
                 if time == 40:
-                    await transport.send(_wire.build_destroy(session_id))
-                listing = _wire.parse_list(await transport.send(LIST))
+                    await transport.send(_requests.build_destroy(session_id))
+                listing = _responses.parse_list(await transport.send(LIST))
                 seen.append((time, [str(session.status) for session in listing.sessions]))
         return seen
 
@@ -232,7 +232,7 @@ def test_lag_fault_lists_sessions_removed_since(backend: Backend) -> None:
             await transport.send(CREATE)
             for seconds in (3599, 599, 2):
                 await anyio.sleep(seconds)
-                listing = _wire.parse_list(await transport.send(LIST))
+                listing = _responses.parse_list(await transport.send(LIST))
                 seen.append(len(listing.sessions))
         return seen
 

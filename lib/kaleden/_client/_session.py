@@ -228,7 +228,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
     @property
     def stream(self) -> Streams:
-        """The streaming operations, which yield each outcome when it is known; see `Streams`."""
+        """The operations that yield each outcome as soon as it is known; see `Streams`."""
         return Streams(self._components)
 
     @overload

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar, cast, final
 from anyio.lowlevel import checkpoint
 from attrs import evolve, frozen
 
-from kaleden import _wire
 from kaleden._engine._config import Limits
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._http import TransportError
@@ -27,6 +26,8 @@ from kaleden._wire import (
     ResourceOptions,
     Response,
     SessionInfo,
+    _requests,
+    _responses,
     classify,
 )
 
@@ -180,8 +181,8 @@ def fetch(
     retry: bool = True,
 ) -> Operation[Listing]:
     """List sessions."""
-    request = _wire.build_list(kind, status, view)
-    return _build_single("fetch", request, _wire.parse_list, limits, retry=retry)
+    request = _requests.build_list(kind, status, view)
+    return _build_single("fetch", request, _responses.parse_list, limits, retry=retry)
 
 
 def raw_fetch(
@@ -189,13 +190,13 @@ def raw_fetch(
 ) -> Operation[list[Any]]:
     """List sessions as the JSON objects of the server."""
     return _build_single(
-        "fetch", _wire.build_list(kind, status, view), _wire.parse_raw_list, limits
+        "fetch", _requests.build_list(kind, status, view), _responses.parse_raw_list, limits
     )
 
 
 def apps(limits: Limits, session: str) -> Operation[Listing]:
     """List the applications of a desktop session."""
-    return _build_single("apps", _wire.build_apps(session), _wire.parse_list, limits)
+    return _build_single("apps", _requests.build_apps(session), _responses.parse_list, limits)
 
 
 def stats(limits: Limits) -> Operation[PlatformStats]:
@@ -205,37 +206,42 @@ def stats(limits: Limits) -> Operation[PlatformStats]:
     that it is overloaded.
     """
     return _build_single(
-        "stats", _wire.build_stats(), _wire.parse_stats, limits, retry=False, server_wide=False
+        "stats",
+        _requests.build_stats(),
+        _responses.parse_stats,
+        limits,
+        retry=False,
+        server_wide=False,
     )
 
 
 def images(limits: Limits, kind: str | None = None) -> Operation[tuple[Image, ...]]:
     """List images."""
-    return _build_single("images", _wire.build_images(kind), _wire.parse_images, limits)
+    return _build_single("images", _requests.build_images(kind), _responses.parse_images, limits)
 
 
 def context(limits: Limits) -> Operation[ResourceOptions]:
     """Read the resources that a session may request."""
-    return _build_single("context", _wire.build_context(), _wire.parse_context, limits)
+    return _build_single("context", _requests.build_context(), _responses.parse_context, limits)
 
 
 def repositories(limits: Limits) -> Operation[tuple[str, ...]]:
     """List the image registries."""
     return _build_single(
-        "repositories", _wire.build_repositories(), _wire.parse_repositories, limits
+        "repositories", _requests.build_repositories(), _responses.parse_repositories, limits
     )
 
 
 def availability(limits: Limits) -> Operation[Availability]:
     """Read whether the server reports itself available."""
     return _build_single(
-        "availability", _wire.build_availability(), _wire.parse_availability, limits
+        "availability", _requests.build_availability(), _responses.parse_availability, limits
     )
 
 
 def raw_availability(limits: Limits) -> Operation[Response]:
     """Read the response to `availability`, unparsed, for its headers."""
-    return _build_single("doctor", _wire.build_availability(), _identity, limits)
+    return _build_single("doctor", _requests.build_availability(), _identity, limits)
 
 
 def _build_single(
@@ -262,8 +268,8 @@ def info(limits: Limits) -> Operation[SessionInfo]:
     """Read one session."""
     return Operation(
         "info",
-        _wire.build_info,
-        _wire.parse_info,
+        _requests.build_info,
+        _responses.parse_info,
         limits.timeout,
         id_of=lambda info: info.id,
         idempotent=True,
@@ -274,8 +280,8 @@ def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
     """Read one session as the JSON object of the server."""
     return Operation(
         "raw info",
-        _wire.build_info,
-        _wire.parse_raw_info,
+        _requests.build_info,
+        _responses.parse_raw_info,
         limits.timeout,
         id_of=lambda info: str(info.get("id", "")),
         idempotent=True,
@@ -284,25 +290,33 @@ def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
 
 def logs(limits: Limits) -> Operation[str]:
     """Read the output of one session."""
-    return Operation("logs", _wire.build_logs, _wire.parse_logs, limits.timeout, idempotent=True)
+    return Operation(
+        "logs", _requests.build_logs, _responses.parse_logs, limits.timeout, idempotent=True
+    )
 
 
 def events(limits: Limits) -> Operation[tuple[Event, ...]]:
     """Read the platform events of one session."""
     return Operation(
-        "events", _wire.build_events, _wire.parse_events, limits.timeout, idempotent=True
+        "events", _requests.build_events, _responses.parse_events, limits.timeout, idempotent=True
     )
 
 
 def renew(limits: Limits) -> Operation[bool]:
     """Extend the lifetime of one session."""
-    return Operation("renew", _wire.build_renew, _wire.parse_done, limits.timeout, idempotent=True)
+    return Operation(
+        "renew", _requests.build_renew, _responses.parse_done, limits.timeout, idempotent=True
+    )
 
 
 def destroy(limits: Limits, *, idempotent: bool = True) -> Operation[bool]:
     """Delete one session; a response of success does not prove that the session has ended."""
     return Operation(
-        "destroy", _wire.build_destroy, _wire.parse_done, limits.timeout, idempotent=idempotent
+        "destroy",
+        _requests.build_destroy,
+        _responses.parse_done,
+        limits.timeout,
+        idempotent=idempotent,
     )
 
 
@@ -313,11 +327,11 @@ def create(
     before_send: Callable[[], Awaitable[None]] | None = None,
 ) -> Operation[str]:
     """Launch one session; see `kaleden._sessions._launch._launcher` for its retries."""
-    request = _wire.build_create(launch, headers=headers)
+    request = _requests.build_create(launch, headers=headers)
     return Operation(
         "create",
         lambda _: request,
-        _wire.parse_create,
+        _responses.parse_create,
         limits.create_timeout,
         before_send=before_send,
     )
@@ -325,11 +339,11 @@ def create(
 
 def follow(limits: Limits) -> Operation[bytes]:
     """Read the output of one session as bytes; not retried, since the follower polls anyway."""
-    return Operation("follow", _wire.build_logs, _parse_log_bytes, limits.timeout)
+    return Operation("follow", _requests.build_logs, _parse_log_bytes, limits.timeout)
 
 
 def _parse_log_bytes(response: Response) -> bytes:
     """Return a log as bytes, since its last character may be incomplete."""
     # The content type and the first bytes suffice to recognise an HTML page in place of a log.
-    _wire.parse_logs(evolve(response, body=response.body[:1024]))
+    _responses.parse_logs(evolve(response, body=response.body[:1024]))
     return response.body

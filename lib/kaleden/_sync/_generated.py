@@ -444,7 +444,7 @@ class Session(SessionBase):
 
     @property
     def stream(self) -> SyncStreams:
-        """The streaming operations, which yield each outcome when it is known; see `SyncStreams`."""
+        """The operations that yield each outcome as soon as it is known; see `SyncStreams`."""
         return SyncStreams(self, self._loop_thread, self._open_client)
 
     @overload

@@ -22,7 +22,7 @@ from kaleden import FailureKind
 from kaleden._http import DirectTransport, TransportError, detect_truncation
 from kaleden._http._h1._connection import Connection
 from kaleden._http._httpx_adapter import HttpxTransport
-from kaleden._wire import build_info
+from kaleden._wire._requests import build_info
 from support import raw_server
 
 GET = build_info("a")

@@ -16,7 +16,8 @@ from _http.servers import asked_for, reply
 from kaleden._http import DirectTransport
 from kaleden._http._h1._connection import Connection
 from kaleden._http._h1._write_batch import MAX_BATCH, WriteBatcher
-from kaleden._wire import Request, build_info
+from kaleden._wire import Request
+from kaleden._wire._requests import build_info
 from support import raw_server, read_request
 
 

@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 import kaleden
-from kaleden import SessionSpec, SessionStatus, _wire
+from kaleden import SessionSpec, SessionStatus
 from kaleden._http import Transport
-from kaleden._wire import Request, Response
+from kaleden._wire import Request, Response, _requests, _responses
 from kaleden.local import Platform, Session, Settings
 from kaleden.testing import (
     POINTS,
@@ -46,16 +46,16 @@ def run(backend: Backend) -> Run:
 def build_create_request(name: str = "fits") -> Request:
     """Build a request that creates one session."""
     [launch] = SessionSpec(name, IMAGE, cmd="true").launches()
-    return _wire.build_create(launch)
+    return _requests.build_create(launch)
 
 
 async def launch(transport: MemoryTransport, name: str = "fits") -> str:
     """Create a session and return its id."""
-    return _wire.parse_create(await transport.send(build_create_request(name)))
+    return _responses.parse_create(await transport.send(build_create_request(name)))
 
 
 async def fetch_statuses(transport: MemoryTransport) -> dict[str, str]:
-    listing = _wire.parse_list(await transport.send(_wire.build_list()))
+    listing = _responses.parse_list(await transport.send(_requests.build_list()))
     return {str(session.name): str(session.status) for session in listing.sessions}
 
 
@@ -131,7 +131,7 @@ def test_session_with_infinite_duration_runs_until_deleted(run: Run) -> None:
             session_id = await launch(transport)
             await anyio.sleep(86400)
             late = await fetch_statuses(transport)
-            await transport.send(_wire.build_destroy(session_id))
+            await transport.send(_requests.build_destroy(session_id))
             return late, transport.sessions()
 
     assert ({"fits": "Running"}, []) == run(main)
@@ -161,7 +161,7 @@ def test_deleted_session_frees_its_resources(run: Run) -> None:
             first = await launch(transport, "a")
             await launch(transport, "b")
             await anyio.sleep(0.5)
-            await transport.send(_wire.build_destroy(first))
+            await transport.send(_requests.build_destroy(first))
             await anyio.sleep(5)
             return await fetch_statuses(transport)
 
@@ -178,8 +178,8 @@ def test_log_grows_while_session_runs(run: Run) -> None:
             session_id = await launch(transport)
             for seconds in (0.5, 2.5, 60, 60):
                 await anyio.sleep(seconds)
-                response = await transport.send(_wire.build_logs(session_id))
-                seen.append(_wire.parse_logs(response))
+                response = await transport.send(_requests.build_logs(session_id))
+                seen.append(_responses.parse_logs(response))
         return seen
 
     lines = ["fits é 0\n", "fits é 1\n", "fits é 2\n"]
@@ -208,7 +208,7 @@ def test_async_session_works_on_memory_transport(run: Run) -> None:
 def test_error_response_has_message_of_server(run: Run) -> None:
     async def main() -> Response:
         async with MemoryTransport() as transport:
-            return await transport.send(_wire.build_info("unknown1"))
+            return await transport.send(_requests.build_info("unknown1"))
 
     response = run(main)
 
@@ -219,7 +219,7 @@ def test_created_sessions_are_counted_by_name(run: Run) -> None:
     async def main() -> dict[str, int]:
         async with MemoryTransport() as transport:
             for name in ("one", "two", "two"):
-                await transport.send(_wire.build_destroy(await launch(transport, name)))
+                await transport.send(_requests.build_destroy(await launch(transport, name)))
             return dict(transport.created)
 
     assert {"one": 1, "two": 2} == run(main)
@@ -230,9 +230,9 @@ def test_requests_are_counted_by_kind_and_in_flight(run: Run) -> None:
         async with MemoryTransport() as transport:
             async with anyio.create_task_group() as group:
                 for _ in range(5):
-                    group.start_soon(transport.send, _wire.build_list())
+                    group.start_soon(transport.send, _requests.build_list())
                 await anyio.sleep(0.01)
-                group.start_soon(transport.send, _wire.build_stats())
+                group.start_soon(transport.send, _requests.build_stats())
                 await anyio.sleep(0.01)
                 now, shown = transport.in_flight, repr(transport)
             assert 0 == transport.in_flight
@@ -254,7 +254,7 @@ def test_latency_depends_on_kind_of_request(
         async with MemoryTransport(latency=latency) as transport:
             await launch(transport)
             created = anyio.current_time()
-            await transport.send(_wire.build_list())
+            await transport.send(_requests.build_list())
             return created, anyio.current_time() - created
 
     assert pytest.approx(seconds) == run(main)
@@ -351,7 +351,7 @@ def test_settled_waits_for_all_requests(run: Run) -> None:
             with anyio.move_on_after(5):
                 async with anyio.create_task_group() as group:
                     group.start_soon(transport.send, build_create_request())
-                    group.start_soon(transport.send, _wire.build_list())
+                    group.start_soon(transport.send, _requests.build_list())
             await transport.settled()
             first = anyio.current_time()
             await transport.settled()
@@ -427,18 +427,18 @@ def test_two_runs_give_the_same_sessions(backend: Backend) -> None:
     ("request_", "kind"),
     [
         (build_create_request(), "create"),
-        (_wire.build_destroy("x"), "destroy"),
-        (_wire.build_list(), "list"),
-        (_wire.build_list("headless", "Running"), "list"),
-        (_wire.build_list(view="all"), "list"),
-        (_wire.build_info("x"), "info"),
-        (_wire.build_logs("x"), "logs"),
-        (_wire.build_events("x"), "events"),
-        (_wire.build_renew("x"), "renew"),
-        (_wire.build_stats(), "stats"),
-        (_wire.build_images(), "other"),
-        (_wire.build_apps("x"), "other"),
-        (_wire.build_availability(), "other"),
+        (_requests.build_destroy("x"), "destroy"),
+        (_requests.build_list(), "list"),
+        (_requests.build_list("headless", "Running"), "list"),
+        (_requests.build_list(view="all"), "list"),
+        (_requests.build_info("x"), "info"),
+        (_requests.build_logs("x"), "logs"),
+        (_requests.build_events("x"), "events"),
+        (_requests.build_renew("x"), "renew"),
+        (_requests.build_stats(), "stats"),
+        (_requests.build_images(), "other"),
+        (_requests.build_apps("x"), "other"),
+        (_requests.build_availability(), "other"),
     ],
 )
 def test_requests_are_classified(request_: Request, kind: str) -> None:
