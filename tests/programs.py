@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 import kaleden
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
+from support import IMAGE
 
-IMAGE = "skaha/astroml:latest"
 
-
-def unasked(errors: str) -> str:
+def remove_cleanup_messages(errors: str) -> str:
     """What a program wrote to stderr, but for what a slow machine adds: that it is still ending."""
     return re.sub(r"(?m)^ending \d+ sessions?, up to .*\n", "", errors)
 
@@ -37,15 +36,15 @@ class Launched:
         """Nothing is left, or just what the scope names."""
         assert error is None or not isinstance(error, AssertionError)
         left = {session.id: session.spec.name for session in world.sessions()}
-        told = self.scope.error if self.scope is not None else None
-        survivors = set(told.survivors) if told is not None else set()
-        launches = set(told.launches) if told is not None else set()
+        scope_error = self.scope.error if self.scope is not None else None
+        survivors = set(scope_error.survivors) if scope_error is not None else set()
+        launches = set(scope_error.launches) if scope_error is not None else set()
         unnamed = {key for key, name in left.items() if name not in launches}
-        assert unnamed == survivors, (left, told)
+        assert unnamed == survivors, (left, scope_error)
         assert {1} >= set(world.created.values())
 
 
-TROUBLES = [
+FAULT_KINDS = [
     FaultKind.RESET_BEFORE,
     FaultKind.RESET_AFTER,
     FaultKind.ERROR_BEFORE,
@@ -61,7 +60,7 @@ TROUBLES = [
 faults = st.lists(
     st.builds(
         Fault,
-        st.sampled_from(TROUBLES),
+        st.sampled_from(FAULT_KINDS),
         st.sampled_from(["create", "list", "destroy"]),
         probability=st.floats(0.05, 0.6),
     ),

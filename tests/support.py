@@ -23,6 +23,10 @@ HAS_TRIO = importlib.util.find_spec("trio") is not None
 # For thousands of trials: without eager tasks, and never in asyncio's debug mode.
 PLAIN_BACKENDS = ["asyncio", "trio"] if HAS_TRIO else ["asyncio"]
 
+IMAGE = "skaha/astroml:latest"
+FULL_IMAGE = f"images.canfar.net/{IMAGE}"
+"""The same image with its registry host, which requests contain."""
+
 Reply = Callable[[Request], Awaitable[Response]]
 
 

@@ -24,10 +24,9 @@ from kaleden import Session
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
 from platforms import Server, local_platform
-from programs import unasked
-from support import PLAIN_BACKENDS, FakeTransport, described, stalled
+from programs import remove_cleanup_messages
+from support import FULL_IMAGE, PLAIN_BACKENDS, FakeTransport, described, stalled
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 THREADS, CALLS = 32, 200
 LIMIT = 8
 
@@ -116,7 +115,7 @@ def test_a_close_in_another_thread_ends_what_scopes_own(backend: Any) -> None:
 
     def work() -> None:
         with session.scope() as scope:
-            scope.create("fits", IMAGE, cmd="echo", replicas=3).raise_on_failure()
+            scope.create("fits", FULL_IMAGE, cmd="echo", replicas=3).raise_on_failure()
             open_.set()
             closed.wait()
 
@@ -262,6 +261,6 @@ def test_the_end_of_the_program_ends_what_is_open(
     backend: Any, server: Server, tmp_path: Path
 ) -> None:
     done = run(END, server, backend, tmp_path)
-    assert (0, "") == (done.returncode, unasked(done.stderr))
+    assert (0, "") == (done.returncode, remove_cleanup_messages(done.stderr))
     with Session(server.url, server.token) as session:
         assert [] == session.fetch()
