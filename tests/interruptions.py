@@ -81,7 +81,7 @@ FOLLOW = (
 
 
 @frozen
-class End:
+class ProgramExit:
     """How a program ended after a signal.
 
     Attributes:
@@ -90,17 +90,17 @@ class End:
     """
 
     status: int
-    said: str
+    stderr: str
 
     @property
     def is_interruption(self) -> bool:
         """Whether KeyboardInterrupt came out of it, and nothing else."""
-        raised = re.findall(r"^([A-Z][\w.]*)(?=:|$)", self.said, re.MULTILINE)
+        raised = re.findall(r"^([A-Z][\w.]*)(?=:|$)", self.stderr, re.MULTILINE)
         return self.status == -signal.SIGINT and {"KeyboardInterrupt"} == {*raised}
 
 
 @contextmanager
-def program(
+def start_program(
     text: str, server: Server, backend: str, ledger: Path
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a program up to its first line."""
@@ -119,23 +119,25 @@ def read_until(words: str, lines: Iterable[str] | None) -> None:
     assert any(words in line for line in lines or ())
 
 
-def interrupt(process: subprocess.Popen[str]) -> End:
+def interrupt(process: subprocess.Popen[str]) -> ProgramExit:
     """Send SIGINT, and wait for the program's end."""
     process.send_signal(signal.SIGINT)
     # The limit guards against hanging; the grace of the program is shorter.
     said = process.communicate(timeout=100)[1]
-    return End(process.returncode, said)
+    return ProgramExit(process.returncode, said)
 
 
-def left(server: Server) -> list[str]:
+def list_sessions(server: Server) -> list[str]:
     """The ids of the sessions that are there."""
     with Session(server.url, server.token) as session:
         return [info.id for info in session.fetch()]
 
 
-def strike(text: str, server: Server, backend: str, ledger: Path, seconds: float) -> End:
+def interrupt_after(
+    text: str, server: Server, backend: str, ledger: Path, seconds: float
+) -> ProgramExit:
     """Interrupt a program so many seconds after it was ready; it must not end before that."""
-    with program(text, server, backend, ledger) as process:
+    with start_program(text, server, backend, ledger) as process:
         time.sleep(seconds)
         return interrupt(process)
 
@@ -148,9 +150,9 @@ def main(trials: int) -> None:
             for backend in ("asyncio", "trio"):
                 for number in range(trials // 2):
                     ledger = Path(folder, f"{name}-{backend}-{number}")
-                    end = strike(text, server, backend, ledger, chance.uniform(0, 1.5))
+                    end = interrupt_after(text, server, backend, ledger, chance.uniform(0, 1.5))
                     assert end.is_interruption, end
-                    assert [] == left(server), end
+                    assert [] == list_sessions(server), end
                 print(  # noqa: T201  # this is a program too
                     f"{name} on {backend}: {trials // 2} times, no session left", flush=True
                 )

@@ -26,7 +26,7 @@ README = ROOT / "README.md"
 pytestmark = pytest.mark.skipif(not README.exists(), reason="the suite runs away from its checkout")
 
 
-def blocks(language: str) -> list[str]:
+def find_blocks(language: str) -> list[str]:
     found: list[str] = re.findall(
         rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
     )
@@ -34,8 +34,8 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_the_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main, *others = blocks("python")
+def test_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main, *others = find_blocks("python")
     names: dict[str, Any] = {}
     code = main.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
     exec(compile(code, "README.md", "exec", dont_inherit=True), names)
@@ -62,11 +62,11 @@ def test_the_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> N
     assert told[1:11] == others_told.splitlines()[-10:]
 
 
-def test_the_ways_to_log_in_work(authority: Authority, home: Path) -> None:
+def test_login_methods_work(authority: Authority, home: Path) -> None:
     authority.issue().write(home / "proxy.pem")
     authority.issue().write(home / ".ssl" / "cadcproxy.pem")
     save(home, document())
-    [code] = [block for block in blocks("python") if "def ways_to_log_in" in block]
+    [code] = [block for block in find_blocks("python") if "def ways_to_log_in" in block]
     names: dict[str, Any] = {"kaleden": kaleden}
     exec(compile(code, "README.md", "exec", dont_inherit=True), names)
     url = "https://host.example/skaha"
@@ -83,14 +83,14 @@ def test_the_ways_to_log_in_work(authority: Authority, home: Path) -> None:
     ] == [way.describe().credential for way in ways]
 
 
-def test_ci_runs_the_commands_that_the_readme_gives() -> None:
+def test_ci_runs_commands_of_readme() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    first, _, tests = blocks("console")
+    first, _, tests = find_blocks("console")
     assert first.strip() in ci
     assert tests.strip() in ci
 
 
-def test_the_links_lead_somewhere() -> None:
+def test_links_exist() -> None:
     text = README.read_text(encoding="utf-8")
     for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", text):
         assert (ROOT / link).exists(), link

@@ -24,9 +24,8 @@ from kaleden import InvalidRequest, Session, SessionNotOpen
 from kaleden._sync._streams import _batch
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
-from support import PLAIN_BACKENDS, FakeTransport, described
+from support import FULL_IMAGE, PLAIN_BACKENDS, FakeTransport, described
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 QUICK: dict[str, Any] = {"latency": 0.0, "start_delay": 0.0, "duration": 0.005}
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the signals of POSIX systems")
@@ -38,11 +37,11 @@ def backend(request: pytest.FixtureRequest) -> Any:
 
 
 def create(session: Session) -> object:
-    return session.create("fits", IMAGE, cmd="echo", replicas=2)
+    return session.create("fits", FULL_IMAGE, cmd="echo", replicas=2)
 
 
 def run(session: Session) -> object:
-    return session.run("fits", IMAGE, cmd="echo", replicas=2, on_success="release")
+    return session.run("fits", FULL_IMAGE, cmd="echo", replicas=2, on_success="release")
 
 
 def interrupt() -> None:
@@ -147,7 +146,7 @@ def test_only_ctrl_c_is_told_of_as_an_interruption(
         Session(transport=platform, backend=backend) as session,
         pytest.raises(ZeroDivisionError),
     ):
-        session.run("fits", IMAGE, cmd="echo", grace=7, progress=fail)
+        session.run("fits", FULL_IMAGE, cmd="echo", grace=7, progress=fail)
     assert "ending what was begun, which may take up to 7 seconds" in caplog.messages
     assert [] == platform.sessions()
 
@@ -156,11 +155,11 @@ def test_a_scope_says_whether_it_was_left_or_never_entered(backend: Any) -> None
     with Session(transport=MemoryTransport(**QUICK), backend=backend) as session:
         scope = session.scope()
         with pytest.raises(kaleden.ScopeClosed, match="not entered: use it inside its `with`"):
-            scope.create("fits", IMAGE)
+            scope.create("fits", FULL_IMAGE)
         with scope:
             pass
         with pytest.raises(kaleden.ScopeClosed, match="has ended"):
-            scope.create("fits", IMAGE)
+            scope.create("fits", FULL_IMAGE)
 
 
 async def test_outcomes_of_plain_code_say_what_retries_them() -> None:

@@ -24,12 +24,12 @@ from interruptions import (
     RUN,
     SCOPE,
     STREAM,
-    End,
+    ProgramExit,
     interrupt,
-    left,
-    program,
+    interrupt_after,
+    list_sessions,
     read_until,
-    strike,
+    start_program,
 )
 from kaleden import Session
 from platforms import RunningServer, Server, local_platform
@@ -51,13 +51,13 @@ def server() -> Iterator[Server]:
 def test_nothing_is_left_of_a_call_that_was_interrupted(
     text: str, backend: str, server: Server, tmp_path: Path
 ) -> None:
-    with program(text, server, backend, tmp_path / "ledger") as process:
+    with start_program(text, server, backend, tmp_path / "ledger") as process:
         read_until("Running", process.stdout)
         end = interrupt(process)
-    assert end.is_interruption, end.said
-    assert [] == left(server)
+    assert end.is_interruption, end.stderr
+    assert [] == list_sessions(server)
     told = 0 if text == STREAM else 1
-    assert told <= end.said.count(f"which may take up to {GRACE:g} seconds"), end.said
+    assert told <= end.stderr.count(f"which may take up to {GRACE:g} seconds"), end.stderr
 
 
 @pytest.mark.slow
@@ -68,13 +68,13 @@ def test_nothing_is_left_whenever_it_was_interrupted(
 ) -> None:
     chance = random.Random(backend)
     for number in range(ROUNDS):
-        end = strike(text, server, backend, tmp_path / str(number), chance.uniform(0, 1))
-        assert end.is_interruption, end.said
-        assert [] == left(server)
+        end = interrupt_after(text, server, backend, tmp_path / str(number), chance.uniform(0, 1))
+        assert end.is_interruption, end.stderr
+        assert [] == list_sessions(server)
 
 
-def interrupted_twice(text: str, server: RunningServer, backend: str, path: Path) -> End:
-    with program(text, server, backend, path) as process:
+def interrupted_twice(text: str, server: RunningServer, backend: str, path: Path) -> ProgramExit:
+    with start_program(text, server, backend, path) as process:
         read_until("Running", process.stdout)
         # A server that answers nobody keeps the clean-up busy until the end of its grace.
         server.process.send_signal(signal.SIGSTOP)
@@ -82,7 +82,7 @@ def interrupted_twice(text: str, server: RunningServer, backend: str, path: Path
         read_until("another Ctrl-C leaves at once", process.stderr)
         end = interrupt(process)
         server.process.send_signal(signal.SIGCONT)
-    assert end.is_interruption, end.said
+    assert end.is_interruption, end.stderr
     return end
 
 
@@ -99,11 +99,11 @@ def test_a_second_interruption_leaves_at_once_and_the_rest_is_reaped(
         end = interrupted_twice(text, server, backend, ledger)
         count = 3 if text == RUN else 6
         told = f"up to {count} sessions may be left: `kaleden reap {ledger}` ends them"
-        assert 1 == end.said.count(told), end.said
+        assert 1 == end.stderr.count(told), end.stderr
         reap = [sys.executable, "-m", "kaleden", "reap", "--url", server.url]
         reap += ["--token", server.token, "--settle", "0", str(ledger)]
         assert 0 == subprocess.run(reap, check=False).returncode
-        assert [] == left(server)
+        assert [] == list_sessions(server)
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
@@ -113,7 +113,7 @@ def test_a_second_interruption_without_a_ledger_tells_how_to_end_the_rest(
     with local_platform() as server:
         end = interrupted_twice(NO_LEDGER, server, backend, tmp_path)
         way = "up to 3 sessions may be left: `session.destroy_with('fits-', None, None)` ends"
-        assert 1 == end.said.count(way), end.said
+        assert 1 == end.stderr.count(way), end.stderr
         with Session(server.url, server.token) as session:
             assert session.destroy_with("fits-", None, None).ok
-        assert [] == left(server)
+        assert [] == list_sessions(server)

@@ -16,12 +16,12 @@ import kaleden
 from kaleden import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from support import (
+    FULL_IMAGE,
     PLAIN_BACKENDS,
     FakeTransport,
     described,
 )
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 QUICK: dict[str, Any] = {"latency": 0.001, "start_delay": 0.001, "duration": 0.02}
 
 
@@ -50,14 +50,14 @@ def session_on(reply: Any, backend: Any, **options: Any) -> tuple[Session, FakeT
 
 
 def test_a_batch_from_its_launch_to_its_end(session: Session) -> None:
-    results = session.run("fits", IMAGE, cmd="echo", replicas=5)
+    results = session.run("fits", FULL_IMAGE, cmd="echo", replicas=5)
     assert results.ok
     assert ["Completed"] * 5 == [finished.info.status for finished in results.values]
     assert [] == session.fetch()
 
 
 def test_sessions_can_be_had_as_the_server_tells_of_them(session: Session) -> None:
-    [key] = session.create("fits", IMAGE, cmd="echo").values
+    [key] = session.create("fits", FULL_IMAGE, cmd="echo").values
     [listed] = session.fetch(raw=True)
     assert key == listed["id"]
     assert key == session.info(key, raw=True)[key].key
@@ -69,7 +69,7 @@ def test_sessions_can_be_had_as_the_server_tells_of_them(session: Session) -> No
 
 def test_a_scope_ends_what_it_owns(session: Session) -> None:
     with session.scope() as scope:
-        created = scope.create("fits", IMAGE, cmd="echo", replicas=3)
+        created = scope.create("fits", FULL_IMAGE, cmd="echo", replicas=3)
         assert scope.is_open
         assert set(created.values) == set(scope.ids)
         assert 3 == scope.statistics().owned
@@ -80,7 +80,7 @@ def test_a_scope_ends_what_it_owns(session: Session) -> None:
 
 
 def test_a_scope_takes_over_and_lets_go(session: Session) -> None:
-    stays, goes = session.create("plain", IMAGE, cmd="echo", replicas=2).values
+    stays, goes = session.create("plain", FULL_IMAGE, cmd="echo", replicas=2).values
     with session.scope() as scope:
         scope.adopt([stays, goes])
         scope.release(stays)
@@ -88,7 +88,7 @@ def test_a_scope_takes_over_and_lets_go(session: Session) -> None:
 
 
 def test_questions_about_the_platform(session: Session) -> None:
-    assert [IMAGE] == [image.id for image in session.images() if image.id == IMAGE]
+    assert [FULL_IMAGE] == [image.id for image in session.images() if image.id == FULL_IMAGE]
     assert session.context().cores.options
     assert session.stats().cores.available
     assert session.availability().available
@@ -97,7 +97,7 @@ def test_questions_about_the_platform(session: Session) -> None:
 
 
 def test_one_id_many_ids_and_earlier_outcomes_are_all_ids(session: Session) -> None:
-    created = session.create("plain", IMAGE, cmd="echo", replicas=2)
+    created = session.create("plain", FULL_IMAGE, cmd="echo", replicas=2)
     first, second = created.values
     for ids in ([first, second], (first, second), created, iter(created.values), session.fetch()):
         assert {first, second} == session.info(ids).successes.keys()
@@ -108,7 +108,7 @@ def test_one_id_many_ids_and_earlier_outcomes_are_all_ids(session: Session) -> N
 def test_what_failed_is_asked_for_again(backend: Any) -> None:
     plan = FaultPlan([Fault(FaultKind.GARBAGE, "info", nth=1)])
     with Session(transport=MemoryTransport(faults=plan, **QUICK), backend=backend) as session:
-        [key] = session.create("plain", IMAGE, cmd="echo").values
+        [key] = session.create("plain", FULL_IMAGE, cmd="echo").values
         outcomes = session.info(key)
         assert not outcomes.ok
         assert session.retry_failed(outcomes).ok
@@ -117,7 +117,7 @@ def test_what_failed_is_asked_for_again(backend: Any) -> None:
 def test_logs_are_followed_to_their_ends(backend: Any) -> None:
     platform = MemoryTransport(log=lambda _session, _seconds: "one\ntwo\n", **QUICK)
     with Session(transport=platform, backend=backend) as session:
-        created = session.create("plain", IMAGE, cmd="echo")
+        created = session.create("plain", FULL_IMAGE, cmd="echo")
         with session.follow(created) as lines:
             texts = [line.text for line in lines if isinstance(line, kaleden.LogLine)]
     assert ["one", "two"] == texts

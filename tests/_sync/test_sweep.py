@@ -18,11 +18,10 @@ import kaleden
 from kaleden import Session, SessionInfo, SessionStatus
 from kaleden._wire import Request, Response
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from support import PLAIN_BACKENDS, FakeTransport, described, stalled
+from support import FULL_IMAGE, PLAIN_BACKENDS, FakeTransport, described, stalled
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 QUICK: dict[str, Any] = {"latency": 0.0, "start_delay": 0.0, "duration": 0.005}
-FITS: dict[str, Any] = {"image": IMAGE, "cmd": "echo", "replicas": 2}
+FITS: dict[str, Any] = {"image": FULL_IMAGE, "cmd": "echo", "replicas": 2}
 STEP = 7
 KNOWN = [f"id{number}" for number in range(3)]
 
@@ -238,13 +237,13 @@ def test_what_a_scope_could_not_end_is_noted_on_the_error_of_its_block(backend: 
     with Session(transport=platform, backend=backend) as session:
         with pytest.raises(Mine) as caught:
             with session.scope(grace=0.2) as scope:
-                [key] = scope.create("fits", IMAGE, cmd="echo").values
+                [key] = scope.create("fits", FULL_IMAGE, cmd="echo").values
                 raise Mine
         assert any(key in note for note in caught.value.__notes__)
         assert scope.error is not None
         with pytest.raises(kaleden.ScopeError, match="may be left"):
             with session.scope(grace=0.2) as scope:
-                scope.create("fits", IMAGE, cmd="echo").raise_on_failure()
+                scope.create("fits", FULL_IMAGE, cmd="echo").raise_on_failure()
 
 
 def test_the_callers_iterables_and_progress_run_in_the_callers_thread(backend: Any) -> None:

@@ -49,7 +49,7 @@ import kaleden
 LANGUAGES = ("python", "output", "console", "ini", "toml", "json", "yaml", "text")
 FENCE = re.compile(r"^(?P<colons>:{3,})(?P<title>.*)$", re.MULTILINE)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)", re.MULTILINE)
-PATIENCE = 220  # seconds for a command; some start a dozen processes, and machines are slow
+COMMAND_TIMEOUT = 220  # seconds for a command; some start a dozen processes, and machines are slow
 
 
 @frozen
@@ -64,11 +64,11 @@ class Block:
     file: str | None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.path}, line {self.line}"
 
     @property
-    def shown_only(self) -> bool:
+    def is_shown_only(self) -> bool:
         """Whether nothing is to be done with it."""
         if self.file is not None or self.language in {"python", "output"}:
             return False
@@ -87,15 +87,15 @@ def read_page(path: Path) -> list[Block]:
             line=example.line + example.parsed.line_offset + 1,
             language=example.region.lexemes["arguments"],
             code=str(example.parsed),
-            tab=open_tab(document.text[: example.start]),
+            tab=find_open_tab(document.text[: example.start]),
             file=options.get("caption"),
         )
-        if not block.shown_only:
+        if not block.is_shown_only:
             blocks.append(block)
     return blocks
 
 
-def open_tab(text: str) -> str | None:
+def find_open_tab(text: str) -> str | None:
     """Name the tab that is open after a text."""
     stack: list[str] = []
     for fence in FENCE.finditer(text):
@@ -107,7 +107,7 @@ def open_tab(text: str) -> str | None:
     return names[-1] if names else None
 
 
-def ways(blocks: list[Block]) -> list[str]:
+def list_modes(blocks: list[Block]) -> list[str]:
     """Name the ways in which a page is executed."""
     tabs = {block.tab for block in blocks}
     python = "\n".join(block.code for block in blocks if block.language == "python")
@@ -116,72 +116,74 @@ def ways(blocks: list[Block]) -> list[str]:
     return ["sync"]
 
 
-def chosen(blocks: list[Block], way: str) -> list[Block]:
+def select_blocks(blocks: list[Block], mode: str) -> list[Block]:
     """List the blocks that are executed in this way."""
-    tab = "sync" if way == "sync" else "async"
+    tab = "sync" if mode == "sync" else "async"
     return [block for block in blocks if block.tab in {None, tab}]
 
 
 @define
-class Player:
+class PageRunner:
     """Executes the blocks of one page, one after the other."""
 
     names: dict[str, Any] = field(factory=lambda: {"__name__": "__main__"})
     printed: io.StringIO = field(factory=io.StringIO)
 
-    def compiled(self, block: Block) -> CodeType:
+    def compile_block(self, block: Block) -> CodeType:
         # A traceback shows the lines of the page.
         code = "\n" * (block.line - 1) + block.code
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         compiled: CodeType = compile(code, block.path, "exec", flags, dont_inherit=True)
         return compiled
 
-    def play(self, block: Block) -> CodeType | None:
+    def run_block(self, block: Block) -> CodeType | None:
         """Execute a block, or return what is to be awaited."""
         if block.file is not None:
             Path(block.file).write_text(block.code, encoding="utf-8")
         elif block.language == "output":
-            compare(block, block.code, self.printed.getvalue())
+            check_output(block, block.code, self.printed.getvalue())
             self.printed = io.StringIO()
         elif block.language == "console":
             for command, output in COMMAND.findall(block.code):
-                compare(block, output, shell(block, command))
+                check_output(block, output, run_command(block, command))
         else:
-            code = self.compiled(block)
+            code = self.compile_block(block)
             if code.co_flags & inspect.CO_COROUTINE:
                 return code
             with redirect_stdout(self.printed):
                 exec(code, self.names)
         return None
 
-    def play_all(self, blocks: list[Block]) -> None:
+    def run_sync(self, blocks: list[Block]) -> None:
         """Execute a page as plain code."""
         with kaleden.Session() as session:
             self.names["session"] = session
             for block in blocks:
-                assert self.play(block) is None, f"{block.place}: await in what is no async tab"
+                assert self.run_block(block) is None, (
+                    f"{block.location}: await in what is no async tab"
+                )
 
-    async def play_all_async(self, blocks: list[Block]) -> None:
+    async def run_async(self, blocks: list[Block]) -> None:
         """Execute a page in an event loop."""
         async with kaleden.AsyncSession() as session:
             self.names["session"] = session
             for block in blocks:
-                code = await anyio.to_thread.run_sync(self.play, block)
+                code = await anyio.to_thread.run_sync(self.run_block, block)
                 if code is not None:
                     with redirect_stdout(self.printed):
                         await eval(code, self.names)
 
 
-def compare(block: Block, wanted: str, printed: str) -> None:
+def check_output(block: Block, wanted: str, printed: str) -> None:
     """Demand that what was printed is what the page shows."""
     checker = OutputChecker()
     wanted, printed = (textwrap.dedent(text).strip() + "\n" for text in (wanted, printed))
     if wanted.strip() and not checker.check_output(wanted, printed, ELLIPSIS):
         difference = checker.output_difference(Example("", wanted), printed, ELLIPSIS)
-        raise AssertionError(f"{block.place}:\n{difference}")
+        raise AssertionError(f"{block.location}:\n{difference}")
 
 
-def shell(block: Block, command: str) -> str:
+def run_command(block: Block, command: str) -> str:
     """Run a command of a page, and return what it prints.
 
     What it says of itself on stderr, such as that a clean-up takes long, depends on the machine.
@@ -194,23 +196,23 @@ def shell(block: Block, command: str) -> str:
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=PATIENCE,
+        timeout=COMMAND_TIMEOUT,
     )
-    assert done.returncode == 0, f"{block.place}: $ {command}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{block.location}: $ {command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
-def pages(root: Path) -> Iterator[Path]:
+def find_pages(root: Path) -> Iterator[Path]:
     """Name the pages with something to execute."""
     for path in sorted(root.glob("docs/**/*.md")):
         if read_page(path):
             yield path
 
 
-def play(blocks: list[Block], way: str) -> None:
+def run_page(blocks: list[Block], mode: str) -> None:
     """Execute a page in one of its ways."""
-    player = Player()
-    if way == "sync":
-        player.play_all(blocks)
+    player = PageRunner()
+    if mode == "sync":
+        player.run_sync(blocks)
     else:
-        anyio.run(partial(player.play_all_async, blocks), backend=way)
+        anyio.run(partial(player.run_async, blocks), backend=mode)

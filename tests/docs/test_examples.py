@@ -21,7 +21,7 @@ from support import HAS_TRIO
 ROOT = Path(__file__).parents[2]
 # Its programs are suites of their own, which tests/testing/test_plugin.py runs.
 ELSEWHERE = {ROOT / "docs" / "how-to" / "test-your-own-program.md"}
-PAGES = [path for path in examples.pages(ROOT) if path not in ELSEWHERE]
+PAGES = [path for path in examples.find_pages(ROOT) if path not in ELSEWHERE]
 # These pages start many processes, and take ten seconds each way.
 LARGE = {ROOT / "docs" / "how-to" / "process-a-thousand-files.md", ROOT / "docs" / "tutorial.md"}
 RUNS = [
@@ -32,7 +32,7 @@ RUNS = [
         marks=[pytest.mark.slow] * (path in LARGE),
     )
     for path in PAGES
-    for way in examples.ways(examples.read_page(path))
+    for way in examples.list_modes(examples.read_page(path))
     if way != "trio" or HAS_TRIO
 ]
 
@@ -58,7 +58,7 @@ def platform(server: RunningServer, home: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("path", "way"), RUNS)
-def test_the_page_can_be_followed(
+def test_page_can_be_executed(
     path: Path,
     way: str,
     tmp_path: Path,
@@ -70,6 +70,6 @@ def test_the_page_can_be_followed(
     # An example that names no backend is tried on each.
     backend = "asyncio" if way == "sync" else way
     monkeypatch.setattr(anyio, "run", functools.partial(anyio.run, backend=backend))
-    blocks = examples.chosen(examples.read_page(path), way)
+    blocks = examples.select_blocks(examples.read_page(path), way)
     record_property("examples", len(blocks))
-    examples.play(blocks, way)
+    examples.run_page(blocks, way)

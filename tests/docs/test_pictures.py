@@ -15,6 +15,6 @@ PICTURES = runpy.run_path(str(DOCS / "_tools" / "draw.py"))["PICTURES"]
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_what_is_kept_is_what_is_drawn(name: str) -> None:
+def test_picture_matches_program(name: str) -> None:
     kept = DOCS / "explanation" / "pictures" / name
     assert PICTURES[name]() == kept.read_text(encoding="utf-8"), "run docs/_tools/draw.py"

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("anycorn")
 pytest.importorskip("parsl")
 
-from interruptions import left, read_until
+from interruptions import list_sessions, read_until
 from platforms import Server, local_platform
 
 pytestmark = pytest.mark.slow
@@ -128,21 +128,21 @@ def test_an_error_in_the_block_ends_them(server: Server, tmp_path: Path) -> None
         pass
     assert 1 == process.returncode
     assert "ValueError: of the program" in said(tmp_path)
-    assert [] == left(server)
+    assert [] == list_sessions(server)
 
 
 def test_an_interruption_ends_them(server: Server, tmp_path: Path) -> None:
     with program(INTERRUPTED, server, tmp_path) as process:
         process.send_signal(signal.SIGINT)
     assert -signal.SIGINT == process.returncode, said(tmp_path)
-    assert [] == left(server)
+    assert [] == list_sessions(server)
 
 
 def test_the_end_of_a_program_that_closes_nothing_ends_them(server: Server, tmp_path: Path) -> None:
     with program(NOT_CLOSED, server, tmp_path) as process:
         pass
     assert 0 == process.returncode, said(tmp_path)
-    assert [] == left(server)
+    assert [] == list_sessions(server)
 
 
 def test_a_dead_interchange_keeps_none(server: Server, tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def test_a_dead_interchange_keeps_none(server: Server, tmp_path: Path) -> None:
         read_until("Closing job status poller", process.stdout)
         process.send_signal(signal.SIGINT)
     assert -signal.SIGINT == process.returncode, said(tmp_path)
-    assert [] == left(server)
+    assert [] == list_sessions(server)

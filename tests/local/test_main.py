@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from kaleden.local.__main__ import main
-from local.serving import IMAGE, find_processes
+from local.serving import find_processes
+from support import FULL_IMAGE
 
-SLEEP = {"name": "n", "image": IMAGE, "cmd": "sleep", "args": "1234"}
+SLEEP = {"name": "n", "image": FULL_IMAGE, "cmd": "sleep", "args": "1234"}
 
 
 @contextmanager
