@@ -1,4 +1,4 @@
-"""Shares of all replicas are the whole, without gaps or overlaps."""
+"""The shares of all replicas cover all items without gaps or overlaps."""
 
 from __future__ import annotations
 

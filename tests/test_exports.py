@@ -1,4 +1,4 @@
-"""What is public is public in one place, and says so."""
+"""The public names of each module, their docstrings, and lazy imports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PUBLIC = (
     "kaleden.testing",
 )
 LEAVES = ("kaleden.distributed", "kaleden.parsl", "kaleden.progress")
-"""Modules with code of their own, which import names for their own use."""
+"""Modules that define public names themselves, and import other names for internal use."""
 
 
 def is_defined_in(module: ModuleType, value: object) -> bool:
@@ -66,9 +66,9 @@ def test_public_names_have_public_module(module: ModuleType) -> None:
 
 
 def find_members(kind: type) -> list[tuple[str, object]]:
-    """The public methods and properties that a class has of us."""
-    rooms = [room for room in kind.__mro__ if room.__module__.startswith("kaleden")]
-    found = [(name, value) for room in rooms for name, value in vars(room).items()]
+    """Find the public methods and properties that kaleden defines for a class."""
+    bases = [base for base in kind.__mro__ if base.__module__.startswith("kaleden")]
+    found = [(name, value) for base in bases for name, value in vars(base).items()]
     return [
         (name, getattr(value, "__func__", value))
         for name, value in found
@@ -82,9 +82,9 @@ def test_public_names_have_docstrings(module: ModuleType) -> None:
         if inspect.isclass(value) or inspect.isfunction(value):
             assert value.__doc__, name
         if inspect.isclass(value):
-            for each, member in find_members(value):
+            for attribute, member in find_members(value):
                 if inspect.isfunction(member) or isinstance(member, property):
-                    assert member.__doc__, f"{name}.{each}"
+                    assert member.__doc__, f"{name}.{attribute}"
 
 
 def test_async_methods_document_cancellation() -> None:
@@ -94,7 +94,7 @@ def test_async_methods_document_cancellation() -> None:
 
 
 def find_loaded_modules(*statements: str) -> set[str]:
-    """Every module that is loaded after *statements*, in a new interpreter."""
+    """Return all modules that are loaded after *statements* in a new interpreter."""
     program = "\n".join([*statements, "import sys", "print(*sys.modules)"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -102,8 +102,8 @@ def find_loaded_modules(*statements: str) -> set[str]:
 
 
 EXTRAS = {"trio", "starlette", "anycorn", "trustme", "cryptography", "rich", "pytest"}
-# Each costs milliseconds, and most programs need none of them, or not before they are at work.
-LATER = {
+# Each import takes milliseconds, and most programs do not need these modules at start.
+LAZY = {
     "asn1crypto",
     "asyncio",
     "cattrs",
@@ -119,21 +119,21 @@ LATER = {
 
 
 def test_import_loads_no_extra_and_no_slow_module() -> None:
-    assert set() == find_loaded_modules("import kaleden") & (EXTRAS | LATER)
+    assert set() == find_loaded_modules("import kaleden") & (EXTRAS | LAZY)
 
 
 def test_sync_client_is_imported_lazily() -> None:
     assert "kaleden._sync" not in find_loaded_modules("from kaleden import AsyncSession")
-    for asking in ("kaleden.Session", "kaleden.SyncScope", "from kaleden import *; Session"):
-        assert "kaleden._sync" in find_loaded_modules("import kaleden", asking)
+    for statement in ("kaleden.Session", "kaleden.SyncScope", "from kaleden import *; Session"):
+        assert "kaleden._sync" in find_loaded_modules("import kaleden", statement)
 
 
 def test_lazy_names_are_in_dir() -> None:
-    shown = "import kaleden; assert {*kaleden.__all__, '__all__'} <= set(dir(kaleden))"
-    assert "kaleden._sync" not in find_loaded_modules(shown)
+    program = "import kaleden; assert {*kaleden.__all__, '__all__'} <= set(dir(kaleden))"
+    assert "kaleden._sync" not in find_loaded_modules(program)
     assert kaleden.Session is vars(kaleden)["Session"]
     with pytest.raises(AttributeError, match="has no attribute 'Sesion'"):
-        getattr(kaleden, "Sesion")  # noqa: B009 - a type checker would see this
+        getattr(kaleden, "Sesion")  # noqa: B009 - a type checker would reject the attribute
 
 
 def test_public_classes_can_be_pickled() -> None:

@@ -1,4 +1,4 @@
-"""The main job on the embedded platform, with real sockets and real processes."""
+"""Launching, watching and ending sessions on the embedded platform, with sockets and processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def wait_until_ended(
 async def test_sessions_are_launched_watched_read_and_ended(
     platform: LocalPlatform, session: kaleden.AsyncSession
 ) -> None:
-    # No argument can have a space in it, so a program in one argument is a single expression.
+    # An argument cannot contain a space, so the program is a single expression.
     number = "__import__('os').environ['REPLICA_ID']"
     program = f"__import__('sys').exit(print('replica',{number})or({number}=='2'))"
     created = await session.create("fits", IMAGE, cmd="python3", args=["-c", program], replicas=3)
@@ -112,7 +112,7 @@ async def test_new_desktop_has_no_apps(session: kaleden.AsyncSession) -> None:
 
 
 def without_usage(outcome: Outcome[SessionInfo]) -> Outcome[SessionInfo]:
-    """Leave out what is measured anew all the time while a session runs."""
+    """Remove the measured use of resources, which changes while a session runs."""
     if isinstance(outcome, Failure):
         return outcome
 
@@ -124,7 +124,7 @@ def without_usage(outcome: Outcome[SessionInfo]) -> Outcome[SessionInfo]:
 async def test_thousand_ids_with_every_tenth_unknown() -> None:
     concurrency = 16
     async with (
-        # One place to run in: the other sessions stay Pending, which costs nobody a process.
+        # One core: only one session runs, and the others stay Pending, without a process.
         LocalPlatform(cores=1) as platform,
         kaleden.AsyncSession(platform.url, platform.token, concurrency=concurrency) as session,
     ):
@@ -148,7 +148,7 @@ async def test_thousand_ids_with_every_tenth_unknown() -> None:
 
 
 async def test_outcomes_are_equal_on_every_backend(anyio_backend_name: str) -> None:
-    """Each backend is held to the same literal expectation, times apart."""
+    """The expected outcomes are literals; times are not compared."""
     async with (
         LocalPlatform() as platform,
         kaleden.AsyncSession(platform.url, platform.token) as session,
@@ -185,10 +185,10 @@ async def test_apps_of_desktop_are_waited_for_by_app_id(
     headers = {"Authorization": f"Bearer {platform.token}"}
     async with httpx.AsyncClient(headers=headers) as client:
         for _ in range(2):
-            reply = await client.post(
+            response = await client.post(
                 f"{platform.url}/v1/session/{desk}/app", data={"image": "skaha/terminal:1.1.2"}
             )
-            assert 200 == reply.status_code, reply.text
+            assert 200 == response.status_code, response.text
     apps = await session.apps(desk)
     assert 2 == len({app.app_id for app in apps})
     waited = await session.wait(apps, "Running")

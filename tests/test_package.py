@@ -93,7 +93,7 @@ def test_metadata_describe_project(metadata: Message) -> None:
     assert metadata["Summary"]
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
     assert str(metadata.get_payload()).startswith("# kaleden")
-    # pip takes a name in a URL for the whole; what would be installed from elsewhere is refused.
+    # PyPI rejects direct references (PEP 440), such as "name @ https://...".
     assert not [line for line in metadata.get_all("Requires-Dist", []) if "@" in line]
 
 

@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""The programs, commands and links of the README work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kaleden.local import LocalPlatform
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
-pytestmark = pytest.mark.skipif(not README.exists(), reason="the suite runs away from its checkout")
+pytestmark = pytest.mark.skipif(not README.exists(), reason="needs a checkout")
 
 
 def find_blocks(language: str) -> list[str]:
@@ -39,10 +39,10 @@ def test_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     code = main.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
     exec(compile(code, "README.md", "exec", dont_inherit=True), names)
-    told = capsys.readouterr().out.splitlines()
-    assert "<Outcomes run: 10 ok>" == told[0]
-    assert [f"fits-{n} Completed hello" for n in range(1, 11)] == told[1:11]
-    assert 12 == len(told)
+    lines = capsys.readouterr().out.splitlines()
+    assert "<Outcomes run: 10 ok>" == lines[0]
+    assert [f"fits-{n} Completed hello" for n in range(1, 11)] == lines[1:11]
+    assert 12 == len(lines)
     for other in others:
         exec(compile(other, "README.md", "exec", dont_inherit=True), names)
 
@@ -57,9 +57,9 @@ def test_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
             await anyio.to_thread.run_sync(names["plain"], platform.url, platform.token)
 
     anyio.run(run_the_others, backend=backend)
-    others_told = capsys.readouterr().out
-    assert "unknown False\nno/id invalid " in others_told
-    assert told[1:11] == others_told.splitlines()[-10:]
+    output = capsys.readouterr().out
+    assert "unknown False\nno/id invalid " in output
+    assert lines[1:11] == output.splitlines()[-10:]
 
 
 def test_login_methods_work(authority: Authority, home: Path) -> None:
@@ -71,7 +71,7 @@ def test_login_methods_work(authority: Authority, home: Path) -> None:
     exec(compile(code, "README.md", "exec", dont_inherit=True), names)
     url = "https://host.example/skaha"
     client = httpx.AsyncClient(base_url=url)
-    ways = names["ways_to_log_in"](url, "token", str, httpx.BasicAuth("ada", "pw"), client)
+    clients = names["ways_to_log_in"](url, "token", str, httpx.BasicAuth("ada", "pw"), client)
     assert [
         "bearer token",
         "bearer tokens of a function",
@@ -80,7 +80,7 @@ def test_login_methods_work(authority: Authority, home: Path) -> None:
         "httpx auth",
         "httpx client",
         "X.509 certificate",
-    ] == [way.describe().credential for way in ways]
+    ] == [client.describe().credential for client in clients]
 
 
 def test_ci_runs_commands_of_readme() -> None:

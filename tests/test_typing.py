@@ -1,4 +1,4 @@
-"""What is in `tests/typing` is for mypy and pyright, and never run; this is about what is there."""
+"""Completeness of `tests/typing`, which mypy and pyright check and no test executes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLASSES = (
 
 
 def find_attributes(kind: type) -> set[str]:
-    """The attributes of *kind*, and of parameters that are declared to be one, in statements."""
+    """Find the attributes of *kind*, and of parameters of that type, in the typing cases."""
     found: set[str] = set()
     for file in sorted(STATEMENTS.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

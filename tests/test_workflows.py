@@ -1,4 +1,4 @@
-"""What runs elsewhere calls what can be run here, and what describes the project agrees."""
+"""The CI workflows call sessions of nox, and the metadata of the project agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import kaleden
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
 if not WORKFLOWS:
-    pytest.skip("the suite runs away from its checkout", allow_module_level=True)
+    pytest.skip("needs a checkout", allow_module_level=True)
 
 
 def load_yaml(path: Path) -> Any:
@@ -28,7 +28,7 @@ def load_project() -> dict[str, Any]:
 
 
 def find_nox_sessions(decorator: str = r"@nox\.session.*") -> set[str]:
-    """The sessions of nox, by their names."""
+    """Find the names of the nox sessions that have a decorator."""
     code = (ROOT / "noxfile.py").read_text(encoding="utf-8")
     return set(re.findall(rf"(?m)^{decorator}\n(?:@.*\n)*def (\w+)\(", code))
 
@@ -43,7 +43,8 @@ def test_workflow_has_only_read_permission(path: Path) -> None:
         for step in job["steps"]:
             if "uses" in step:
                 assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
-            # What comes from outside is given by the environment, and is never part of a command.
+            # Untrusted input is passed in the environment, never interpolated into a command
+            # (script injection).
             assert "${{" not in step.get("run", "")
 
 
@@ -63,24 +64,24 @@ def test_required_checks_are_tagged_ci(path: Path) -> None:
     assert {"engines", "lint", "minimums", "pythons", "tests"} < listed
     text = path.read_text(encoding="utf-8")
     assert "nox -t ci" in text
-    # The other sessions of the list are not named there one by one, so that none can be missing.
+    # The other sessions are selected by their tag, so that none can be missing.
     assert not re.search(r"nox -s (?!tests\b)\w", text)
 
 
 def test_lanes_of_ci_cover_all_sessions() -> None:
-    *some, rest = re.findall(r'(?m)^lane \w+ -k "(.*)" &$', (ROOT / ".ci/run").read_text())
-    named = ["tests", *" or ".join(some).split(" or ")]
+    *lanes, rest = re.findall(r'(?m)^lane \w+ -k "(.*)" &$', (ROOT / ".ci/run").read_text())
+    named = ["tests", *" or ".join(lanes).split(" or ")]
     assert " and ".join(f"not {name}" for name in named) == rest
 
 
 def test_suite_runs_on_every_declared_python() -> None:
     [suite] = [load_yaml(path)["jobs"]["suite"] for path in WORKFLOWS if path.stem == "tests"]
-    promised = re.findall(
+    declared = re.findall(
         r"Programming Language :: Python :: (3\.\d+)",
         "\n".join(load_project()["project"]["classifiers"]),
     )
-    assert suite["strategy"]["matrix"]["python"] == promised
-    assert load_project()["project"]["requires-python"].startswith(f">={promised[0]}.")
+    assert suite["strategy"]["matrix"]["python"] == declared
+    assert load_project()["project"]["requires-python"].startswith(f">={declared[0]}.")
 
 
 def test_issue_forms_are_complete() -> None:

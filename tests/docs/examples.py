@@ -1,23 +1,23 @@
-"""The examples of a page of the documentation, and how they are executed.
+"""Execution of the examples in a page of the documentation.
 
-Blocks of a page are executed in their order, in one namespace, in an empty working directory:
+The blocks of a page are executed in their order, in one namespace and an empty working directory:
 
 ``python``
-    A statement may await. Such a block runs in the page's event loop, any other in a thread of its
-    own, where it may start an event loop or use a `kaleden.Session`. A block with a caption is a
-    file: it is written, under that name, and not executed.
+    Statements may use await. Such a block runs in the page's event loop. Other blocks run in a
+    worker thread, where they may start an event loop or use a `kaleden.Session`. A block with a
+    caption is a file: it is written under that name, and not executed.
 ``output``
-    What was printed since the last such block, up to ``...`` for what differs each time.
+    The text printed since the last such block; ``...`` matches any text.
 ``console``
-    Lines that begin with ``$ `` are commands, which must succeed; what follows them is what they
-    print on stdout. A block without such a line is only shown.
+    Lines that begin with ``$ `` are commands, which must succeed. The lines after a command are
+    its standard output. A block without a command is not executed.
 
-What stands in ``:::{tab} async`` is executed under asyncio and under trio, what stands in
-``:::{tab} sync`` in plain code, and what stands in no tab with both. Hidden blocks are comments:
-``<!-- invisible-code-block: python``, the code, ``-->``.
+Blocks in ``:::{tab} async`` are executed on asyncio and on trio, and blocks in ``:::{tab} sync`` in
+synchronous code. Blocks outside of tabs are executed in each mode of the page. Hidden blocks are
+comments: ``<!-- invisible-code-block: python``, the code, ``-->``.
 
-``CANFAR_URL`` and ``CANFAR_TOKEN`` name an embedded platform, ``session`` is an open client of it,
-and a page has to leave nothing there.
+``CANFAR_URL`` and ``CANFAR_TOKEN`` name an embedded platform, and ``session`` is an open client of
+it. A page has to end all sessions that it launches.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ import kaleden
 LANGUAGES = ("python", "output", "console", "ini", "toml", "json", "yaml", "text")
 FENCE = re.compile(r"^(?P<colons>:{3,})(?P<title>.*)$", re.MULTILINE)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)", re.MULTILINE)
-COMMAND_TIMEOUT = 220  # seconds for a command; some start a dozen processes, and machines are slow
+COMMAND_TIMEOUT = 220
+"""Seconds; some commands start a dozen processes, and the machine can be slow."""
 
 
 @frozen
@@ -69,14 +70,14 @@ class Block:
 
     @property
     def is_shown_only(self) -> bool:
-        """Whether nothing is to be done with it."""
+        """Whether the block is neither executed, compared nor written."""
         if self.file is not None or self.language in {"python", "output"}:
             return False
         return self.language != "console" or not self.code.startswith("$ ")
 
 
 def read_page(path: Path) -> list[Block]:
-    """List the blocks of a page that are to be executed."""
+    """Return the blocks of a page to execute."""
     parsers = [CodeBlockParser(language) for language in LANGUAGES]
     document = Document.parse(str(path), *parsers)
     blocks = []
@@ -96,7 +97,7 @@ def read_page(path: Path) -> list[Block]:
 
 
 def find_open_tab(text: str) -> str | None:
-    """Name the tab that is open after a text."""
+    """Return the title of the innermost tab that is open at the end of *text*."""
     stack: list[str] = []
     for fence in FENCE.finditer(text):
         if fence["title"].strip():
@@ -108,7 +109,7 @@ def find_open_tab(text: str) -> str | None:
 
 
 def list_modes(blocks: list[Block]) -> list[str]:
-    """Name the ways in which a page is executed."""
+    """Return the modes in which a page is executed: "asyncio", "trio" or "sync"."""
     tabs = {block.tab for block in blocks}
     python = "\n".join(block.code for block in blocks if block.language == "python")
     if "async" in tabs or ("sync" not in tabs and re.search(r"\b(await|async|anyio)\b", python)):
@@ -117,27 +118,27 @@ def list_modes(blocks: list[Block]) -> list[str]:
 
 
 def select_blocks(blocks: list[Block], mode: str) -> list[Block]:
-    """List the blocks that are executed in this way."""
+    """Return the blocks that are executed in a mode."""
     tab = "sync" if mode == "sync" else "async"
     return [block for block in blocks if block.tab in {None, tab}]
 
 
 @define
 class PageRunner:
-    """Executes the blocks of one page, one after the other."""
+    """Executes the blocks of one page, one after another."""
 
     names: dict[str, Any] = field(factory=lambda: {"__name__": "__main__"})
     printed: io.StringIO = field(factory=io.StringIO)
 
     def compile_block(self, block: Block) -> CodeType:
-        # A traceback shows the lines of the page.
+        # The empty lines make tracebacks show the line numbers of the page.
         code = "\n" * (block.line - 1) + block.code
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         compiled: CodeType = compile(code, block.path, "exec", flags, dont_inherit=True)
         return compiled
 
     def run_block(self, block: Block) -> CodeType | None:
-        """Execute a block, or return what is to be awaited."""
+        """Execute a block; return the code instead if it has to be awaited."""
         if block.file is not None:
             Path(block.file).write_text(block.code, encoding="utf-8")
         elif block.language == "output":
@@ -155,12 +156,12 @@ class PageRunner:
         return None
 
     def run_sync(self, blocks: list[Block]) -> None:
-        """Execute a page as plain code."""
+        """Execute a page in synchronous code."""
         with kaleden.Session() as session:
             self.names["session"] = session
             for block in blocks:
                 assert self.run_block(block) is None, (
-                    f"{block.location}: await in what is no async tab"
+                    f"{block.location}: await outside of an async tab"
                 )
 
     async def run_async(self, blocks: list[Block]) -> None:
@@ -175,7 +176,7 @@ class PageRunner:
 
 
 def check_output(block: Block, wanted: str, printed: str) -> None:
-    """Demand that what was printed is what the page shows."""
+    """Check that the printed text matches the text on the page."""
     checker = OutputChecker()
     wanted, printed = (textwrap.dedent(text).strip() + "\n" for text in (wanted, printed))
     if wanted.strip() and not checker.check_output(wanted, printed, ELLIPSIS):
@@ -184,9 +185,10 @@ def check_output(block: Block, wanted: str, printed: str) -> None:
 
 
 def run_command(block: Block, command: str) -> str:
-    """Run a command of a page, and return what it prints.
+    """Run a command of a page, and return its standard output.
 
-    What it says of itself on stderr, such as that a clean-up takes long, depends on the machine.
+    Standard error is ignored, because it depends on the machine: for example, it has a message if
+    a clean-up is slow.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PATH": path, "COLUMNS": "100"}
@@ -203,16 +205,16 @@ def run_command(block: Block, command: str) -> str:
 
 
 def find_pages(root: Path) -> Iterator[Path]:
-    """Name the pages with something to execute."""
+    """Yield the paths of the pages that have blocks to execute."""
     for path in sorted(root.glob("docs/**/*.md")):
         if read_page(path):
             yield path
 
 
 def run_page(blocks: list[Block], mode: str) -> None:
-    """Execute a page in one of its ways."""
-    player = PageRunner()
+    """Execute a page in one of its modes."""
+    runner = PageRunner()
     if mode == "sync":
-        player.run_sync(blocks)
+        runner.run_sync(blocks)
     else:
-        anyio.run(partial(player.run_async, blocks), backend=mode)
+        anyio.run(partial(runner.run_async, blocks), backend=mode)

@@ -1,4 +1,4 @@
-"""What executes the examples notices what is wrong with them."""
+"""The execution of examples detects errors in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytest.importorskip("anycorn")
 from docs import examples
 from support import PLAIN_BACKENDS
 
-HERE = "http://127.0.0.1:1/skaha"
+URL = "http://127.0.0.1:1/skaha"
 
 PAGE = """
 <!-- invisible-code-block: python
@@ -24,7 +24,7 @@ import anyio
 
 async def main():
     await anyio.sleep(0)
-    return "from a loop of its own"
+    return "from a new event loop"
 ```
 
 :::{tab} async
@@ -45,7 +45,7 @@ print(anyio.run(main))
 
 ```output
 ...sync ...Session
-from a loop of its own
+from a new event loop
 ```
 
 ```{code-block} python
@@ -66,8 +66,8 @@ rm -rf shown-only
 
 
 @pytest.fixture(autouse=True)
-def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANFAR_URL", HERE)
+def connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANFAR_URL", URL)
     monkeypatch.setenv("CANFAR_TOKEN", "token")
     monkeypatch.chdir(tmp_path)
 
@@ -78,12 +78,12 @@ def read(text: str, folder: Path) -> list[examples.Block]:
     return examples.read_page(page)
 
 
-@pytest.mark.parametrize("way", [*PLAIN_BACKENDS, "sync"])
-def test_page_is_executed(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [*PLAIN_BACKENDS, "sync"])
+def test_page_is_executed(mode: str, tmp_path: Path) -> None:
     blocks = read(PAGE, tmp_path)
     assert ["asyncio", "trio", "sync"] == examples.list_modes(blocks)
     assert 8 == len(blocks)
-    examples.run_page(examples.select_blocks(blocks, way), way)
+    examples.run_page(examples.select_blocks(blocks, mode), mode)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The reference tells of all that is public."""
+"""The reference documents every public name once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest_kaleden
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 if not REFERENCE.exists():
-    pytest.skip("the suite runs away from its checkout", allow_module_level=True)
+    pytest.skip("needs a checkout", allow_module_level=True)
 
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md")}
 MODULE_PAGES = {
