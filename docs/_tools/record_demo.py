@@ -60,7 +60,7 @@ class Recorder:
 
     @contextmanager
     def board(self, _console: Console) -> Generator[Any]:
-        """Open the demo's board on this recorder."""
+        """Open the demo's status display on this recorder."""
         self.take()
         yield _display._LiveTable(self)  # type: ignore[arg-type]
         assert self.table is not None

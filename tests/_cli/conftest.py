@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("anycorn")
 
-from _cli.called import Caller
+from _cli.invocation import Caller
 from platforms import Server, local_platform
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import kaleden
-from _cli.called import COMMAND, UNREACHABLE, Caller, start_process
+from _cli.invocation import COMMAND, UNREACHABLE, Caller, start_process
 from kaleden import FailureKind
 from kaleden._cli import _main, build_parser
 from kaleden._cli._io import CannotWrite, ReaderGone

@@ -33,7 +33,7 @@ def run_command(*arguments: str) -> Generator[tuple[subprocess.Popen[str], httpx
         try:
             assert process.stdout is not None
             output = [process.stdout.readline() for _ in range(7)]
-            assert "Ctrl-C ends it, and every session's processes.\n" == output[-1]
+            assert "Ctrl-C stops it, and ends the processes of all sessions.\n" == output[-1]
             url, token = (line.split()[-1] for line in output[:2])
             headers = {"Authorization": f"Bearer {token}"}
             with httpx.Client(base_url=url, headers=headers) as http:

@@ -37,18 +37,18 @@ def reject_names(
     Returns:
         Failures by key; each message has the ids of the sessions with that name.
     """
-    named: dict[str, list[str]] = {}
+    ids_by_name: dict[str, list[str]] = {}
     for info in listed.values():
-        named.setdefault(info.name, []).append(info.id)
+        ids_by_name.setdefault(info.name, []).append(info.id)
 
     return {
         key: Failure(
             key,
             FailureKind.INVALID,
-            f"that is the name of {', '.join(named[key.lower()])}: {command} takes ids",
+            f"that is the name of {', '.join(ids_by_name[key.lower()])}: {command} takes ids",
         )
         for key in keys
-        if key not in listed and key.lower() in named
+        if key not in listed and key.lower() in ids_by_name
     }
 
 

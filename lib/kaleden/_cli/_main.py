@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status; see `kaleden._cli._io`.
     """
     output = Output(json=False)
-    notes = LogHandler(output)
-    logger.addHandler(notes)
+    handler = LogHandler(output)
+    logger.addHandler(handler)
     try:
         with output.redirect():
             options = parse(sys.argv[1:] if argv is None else argv)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return status
     finally:
-        logger.removeHandler(notes)
+        logger.removeHandler(handler)
 
 
 def _load_command(name: str) -> Callable[[argparse.Namespace, Output], int]:

@@ -92,7 +92,7 @@ async def _listen(
 
 def _list_signals() -> list[signal.Signals]:
     """List the signals to handle; SIGHUP stays ignored under nohup."""
-    wanted = [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        wanted.append(signal.SIGHUP)
-    return wanted
+        signals.append(signal.SIGHUP)
+    return signals

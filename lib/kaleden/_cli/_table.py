@@ -46,13 +46,13 @@ def _format_coloured(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
     console = Console()
     whole = _UNFOLDED_IF_WIDE if console.width >= _WIDE else _NEVER_FOLDED
-    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    coloured = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for head in heads:
-        drawn.add_column(head, no_wrap=head in whole, overflow="fold")
+        coloured.add_column(head, no_wrap=head in whole, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell, _choose_style(cell)) for cell in row))
+        coloured.add_row(*(Text(cell, _choose_style(cell)) for cell in row))
     with console.capture() as captured:
-        console.print(drawn)
+        console.print(coloured)
     return captured.get().rstrip("\n")
 
 

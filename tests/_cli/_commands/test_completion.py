@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from _cli.called import Caller
+from _cli.invocation import Caller
 from kaleden._cli._parser import SHELLS
 
 

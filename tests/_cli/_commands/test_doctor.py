@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 
 import kaleden
-from _cli.called import UNREACHABLE, Caller, connection_options
+from _cli.invocation import UNREACHABLE, Caller, connection_options
 from kaleden import ConnectionInfo
 from kaleden._cli._commands._doctor import Check, CheckStatus, Diagnostics, check_clock, check_login
 from kaleden._wire import Request, Response

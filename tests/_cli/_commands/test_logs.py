@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from _cli.called import (
+from _cli.invocation import (
     UNREACHABLE,
     Caller,
     connection_options,

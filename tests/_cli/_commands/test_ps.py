@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from _cli.called import COMMAND, UNREACHABLE, Caller, connection_options, start_sessions
+from _cli.invocation import COMMAND, UNREACHABLE, Caller, connection_options, start_sessions
 from kaleden._cli._table import format_table
 from platforms import Server, local_platform
 from support import PLAIN_BACKENDS

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import kaleden
-from _cli.called import UNREACHABLE, Caller, list_names, start_sessions, wait_until_ended
+from _cli.invocation import UNREACHABLE, Caller, list_names, start_sessions, wait_until_ended
 from kaleden import Outcomes
 from kaleden._cli._commands._rm import _remove_by_id
 from kaleden._cli._io import Output

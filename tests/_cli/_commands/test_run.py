@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from _cli.called import UNREACHABLE, Caller, Result, list_names
+from _cli.invocation import UNREACHABLE, Caller, Result, list_names
 from kaleden import Outcomes
 from platforms import Server
 from programs import remove_cleanup_messages

@@ -98,11 +98,11 @@ def main(options: argparse.Namespace, output: Output) -> int:
 
 
 async def _follow(ids: Sequence[str], output: Output, session: AsyncSession) -> int:
-    names = reject_names(ids, index_by_id(await session.fetch()), "logs")
+    rejected = reject_names(ids, index_by_id(await session.fetch()), "logs")
     printer = LogPrinter(output, {key: key for key in ids})
-    for failure in names.values():
+    for failure in rejected.values():
         await printer.report_failure(failure)
-    await printer.follow(session, [key for key in ids if key not in names])
+    await printer.follow(session, [key for key in ids if key not in rejected])
     return FAILURE if printer.failed else SUCCESS
 
 
@@ -127,9 +127,11 @@ async def _detect_unknown(session: AsyncSession, outcomes: Outcomes[str]) -> lis
         return list(outcomes)
 
     listed = index_by_id(await session.fetch())
-    names = reject_names(empty, listed, "logs")
+    rejected = reject_names(empty, listed, "logs")
     unknown = Failure("", FailureKind.NOT_FOUND, "no session of yours has this id", sent=True)
-    wrong = {key: names.get(key) or evolve(unknown, key=key) for key in empty if key not in listed}
+    wrong = {
+        key: rejected.get(key) or evolve(unknown, key=key) for key in empty if key not in listed
+    }
     return [wrong.get(outcome.key, outcome) for outcome in outcomes]
 
 

@@ -42,10 +42,10 @@ def _check_options(options: argparse.Namespace) -> None:
 async def _remove_by_id(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
     listed = index_by_id(await session.fetch())
     # The server accepts every delete, so the delete of a name would seem to succeed.
-    names = reject_names(options.ids, listed, "rm")
-    ids = [key for key in options.ids if key not in names]
+    rejected = reject_names(options.ids, listed, "rm")
+    ids = [key for key in options.ids if key not in rejected]
     outcomes = await session.destroy(ids)
-    return await _print_outcomes([*names.values(), *outcomes], listed, output)
+    return await _print_outcomes([*rejected.values(), *outcomes], listed, output)
 
 
 async def _remove_by_prefix(

@@ -41,7 +41,7 @@ def main(options: argparse.Namespace, output: Output) -> int:
     try:
         status = perform(session, run, options, output)
     except* ReaderGone:
-        if not run.may_have_left:
+        if not run.may_have_survivors:
             raise
     return run.correct_status(status)
 
@@ -110,7 +110,7 @@ class _AttachedRun:
         return await self._report_summary()
 
     @property
-    def may_have_left(self) -> bool:
+    def may_have_survivors(self) -> bool:
         """Whether the clean-up failed to end all sessions."""
         return self._scope is not None and self._scope.error is not None
 
@@ -126,8 +126,8 @@ class _AttachedRun:
         if status in (SUCCESS, FAILURE):
             return status
 
-        if self.may_have_left:
-            assert self._scope is not None  # noqa: S101  # Implied by `may_have_left`.
+        if self.may_have_survivors:
+            assert self._scope is not None  # noqa: S101  # Implied by `may_have_survivors`.
             self._output.write_note(f"kaleden: {self._scope.error}")
             return FAILURE
 
@@ -200,10 +200,10 @@ class _AttachedRun:
         await self._report("ended", {"name": name, "id": key, **facts}, f"{name}: {message}")
 
     async def _report_summary(self) -> int:
-        unread = 0 if self._logs is None else self._logs.failed
-        status = FAILURE if self._failed or unread else SUCCESS
-        kept = self._options.release and self._names
-        left = "the sessions were released" if kept else "all sessions have ended"
+        failed_logs = 0 if self._logs is None else self._logs.failed
+        status = FAILURE if self._failed or failed_logs else SUCCESS
+        released = self._options.release and self._names
+        left = "the sessions were released" if released else "all sessions have ended"
         message = f"{self._succeeded} of {self._spec.replicas} succeeded; {left}"
         facts = {"succeeded": self._succeeded, "failed": self._failed, "exit_status": status}
         await self._report("end", facts, message)

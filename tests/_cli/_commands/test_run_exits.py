@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from _cli.called import connection_options, list_names, start_process
+from _cli.invocation import connection_options, list_names, start_process
 from kaleden.local import LocalPlatform
 from kaleden.testing import Fault, FaultPlan, FaultProxy
 from platforms import Server

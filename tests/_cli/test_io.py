@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from _cli.called import (
+from _cli.invocation import (
     COMMAND,
     UNREACHABLE,
     Result,
@@ -117,7 +117,7 @@ class CommandRunner:
 
     def __init__(self, server: Server, log_id: str, ledger: Path, capsys: Any) -> None:
         self._server = server
-        self._said = log_id
+        self._log_id = log_id
         self._ledger = ledger
         self._capsys = capsys
 
@@ -126,7 +126,7 @@ class CommandRunner:
         launch = OpenLaunch("t1", "fits-t1", None, DEAD, f"{self._server.url}/v1", 0.0)
         self._ledger.unlink(missing_ok=True)
         append(self._ledger, encode(Event.LAUNCHING, [launch]))
-        values = {"ID": self._said, "LEDGER": str(self._ledger)}
+        values = {"ID": self._log_id, "LEDGER": str(self._ledger)}
         first, *others = (values.get(each, each) for each in arguments)
         return [first, *connection_options(self._server), *others]
 
