@@ -32,7 +32,10 @@ def asyncio_loop() -> asyncio.AbstractEventLoop:
 
 
 def eager_loop() -> asyncio.AbstractEventLoop:
-    """Create an event loop whose tasks run eagerly up to their first await (Python 3.12+)."""
+    """Create an event loop with eager tasks, which run at once up to their first await.
+
+    Requires Python 3.12.
+    """
     loop = asyncio.new_event_loop()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
     return loop

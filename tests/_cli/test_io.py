@@ -270,7 +270,7 @@ def test_failing_standard_error_changes_neither_results_nor_status(
 
 
 LOCAL = [sys.executable, "-m", "kaleden.local"]
-# As on Windows: text is written through the stream, whose buffer keeps it after a failed write.
+# As on Windows: text is written through the stream, and stays in its buffer after a failed write.
 BUFFERED = """
 from kaleden._cli import _io, main
 

@@ -56,7 +56,7 @@ class CannotWrite(Exception):
 
 @final
 class ReaderGone(CannotWrite):
-    """Standard output is a pipe or a socket whose other end is closed."""
+    """Standard output is a pipe or a socket, and its other end is closed."""
 
 
 @final

@@ -35,7 +35,7 @@ def parse_number(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative number")
     return value
 
 

@@ -79,7 +79,7 @@ def test_invalid_number_of_replicas_is_rejected(number: str) -> None:
     assert "--replicas" in result.stderr
 
 
-# A demo whose replicas do not end by themselves.
+# A demo with replicas that run until they are ended.
 ENDLESS = """
 from kaleden._cli import main
 from kaleden._cli._demo import _replica

@@ -11,7 +11,7 @@ from programs import remove_cleanup_messages
 from support import IMAGE, PLAIN_BACKENDS
 
 
-def list_names_in(result: Result, event: str) -> list[object]:
+def find_event_names(result: Result, event: str) -> list[object]:
     return [each["name"] for each in result.events if each["event"] == event]
 
 
@@ -58,9 +58,9 @@ def test_json_output_has_all_events(call: Caller) -> None:
     result = call("run", "data", IMAGE, "--replicas", "2", "--json", "--", "echo", "hello")
     assert (0, "") == (result.status, remove_cleanup_messages(result.err))
     both = ["data-1", "data-2"]
-    assert both == list_names_in(result, "launched")
-    assert both == sorted(map(str, list_names_in(result, "log")))
-    assert both == sorted(map(str, list_names_in(result, "ended")))
+    assert both == find_event_names(result, "launched")
+    assert both == sorted(map(str, find_event_names(result, "log")))
+    assert both == sorted(map(str, find_event_names(result, "ended")))
     last = {"event": "end", "succeeded": 2, "failed": 0, "exit_status": 0}
     assert last == result.events[-1]
     assert {"Completed": 2} in [event.get("counts") for event in result.events]
