@@ -1,4 +1,4 @@
-"""Every test that is async runs on each backend that is installed here."""
+"""Fixtures of all tests; async tests run on each installed backend."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from hypothesis import HealthCheck, settings
 from _auth.certificates import Authority
 from support import HAS_TRIO
 
-# How busy the machine is must not decide whether a test passes.
+# No time limits: the load of the machine must not decide whether a test passes.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 
 def asyncio_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop; in debug mode, a fifth slower, if the environment says so."""
+    """Create an event loop, in debug mode if KALEDEN_ASYNCIO_DEBUG is set (20 % slower)."""
     loop = asyncio.new_event_loop()
     loop.set_debug("KALEDEN_ASYNCIO_DEBUG" in os.environ)
-    # A slow machine is not worth a warning.
+    # Disable the warnings about slow callbacks, which a busy machine causes.
     loop.slow_callback_duration = math.inf
     return loop
 
 
 def eager_loop() -> asyncio.AbstractEventLoop:
-    """An event loop whose tasks run at once, up to their first await (Python 3.12+)."""
+    """Create an event loop with eager tasks, which run at once up to their first await.
+
+    Requires Python 3.12.
+    """
     loop = asyncio.new_event_loop()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
     return loop
@@ -46,8 +49,8 @@ if HAS_TRIO:
 
 
 def pytest_configure() -> None:
-    """Heed Ctrl-C, and let programs that tests start heed signals, as under ``nohup`` none do."""
-    # What is ignored is inherited; what has a handler is not.
+    """Handle signals that are ignored, as under ``nohup``, here and in programs of the tests."""
+    # A child process inherits ignored signals, but not handlers.
     handlers = {
         "SIGHUP": lambda *_: None,
         "SIGINT": signal.default_int_handler,
@@ -60,21 +63,21 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave thousands of tests, which live to the end, out of each garbage collection."""
+    """Exclude the thousands of collected tests from garbage collections."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Use one worker more than there are processors: many tests wait for another process."""
+    """Use one worker more than processors, because many tests wait for another process."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (usable or 1) + 1
 
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home without a login, and an environment that says nothing: no test is anybody's."""
+    """Use an empty home directory, and an environment without logins and proxies."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
@@ -88,7 +91,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def authority() -> Authority:
-    """An authority that makes certificates, once for all tests."""
+    """Return a certificate authority, which all tests share."""
     return Authority()
 
 

@@ -1,6 +1,6 @@
-"""Programs that use `Session`, and Ctrl-C in them, as a terminal would send it.
+"""Programs that use `Session`, and helpers that interrupt them with SIGINT.
 
-``python tests/interruptions.py 100`` tries it so many times.
+``python tests/interruptions.py 100`` interrupts each program 100 times.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from attrs import frozen
 
 from kaleden import Session
 from platforms import Server, local_platform
+from support import IMAGE
 
 GRACE = 60.0
-"""Seconds that `run` and scopes may take to clean up in these programs."""
+"""Time limit of the clean-up in these programs, in seconds."""
 
 START = f"""if True:
     import sys, kaleden
     url, token, backend, ledger = sys.argv[1:]
     grace = {GRACE}
-    fits = dict(image="skaha/astroml:latest", cmd="sleep", args="600", replicas=3)
+    fits = dict(image="{IMAGE}", cmd="sleep", args="600", replicas=3)
 
-    def tell(statuses):
+    def show(statuses):
         print(*statuses, flush=True)
 
     session = kaleden.Session(url, token, backend=backend, ledger=ledger)
@@ -40,7 +41,7 @@ START = f"""if True:
 RUN = (
     START
     + """
-    session.run("fits", **fits, grace=grace, progress=tell)
+    session.run("fits", **fits, grace=grace, progress=show)
 """
 )
 NO_LEDGER = RUN.replace("ledger=ledger", "ledger=None")
@@ -51,7 +52,7 @@ SCOPE = (
         with session.scope(grace=grace) as outer:
             outer.create("outer", **fits)
             with session.scope(grace=grace) as scope:
-                scope.wait(scope.create("fits", **fits), progress=tell)
+                scope.wait(scope.create("fits", **fits), progress=show)
 """
 )
 INFO = (
@@ -81,29 +82,29 @@ FOLLOW = (
 
 
 @frozen
-class End:
-    """How a program ended after a signal.
+class ProgramExit:
+    """The result of a program after a signal.
 
     Attributes:
         status: its exit status.
-        said: its standard error.
+        stderr: its standard error.
     """
 
     status: int
-    said: str
+    stderr: str
 
     @property
     def is_interruption(self) -> bool:
-        """Whether KeyboardInterrupt came out of it, and nothing else."""
-        raised = re.findall(r"^([A-Z][\w.]*)(?=:|$)", self.said, re.MULTILINE)
+        """Whether the program exited with KeyboardInterrupt and no other exception."""
+        raised = re.findall(r"^([A-Z][\w.]*)(?=:|$)", self.stderr, re.MULTILINE)
         return self.status == -signal.SIGINT and {"KeyboardInterrupt"} == {*raised}
 
 
 @contextmanager
-def program(
+def start_program(
     text: str, server: Server, backend: str, ledger: Path
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a program up to its first line."""
+    """Start a program, wait until it is ready, and kill it at the end of the block."""
     command = [sys.executable, "-c", text, server.url, server.token, backend, str(ledger)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
@@ -114,44 +115,46 @@ def program(
             process.kill()
 
 
-def read_until(words: str, lines: Iterable[str] | None) -> None:
-    """Read lines up to one with these words."""
-    assert any(words in line for line in lines or ())
+def read_until(text: str, lines: Iterable[str] | None) -> None:
+    """Read lines up to one that contains *text*."""
+    assert any(text in line for line in lines or ())
 
 
-def interrupt(process: subprocess.Popen[str]) -> End:
+def interrupt(process: subprocess.Popen[str]) -> ProgramExit:
     """Send SIGINT, and wait for the program's end."""
     process.send_signal(signal.SIGINT)
-    # The limit guards against hanging; the grace of the program is shorter.
-    said = process.communicate(timeout=100)[1]
-    return End(process.returncode, said)
+    # The time-out is longer than `GRACE`: it only detects a program that hangs.
+    stderr = process.communicate(timeout=100)[1]
+    return ProgramExit(process.returncode, stderr)
 
 
-def left(server: Server) -> list[str]:
-    """The ids of the sessions that are there."""
+def list_sessions(server: Server) -> list[str]:
+    """Return the ids of all sessions."""
     with Session(server.url, server.token) as session:
         return [info.id for info in session.fetch()]
 
 
-def strike(text: str, server: Server, backend: str, ledger: Path, seconds: float) -> End:
-    """Interrupt a program so many seconds after it was ready; it must not end before that."""
-    with program(text, server, backend, ledger) as process:
+def interrupt_after(
+    text: str, server: Server, backend: str, ledger: Path, seconds: float
+) -> ProgramExit:
+    """Interrupt a program some seconds after it is ready; it must run longer than that."""
+    with start_program(text, server, backend, ledger) as process:
         time.sleep(seconds)
         return interrupt(process)
 
 
 def main(trials: int) -> None:
-    """Interrupt programs so many times each, and print how many sessions were left."""
-    chance = random.Random(0)
+    """Interrupt each program *trials* times, and check that no session is left."""
+    rng = random.Random(0)
     with local_platform() as server, tempfile.TemporaryDirectory() as folder:
         for name, text in {"run": RUN, "info": INFO}.items():
             for backend in ("asyncio", "trio"):
                 for number in range(trials // 2):
                     ledger = Path(folder, f"{name}-{backend}-{number}")
-                    end = strike(text, server, backend, ledger, chance.uniform(0, 1.5))
+                    end = interrupt_after(text, server, backend, ledger, rng.uniform(0, 1.5))
                     assert end.is_interruption, end
-                    assert [] == left(server), end
-                print(  # noqa: T201  # this is a program too
+                    assert [] == list_sessions(server), end
+                print(  # noqa: T201  # This is also a program.
                     f"{name} on {backend}: {trials // 2} times, no session left", flush=True
                 )
 

@@ -1,4 +1,4 @@
-"""Processes that launch sessions in a scope, to be killed, and what is done after that."""
+"""Processes that launch sessions in a scope and are killed, and helpers for them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LAUNCHER = """if True:
 def launcher(
     server: Server, ledger: Path, name: str, replicas: int
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process that launches sessions in a scope, and then waits to be killed."""
+    """Start a process that launches sessions in a scope, and kill it at the end of the block."""
     arguments = [server.url, server.token, str(ledger), name, str(replicas)]
     command = [sys.executable, "-c", LAUNCHER, *arguments]
     pipe = subprocess.PIPE
@@ -51,13 +51,13 @@ def launcher(
             process.kill()
 
 
-def wait_for(word: str, process: subprocess.Popen[str]) -> None:
+def wait_for(line: str, process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
-    assert f"{word}\n" == process.stdout.readline()
+    assert f"{line}\n" == process.stdout.readline()
 
 
 def begin(*processes: subprocess.Popen[str]) -> None:
-    """Let them launch, all at the same time."""
+    """Start the launches of all processes at the same time."""
     for process in processes:
         wait_for("ready", process)
     for process in processes:
@@ -65,7 +65,7 @@ def begin(*processes: subprocess.Popen[str]) -> None:
 
 
 def start(process: subprocess.Popen[str]) -> None:
-    """Let a process launch that is ready."""
+    """Start the launch of a process that is ready."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
@@ -86,11 +86,11 @@ def reap(server: Server, ledger: Path, *options: str) -> subprocess.CompletedPro
 
 
 def kill_at(lines: int, name: str, ledger: Path, process: subprocess.Popen[str]) -> None:
-    """Kill a process when the ledger has as many lines about its launches."""
+    """Kill a process when the ledger has at least *lines* lines about its launches."""
 
-    def are_there() -> bool:
+    def has_lines() -> bool:
         return ledger.read_bytes().count(f'"{name}-'.encode()) >= lines
 
-    poll_until(are_there)
+    poll_until(has_lines)
     process.send_signal(signal.SIGKILL)
     assert -signal.SIGKILL == process.wait()

@@ -1,4 +1,4 @@
-"""An embedded platform in a process of its own, for tests that kill their clients."""
+"""An embedded platform in another process, for tests that kill their clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attrs import frozen
 
 @frozen
 class Server:
-    """Where the platform is, and how to be let in."""
+    """The URL and the token of a platform."""
 
     url: str
     token: str
@@ -22,21 +22,21 @@ class Server:
 
 @frozen
 class RunningServer(Server):
-    """A platform of the test's own."""
+    """A platform that a test has started."""
 
     process: subprocess.Popen[str]
 
 
 @contextmanager
 def local_platform() -> Iterator[RunningServer]:
-    """Run ``python -m kaleden.local`` until the block is left."""
+    """Run ``python -m kaleden.local`` until the end of the block."""
     command = [sys.executable, "-m", "kaleden.local"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = "".join(process.stdout.readline() for _ in range(2))
+        output = "".join(process.stdout.readline() for _ in range(2))
         try:
-            found = re.search(r"listens at (\S+)\n.*token is (\S+)", said)
-            assert found is not None, said
+            found = re.search(r"listens at (\S+)\n.*token is (\S+)", output)
+            assert found is not None, output
             yield RunningServer(found[1], found[2], process)
         finally:
             process.send_signal(signal.SIGINT)

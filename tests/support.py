@@ -1,4 +1,4 @@
-"""Fakes that several test modules share."""
+"""Fakes and helpers that several test modules share."""
 
 from __future__ import annotations
 
@@ -20,46 +20,50 @@ from kaleden._wire import Request, Response
 
 HAS_TRIO = importlib.util.find_spec("trio") is not None
 
-# For thousands of trials: without eager tasks, and never in asyncio's debug mode.
 PLAIN_BACKENDS = ["asyncio", "trio"] if HAS_TRIO else ["asyncio"]
+"""Backends without eager tasks and without asyncio's debug mode, for tests with many trials."""
+
+IMAGE = "skaha/astroml:latest"
+FULL_IMAGE = f"images.canfar.net/{IMAGE}"
+"""The same image with its registry host, which requests contain."""
 
 Reply = Callable[[Request], Awaitable[Response]]
 
 
 def text(body: str, status: int = 200, **headers: str) -> Response:
-    """A plain text reply, as the server's errors and ids are."""
+    """Return a plain-text response, the format of the server's errors and ids."""
     return Response(status, {"content-type": "text/plain", **headers}, body.encode())
 
 
 def data(value: Any, status: int = 200) -> Response:
-    """A JSON reply."""
+    """Return a JSON response."""
     return Response(status, {"content-type": "application/json"}, json.dumps(value).encode())
 
 
 def session_object(session_id: str, **others: Any) -> dict[str, Any]:
-    """A session as the server describes it."""
+    """Return a session as JSON data of the server."""
     name = others.pop("name", f"name-of-{session_id}")
     return {"id": session_id, "name": name, "type": "headless", "status": "Running", **others}
 
 
 def ids(count: int) -> list[str]:
-    """As many different ids."""
+    """Return *count* different ids."""
     return [f"id{number}" for number in range(count)]
 
 
 def session_id(request: Request) -> str:
-    """The id in a request's path."""
+    """Return the session id in the path of a request."""
     return request.target.removeprefix("session/").partition("?")[0].partition("/")[0]
 
 
 def launch_name(request: Request) -> str:
-    """The name in a request to create a session."""
+    """Return the name in a request that creates a session."""
     [name] = parse_qs(request.form.decode())["name"]
     return name
 
 
 class FakeTransport:
-    """A server inside the test: answers with *reply*, and counts what is in flight."""
+    """A transport without a server: it calls *reply*, and counts the requests in flight."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
@@ -83,27 +87,27 @@ class FakeTransport:
 
 
 async def described(request: Request) -> Response:
-    """Answer as a server that knows every session."""
+    """Respond with a running session for any id."""
     return data(session_object(session_id(request)))
 
 
 async def stalled(request: Request) -> Response:
-    """Answer as a server that never does."""
+    """Never respond."""
     await anyio.sleep_forever()
     raise AssertionError
 
 
 def session_on(reply: Reply, **options: Any) -> tuple[kaleden.AsyncSession, FakeTransport]:
-    """A session, not yet open, on a fake transport; it tries nothing again unless it is told to."""
+    """Create a client on a fake transport, not entered; without retries unless *options* set it."""
     transport = FakeTransport(reply)
     return kaleden.AsyncSession(transport=transport, **{"retry": None, **options}), transport
 
 
 def poll_until(condition: Callable[[], object], limit: float = 100) -> None:
-    """Poll in plain code until *condition* holds; the limit only guards against hanging."""
-    give_up = time.monotonic() + limit
+    """Poll from synchronous code until *condition* holds, for at most *limit* seconds."""
+    deadline = time.monotonic() + limit
     while not condition():
-        assert time.monotonic() < give_up, "the condition did not come true"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.001)
 
 
@@ -124,7 +128,7 @@ async def read_request(stream: SocketStream) -> bytes:
 
 @asynccontextmanager
 async def raw_server(handler: Handler, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """A server that says just what *handler* writes, byte by byte; gives its URL."""
+    """Serve connections with *handler*, which writes raw bytes, and yield the URL."""
 
     async def handle(stream: SocketStream) -> None:
         async with stream:

@@ -1,4 +1,4 @@
-"""What is public is public in one place, and says so."""
+"""The public names of each module, their docstrings, and lazy imports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PUBLIC = (
     "kaleden.testing",
 )
 LEAVES = ("kaleden.distributed", "kaleden.parsl", "kaleden.progress")
-"""Modules with code of their own, which import names for their own use."""
+"""Modules that define public names themselves, and import other names for internal use."""
 
 
 def is_defined_in(module: ModuleType, value: object) -> bool:
@@ -42,14 +42,14 @@ def module(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(request.param)
 
 
-def test_all_is_a_sorted_tuple_of_what_is_there(module: ModuleType) -> None:
+def test_all_is_tuple_of_existing_names(module: ModuleType) -> None:
     assert isinstance(module.__all__, tuple)
     assert len(set(module.__all__)) == len(module.__all__)
     for name in module.__all__:
         assert hasattr(module, name)
 
 
-def test_nothing_public_is_left_out(module: ModuleType) -> None:
+def test_all_has_every_public_name(module: ModuleType) -> None:
     if module.__name__ in LEAVES:
         own = {name: value for name, value in vars(module).items() if is_defined_in(module, value)}
     else:
@@ -58,17 +58,17 @@ def test_nothing_public_is_left_out(module: ModuleType) -> None:
     assert public - set(module.__all__) == set()
 
 
-def test_public_classes_say_where_they_are_public(module: ModuleType) -> None:
+def test_public_names_have_public_module(module: ModuleType) -> None:
     for name in module.__all__:
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert module.__name__ == value.__module__, name
 
 
-def members(kind: type) -> list[tuple[str, object]]:
-    """The public methods and properties that a class has of us."""
-    rooms = [room for room in kind.__mro__ if room.__module__.startswith("kaleden")]
-    found = [(name, value) for room in rooms for name, value in vars(room).items()]
+def find_members(kind: type) -> list[tuple[str, object]]:
+    """Find the public methods and properties that kaleden defines for a class."""
+    bases = [base for base in kind.__mro__ if base.__module__.startswith("kaleden")]
+    found = [(name, value) for base in bases for name, value in vars(base).items()]
     return [
         (name, getattr(value, "__func__", value))
         for name, value in found
@@ -76,25 +76,25 @@ def members(kind: type) -> list[tuple[str, object]]:
     ]
 
 
-def test_public_things_have_docstrings(module: ModuleType) -> None:
+def test_public_names_have_docstrings(module: ModuleType) -> None:
     for name in module.__all__:
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert value.__doc__, name
         if inspect.isclass(value):
-            for each, member in members(value):
+            for attribute, member in find_members(value):
                 if inspect.isfunction(member) or isinstance(member, property):
-                    assert member.__doc__, f"{name}.{each}"
+                    assert member.__doc__, f"{name}.{attribute}"
 
 
-def test_async_methods_tell_of_cancellation() -> None:
+def test_async_methods_document_cancellation() -> None:
     for name, method in inspect.getmembers(kaleden.AsyncSession, inspect.iscoroutinefunction):
         if not name.startswith("_"):
             assert "Cancellation:" in (inspect.getdoc(method) or ""), name
 
 
-def loaded_by(*statements: str) -> set[str]:
-    """Every module that is loaded after *statements*, in a new interpreter."""
+def find_loaded_modules(*statements: str) -> set[str]:
+    """Return all modules that are loaded after *statements* in a new interpreter."""
     program = "\n".join([*statements, "import sys", "print(*sys.modules)"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -102,8 +102,8 @@ def loaded_by(*statements: str) -> set[str]:
 
 
 EXTRAS = {"trio", "starlette", "anycorn", "trustme", "cryptography", "rich", "pytest"}
-# Each costs milliseconds, and most programs need none of them, or not before they are at work.
-LATER = {
+# Each import takes milliseconds, and most programs do not need these modules at start.
+LAZY = {
     "asn1crypto",
     "asyncio",
     "cattrs",
@@ -118,30 +118,30 @@ LATER = {
 }
 
 
-def test_importing_kaleden_loads_no_extra_and_nothing_slow_before_its_time() -> None:
-    assert set() == loaded_by("import kaleden") & (EXTRAS | LATER)
+def test_import_loads_no_extra_and_no_slow_module() -> None:
+    assert set() == find_loaded_modules("import kaleden") & (EXTRAS | LAZY)
 
 
-def test_the_plain_client_is_loaded_when_somebody_asks_for_it() -> None:
-    assert "kaleden._sync" not in loaded_by("from kaleden import AsyncSession")
-    for asking in ("kaleden.Session", "kaleden.SyncScope", "from kaleden import *; Session"):
-        assert "kaleden._sync" in loaded_by("import kaleden", asking)
+def test_sync_client_is_imported_lazily() -> None:
+    assert "kaleden._sync" not in find_loaded_modules("from kaleden import AsyncSession")
+    for statement in ("kaleden.Session", "kaleden.SyncScope", "from kaleden import *; Session"):
+        assert "kaleden._sync" in find_loaded_modules("import kaleden", statement)
 
 
-def test_what_is_loaded_later_is_shown_all_along() -> None:
-    shown = "import kaleden; assert {*kaleden.__all__, '__all__'} <= set(dir(kaleden))"
-    assert "kaleden._sync" not in loaded_by(shown)
+def test_lazy_names_are_in_dir() -> None:
+    program = "import kaleden; assert {*kaleden.__all__, '__all__'} <= set(dir(kaleden))"
+    assert "kaleden._sync" not in find_loaded_modules(program)
     assert kaleden.Session is vars(kaleden)["Session"]
     with pytest.raises(AttributeError, match="has no attribute 'Sesion'"):
-        getattr(kaleden, "Sesion")  # noqa: B009 - a type checker would see this
+        getattr(kaleden, "Sesion")  # noqa: B009 - a type checker would reject the attribute
 
 
-def test_every_name_survives_a_pickle() -> None:
+def test_public_classes_can_be_pickled() -> None:
     for name in kaleden.__all__:
         value = getattr(kaleden, name)
         if inspect.isclass(value):
             assert value is pickle.loads(pickle.dumps(value))
 
 
-def test_the_release_is_told_once() -> None:
+def test_version_matches_metadata() -> None:
     assert importlib.metadata.version("kaleden") == kaleden.__version__

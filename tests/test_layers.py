@@ -222,11 +222,11 @@ def test_modules_import_only_lower_layers(module: str) -> None:
         assert RANKS[there] < RANKS[here] or there == here, f"{module} must not import {other}"
 
 
-def test_modules_do_not_import_each_other_in_a_circle() -> None:
+def test_module_imports_are_acyclic() -> None:
     TopologicalSorter({module: find_modules(module) for module in MODULES}).prepare()
 
 
-def test_packages_do_not_import_each_other_in_a_circle() -> None:
+def test_package_imports_are_acyclic() -> None:
     graph: dict[str, set[str]] = defaultdict(set)
     for source, target in find_arrows():
         graph[source].add(target)
@@ -234,7 +234,7 @@ def test_packages_do_not_import_each_other_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
-def test_the_structure_can_be_drawn() -> None:
+def test_import_graph_is_small() -> None:
     typed = find_arrows(types=True)
     upwards = {(source, target) for source, target in typed if rank(source) < rank(target)}
 
@@ -243,13 +243,13 @@ def test_the_structure_can_be_drawn() -> None:
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=str)
-def test_folders_are_short(folder: Path) -> None:
+def test_folders_have_few_entries(folder: Path) -> None:
     entries = [each for each in folder.iterdir() if each.suffix == ".py" or each.is_dir()]
     assert len([each for each in entries if each.name != "__pycache__"]) <= 21
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_libraries_are_imported_where_they_belong(module: str) -> None:
+def test_libraries_are_imported_only_in_their_modules(module: str) -> None:
     names = find_imports(module, types=False) | find_imports(module, types=True)
     for name in names:
         for library, places in CONFINED.items():

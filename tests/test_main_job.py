@@ -1,4 +1,4 @@
-"""The main job on the embedded platform, with real sockets and real processes."""
+"""Launching, watching and ending sessions on the embedded platform, with sockets and processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden import Failure, FailureKind, Outcome, Outcomes, SessionInfo, SessionStatus
 from kaleden.local import LocalPlatform
-from support import PLAIN_BACKENDS
-
-IMAGE = "skaha/astroml:latest"
+from support import IMAGE, PLAIN_BACKENDS
 
 
 @pytest.fixture
@@ -31,7 +29,9 @@ async def session(platform: LocalPlatform) -> AsyncIterator[kaleden.AsyncSession
         yield session
 
 
-async def ended(session: kaleden.AsyncSession, ids: Outcomes[str]) -> Outcomes[SessionInfo]:
+async def wait_until_ended(
+    session: kaleden.AsyncSession, ids: Outcomes[str]
+) -> Outcomes[SessionInfo]:
     """Poll until every session has ended."""
     with anyio.fail_after(60):
         while True:
@@ -41,16 +41,16 @@ async def ended(session: kaleden.AsyncSession, ids: Outcomes[str]) -> Outcomes[S
             await anyio.sleep(0.05)
 
 
-async def test_launch_watch_read_and_end(
+async def test_sessions_are_launched_watched_read_and_ended(
     platform: LocalPlatform, session: kaleden.AsyncSession
 ) -> None:
-    # No argument can have a space in it, so a program in one argument is a single expression.
+    # An argument cannot contain a space, so the program is a single expression.
     number = "__import__('os').environ['REPLICA_ID']"
     program = f"__import__('sys').exit(print('replica',{number})or({number}=='2'))"
     created = await session.create("fits", IMAGE, cmd="python3", args=["-c", program], replicas=3)
     assert ["fits-1", "fits-2", "fits-3"] == [outcome.key for outcome in created.raise_on_failure()]
 
-    infos = await ended(session, created)
+    infos = await wait_until_ended(session, created)
     assert [SessionStatus.COMPLETED, SessionStatus.FAILED, SessionStatus.COMPLETED] == [
         info.status for info in infos.values
     ]
@@ -73,7 +73,7 @@ async def test_launch_watch_read_and_end(
     assert 0 == platform.statistics().processes
 
 
-async def test_what_the_platform_is(session: kaleden.AsyncSession) -> None:
+async def test_platform_is_described(session: kaleden.AsyncSession) -> None:
     assert (await session.availability()).available
     assert await session.repositories()
     assert {image.id for image in await session.images("notebook")} < {
@@ -86,7 +86,7 @@ async def test_what_the_platform_is(session: kaleden.AsyncSession) -> None:
     assert [] == await session.fetch(view="interactive")
 
 
-async def test_a_token_that_is_not_the_platforms_is_told(platform: LocalPlatform) -> None:
+async def test_wrong_token_fails(platform: LocalPlatform) -> None:
     async with kaleden.AsyncSession(platform.url, "wrong") as session:
         with pytest.raises(kaleden.NotAuthenticated):
             await session.fetch()
@@ -94,7 +94,7 @@ async def test_a_token_that_is_not_the_platforms_is_told(platform: LocalPlatform
         assert [FailureKind.NOT_AUTHENTICATED] == list(created.counts())
 
 
-async def test_the_platforms_refusals_are_told_in_its_words(session: kaleden.AsyncSession) -> None:
+async def test_error_messages_of_platform_are_kept(session: kaleden.AsyncSession) -> None:
     created = await session.create("fits", "elsewhere.example/skaha/astroml:latest")
     assert "must come from one of" in created.failures["fits"].message
     notebooks = await session.create("lab", IMAGE, kind="notebook", replicas=8)
@@ -103,7 +103,7 @@ async def test_the_platforms_refusals_are_told_in_its_words(session: kaleden.Asy
     assert (await session.destroy(notebooks)).ok
 
 
-async def test_apps_of_a_desktop(session: kaleden.AsyncSession) -> None:
+async def test_new_desktop_has_no_apps(session: kaleden.AsyncSession) -> None:
     created = (
         await session.create("desk", "skaha/desktop:latest", kind="desktop")
     ).raise_on_failure()
@@ -111,8 +111,8 @@ async def test_apps_of_a_desktop(session: kaleden.AsyncSession) -> None:
     assert (await session.destroy(created)).ok
 
 
-def lasting(outcome: Outcome[SessionInfo]) -> Outcome[SessionInfo]:
-    """Leave out what is measured anew all the time while a session runs."""
+def without_usage(outcome: Outcome[SessionInfo]) -> Outcome[SessionInfo]:
+    """Remove the measured use of resources, which changes while a session runs."""
     if isinstance(outcome, Failure):
         return outcome
 
@@ -121,10 +121,10 @@ def lasting(outcome: Outcome[SessionInfo]) -> Outcome[SessionInfo]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
-async def test_a_thousand_ids_of_which_every_tenth_is_unknown() -> None:
+async def test_thousand_ids_with_every_tenth_unknown() -> None:
     concurrency = 16
     async with (
-        # One place to run in: the other sessions stay Pending, which costs nobody a process.
+        # One core: only one session runs, and the others stay Pending, without a process.
         LocalPlatform(cores=1) as platform,
         kaleden.AsyncSession(platform.url, platform.token, concurrency=concurrency) as session,
     ):
@@ -142,20 +142,20 @@ async def test_a_thousand_ids_of_which_every_tenth_is_unknown() -> None:
         assert platform.statistics().max_in_flight <= concurrency
 
         async with session.stream.info(ids) as results:
-            streamed = {outcome.key: lasting(outcome) async for outcome in results}
-        assert {outcome.key: lasting(outcome) for outcome in infos} == streamed
+            streamed = {outcome.key: without_usage(outcome) async for outcome in results}
+        assert {outcome.key: without_usage(outcome) for outcome in infos} == streamed
         assert (await session.destroy(created)).ok
 
 
-async def test_the_same_program_gives_equal_outcomes_everywhere(anyio_backend_name: str) -> None:
-    """Each backend is held to the same literal expectation, times apart."""
+async def test_outcomes_are_equal_on_every_backend(anyio_backend_name: str) -> None:
+    """The expected outcomes are literals; times are not compared."""
     async with (
         LocalPlatform() as platform,
         kaleden.AsyncSession(platform.url, platform.token) as session,
     ):
         created = await session.create("same", IMAGE, cmd="echo", args="hello", replicas=2)
         first, second = created.ids
-        await ended(session, created)
+        await wait_until_ended(session, created)
         logs = await session.logs([first, "no/id", second, first])
         renewed = await session.renew(["unknown1"])
         destroyed = await session.destroy([first, second])
@@ -177,7 +177,7 @@ async def test_the_same_program_gives_equal_outcomes_everywhere(anyio_backend_na
     )
 
 
-async def test_applications_of_a_desktop_are_waited_for_by_their_own_ids(
+async def test_apps_of_desktop_are_waited_for_by_app_id(
     platform: LocalPlatform, session: kaleden.AsyncSession
 ) -> None:
     created = await session.create("desk", "skaha/desktop:latest", kind="desktop")
@@ -185,10 +185,10 @@ async def test_applications_of_a_desktop_are_waited_for_by_their_own_ids(
     headers = {"Authorization": f"Bearer {platform.token}"}
     async with httpx.AsyncClient(headers=headers) as client:
         for _ in range(2):
-            reply = await client.post(
+            response = await client.post(
                 f"{platform.url}/v1/session/{desk}/app", data={"image": "skaha/terminal:1.1.2"}
             )
-            assert 200 == reply.status_code, reply.text
+            assert 200 == response.status_code, response.text
     apps = await session.apps(desk)
     assert 2 == len({app.app_id for app in apps})
     waited = await session.wait(apps, "Running")

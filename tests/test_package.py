@@ -22,31 +22,31 @@ ABOUT = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 KIBIBYTE = 1024
 
 
-def built(pattern: str) -> Path:
+def find_built_file(pattern: str) -> Path:
     [file] = Path(DIST or "").glob(pattern)
     return file
 
 
 @pytest.fixture
 def wheel() -> list[str]:
-    with zipfile.ZipFile(built("*.whl")) as archive:
+    with zipfile.ZipFile(find_built_file("*.whl")) as archive:
         return archive.namelist()
 
 
 @pytest.fixture
 def source() -> set[str]:
-    with tarfile.open(built("*.tar.gz")) as archive:
+    with tarfile.open(find_built_file("*.tar.gz")) as archive:
         return {name.partition("/")[2] for name in archive.getnames()}
 
 
 @pytest.fixture
 def metadata() -> Message:
-    with zipfile.ZipFile(built("*.whl")) as archive:
+    with zipfile.ZipFile(find_built_file("*.whl")) as archive:
         [name] = [name for name in archive.namelist() if name.endswith("dist-info/METADATA")]
         return Parser().parsestr(archive.read(name).decode())
 
 
-def test_the_wheel_has_the_package_the_plugin_and_nothing_else(wheel: list[str]) -> None:
+def test_wheel_has_only_package_and_plugin(wheel: list[str]) -> None:
     about = [name for name in wheel if ".dist-info/" in name]
     assert {name.partition(".dist-info/")[2] for name in about} == ABOUT
     code = [PurePosixPath(name) for name in wheel if name not in about]
@@ -55,12 +55,12 @@ def test_the_wheel_has_the_package_the_plugin_and_nothing_else(wheel: list[str])
     assert "kaleden/py.typed" in wheel
 
 
-def test_the_wheel_has_every_module(wheel: list[str], source: set[str]) -> None:
+def test_wheel_has_every_module(wheel: list[str], source: set[str]) -> None:
     modules = {name.removeprefix("lib/") for name in source if re.fullmatch("lib/.+[.]py", name)}
     assert modules == {name for name in wheel if name.endswith(".py")}
 
 
-def test_the_source_has_what_it_takes_to_build_test_and_read_it(source: set[str]) -> None:
+def test_sdist_has_sources_tests_and_docs(source: set[str]) -> None:
     expected = {
         "CHANGELOG.md",
         "CITATION.cff",
@@ -81,11 +81,11 @@ def test_the_source_has_what_it_takes_to_build_test_and_read_it(source: set[str]
     assert not [name for name in source if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_a_download_is_small() -> None:
-    assert built("*.whl").stat().st_size < 512 * KIBIBYTE
+def test_wheel_is_small() -> None:
+    assert find_built_file("*.whl").stat().st_size < 512 * KIBIBYTE
 
 
-def test_the_metadata_tell_what_it_is(metadata: Message) -> None:
+def test_metadata_describe_project(metadata: Message) -> None:
     assert metadata["Name"] == "kaleden"
     assert metadata["License-Expression"] == "MIT"
     settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
@@ -93,12 +93,12 @@ def test_the_metadata_tell_what_it_is(metadata: Message) -> None:
     assert metadata["Summary"]
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
     assert str(metadata.get_payload()).startswith("# kaleden")
-    # pip takes a name in a URL for the whole; what would be installed from elsewhere is refused.
+    # PyPI rejects direct references (PEP 440), such as "name @ https://...".
     assert not [line for line in metadata.get_all("Requires-Dist", []) if "@" in line]
 
 
-def test_no_page_of_the_source_speaks_of_the_machine_it_was_made_on() -> None:
-    with tarfile.open(built("*.tar.gz")) as archive:
+def test_sdist_has_no_traces_of_build_machine() -> None:
+    with tarfile.open(find_built_file("*.tar.gz")) as archive:
         for member in archive.getmembers():
             assert member.uid == member.gid == 0, member.name
             assert not member.name.startswith(("/", ".."))

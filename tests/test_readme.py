@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""The programs, commands and links of the README work."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from kaleden.local import LocalPlatform
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
-pytestmark = pytest.mark.skipif(not README.exists(), reason="the suite runs away from its checkout")
+pytestmark = pytest.mark.skipif(not README.exists(), reason="needs a checkout")
 
 
-def blocks(language: str) -> list[str]:
+def find_blocks(language: str) -> list[str]:
     found: list[str] = re.findall(
         rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
     )
@@ -34,15 +34,15 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_the_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main, *others = blocks("python")
+def test_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main, *others = find_blocks("python")
     names: dict[str, Any] = {}
     code = main.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
     exec(compile(code, "README.md", "exec", dont_inherit=True), names)
-    told = capsys.readouterr().out.splitlines()
-    assert "<Outcomes run: 10 ok>" == told[0]
-    assert [f"fits-{n} Completed hello" for n in range(1, 11)] == told[1:11]
-    assert 12 == len(told)
+    lines = capsys.readouterr().out.splitlines()
+    assert "<Outcomes run: 10 ok>" == lines[0]
+    assert [f"fits-{n} Completed hello" for n in range(1, 11)] == lines[1:11]
+    assert 12 == len(lines)
     for other in others:
         exec(compile(other, "README.md", "exec", dont_inherit=True), names)
 
@@ -57,21 +57,21 @@ def test_the_programs_run(backend: str, capsys: pytest.CaptureFixture[str]) -> N
             await anyio.to_thread.run_sync(names["plain"], platform.url, platform.token)
 
     anyio.run(run_the_others, backend=backend)
-    others_told = capsys.readouterr().out
-    assert "unknown False\nno/id invalid " in others_told
-    assert told[1:11] == others_told.splitlines()[-10:]
+    output = capsys.readouterr().out
+    assert "unknown False\nno/id invalid " in output
+    assert lines[1:11] == output.splitlines()[-10:]
 
 
-def test_the_ways_to_log_in_work(authority: Authority, home: Path) -> None:
+def test_login_methods_work(authority: Authority, home: Path) -> None:
     authority.issue().write(home / "proxy.pem")
     authority.issue().write(home / ".ssl" / "cadcproxy.pem")
     save(home, document())
-    [code] = [block for block in blocks("python") if "def ways_to_log_in" in block]
+    [code] = [block for block in find_blocks("python") if "def ways_to_log_in" in block]
     names: dict[str, Any] = {"kaleden": kaleden}
     exec(compile(code, "README.md", "exec", dont_inherit=True), names)
     url = "https://host.example/skaha"
     client = httpx.AsyncClient(base_url=url)
-    ways = names["ways_to_log_in"](url, "token", str, httpx.BasicAuth("ada", "pw"), client)
+    clients = names["ways_to_log_in"](url, "token", str, httpx.BasicAuth("ada", "pw"), client)
     assert [
         "bearer token",
         "bearer tokens of a function",
@@ -80,17 +80,17 @@ def test_the_ways_to_log_in_work(authority: Authority, home: Path) -> None:
         "httpx auth",
         "httpx client",
         "X.509 certificate",
-    ] == [way.describe().credential for way in ways]
+    ] == [client.describe().credential for client in clients]
 
 
-def test_ci_runs_the_commands_that_the_readme_gives() -> None:
+def test_ci_runs_commands_of_readme() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    first, _, tests = blocks("console")
+    first, _, tests = find_blocks("console")
     assert first.strip() in ci
     assert tests.strip() in ci
 
 
-def test_the_links_lead_somewhere() -> None:
+def test_links_exist() -> None:
     text = README.read_text(encoding="utf-8")
     for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", text):
         assert (ROOT / link).exists(), link

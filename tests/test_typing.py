@@ -1,4 +1,4 @@
-"""What is in `tests/typing` is for mypy and pyright, and never run; this is about what is there."""
+"""Completeness of `tests/typing`, which mypy and pyright check and no test executes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ CLASSES = (
 )
 
 
-def spoken_of(kind: type) -> set[str]:
-    """The attributes of *kind*, and of parameters that are declared to be one, in statements."""
+def find_attributes(kind: type) -> set[str]:
+    """Find the attributes of *kind*, and of parameters of that type, in the typing cases."""
     found: set[str] = set()
     for file in sorted(STATEMENTS.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                found |= _attributes(node, kind.__name__)
+                found |= _find_in_function(node, kind.__name__)
     return found
 
 
-def _attributes(function: ast.FunctionDef | ast.AsyncFunctionDef, kind: str) -> set[str]:
+def _find_in_function(function: ast.FunctionDef | ast.AsyncFunctionDef, kind: str) -> set[str]:
     names = {kind} | {
         argument.arg
         for argument in function.args.args
@@ -50,16 +50,16 @@ def _attributes(function: ast.FunctionDef | ast.AsyncFunctionDef, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_there_is_a_statement_about_every_public_method(kind: type) -> None:
+def test_every_public_method_has_typing_case(kind: type) -> None:
     public = {
         name
         for name, value in inspect.getmembers(kind)
         if not name.startswith("_") and (callable(value) or isinstance(value, property))
     }
-    assert set() == public - spoken_of(kind)
+    assert set() == public - find_attributes(kind)
 
 
-def test_there_are_statements_that_have_to_fail() -> None:
+def test_typing_cases_include_errors() -> None:
     for file in STATEMENTS.glob("*.py"):
         text = file.read_text(encoding="utf-8")
         assert "# type: ignore[" in text, file.name

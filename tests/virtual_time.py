@@ -1,4 +1,4 @@
-"""Async tests whose clock jumps to the next thing that is due, so that nothing waits."""
+"""Async tests in virtual time: the clock jumps to the next deadline, so no test waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support import PLAIN_BACKENDS
 
 
 def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an async test on each backend, from time 0; a deadlock fails it."""
+    """Run an async test on each backend from time 0; a deadlock fails the test."""
 
     def run(backend: Any, **others: Any) -> None:
         run_virtual(partial(test, **others), backend=backend)

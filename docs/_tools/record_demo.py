@@ -60,9 +60,9 @@ class Recorder:
 
     @contextmanager
     def board(self, _console: Console) -> Generator[Any]:
-        """Replace the demo's progress board by one that this recorder records."""
+        """Open the demo's status display on this recorder."""
         self.take()
-        yield _display._Bars(self)  # type: ignore[arg-type]
+        yield _display._LiveTable(self)  # type: ignore[arg-type]
         assert self.table is not None
         self.console.print(self.table)
         self.table = None
@@ -71,7 +71,7 @@ class Recorder:
 def record() -> list[tuple[float, RenderableType]]:
     """Run the demo, and return its frames, each with the time in seconds."""
     recorder = Recorder()
-    _run.open_board = recorder.board
+    _run.open_status_display = recorder.board
     assert anyio.run(_run.run, _run.DemoOptions(), recorder.console).status == 0
     recorder.take()
     return recorder.frames

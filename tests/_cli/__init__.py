@@ -1,1 +1,1 @@
-"""The command line does what it says, and its exit statuses are true."""
+"""Tests of the command line: its output and its exit statuses."""

@@ -1,4 +1,4 @@
-"""One embedded platform for all commands, and the ways to call them."""
+"""Fixtures: an embedded platform, and callers of commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("anycorn")
 
-from _cli.called import Caller
+from _cli.invocation import Caller
 from platforms import Server, local_platform
 
 
@@ -20,11 +20,11 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], server: Server) -> Caller:
-    """Calls a command on the platform."""
+    """Call a command on the embedded platform."""
     return Caller(capsys, server)
 
 
 @pytest.fixture
 def call_alone(capsys: pytest.CaptureFixture[str]) -> Caller:
-    """Calls a command without saying where."""
+    """Call a command without a URL or token."""
     return Caller(capsys)

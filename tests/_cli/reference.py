@@ -1,6 +1,6 @@
-"""The reference of the command line, as its parser tells it.
+"""The reference page of the command line, generated from its parser.
 
-``python tests/_cli/reference.py > docs/reference/command-line.md`` writes it anew.
+``python tests/_cli/reference.py > docs/reference/command-line.md`` regenerates it.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import argparse
 import sys
 
 from kaleden._cli import build_parser
-from kaleden._cli._io import EXPLAINED
+from kaleden._cli._io import EXIT_STATUSES
 
 
-def reference() -> str:
-    """Write the page."""
+def format_reference() -> str:
+    """Return the page."""
     parser = build_parser()
     [commands] = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
     parts = [
         "# The command line",
         parser.description or "",
-        f"```text\n{EXPLAINED}```",
-        *(_command(each) for each in commands.values()),
+        f"```text\n{EXIT_STATUSES}```",
+        *(_format_command(command) for command in commands.values()),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _command(parser: argparse.ArgumentParser) -> str:
+def _format_command(parser: argparse.ArgumentParser) -> str:
     rows = [
-        f"| {_words(action)} | {parser._get_formatter()._expand_help(action)} |"
+        f"| {_format_usage(action)} | {parser._get_formatter()._expand_help(action)} |"
         for action in parser._actions
         if "--help" not in action.option_strings
     ]
@@ -35,7 +35,7 @@ def _command(parser: argparse.ArgumentParser) -> str:
     return f"## {parser.prog}\n\n{(parser.description or '').strip()}\n\n{table}"
 
 
-def _words(action: argparse.Action) -> str:
+def _format_usage(action: argparse.Action) -> str:
     value = action.metavar or (action.dest.upper() if action.option_strings else action.dest)
     if action.choices is not None:
         value = "{" + ",".join(map(str, action.choices)) + "}"
@@ -47,4 +47,4 @@ def _words(action: argparse.Action) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    sys.stdout.write(format_reference())

@@ -17,9 +17,7 @@ import kaleden
 from kaleden import Failure, FailureKind, InvalidRequest, SessionSpec, SessionStatus
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
-from support import Reply, data, described, session_id, session_object, session_on, text
-
-IMAGE = "images.canfar.net/skaha/astroml:latest"
+from support import FULL_IMAGE, Reply, data, described, session_id, session_object, session_on, text
 
 
 def make_server(sessions: Iterable[dict[str, Any]], *, deletes: bool = True) -> Reply:
@@ -161,7 +159,7 @@ async def test_each_replica_is_one_form_with_its_number() -> None:
     async with session:
         created = await session.create(
             "fits",
-            IMAGE,
+            FULL_IMAGE,
             cores=2,
             ram=4,
             cmd="python",
@@ -177,7 +175,7 @@ async def test_each_replica_is_one_form_with_its_number() -> None:
     fields = parse_qsl(posts[1].form.decode())
     for pair in (
         ("name", "fits-2"),
-        ("image", IMAGE),
+        ("image", FULL_IMAGE),
         ("cmd", "python"),
         ("args", "reduce.py now"),
     ):
@@ -195,16 +193,16 @@ async def test_creates_have_a_smaller_limit_and_a_longer_timeout() -> None:
 
     session, transport = session_on(slow, concurrency=32, create_concurrency=3, timeout=1e-9)
     async with session:
-        assert (await session.create("fits", IMAGE, replicas=20)).ok
+        assert (await session.create("fits", FULL_IMAGE, replicas=20)).ok
     assert 3 == transport.most_in_flight
 
 
 async def test_spec_excludes_other_arguments() -> None:
-    spec = SessionSpec("fits", IMAGE, replicas=2)
+    spec = SessionSpec("fits", FULL_IMAGE, replicas=2)
     session, _ = session_on(create_every_session)
     async with session:
         assert ["fits-1", "fits-2"] == [outcome.key for outcome in await session.create(spec)]
-        for more in ({"image": IMAGE}, {"cores": 2}, {"replicas": 3}, {"env": {"A": "1"}}):
+        for more in ({"image": FULL_IMAGE}, {"cores": 2}, {"replicas": 3}, {"env": {"A": "1"}}):
             with pytest.raises(InvalidRequest, match="SessionSpec says all"):
                 await session.create(spec, **more)
 
@@ -246,7 +244,7 @@ async def test_create_refuses_arguments_that_the_server_would_drop_or_change(
     session, transport = session_on(create_every_session)
     async with session:
         with pytest.raises(InvalidRequest):
-            await session.create(**{"name": "fits", "image": IMAGE, **arguments})
+            await session.create(**{"name": "fits", "image": FULL_IMAGE, **arguments})
     assert [] == transport.requests
 
 
@@ -278,7 +276,7 @@ async def test_failed_create_reports_whether_a_session_may_exist(
 
     session, transport = session_on(respond, settle=0.01)
     async with session:
-        created = await session.create("fits", IMAGE, replicas=3)
+        created = await session.create("fits", FULL_IMAGE, replicas=3)
     assert {"fits-2": kind} == {key: failure.kind for key, failure in created.failures.items()}
     assert ["id-of-fits-1", "id-of-fits-3"] == created.ids
     assert 3 == sum(request.method == "POST" for request in transport.requests)
@@ -293,7 +291,7 @@ async def test_interrupted_launch_logs_its_sessions(caplog: pytest.LogCaptureFix
     session, transport = session_on(respond, create_grace=0.01)
     async with session, anyio.create_task_group() as group:
         group.start_soon(
-            session.create, "fits", IMAGE, None, None, "headless", None, None, None, None, 3
+            session.create, "fits", FULL_IMAGE, None, None, "headless", None, None, None, None, 3
         )
         while transport.in_flight != 1 or len(transport.requests) < 4:
             await checkpoint()
@@ -312,7 +310,7 @@ async def test_interrupted_launch_logs_only_unconfirmed_names_if_none_was_create
 
     session, transport = session_on(respond, create_grace=0.01)
     async with session, anyio.create_task_group() as group:
-        group.start_soon(session.create, "fits", IMAGE)
+        group.start_soon(session.create, "fits", FULL_IMAGE)
         while transport.in_flight != 1 or len(transport.requests) < 2:
             await checkpoint()
         group.cancel_scope.cancel()
@@ -328,7 +326,7 @@ async def test_launch_cancelled_before_it_was_sent_logs_nothing(
     async with session:
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await session.create("fits", IMAGE)
+            await session.create("fits", FULL_IMAGE)
     assert ([], "") == (transport.requests, caplog.text)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
+from support import FULL_IMAGE
+
 QUICK: dict[str, Any] = {"latency": 0.0, "start_delay": 0.0, "duration": 0.005}
 """Options of a platform in memory, for sessions that end soon."""
 
-FITS: dict[str, Any] = {"image": IMAGE, "cmd": "echo", "replicas": 2}
+FITS: dict[str, Any] = {"image": FULL_IMAGE, "cmd": "echo", "replicas": 2}
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the signals of POSIX systems")
 

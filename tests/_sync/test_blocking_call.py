@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.helpers import FITS, IMAGE, QUICK, CallerError, CallerInterrupt, interrupt, posix
+from _sync.helpers import FITS, QUICK, CallerError, CallerInterrupt, interrupt, posix
 from kaleden import InvalidRequest, Session
 from kaleden.testing import MemoryTransport
-from support import FakeTransport, described, stalled
+from support import FULL_IMAGE, FakeTransport, described, stalled
 
 
 def create(session: Session) -> object:
@@ -90,7 +90,7 @@ def test_error_of_progress_is_not_logged_as_an_interruption(
         Session(transport=platform, backend=backend) as session,
         pytest.raises(ZeroDivisionError),
     ):
-        session.run("fits", IMAGE, cmd="echo", grace=7, progress=fail)
+        session.run("fits", FULL_IMAGE, cmd="echo", grace=7, progress=fail)
     assert "ending what was begun, which may take up to 7 seconds" in caplog.messages
     assert [] == platform.sessions()
 

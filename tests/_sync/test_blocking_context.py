@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.helpers import IMAGE, QUICK, CallerError, CallerInterrupt
+from _sync.helpers import QUICK, CallerError, CallerInterrupt
 from kaleden import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from support import FakeTransport, stalled
+from support import FULL_IMAGE, FakeTransport, stalled
 
 IDS = ["id0", "id1", "id2"]
 
@@ -38,13 +38,13 @@ def test_error_of_a_block_notes_the_sessions_that_its_scope_left(backend: Any) -
     with Session(transport=platform, backend=backend) as session:
         with pytest.raises(CallerError) as caught:
             with session.scope(grace=0.2) as scope:
-                [key] = scope.create("fits", IMAGE, cmd="echo").values
+                [key] = scope.create("fits", FULL_IMAGE, cmd="echo").values
                 raise CallerError
         assert any(key in note for note in caught.value.__notes__)
         assert scope.error is not None
         with pytest.raises(kaleden.ScopeError, match="may be left"):
             with session.scope(grace=0.2) as scope:
-                scope.create("fits", IMAGE, cmd="echo").raise_on_failure()
+                scope.create("fits", FULL_IMAGE, cmd="echo").raise_on_failure()
 
 
 def test_error_of_a_block_notes_the_sessions_that_its_scope_released(backend: Any) -> None:
@@ -52,7 +52,7 @@ def test_error_of_a_block_notes_the_sessions_that_its_scope_released(backend: An
     with Session(transport=platform, backend=backend) as session:
         with pytest.raises(CallerError) as caught:
             with session.scope(on_error="release") as scope:
-                [key] = scope.create("fits", IMAGE, cmd="echo").values
+                [key] = scope.create("fits", FULL_IMAGE, cmd="echo").values
                 raise CallerError
         assert any(key in note for note in caught.value.__notes__)
         assert [key] == [each.id for each in session.fetch()]

@@ -24,12 +24,12 @@ from interruptions import (
     RUN,
     SCOPE,
     STREAM,
-    End,
+    ProgramExit,
     interrupt,
-    left,
-    program,
+    interrupt_after,
+    list_sessions,
     read_until,
-    strike,
+    start_program,
 )
 from kaleden import Session
 from platforms import RunningServer, Server, local_platform
@@ -51,13 +51,13 @@ def server() -> Iterator[Server]:
 def test_interrupted_call_leaves_nothing(
     text: str, backend: str, server: Server, tmp_path: Path
 ) -> None:
-    with program(text, server, backend, tmp_path / "ledger") as process:
+    with start_program(text, server, backend, tmp_path / "ledger") as process:
         read_until("Running", process.stdout)
         end = interrupt(process)
-    assert end.is_interruption, end.said
-    assert [] == left(server)
+    assert end.is_interruption, end.stderr
+    assert [] == list_sessions(server)
     announced = 0 if text == STREAM else 1
-    assert announced <= end.said.count(f"which may take up to {GRACE:g} seconds"), end.said
+    assert announced <= end.stderr.count(f"which may take up to {GRACE:g} seconds"), end.stderr
 
 
 @pytest.mark.slow
@@ -68,13 +68,13 @@ def test_interrupt_at_any_time_leaves_nothing(
 ) -> None:
     chance = random.Random(backend)
     for number in range(ROUNDS):
-        end = strike(text, server, backend, tmp_path / str(number), chance.uniform(0, 1))
-        assert end.is_interruption, end.said
-        assert [] == left(server)
+        end = interrupt_after(text, server, backend, tmp_path / str(number), chance.uniform(0, 1))
+        assert end.is_interruption, end.stderr
+        assert [] == list_sessions(server)
 
 
-def interrupt_twice(text: str, server: RunningServer, backend: str, path: Path) -> End:
-    with program(text, server, backend, path) as process:
+def interrupt_twice(text: str, server: RunningServer, backend: str, path: Path) -> ProgramExit:
+    with start_program(text, server, backend, path) as process:
         read_until("Running", process.stdout)
         # A stopped server keeps the clean-up waiting until its grace ends.
         server.process.send_signal(signal.SIGSTOP)
@@ -82,7 +82,7 @@ def interrupt_twice(text: str, server: RunningServer, backend: str, path: Path) 
         read_until("another Ctrl-C leaves at once", process.stderr)
         end = interrupt(process)
         server.process.send_signal(signal.SIGCONT)
-    assert end.is_interruption, end.said
+    assert end.is_interruption, end.stderr
     return end
 
 
@@ -99,11 +99,11 @@ def test_second_interrupt_exits_at_once_and_leaves_the_rest_to_reap(
         end = interrupt_twice(text, server, backend, ledger)
         count = 3 if text == RUN else 6
         message = f"up to {count} sessions may be left: `kaleden reap {ledger}` ends them"
-        assert 1 == end.said.count(message), end.said
+        assert 1 == end.stderr.count(message), end.stderr
         reap = [sys.executable, "-m", "kaleden", "reap", "--url", server.url]
         reap += ["--token", server.token, "--create-timeout", "0.1", "--settle", "0.1", str(ledger)]
         assert 0 == subprocess.run(reap, check=False).returncode
-        assert [] == left(server)
+        assert [] == list_sessions(server)
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
@@ -113,7 +113,7 @@ def test_second_interrupt_without_a_ledger_logs_how_to_destroy_the_rest(
     with local_platform() as server:
         end = interrupt_twice(NO_LEDGER, server, backend, tmp_path)
         message = "up to 3 sessions may be left: `session.destroy_with('fits-', None, None)` ends"
-        assert 1 == end.said.count(message), end.said
+        assert 1 == end.stderr.count(message), end.stderr
         with Session(server.url, server.token) as session:
             assert session.destroy_with("fits-", None, None).ok
-        assert [] == left(server)
+        assert [] == list_sessions(server)

@@ -21,13 +21,13 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.helpers import IMAGE, posix
+from _sync.helpers import posix
 from kaleden import Session, SessionNotOpen
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
 from platforms import Server, local_platform
-from programs import unasked
-from support import PLAIN_BACKENDS, FakeTransport, described, stalled
+from programs import remove_cleanup_messages
+from support import FULL_IMAGE, PLAIN_BACKENDS, FakeTransport, described, stalled
 
 THREADS, CALLS = 32, 200
 LIMIT = 8
@@ -115,7 +115,7 @@ def test_close_in_another_thread_destroys_the_sessions_of_scopes(backend: Any) -
 
     def work() -> None:
         with session.scope() as scope:
-            scope.create("fits", IMAGE, cmd="echo", replicas=3).raise_on_failure()
+            scope.create("fits", FULL_IMAGE, cmd="echo", replicas=3).raise_on_failure()
             has_launched.set()
             is_closed.wait()
 
@@ -356,6 +356,6 @@ END = """if True:
 
 def test_program_end_closes_open_scopes(backend: Any, server: Server, tmp_path: Path) -> None:
     done = run(END, server, backend, tmp_path)
-    assert (0, "") == (done.returncode, unasked(done.stderr))
+    assert (0, "") == (done.returncode, remove_cleanup_messages(done.stderr))
     with Session(server.url, server.token) as session:
         assert [] == session.fetch()

@@ -15,10 +15,9 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.helpers import IMAGE
 from kaleden import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from support import FakeTransport, described
+from support import FULL_IMAGE, FakeTransport, described
 
 QUICK: dict[str, Any] = {"latency": 0.001, "start_delay": 0.001, "duration": 0.02}
 
@@ -43,14 +42,14 @@ def session_on(reply: Any, backend: Any, **options: Any) -> tuple[Session, FakeT
 
 
 def test_run_returns_the_finished_sessions(session: Session) -> None:
-    results = session.run("fits", IMAGE, cmd="echo", replicas=5)
+    results = session.run("fits", FULL_IMAGE, cmd="echo", replicas=5)
     assert results.ok
     assert ["Completed"] * 5 == [finished.info.status for finished in results.values]
     assert [] == session.fetch()
 
 
 def test_raw_returns_the_objects_of_the_server(session: Session) -> None:
-    [key] = session.create("fits", IMAGE, cmd="echo").values
+    [key] = session.create("fits", FULL_IMAGE, cmd="echo").values
     [listed] = session.fetch(raw=True)
     assert key == listed["id"]
     assert key == session.info(key, raw=True)[key].key
@@ -62,7 +61,7 @@ def test_raw_returns_the_objects_of_the_server(session: Session) -> None:
 
 def test_scope_destroys_its_sessions(session: Session) -> None:
     with session.scope() as scope:
-        created = scope.create("fits", IMAGE, cmd="echo", replicas=3)
+        created = scope.create("fits", FULL_IMAGE, cmd="echo", replicas=3)
         assert scope.is_open
         assert set(created.values) == set(scope.ids)
         assert 3 == scope.statistics().owned
@@ -73,7 +72,7 @@ def test_scope_destroys_its_sessions(session: Session) -> None:
 
 
 def test_scope_adopts_and_releases(session: Session) -> None:
-    stays, goes = session.create("plain", IMAGE, cmd="echo", replicas=2).values
+    stays, goes = session.create("plain", FULL_IMAGE, cmd="echo", replicas=2).values
     with session.scope() as scope:
         scope.adopt([stays, goes])
         scope.release(stays)
@@ -81,7 +80,7 @@ def test_scope_adopts_and_releases(session: Session) -> None:
 
 
 def test_platform_queries_return_values(session: Session) -> None:
-    assert [IMAGE] == [image.id for image in session.images() if image.id == IMAGE]
+    assert [FULL_IMAGE] == [image.id for image in session.images() if image.id == FULL_IMAGE]
     assert session.context().cores.options
     assert session.stats().cores.available
     assert session.availability().available
@@ -90,7 +89,7 @@ def test_platform_queries_return_values(session: Session) -> None:
 
 
 def test_ids_may_be_one_many_or_outcomes(session: Session) -> None:
-    created = session.create("plain", IMAGE, cmd="echo", replicas=2)
+    created = session.create("plain", FULL_IMAGE, cmd="echo", replicas=2)
     first, second = created.values
     for ids in ([first, second], (first, second), created, iter(created.values), session.fetch()):
         assert {first, second} == session.info(ids).successes.keys()
@@ -101,7 +100,7 @@ def test_ids_may_be_one_many_or_outcomes(session: Session) -> None:
 def test_retry_failed_repeats_the_failed_requests(backend: Any) -> None:
     plan = FaultPlan([Fault(FaultKind.GARBAGE, "info", nth=1)])
     with Session(transport=MemoryTransport(faults=plan, **QUICK), backend=backend) as session:
-        [key] = session.create("plain", IMAGE, cmd="echo").values
+        [key] = session.create("plain", FULL_IMAGE, cmd="echo").values
         outcomes = session.info(key)
         assert not outcomes.ok
         assert session.retry_failed(outcomes).ok
@@ -191,11 +190,11 @@ def test_scope_error_distinguishes_left_from_never_entered(backend: Any) -> None
     with Session(transport=MemoryTransport(**QUICK), backend=backend) as session:
         scope = session.scope()
         with pytest.raises(kaleden.ScopeClosed, match="not entered: use it inside its `with`"):
-            scope.create("fits", IMAGE)
+            scope.create("fits", FULL_IMAGE)
         with scope:
             pass
         with pytest.raises(kaleden.ScopeClosed, match="has ended"):
-            scope.create("fits", IMAGE)
+            scope.create("fits", FULL_IMAGE)
 
 
 async def test_outcomes_of_a_session_cannot_be_retried_in_another_event_loop() -> None:

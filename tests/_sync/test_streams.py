@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("anycorn")
 
 import kaleden
-from _sync.helpers import IMAGE, QUICK
+from _sync.helpers import QUICK
 from kaleden import Session
 from kaleden._sync._streams import fetch_batch
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
-from support import FakeTransport, described
+from support import FULL_IMAGE, FakeTransport, described
 
 
 def test_stream_draws_no_more_ids_than_it_can_request(backend: Any) -> None:
@@ -70,7 +70,7 @@ def test_stream_shows_its_state(backend: Any) -> None:
 def test_log_stream_ends_with_the_sessions(backend: Any) -> None:
     platform = MemoryTransport(log=lambda _session, _seconds: "one\ntwo\n", **QUICK)
     with Session(transport=platform, backend=backend) as session:
-        created = session.create("plain", IMAGE, cmd="echo")
+        created = session.create("plain", FULL_IMAGE, cmd="echo")
         with session.follow(created) as lines:
             texts = [line.text for line in lines if isinstance(line, kaleden.LogLine)]
     assert ["one", "two"] == texts

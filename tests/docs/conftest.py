@@ -1,4 +1,4 @@
-"""The documentation's examples are counted."""
+"""A summary with the number of executed examples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ EXAMPLES = "examples"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print how many examples were executed."""
+    """Print the number of executed examples."""
     counts = [
         number
         for report in terminalreporter.getreports("passed")

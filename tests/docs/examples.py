@@ -1,23 +1,23 @@
-"""The examples of a page of the documentation, and how they are executed.
+"""Execution of the examples in a page of the documentation.
 
-Blocks of a page are executed in their order, in one namespace, in an empty working directory:
+The blocks of a page are executed in their order, in one namespace and an empty working directory:
 
 ``python``
-    A statement may await. Such a block runs in the page's event loop, any other in a thread of its
-    own, where it may start an event loop or use a `kaleden.Session`. A block with a caption is a
-    file: it is written, under that name, and not executed.
+    Statements may use await. Such a block runs in the page's event loop. Other blocks run in a
+    worker thread, where they may start an event loop or use a `kaleden.Session`. A block with a
+    caption is a file: it is written under that name, and not executed.
 ``output``
-    What was printed since the last such block, up to ``...`` for what differs each time.
+    The text printed since the last such block; ``...`` matches any text.
 ``console``
-    Lines that begin with ``$ `` are commands, which must succeed; what follows them is what they
-    print on stdout. A block without such a line is only shown.
+    Lines that begin with ``$ `` are commands, which must succeed. The lines after a command are
+    its standard output. A block without a command is not executed.
 
-What stands in ``:::{tab} async`` is executed under asyncio and under trio, what stands in
-``:::{tab} sync`` in plain code, and what stands in no tab with both. Hidden blocks are comments:
-``<!-- invisible-code-block: python``, the code, ``-->``.
+Blocks in ``:::{tab} async`` are executed on asyncio and on trio, and blocks in ``:::{tab} sync`` in
+synchronous code. Blocks outside of tabs are executed in each mode of the page. Hidden blocks are
+comments: ``<!-- invisible-code-block: python``, the code, ``-->``.
 
-``CANFAR_URL`` and ``CANFAR_TOKEN`` name an embedded platform, ``session`` is an open client of it,
-and a page has to leave nothing there.
+``CANFAR_URL`` and ``CANFAR_TOKEN`` name an embedded platform, and ``session`` is an open client of
+it. A page has to end all sessions that it launches.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ import kaleden
 LANGUAGES = ("python", "output", "console", "ini", "toml", "json", "yaml", "text")
 FENCE = re.compile(r"^(?P<colons>:{3,})(?P<title>.*)$", re.MULTILINE)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)", re.MULTILINE)
-PATIENCE = 220  # seconds for a command; some start a dozen processes, and machines are slow
+COMMAND_TIMEOUT = 220
+"""Seconds; some commands start a dozen processes, and the machine can be slow."""
 
 
 @frozen
@@ -64,19 +65,19 @@ class Block:
     file: str | None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.path}, line {self.line}"
 
     @property
-    def shown_only(self) -> bool:
-        """Whether nothing is to be done with it."""
+    def is_shown_only(self) -> bool:
+        """Whether the block is neither executed, compared nor written."""
         if self.file is not None or self.language in {"python", "output"}:
             return False
         return self.language != "console" or not self.code.startswith("$ ")
 
 
 def read_page(path: Path) -> list[Block]:
-    """List the blocks of a page that are to be executed."""
+    """Return the blocks of a page to execute."""
     parsers = [CodeBlockParser(language) for language in LANGUAGES]
     document = Document.parse(str(path), *parsers)
     blocks = []
@@ -87,16 +88,16 @@ def read_page(path: Path) -> list[Block]:
             line=example.line + example.parsed.line_offset + 1,
             language=example.region.lexemes["arguments"],
             code=str(example.parsed),
-            tab=open_tab(document.text[: example.start]),
+            tab=find_open_tab(document.text[: example.start]),
             file=options.get("caption"),
         )
-        if not block.shown_only:
+        if not block.is_shown_only:
             blocks.append(block)
     return blocks
 
 
-def open_tab(text: str) -> str | None:
-    """Name the tab that is open after a text."""
+def find_open_tab(text: str) -> str | None:
+    """Return the title of the innermost tab that is open at the end of *text*."""
     stack: list[str] = []
     for fence in FENCE.finditer(text):
         if fence["title"].strip():
@@ -107,8 +108,8 @@ def open_tab(text: str) -> str | None:
     return names[-1] if names else None
 
 
-def ways(blocks: list[Block]) -> list[str]:
-    """Name the ways in which a page is executed."""
+def list_modes(blocks: list[Block]) -> list[str]:
+    """Return the modes in which a page is executed: "asyncio", "trio" or "sync"."""
     tabs = {block.tab for block in blocks}
     python = "\n".join(block.code for block in blocks if block.language == "python")
     if "async" in tabs or ("sync" not in tabs and re.search(r"\b(await|async|anyio)\b", python)):
@@ -116,75 +117,78 @@ def ways(blocks: list[Block]) -> list[str]:
     return ["sync"]
 
 
-def chosen(blocks: list[Block], way: str) -> list[Block]:
-    """List the blocks that are executed in this way."""
-    tab = "sync" if way == "sync" else "async"
+def select_blocks(blocks: list[Block], mode: str) -> list[Block]:
+    """Return the blocks that are executed in a mode."""
+    tab = "sync" if mode == "sync" else "async"
     return [block for block in blocks if block.tab in {None, tab}]
 
 
 @define
-class Player:
-    """Executes the blocks of one page, one after the other."""
+class PageRunner:
+    """Executes the blocks of one page, one after another."""
 
     names: dict[str, Any] = field(factory=lambda: {"__name__": "__main__"})
     printed: io.StringIO = field(factory=io.StringIO)
 
-    def compiled(self, block: Block) -> CodeType:
-        # A traceback shows the lines of the page.
+    def compile_block(self, block: Block) -> CodeType:
+        # The empty lines make tracebacks show the line numbers of the page.
         code = "\n" * (block.line - 1) + block.code
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         compiled: CodeType = compile(code, block.path, "exec", flags, dont_inherit=True)
         return compiled
 
-    def play(self, block: Block) -> CodeType | None:
-        """Execute a block, or return what is to be awaited."""
+    def run_block(self, block: Block) -> CodeType | None:
+        """Execute a block; return the code instead if it has to be awaited."""
         if block.file is not None:
             Path(block.file).write_text(block.code, encoding="utf-8")
         elif block.language == "output":
-            compare(block, block.code, self.printed.getvalue())
+            check_output(block, block.code, self.printed.getvalue())
             self.printed = io.StringIO()
         elif block.language == "console":
             for command, output in COMMAND.findall(block.code):
-                compare(block, output, shell(block, command))
+                check_output(block, output, run_command(block, command))
         else:
-            code = self.compiled(block)
+            code = self.compile_block(block)
             if code.co_flags & inspect.CO_COROUTINE:
                 return code
             with redirect_stdout(self.printed):
                 exec(code, self.names)
         return None
 
-    def play_all(self, blocks: list[Block]) -> None:
-        """Execute a page as plain code."""
+    def run_sync(self, blocks: list[Block]) -> None:
+        """Execute a page in synchronous code."""
         with kaleden.Session() as session:
             self.names["session"] = session
             for block in blocks:
-                assert self.play(block) is None, f"{block.place}: await in what is no async tab"
+                assert self.run_block(block) is None, (
+                    f"{block.location}: await outside of an async tab"
+                )
 
-    async def play_all_async(self, blocks: list[Block]) -> None:
+    async def run_async(self, blocks: list[Block]) -> None:
         """Execute a page in an event loop."""
         async with kaleden.AsyncSession() as session:
             self.names["session"] = session
             for block in blocks:
-                code = await anyio.to_thread.run_sync(self.play, block)
+                code = await anyio.to_thread.run_sync(self.run_block, block)
                 if code is not None:
                     with redirect_stdout(self.printed):
                         await eval(code, self.names)
 
 
-def compare(block: Block, wanted: str, printed: str) -> None:
-    """Demand that what was printed is what the page shows."""
+def check_output(block: Block, wanted: str, printed: str) -> None:
+    """Check that the printed text matches the text on the page."""
     checker = OutputChecker()
     wanted, printed = (textwrap.dedent(text).strip() + "\n" for text in (wanted, printed))
     if wanted.strip() and not checker.check_output(wanted, printed, ELLIPSIS):
         difference = checker.output_difference(Example("", wanted), printed, ELLIPSIS)
-        raise AssertionError(f"{block.place}:\n{difference}")
+        raise AssertionError(f"{block.location}:\n{difference}")
 
 
-def shell(block: Block, command: str) -> str:
-    """Run a command of a page, and return what it prints.
+def run_command(block: Block, command: str) -> str:
+    """Run a command of a page, and return its standard output.
 
-    What it says of itself on stderr, such as that a clean-up takes long, depends on the machine.
+    Standard error is ignored, because it depends on the machine: for example, it has a message if
+    a clean-up is slow.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PATH": path, "COLUMNS": "100"}
@@ -194,23 +198,23 @@ def shell(block: Block, command: str) -> str:
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=PATIENCE,
+        timeout=COMMAND_TIMEOUT,
     )
-    assert done.returncode == 0, f"{block.place}: $ {command}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{block.location}: $ {command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
-def pages(root: Path) -> Iterator[Path]:
-    """Name the pages with something to execute."""
+def find_pages(root: Path) -> Iterator[Path]:
+    """Yield the paths of the pages that have blocks to execute."""
     for path in sorted(root.glob("docs/**/*.md")):
         if read_page(path):
             yield path
 
 
-def play(blocks: list[Block], way: str) -> None:
-    """Execute a page in one of its ways."""
-    player = Player()
-    if way == "sync":
-        player.play_all(blocks)
+def run_page(blocks: list[Block], mode: str) -> None:
+    """Execute a page in one of its modes."""
+    runner = PageRunner()
+    if mode == "sync":
+        runner.run_sync(blocks)
     else:
-        anyio.run(partial(player.play_all_async, blocks), backend=way)
+        anyio.run(partial(runner.run_async, blocks), backend=mode)

@@ -1,4 +1,4 @@
-"""Every example of the documentation is executed; `docs.examples` tells how they are written."""
+"""Every example of the documentation is executed; see `docs.examples` for their format."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from platforms import RunningServer, local_platform
 from support import HAS_TRIO
 
 ROOT = Path(__file__).parents[2]
-# Its programs are suites of their own, which tests/testing/test_plugin.py runs.
+# The programs of this page are test suites, which tests/testing/test_plugin.py runs.
 ELSEWHERE = {ROOT / "docs" / "how-to" / "test-your-own-program.md"}
-PAGES = [path for path in examples.pages(ROOT) if path not in ELSEWHERE]
-# These pages start many processes, and take ten seconds each way.
+PAGES = [path for path in examples.find_pages(ROOT) if path not in ELSEWHERE]
+# These pages start many processes, and take 10 seconds in each mode.
 LARGE = {ROOT / "docs" / "how-to" / "process-a-thousand-files.md", ROOT / "docs" / "tutorial.md"}
 RUNS = [
     pytest.param(
         path,
-        way,
-        id=f"{path.relative_to(ROOT / 'docs').with_suffix('')}-{way}",
+        mode,
+        id=f"{path.relative_to(ROOT / 'docs').with_suffix('')}-{mode}",
         marks=[pytest.mark.slow] * (path in LARGE),
     )
     for path in PAGES
-    for way in examples.ways(examples.read_page(path))
-    if way != "trio" or HAS_TRIO
+    for mode in examples.list_modes(examples.read_page(path))
+    if mode != "trio" or HAS_TRIO
 ]
 
 
@@ -45,31 +45,31 @@ def server() -> Iterator[RunningServer]:
 
 @pytest.fixture(autouse=True)
 def platform(server: RunningServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The embedded platform, where a client without arguments finds it; a page leaves it empty."""
+    """Configure the embedded platform in the environment; check that a page leaves no session."""
     monkeypatch.setenv("CANFAR_URL", server.url)
     monkeypatch.setenv("CANFAR_TOKEN", server.token)
-    # The examples wait often, and never for long.
+    # The examples wait often, for short times.
     monkeypatch.setattr(_poller, "MIN_INTERVAL", 0.1)
     yield
     with kaleden.Session(server.url, server.token) as session:
         left = session.fetch()
         session.destroy(left)
-    assert not left, "the page is to end what it launched, if need be in a hidden block"
+    assert not left, "the page must end its sessions, if necessary in a hidden block"
 
 
-@pytest.mark.parametrize(("path", "way"), RUNS)
-def test_the_page_can_be_followed(
+@pytest.mark.parametrize(("path", "mode"), RUNS)
+def test_page_can_be_executed(
     path: Path,
-    way: str,
+    mode: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    # An example that names no backend is tried on each.
-    backend = "asyncio" if way == "sync" else way
+    # An example without a backend argument runs on the backend of the mode.
+    backend = "asyncio" if mode == "sync" else mode
     monkeypatch.setattr(anyio, "run", functools.partial(anyio.run, backend=backend))
-    blocks = examples.chosen(examples.read_page(path), way)
+    blocks = examples.select_blocks(examples.read_page(path), mode)
     record_property("examples", len(blocks))
-    examples.play(blocks, way)
+    examples.run_page(blocks, mode)

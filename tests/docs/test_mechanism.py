@@ -1,4 +1,4 @@
-"""What executes the examples notices what is wrong with them."""
+"""The execution of examples detects errors in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytest.importorskip("anycorn")
 from docs import examples
 from support import PLAIN_BACKENDS
 
-HERE = "http://127.0.0.1:1/skaha"
+URL = "http://127.0.0.1:1/skaha"
 
 PAGE = """
 <!-- invisible-code-block: python
@@ -24,7 +24,7 @@ import anyio
 
 async def main():
     await anyio.sleep(0)
-    return "from a loop of its own"
+    return "from a new event loop"
 ```
 
 :::{tab} async
@@ -45,7 +45,7 @@ print(anyio.run(main))
 
 ```output
 ...sync ...Session
-from a loop of its own
+from a new event loop
 ```
 
 ```{code-block} python
@@ -66,8 +66,8 @@ rm -rf shown-only
 
 
 @pytest.fixture(autouse=True)
-def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANFAR_URL", HERE)
+def connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANFAR_URL", URL)
     monkeypatch.setenv("CANFAR_TOKEN", "token")
     monkeypatch.chdir(tmp_path)
 
@@ -78,12 +78,12 @@ def read(text: str, folder: Path) -> list[examples.Block]:
     return examples.read_page(page)
 
 
-@pytest.mark.parametrize("way", [*PLAIN_BACKENDS, "sync"])
-def test_a_page_is_executed(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [*PLAIN_BACKENDS, "sync"])
+def test_page_is_executed(mode: str, tmp_path: Path) -> None:
     blocks = read(PAGE, tmp_path)
-    assert ["asyncio", "trio", "sync"] == examples.ways(blocks)
+    assert ["asyncio", "trio", "sync"] == examples.list_modes(blocks)
     assert 8 == len(blocks)
-    examples.play(examples.chosen(blocks, way), way)
+    examples.run_page(examples.select_blocks(blocks, mode), mode)
 
 
 @pytest.mark.parametrize(
@@ -98,21 +98,21 @@ def test_a_page_is_executed(way: str, tmp_path: Path) -> None:
         ":::{tab} sync\n```python\nawait session.fetch()\n```\n:::\n",
     ],
 )
-def test_what_is_wrong_is_noticed(text: str, tmp_path: Path) -> None:
+def test_wrong_example_fails(text: str, tmp_path: Path) -> None:
     blocks = read(text, tmp_path)
     with pytest.raises((AssertionError, ZeroDivisionError)):
-        examples.play(blocks, examples.ways(blocks)[0])
+        examples.run_page(blocks, examples.list_modes(blocks)[0])
 
 
-def test_a_traceback_shows_the_line_of_the_page(tmp_path: Path) -> None:
+def test_traceback_has_line_of_page(tmp_path: Path) -> None:
     blocks = read("# Page\n\nText.\n\n```python\nfirst = 1\nfirst / 0\n```\n", tmp_path)
     with pytest.raises(ZeroDivisionError) as caught:
-        examples.play(blocks, "sync")
+        examples.run_page(blocks, "sync")
     last = caught.traceback[-1]
     assert 7 == last.lineno + 1
     assert "page.md" in str(last.path)
 
 
-def test_code_without_an_event_loop_is_executed_once(tmp_path: Path) -> None:
-    assert ["sync"] == examples.ways(read("```python\nprint(1)\n```\n", tmp_path))
-    assert ["asyncio", "trio"] == examples.ways(read("```python\nawait f()\n```\n", tmp_path))
+def test_page_without_event_loop_is_executed_once(tmp_path: Path) -> None:
+    assert ["sync"] == examples.list_modes(read("```python\nprint(1)\n```\n", tmp_path))
+    assert ["asyncio", "trio"] == examples.list_modes(read("```python\nawait f()\n```\n", tmp_path))

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("anycorn")
 pytest.importorskip("distributed")
 
-from interruptions import left
+from interruptions import list_sessions
 from platforms import local_platform
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-with-dask.md"
@@ -47,4 +47,4 @@ def test_error_in_the_block_ends_the_workers(
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert "2 sessions, 2 workers\n" == done.stdout, done.stderr
         assert "ValueError: of the program" in done.stderr
-        assert [] == left(server)
+        assert [] == list_sessions(server)

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("anycorn")
 pytest.importorskip("parsl")
 
-from interruptions import left, read_until
+from interruptions import list_sessions, read_until
 from platforms import Server, local_platform
 
 pytestmark = pytest.mark.slow
@@ -128,14 +128,14 @@ def test_error_in_the_block_ends_the_sessions(server: Server, tmp_path: Path) ->
         pass
     assert 1 == process.returncode
     assert "ValueError: of the program" in read_errors(tmp_path)
-    assert [] == left(server)
+    assert [] == list_sessions(server)
 
 
 def test_interruption_ends_the_sessions(server: Server, tmp_path: Path) -> None:
     with run_program(INTERRUPTED, server, tmp_path) as process:
         process.send_signal(signal.SIGINT)
     assert -signal.SIGINT == process.returncode, read_errors(tmp_path)
-    assert [] == left(server)
+    assert [] == list_sessions(server)
 
 
 def test_end_of_the_program_ends_the_sessions_of_an_unclosed_provider(
@@ -144,7 +144,7 @@ def test_end_of_the_program_ends_the_sessions_of_an_unclosed_provider(
     with run_program(NOT_CLOSED, server, tmp_path) as process:
         pass
     assert 0 == process.returncode, read_errors(tmp_path)
-    assert [] == left(server)
+    assert [] == list_sessions(server)
 
 
 def test_dead_interchange_leaves_no_session(server: Server, tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_dead_interchange_leaves_no_session(server: Server, tmp_path: Path) -> N
         read_until("Closing job status poller", process.stdout)
         process.send_signal(signal.SIGINT)
     assert -signal.SIGINT == process.returncode, read_errors(tmp_path)
-    assert [] == left(server)
+    assert [] == list_sessions(server)

@@ -12,8 +12,8 @@ import httpx
 from attrs import define
 
 from kaleden.local import LocalPlatform
+from support import FULL_IMAGE
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:")
 
 
@@ -44,7 +44,7 @@ class ServedPlatform:
 
     async def create(self, *argv: str, **fields: Any) -> str:
         """Create a session with this command; return its id."""
-        form: dict[str, Any] = {"name": "test", "image": IMAGE, **fields}
+        form: dict[str, Any] = {"name": "test", "image": FULL_IMAGE, **fields}
         if argv:
             form |= {"cmd": argv[0], "args": " ".join(map(escape_argument, argv[1:]))}
         if len(argv) == 1:

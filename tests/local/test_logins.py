@@ -20,7 +20,8 @@ from anyio.streams.tls import TLSStream
 from attrs import define
 
 from kaleden.local import LocalPlatform
-from local.serving import IMAGE, Clock
+from local.serving import Clock
+from support import FULL_IMAGE
 
 PRIVATE = "images.canfar.net/private/lab:1"
 
@@ -42,7 +43,7 @@ class Client:
         return response.status_code, response.headers.get("x-vo-authenticated", response.text)
 
     async def create(self, **fields: str) -> httpx.Response:
-        form = {"name": "n", "image": IMAGE, "cmd": "sleep", "args": "1000", **fields}
+        form = {"name": "n", "image": FULL_IMAGE, "cmd": "sleep", "args": "1000", **fields}
         return await self.http.post("/v1/session", data=form)
 
 

@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from kaleden.local.__main__ import main
-from local.serving import IMAGE, find_processes
+from local.serving import find_processes
+from support import FULL_IMAGE
 
-SLEEP = {"name": "n", "image": IMAGE, "cmd": "sleep", "args": "1234"}
+SLEEP = {"name": "n", "image": FULL_IMAGE, "cmd": "sleep", "args": "1234"}
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def run_command(*arguments: str) -> Generator[tuple[subprocess.Popen[str], httpx
         try:
             assert process.stdout is not None
             output = [process.stdout.readline() for _ in range(7)]
-            assert "Ctrl-C ends it, and every session's processes.\n" == output[-1]
+            assert "Ctrl-C stops it, and ends the processes of all sessions.\n" == output[-1]
             url, token = (line.split()[-1] for line in output[:2])
             headers = {"Authorization": f"Bearer {token}"}
             with httpx.Client(base_url=url, headers=headers) as http:

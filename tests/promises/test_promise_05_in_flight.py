@@ -10,9 +10,8 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from programs import IMAGE
 from promises.loops import VirtualLoop
-from support import described, session_on
+from support import IMAGE, described, session_on
 
 FAULTS = {
     "calm": [],

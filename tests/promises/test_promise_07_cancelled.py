@@ -13,10 +13,9 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden.testing import MemoryTransport
-from programs import IMAGE
 from promises.answers import serve_sessions
 from promises.loops import VirtualLoop
-from support import raw_server
+from support import IMAGE, raw_server
 
 IDS = [f"id{number}" for number in range(10)]
 

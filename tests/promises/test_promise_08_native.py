@@ -15,11 +15,11 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden.testing import MemoryTransport
-from programs import IMAGE, Launched
+from programs import Launched
 from promises.answers import serve_sessions
 from promises.conftest import LOOPS
 from promises.loops import VIRTUAL_LOOPS, VirtualLoop
-from support import raw_server
+from support import IMAGE, raw_server
 
 IDS = [f"id{number}" for number in range(100)]
 ASYNCIO = [loop for loop in LOOPS if "trio" not in str(loop.id)]

@@ -12,8 +12,8 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from programs import IMAGE
 from promises.loops import VirtualLoop
+from support import IMAGE
 
 STALLS = {
     "everything": [Fault(FaultKind.STALL)],

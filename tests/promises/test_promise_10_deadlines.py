@@ -13,8 +13,8 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden import FailureKind
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from programs import IMAGE
 from promises.loops import VirtualLoop
+from support import IMAGE
 
 GRACE = 5.0
 IDS = [f"id{number}" for number in range(100)]

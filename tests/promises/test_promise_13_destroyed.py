@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import kaleden
 from kaleden.local import Status
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from programs import IMAGE
 from promises.loops import VirtualLoop
+from support import IMAGE
 
 # With a lag, a list shows an earlier state. A duplicate needs a real connection.
 KINDS = [kind for kind in FaultKind if kind not in {FaultKind.LAG, FaultKind.DUPLICATE}]

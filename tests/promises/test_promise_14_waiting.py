@@ -11,8 +11,8 @@ import kaleden
 from kaleden._sessions._monitor._poller import JITTER, MAX_INTERVAL, MIN_INTERVAL
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from programs import IMAGE
 from promises.loops import VirtualLoop
+from support import IMAGE
 
 LONGEST = MAX_INTERVAL * (1 + JITTER)
 

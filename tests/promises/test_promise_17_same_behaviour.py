@@ -12,10 +12,9 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from programs import IMAGE
 from promises.conftest import LOOPS
 from promises.loops import VIRTUAL_LOOPS
-from support import data, session_id, session_object, session_on, text
+from support import IMAGE, data, session_id, session_object, session_on, text
 
 PLANS = {
     "calm": [],

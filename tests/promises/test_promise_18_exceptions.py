@@ -14,10 +14,9 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden.testing import MemoryTransport
-from programs import IMAGE
 from promises.answers import build_response
 from promises.loops import VirtualLoop
-from support import raw_server, read_request, session_on
+from support import IMAGE, raw_server, read_request, session_on
 
 RESPONSES = {
     "nothing": b"",

@@ -23,9 +23,8 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport
-from programs import IMAGE
 from promises.conftest import LOOPS
-from support import data, session_id, session_object, session_on
+from support import IMAGE, data, session_id, session_object, session_on
 
 EMPTY = Path("/dev/null")
 

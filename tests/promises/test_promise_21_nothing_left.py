@@ -17,7 +17,7 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from platforms import Server, local_platform
-from programs import IMAGE
+from support import IMAGE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 

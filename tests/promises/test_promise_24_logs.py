@@ -17,9 +17,8 @@ from kaleden._sessions._monitor._poller import MAX_FAILURES
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
-from programs import IMAGE
 from promises.loops import VirtualLoop
-from support import data, session_object, session_on, text
+from support import IMAGE, data, session_object, session_on, text
 
 pieces = st.lists(st.text(st.sampled_from("ab\n\n é日"), max_size=12), max_size=20)
 fault_lists = st.lists(

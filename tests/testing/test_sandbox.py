@@ -6,8 +6,7 @@ import pytest
 
 import kaleden
 from kaleden.testing import Fault, FaultKind, FaultPlan, Sandbox
-
-IMAGE = "images.canfar.net/skaha/astroml:latest"
+from support import FULL_IMAGE
 
 pytestmark = pytest.mark.parametrize("kind", ["memory", "local"])
 
@@ -15,7 +14,7 @@ pytestmark = pytest.mark.parametrize("kind", ["memory", "local"])
 async def test_session_works_and_remaining_sessions_are_listed(kind: str) -> None:
     sandbox = Sandbox(kind)
     async with sandbox.session() as session:
-        created = await session.create("left", IMAGE, cmd="sleep", args="100")
+        created = await session.create("left", FULL_IMAGE, cmd="sleep", args="100")
         assert created.ok
     assert ["left"] == [each.spec.name for each in sandbox.sessions()]
 
@@ -46,7 +45,7 @@ async def test_requests_are_counted_by_kind(kind: str) -> None:
 async def test_consecutive_sessions_share_an_open_platform(kind: str) -> None:
     async with Sandbox(kind) as sandbox:
         async with sandbox.session() as first:
-            [id_] = (await first.create("kept", IMAGE, cmd="sleep", args="100")).values
+            [id_] = (await first.create("kept", FULL_IMAGE, cmd="sleep", args="100")).values
         async with sandbox.session(concurrency=1) as second:
             assert [id_] == [info.id for info in await second.fetch()]
 

@@ -1,4 +1,4 @@
-"""The commands of ``kaleden``, one module each, and what they share."""
+"""The ``kaleden`` command line."""
 
 from __future__ import annotations
 

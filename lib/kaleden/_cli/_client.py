@@ -1,4 +1,4 @@
-"""The client that a command works with, made of its options."""
+"""Creating a client from command-line options, and running a command with it."""
 
 from __future__ import annotations
 
@@ -12,34 +12,43 @@ from typing import Any, TypeVar
 import anyio
 
 from kaleden._cli._io import Output
-from kaleden._cli._signals import Interrupted, until_interrupted
+from kaleden._cli._signals import Interrupted, run_until_interrupted
 from kaleden._client._session import AsyncSession, runtime_of
 from kaleden._errors import ConfigurationError, FailureKind
 from kaleden._results._batch import Failure
 from kaleden._wire import SessionInfo
 
 
-def by_id(sessions: Iterable[SessionInfo]) -> dict[str, SessionInfo]:
-    """Sort sessions by their ids."""
+def index_by_id(sessions: Iterable[SessionInfo]) -> dict[str, SessionInfo]:
+    """Return a mapping of ids to sessions."""
     return {info.id: info for info in sessions}
 
 
-def names_apart(
+def reject_names(
     keys: Iterable[str], listed: Mapping[str, SessionInfo], command: str
 ) -> dict[str, Failure]:
-    """Find the keys that are no ids, but names of sessions, and say what to give instead."""
-    named: dict[str, list[str]] = {}
+    """Return a failure for each key that is the name of a session instead of an id.
+
+    Args:
+        keys: the ids that the user has given.
+        listed: the user's sessions, by their ids.
+        command: the command, for the message.
+
+    Returns:
+        Failures by key; each message has the ids of the sessions with that name.
+    """
+    ids_by_name: dict[str, list[str]] = {}
     for info in listed.values():
-        named.setdefault(info.name, []).append(info.id)
+        ids_by_name.setdefault(info.name, []).append(info.id)
 
     return {
         key: Failure(
             key,
             FailureKind.INVALID,
-            f"that is the name of {', '.join(named[key.lower()])}: {command} takes ids",
+            f"that is the name of {', '.join(ids_by_name[key.lower()])}: {command} takes ids",
         )
         for key in keys
-        if key not in listed and key.lower() in named
+        if key not in listed and key.lower() in ids_by_name
     }
 
 
@@ -47,11 +56,11 @@ T = TypeVar("T")
 
 
 def open_session(options: argparse.Namespace, **others: Any) -> AsyncSession:
-    """Make the client that the options tell of; it is not entered yet.
+    """Create a client from the options, without entering it.
 
     Raises:
-        ConfigurationError: no server is named, or a login cannot be used.
-        OSError: the file with the token cannot be read.
+        ConfigurationError: no server is configured, or the login cannot be used.
+        OSError: the token file cannot be read.
     """
     token = options.token if options.token_file is None else _read_token(options.token_file)
     return AsyncSession(
@@ -70,33 +79,35 @@ def perform(
     options: argparse.Namespace,
     output: Output,
 ) -> int:
-    """Do *work* with the client, until its end or a signal, which cancels it.
+    """Run *work* with the client; a signal cancels it.
 
     Returns:
         The exit status.
     """
 
-    async def opened() -> int:
+    async def run() -> int:
         async with session:
             return await work(session)
 
-    def hurry() -> None:
+    def report_leftovers() -> None:
         left = runtime_of(session).describe_leftovers()
-        output.note(f"interrupted again: {left or 'nothing is left that kaleden knows of'}")
+        output.write_note(f"interrupted again: {left or 'no known session is left'}")
 
-    done: int | Interrupted = run_on(options.backend, until_interrupted, opened, hurry)
-    if isinstance(done, Interrupted):
-        output.note("interrupted")
-        return done.status
+    result: int | Interrupted = run_on(
+        options.backend, run_until_interrupted, run, report_leftovers
+    )
+    if isinstance(result, Interrupted):
+        output.write_note("interrupted")
+        return result.status
 
-    return done
+    return result
 
 
 def run_on(backend: str, work: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Run *work* in an event loop of its own.
+    """Run *work* in a new event loop.
 
     Raises:
-        ConfigurationError: that kind of event loop is not installed.
+        ConfigurationError: the backend is not installed.
     """
     if backend == "trio" and find_spec("trio") is None:
         raise ConfigurationError("trio is not installed: pip install 'kaleden[trio]'")
@@ -109,10 +120,10 @@ def _read_token(path: str) -> str:
         if path != "-":
             text = Path(path).read_text(encoding="utf-8")
         else:
-            # None if it was closed when the process started.
+            # `sys.stdin` is None if it was closed when the process started.
             text = sys.stdin.read() if sys.stdin else ""
     except UnicodeDecodeError:
-        raise ConfigurationError(f"--token-file {path!r} is no text") from None
+        raise ConfigurationError(f"--token-file {path!r} is not UTF-8 text") from None
 
     if not text.strip():
         raise ConfigurationError(f"--token-file {path!r} is empty")

@@ -23,64 +23,65 @@ from typing import Any, Final, TextIO, cast, final
 import anyio
 from anyio.lowlevel import checkpoint
 
-DONE: Final = 0
-NOT_ALL: Final = 1
-REFUSED: Final = 2
-UNREAD: Final = 141
-"""As shells have it for a program that SIGPIPE ended."""
+SUCCESS: Final = 0
+FAILURE: Final = 1
+NOT_STARTED: Final = 2
+READER_GONE: Final = 141
+"""128 + 13, the status that shells report for a program that SIGPIPE ended."""
 
-EXPLAINED: Final = """\
+EXIT_STATUSES: Final = """\
 exit status:
-  0    it did all that it was asked
-  1    not all: something failed, or sessions may be left
-  2    it did not begin: what it was given, or the login, cannot be used; nothing was sent
-  130  Ctrl-C; what `run` and `demo` had launched has ended (129 and 143: SIGHUP and SIGTERM)
-  141  the reader of its output has gone
+  0    success
+  1    failure: something failed, or sessions may be left
+  2    not started: the arguments or the login cannot be used; nothing was sent
+  130  Ctrl-C; the sessions of `run` and `demo` have ended (129: SIGHUP, 143: SIGTERM)
+  141  the reader of standard output has exited
 """
 
 
-# What moves a terminal's cursor, or worse; line ends and tabs are ours.
+# Control characters, which can move the cursor or reconfigure a terminal; newlines and tabs are
+# allowed.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-PIECE: Final = 4096
-"""Bytes that a pipe takes at once if it takes any."""
+CHUNK: Final = 4096
+"""Bytes; a pipe that is ready for writing accepts one chunk without blocking."""
 
 
 class CannotWrite(Exception):
     """Standard output rejects a write, for example because the disk is full.
 
-    It is not an OSError, because argparse in recent releases of Python ignores those.
+    Not a subclass of OSError, because argparse ignores OSErrors in recent releases of Python.
     """
 
 
 @final
 class ReaderGone(CannotWrite):
-    """Standard output is a pipe or a socket whose other end is closed."""
+    """Standard output is a pipe or a socket, and its other end is closed."""
 
 
 @final
 class Output:
-    """The results and messages of a command.
+    """Writes the results and messages of a command.
 
     Args:
-        json: whether programs read the results.
+        json: whether results are written as JSON.
     """
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self._results = _Stream(sys.stdout, _raising)
+        self._results = _Stream(sys.stdout, _convert_errors)
         self._notes = _Stream(sys.stderr, partial(suppress, OSError))
-        self._turn = anyio.Lock()
+        self._lock = anyio.Lock()
 
     @contextmanager
-    def redirected(self) -> Generator[None]:
-        """Send everything that argparse, rich and `print` write through this object."""
+    def redirect(self) -> Generator[None]:
+        """Write the output of argparse, rich and `print` through this object."""
         results, notes = cast("TextIO", self._results), cast("TextIO", self._notes)
         with redirect_stdout(results), redirect_stderr(notes):
             yield
 
-    def line(self, text: str) -> None:
-        """Write a line of the results.
+    def write_line(self, text: str) -> None:
+        """Write a line to standard output.
 
         Raises:
             ReaderGone: the reader has closed its end of the pipe.
@@ -88,12 +89,14 @@ class Output:
         """
         self._results.write(f"{text}\n")
 
-    def document(self, value: Any) -> None:
-        """Write the results as one JSON text; see `line`."""
-        self.line(json.dumps(value))
+    def write_document(self, value: Any) -> None:
+        """Write a value as one line of JSON; see `write_line`."""
+        self.write_line(json.dumps(value))
 
     async def send(self, text: str) -> None:
-        """Write results without blocking the event loop: a pager can be slow to read.
+        """Write text to standard output without blocking the event loop.
+
+        A reader such as a pager may leave the pipe full for any time.
 
         Raises:
             ReaderGone: the reader has closed its end of the pipe.
@@ -102,47 +105,49 @@ class Output:
         Cancellation:
             Some of the text may have been written.
         """
-        async with self._turn:
+        async with self._lock:
             await self._results.send(text)
 
     async def send_line(self, text: str) -> None:
-        """Write a line of the results; see `send`."""
+        """Write a line; see `send`."""
         await self.send(f"{text}\n")
 
     async def send_document(self, value: Any) -> None:
-        """Write the results as one JSON text; see `send`."""
+        """Write a value as one line of JSON; see `send`."""
         await self.send_line(json.dumps(value))
 
     async def send_event(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Write one JSON line of a stream; see `send`."""
+        """Write an event as one line of JSON; see `send`."""
         await self.send_document({"event": event, **facts})
 
-    def note(self, text: str) -> None:
-        """Write a message to standard error; a message that cannot be written is dropped."""
-        self._notes.write(f"{printable(text)}\n")
+    def write_note(self, text: str) -> None:
+        """Write a message to standard error; drop it if the write fails."""
+        self._notes.write(f"{escape_controls(text)}\n")
 
-    def note_at_once(self, text: str) -> None:
-        """Write a message, or drop it if standard error has no room for it; see `note`."""
+    def write_note_nowait(self, text: str) -> None:
+        """Write a message, or drop it if the write would block; see `write_note`."""
         number = self._notes.descriptor()
         if number is None or select.select([], [number], [], 0)[1]:
-            self.note(text)
+            self.write_note(text)
 
     async def send_note(self, text: str) -> None:
         """Write a message without blocking the event loop; see `note`."""
-        async with self._turn:
-            await self._notes.send(f"{printable(text)}\n")
+        async with self._lock:
+            await self._notes.send(f"{escape_controls(text)}\n")
 
 
-def printable(text: str) -> str:
-    """Escape control characters, so that none reaches a terminal."""
+def escape_controls(text: str) -> str:
+    """Escape control characters, so that text of a server cannot control the terminal."""
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-class LogNotes(logging.Handler):
-    """Shows the warnings of the library, and never blocks: some are logged in a clean-up.
+class LogHandler(logging.Handler):
+    """Writes the library's warnings to standard error.
+
+    It never blocks, because some warnings are logged during a clean-up.
 
     Args:
-        output: shows them.
+        output: writes the messages.
     """
 
     def __init__(self, output: Output) -> None:
@@ -150,19 +155,19 @@ class LogNotes(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one record."""
-        self._output.note_at_once(record.getMessage())
+        """Write one record."""
+        self._output.write_note_nowait(record.getMessage())
 
 
 @final
 class _Stream:
-    """A standard stream without a buffer: a write is complete or has failed when it returns.
+    """An unbuffered standard stream: a write has succeeded or failed when it returns.
 
-    No text is late or lost, whatever ends the process, and none is left for the interpreter to
-    write at exit, where a failure would be printed and would replace the exit status.
+    No text is delayed, or lost when the process ends. No text is left for the interpreter to
+    write at exit, where it would print a failure and replace the exit status.
 
     Args:
-        stream: the stream; None, if it was closed when the process started, discards all text.
+        stream: the stream; None if it was closed when the process started: text is discarded.
         guard: handles an OSError of a write.
     """
 
@@ -185,7 +190,7 @@ class _Stream:
                 self._flush()
                 return len(text)
 
-            data = self._encoded(text)
+            data = self._encode(text)
             while data:
                 data = data[os.write(number, data) :]
         return len(text)
@@ -195,12 +200,12 @@ class _Stream:
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Write the text that was written past this object, if any."""
+        """Flush text that was written to the underlying stream."""
         with self._guard():
             self._flush()
 
     async def send(self, text: str) -> None:
-        """Write all of *text*, waiting for room without blocking the event loop."""
+        """Write all of *text* without blocking the event loop."""
         number = self.descriptor()
         if number is None:
             self.write(text)
@@ -209,48 +214,49 @@ class _Stream:
 
         with self._guard():
             self._flush()
-            data = self._encoded(text)
+            data = self._encode(text)
             while data:
-                await _room(number)
-                data = data[os.write(number, data[:PIECE]) :]
+                await _wait_writable(number)
+                data = data[os.write(number, data[:CHUNK]) :]
 
     def descriptor(self) -> int | None:
-        """Return the file descriptor to write to; None if only the stream itself can write."""
+        """Return the file descriptor; None if text must be written through the stream."""
         if sys.platform == "win32":
-            return None  # Consoles there have an encoding of their own.
+            return None  # Windows consoles have their own encoding.
 
         try:
             return self._stream.fileno()
         except (io.UnsupportedOperation, ValueError):
             return None
 
-    def _encoded(self, text: str) -> memoryview:
+    def _encode(self, text: str) -> memoryview:
         return memoryview(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
 
     def _flush(self) -> None:
         try:
             self._stream.flush()
         except OSError:
-            # The text is still in the buffer: let the interpreter write it to the null device.
+            # The text is still in the buffer, and the interpreter flushes it at exit: redirect the
+            # descriptor to the null device.
             with suppress(OSError, ValueError), open(os.devnull, "w", encoding="utf-8") as null:
                 os.dup2(null.fileno(), self._stream.fileno())
             raise
 
 
 @contextmanager
-def _raising() -> Generator[None]:
-    """Raise an error of standard output as a type of its own, unlike those of files and sockets."""
+def _convert_errors() -> Generator[None]:
+    """Raise `CannotWrite` for an OSError, to distinguish it from errors of files and sockets."""
     try:
         yield
     except ConnectionError as error:
-        raise ReaderGone("standard output has no reader any more") from error
+        raise ReaderGone("the reader of standard output has exited") from error
     except OSError as error:
         raise CannotWrite(f"the results cannot be written: {error}") from error
 
 
-async def _room(number: int) -> None:
+async def _wait_writable(number: int) -> None:
     try:
         await anyio.wait_writable(number)
     except PermissionError:
-        # A file, which always has room.
+        # epoll rejects regular files (EPERM); these are always writable.
         await checkpoint()

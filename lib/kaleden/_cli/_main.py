@@ -1,4 +1,4 @@
-"""From the command line to a command, and from what it raised to an exit status."""
+"""The entry point of the command line: running a command, and mapping errors to exit statuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from importlib import import_module
 from typing import Final
 
 from kaleden._auth import EXPLAINED_BY
-from kaleden._cli._io import NOT_ALL, REFUSED, UNREAD, CannotWrite, LogNotes, Output, ReaderGone
+from kaleden._cli._io import (
+    FAILURE,
+    NOT_STARTED,
+    READER_GONE,
+    CannotWrite,
+    LogHandler,
+    Output,
+    ReaderGone,
+)
 from kaleden._cli._parser import parse
 from kaleden._cli._signals import INTERRUPTED
 from kaleden._errors import ConnectFailed, KaledenError, RequestError, ScopeError
@@ -22,66 +30,69 @@ logger = logging.getLogger("kaleden")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that *argv* names.
+    """Run a command.
+
+    Args:
+        argv: the arguments without the program's name; None for those of this process.
 
     Returns:
         The exit status; see `kaleden._cli._io`.
     """
     output = Output(json=False)
-    notes = LogNotes(output)
-    logger.addHandler(notes)
+    handler = LogHandler(output)
+    logger.addHandler(handler)
     try:
-        with output.redirected():
+        with output.redirect():
             options = parse(sys.argv[1:] if argv is None else argv)
             output.json = options.json
-            return _command(options.command)(options, output)
+            return _load_command(options.command)(options, output)
     except BaseException as error:
-        status = _status(error, output)
+        status = _report_error(error, output)
         if status is None:
             raise
         return status
     finally:
-        logger.removeHandler(notes)
+        logger.removeHandler(handler)
 
 
-def _command(name: str) -> Callable[[argparse.Namespace, Output], int]:
-    # Loaded when it is called, since most of them need more than the others.
+def _load_command(name: str) -> Callable[[argparse.Namespace, Output], int]:
+    # Import only this command: each one has other dependencies.
     command: Callable[[argparse.Namespace, Output], int]
     command = import_module(f"kaleden._cli._commands._{name}").main
     return command
 
 
-def _status(error: BaseException, output: Output) -> int | None:
-    """Report an error, and return the exit status; None for an error that is a bug."""
-    errors = list(_lone(error))
+def _report_error(error: BaseException, output: Output) -> int | None:
+    """Print an error and return the exit status; None for an unexpected error, which is a bug."""
+    errors = list(_flatten(error))
     for each in errors:
         if isinstance(each, ReaderGone):
-            return UNREAD
+            return READER_GONE
         if isinstance(each, KeyboardInterrupt):
-            output.note("interrupted")
+            output.write_note("interrupted")
             return INTERRUPTED
 
     if not all(isinstance(each, _EXPECTED) for each in errors):
         return None
 
     for each in errors:
-        output.note(f"kaleden: {_told(each)}")
+        output.write_note(f"kaleden: {_format_error(each)}")
     begun = any(isinstance(each, RequestError | ScopeError | CannotWrite) for each in errors)
-    return NOT_ALL if begun else REFUSED
+    return FAILURE if begun else NOT_STARTED
 
 
-def _told(error: BaseException) -> str:
-    """Say what went wrong, and send people to the doctor for what a program looks up elsewhere."""
+def _format_error(error: BaseException) -> str:
+    """Format an error, with a reference to ``kaleden doctor`` if that can explain it."""
     if isinstance(error, ConnectFailed):
         return f"{error}: see {_DOCTOR}"
 
     return str(error).replace(EXPLAINED_BY, _DOCTOR)
 
 
-def _lone(error: BaseException) -> Iterator[BaseException]:
-    """Take what was raised out of groups."""
+def _flatten(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in nested groups, or *error* itself."""
     errors: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     for each in errors:
-        yield from _lone(each)
+        yield from _flatten(each)
     if not errors:
         yield error

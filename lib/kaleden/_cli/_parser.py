@@ -1,4 +1,4 @@
-"""The command line's grammar; no command is loaded for it."""
+"""The argument parser of all commands; importing it imports no command."""
 
 from __future__ import annotations
 
@@ -6,111 +6,125 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from kaleden._cli._io import EXPLAINED
+from kaleden._cli._io import EXIT_STATUSES
 from kaleden._engine._config import Limits
 from kaleden._version import __version__
 
+_BACKEND_HELP: Final = "event loop to use (default: %(default)s)"
 
-def count(most: int | None = None) -> Callable[[str], int]:
-    """Make a reader of whole numbers from 1."""
 
-    def read(text: str) -> int:
+def make_count_parser(most: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers from 1 to *most*."""
+
+    def parse(text: str) -> int:
         value = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
         if value < 1 or (most is not None and value > most):
             ceiling = "" if most is None else f" to {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from 1{ceiling}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1{ceiling}")
         return value
 
-    return read
+    return parse
 
 
-def number(text: str) -> float:
-    """Read a number that is not negative."""
+def parse_number(text: str) -> float:
+    """Parse a finite number that is not negative."""
     try:
         value = float(text)
     except ValueError:
         value = -1
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number, 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative number")
     return value
 
 
-def seconds(text: str) -> float:
-    """Read a time that is to pass."""
-    value = number(text)
+def parse_seconds(text: str) -> float:
+    """Parse a duration in seconds."""
+    value = parse_number(text)
     if not value:
-        raise argparse.ArgumentTypeError("0 seconds are too few")
+        raise argparse.ArgumentTypeError("must be greater than 0")
     return value
 
 
-def variable(text: str) -> tuple[str, str]:
-    """Read ``KEY=VALUE``, or ``KEY`` for a variable of this process; no message shows a value."""
+def parse_variable(text: str) -> tuple[str, str]:
+    """Parse ``KEY=VALUE``, or ``KEY`` for the value in this process's environment.
+
+    Error messages do not contain the value.
+    """
     key, equals, value = text.partition("=")
     if equals:
         return key, value
 
     if key not in os.environ:
-        raise argparse.ArgumentTypeError(f"{key!r} is not set here: write {key}=VALUE")
+        raise argparse.ArgumentTypeError(f"{key!r} is not set in this environment: use {key}=VALUE")
     return key, os.environ[key]
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
-    """Add them to a parser."""
+    """Add the options of ``kaleden serve`` to a parser."""
     add = parser.add_argument
-    add("--port", type=_port, default=0, help="on 127.0.0.1 (default: a free one)")
-    add("--token", help="the bearer token to accept (default: a random one)")
-    add("--tls", action="store_true", help="serve https, and take certificates too")
-    add("--state", metavar="FILE", help="keep the sessions in this SQLite file")
+    add("--port", type=_parse_port, default=0, help="port on 127.0.0.1 (default: a free port)")
+    add("--token", help="bearer token to accept (default: a random token)")
+    add("--tls", action="store_true", help="serve https, and accept client certificates")
+    add("--state", metavar="FILE", help="SQLite file that stores the sessions")
     add(
         "--cores",
-        type=_capacity,
-        help="capacity in cores, at least 1 (default: 16 times what there is)",
+        type=_parse_capacity,
+        help="capacity in cores, at least 1 (default: 16 times this machine's)",
     )
-    add("--ram", type=_capacity, help="capacity in GiB, at least 1 (default: 4 for each core)")
-    add("--user", default="local", help="the name of the user (default: %(default)s)")
-    add("--max-interactive-sessions", type=int, default=5, metavar="N", help="default: %(default)s")
-    add("--backend", choices=("asyncio", "trio"), default="asyncio", help="default: %(default)s")
-    add("--json", action="store_true", help="print where it is as one line of JSON")
+    add("--ram", type=_parse_capacity, help="capacity in GiB, at least 1 (default: 4 per core)")
+    add("--user", default="local", help="name of the user (default: %(default)s)")
+    add(
+        "--max-interactive-sessions",
+        type=int,
+        default=5,
+        metavar="N",
+        help="limit of interactive sessions (default: %(default)s)",
+    )
+    add("--backend", choices=("asyncio", "trio"), default="asyncio", help=_BACKEND_HELP)
+    add("--json", action="store_true", help="print the URL and the token as one line of JSON")
 
 
-def _capacity(text: str) -> float:
-    value = float(text)
-    if not 1 <= value < math.inf:
-        raise ValueError(text)
+def _parse_capacity(text: str) -> float:
+    value = parse_number(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than 1")
     return value
 
 
-def _port(text: str) -> int:
-    value = int(text)
+def _parse_port(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
     if value not in range(65536):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number")
     return value
 
 
-SHELLS = ("bash", "fish", "tcsh", "zsh")
-PROGRAM = "-- CMD [ARG ...]"
+SHELLS: Final = ("bash", "fish", "tcsh", "zsh")
+COMMAND_USAGE: Final = "-- CMD [ARG ...]"
 
-_PURPOSE = """\
-Start, watch and end compute sessions on the CANFAR Science Platform.
+_DESCRIPTION: Final = """\
+Launch, watch and end compute sessions on the CANFAR Science Platform.
 
-The server and the login are found as kaleden.Session() does: in the options, in CANFAR_URL with
-CANFAR_TOKEN or CANFAR_CERTIFICATE, in what `canfar login` has saved, or in ~/.ssl/cadcproxy.pem.
-`kaleden doctor` tells what was found, and what is wrong with it.
+The server and the login are found as by kaleden.Session(): in the options, in CANFAR_URL with
+CANFAR_TOKEN or CANFAR_CERTIFICATE, in the files of `canfar login`, or in ~/.ssl/cadcproxy.pem.
+`kaleden doctor` shows which are used, and detects common problems.
 """
-_RUN = """\
-Launch sessions, show how they stand and what they write until they have ended, and clean up.
-States go to standard error and logs to standard output, with the replica's name before each line if
-there are several. Ctrl-C ends all the sessions.
+_RUN_DESCRIPTION: Final = """\
+Launch sessions, show their states and logs until they have ended, and clean up.
+States are written to standard error and logs to standard output. With --replicas, each line of a
+log begins with the name of the replica. Ctrl-C ends all sessions.
 
-The command comes after `--`. The server splits arguments at spaces and knows no quoting, so none
-can have a space; what would not arrive as it is written is refused.
+The command to run comes after `--`. The server splits arguments at spaces and does not support
+quoting, so an argument cannot contain a space. A command that would arrive changed is rejected.
 """
 
 
 class Commands(Protocol):
-    """What argparse makes for the commands of a program."""
+    """The object that `argparse.ArgumentParser.add_subparsers` returns."""
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
         """Add a command."""
@@ -118,240 +132,296 @@ class Commands(Protocol):
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read a command line.
+    """Parse a command line.
+
+    Returns:
+        The options; `program` is the command that `run` runs.
 
     Raises:
-        SystemExit: it cannot be understood, or asks for help.
+        SystemExit: the arguments are invalid, or ask for the help or the version.
     """
-    words, program = _split(list(argv))
+    arguments, program = _split(list(argv))
     parser = build_parser()
-    options, others = parser.parse_known_args(words)
+    options, others = parser.parse_known_args(arguments)
     if others:
-        hint = f": what to run comes after --, as in [{PROGRAM}]" if words[0] == "run" else ""
+        is_run = arguments[0] == "run"
+        hint = f": the command to run comes after --, as in [{COMMAND_USAGE}]" if is_run else ""
         parser.error(f"unrecognized arguments: {' '.join(others)}{hint}")
     options.program = program
     return options
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands."""
+    """Create the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="kaleden",
-        description=_PURPOSE,
-        epilog=EXPLAINED,
+        description=_DESCRIPTION,
+        epilog=EXIT_STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"kaleden {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for add in (_demo, _serve, _ps, _run, _logs, _rm, _reap, _doctor, _completion):
+    for add in (
+        _add_demo,
+        _add_serve,
+        _add_ps,
+        _add_run,
+        _add_logs,
+        _add_rm,
+        _add_reap,
+        _add_doctor,
+        _add_completion,
+    ):
         add(commands)
     return parser
 
 
-def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Split off what `run` is to run: argparse takes only some of it where options are between."""
-    if words[:1] != ["run"] or "--" not in words:
-        return words, []
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split the arguments of `run` at ``--``.
 
-    at = words.index("--")
-    return words[:at], words[at + 1 :]
+    argparse would take only a part of the command after ``--`` if options are between the
+    positional arguments.
+    """
+    if arguments[:1] != ["run"] or "--" not in arguments:
+        return arguments, []
+
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
 
 
-def _command(commands: Commands, name: str, text: str, **others: Any) -> argparse.ArgumentParser:
+def _add_command(
+    commands: Commands, name: str, text: str, **others: Any
+) -> argparse.ArgumentParser:
     first = text.partition("\n")[0].removesuffix(".")
-    made = commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=others.pop("help", first[0].lower() + first[1:]),
         description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **others,
     )
-    made.set_defaults(command=name)
-    return made
+    parser.set_defaults(command=name)
+    return parser
 
 
-def _add_where(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where the server is, and who asks."""
+def _add_connection_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the server and the login."""
     group = parser.add_argument_group("server and login")
     add = group.add_argument
-    add("--url", help="a Skaha server, such as https://ws-uv.canfar.net/skaha")
-    add("--server", metavar="NAME", help="a server that canfar has saved, with its login")
+    add("--url", help="URL of a Skaha server, such as https://ws-uv.canfar.net/skaha")
+    add("--server", metavar="NAME", help="server that `canfar login` has saved, with its login")
     token = group.add_mutually_exclusive_group()
     token.add_argument(
-        "--token-file", metavar="PATH", help="a file with a bearer token; - for standard input"
+        "--token-file", metavar="PATH", help="file with a bearer token; - for standard input"
     )
     token.add_argument(
         "--token",
-        help="a bearer token; others on this machine can see it: rather set CANFAR_TOKEN",
+        help="bearer token; other users of this machine can see it: prefer CANFAR_TOKEN",
     )
-    add("--certificate", metavar="PATH", help="an X.509 proxy certificate, a PEM file")
+    add("--certificate", metavar="PATH", help="PEM file with an X.509 proxy certificate")
     add(
         "--timeout",
-        type=seconds,
+        type=parse_seconds,
         metavar="SECONDS",
-        help="for one attempt of a request (CANFAR_TIMEOUT, or 30)",
+        help="time-out of each attempt of a request (default: CANFAR_TIMEOUT, or 30)",
     )
-    add("--backend", choices=("asyncio", "trio"), default="asyncio", help="%(default)s by default")
+    add("--backend", choices=("asyncio", "trio"), default="asyncio", help=_BACKEND_HELP)
 
 
-def _add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+def _add_json(parser: argparse.ArgumentParser, results: str) -> None:
+    parser.add_argument("--json", action="store_true", help=f"print {results} as JSON")
 
 
-def _demo(commands: Commands) -> None:
-    parser = _command(
+def _add_demo(commands: Commands) -> None:
+    parser = _add_command(
         commands,
         "demo",
         "Launch a dozen sessions, watch them, collect their results, clean up.\n"
-        "It brings a platform of its own, unless --url or --server names one.",
+        "Starts an embedded platform, unless --url or --server is given.",
     )
     add = parser.add_argument
-    add("--replicas", type=count(1000), default=12, metavar="N", help="sessions (%(default)s)")
-    add("--image", default="skaha/astroml:latest", help="an image with python3 (%(default)s)")
-    _add_json(parser, "what each replica found, and what is left,")
-    _add_where(parser)
+    add(
+        "--replicas",
+        type=make_count_parser(1000),
+        default=12,
+        metavar="N",
+        help="number of sessions (default: %(default)s)",
+    )
+    add(
+        "--image",
+        default="skaha/astroml:latest",
+        help="image that contains python3 (default: %(default)s)",
+    )
+    _add_json(parser, "the result of each replica and the ids of sessions that are left")
+    _add_connection_options(parser)
 
 
-def _serve(commands: Commands) -> None:
-    parser = _command(
+def _add_serve(commands: Commands) -> None:
+    parser = _add_command(
         commands,
         "serve",
         "Run the embedded platform: a Skaha server on this machine.\n"
-        "It prints its URL and token. Ctrl-C ends it and all its sessions; that is status 0.",
+        "Prints its URL and token. Ctrl-C ends it and all its sessions, with exit status 0.",
     )
     add_serve_options(parser)
 
 
-def _ps(commands: Commands) -> None:
-    parser = _command(commands, "ps", "List your sessions.")
+def _add_ps(commands: Commands) -> None:
+    parser = _add_command(commands, "ps", "List your sessions.")
     add = parser.add_argument
-    add("--kind", help="only this kind, such as headless")
-    add("--status", help="only this status, such as Running")
+    add("--kind", help="list only this kind, such as headless")
+    add("--status", help="list only this status, such as Running")
     add(
         "--view",
         choices=("all", "interactive"),
-        help="all: everybody's, with few facts; interactive: none that are headless",
+        help="all: sessions of all users, with few columns; interactive: omit headless sessions",
     )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("-q", "--quiet", action="store_true", help="print ids only")
-    what.add_argument("--json", action="store_true", help="print all facts as JSON")
-    _add_where(parser)
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("-q", "--quiet", action="store_true", help="print only ids")
+    output.add_argument("--json", action="store_true", help="print all fields as JSON")
+    _add_connection_options(parser)
 
 
-def _run(commands: Commands) -> None:
-    parser = _command(
+def _add_run(commands: Commands) -> None:
+    parser = _add_command(
         commands,
         "run",
-        _RUN,
+        _RUN_DESCRIPTION,
         help="launch sessions, show their states and logs until they have ended, clean up",
-        usage=f"%(prog)s NAME IMAGE [options] [{PROGRAM}]",
+        usage=f"%(prog)s NAME IMAGE [options] [{COMMAND_USAGE}]",
     )
     add = parser.add_argument
-    add("name", metavar="NAME", help="lower-case letters, digits and inner hyphens")
-    add("image", metavar="IMAGE", help="project/name:tag, with or without a host before it")
-    add("--replicas", type=count(), default=1, metavar="N", help="sessions (%(default)s)")
-    add("--cores", type=number, help="CPU cores, 1 or more; what is free if left out")
-    add("--ram", type=count(), metavar="GIB", help="memory; what is free if left out")
-    add("--gpu", type=count(), metavar="N", help="number of GPUs")
-    add("--kind", default="headless", help="%(default)s by default")
+    add(
+        "name",
+        metavar="NAME",
+        help="name of the sessions: lower-case letters, digits and inner hyphens",
+    )
+    add("image", metavar="IMAGE", help="image: project/name:tag, optionally with a host")
+    add(
+        "--replicas",
+        type=make_count_parser(),
+        default=1,
+        metavar="N",
+        help="number of sessions (default: %(default)s)",
+    )
+    add("--cores", type=parse_number, help="CPU cores, 1 or more (default: flexible)")
+    add("--ram", type=make_count_parser(), metavar="GIB", help="memory in GiB (default: flexible)")
+    add("--gpu", type=make_count_parser(), metavar="N", help="number of GPUs")
+    add("--kind", default="headless", help="kind of the sessions (default: %(default)s)")
     add(
         "-e",
         "--env",
-        type=variable,
+        type=parse_variable,
         action="append",
         default=[],
         metavar="KEY[=VALUE]",
-        help="set a variable, or pass on this shell's; may be repeated",
+        help="set an environment variable, or pass on its value in this shell; can be repeated",
     )
-    add("--ledger", metavar="PATH", help="write launches down, for `kaleden reap`")
-    add("--grace", type=seconds, default=30.0, metavar="SECONDS", help="for clean-up (30)")
-    add("--no-logs", dest="logs", action="store_false", help="show states only")
+    add("--ledger", metavar="PATH", help="record launches in this file, for `kaleden reap`")
+    add(
+        "--grace",
+        type=parse_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="time limit of the clean-up (default: 30)",
+    )
+    add("--no-logs", dest="logs", action="store_false", help="show only states")
     after = parser.add_mutually_exclusive_group()
     after.add_argument(
         "--release",
         action="store_true",
-        help="if all goes well, leave the sessions on the platform",
+        help="leave the sessions on the platform, unless the run is interrupted",
     )
     after.add_argument(
         "--detach",
         action="store_true",
-        help="launch only: print the ids, and leave the sessions to themselves",
+        help="launch the sessions, print their ids and exit; you have to end them",
     )
-    _add_json(parser, "one line for each thing that happens,")
-    _add_where(parser)
+    _add_json(parser, "one line per event")
+    _add_connection_options(parser)
 
 
-def _logs(commands: Commands) -> None:
-    parser = _command(commands, "logs", "Print what sessions have written.")
+def _add_logs(commands: Commands) -> None:
+    parser = _add_command(commands, "logs", "Print the logs of sessions.")
     add = parser.add_argument
-    add("ids", nargs="+", metavar="ID", help="a session's id, from ps; not its name")
-    add("-f", "--follow", action="store_true", help="go on until the sessions have ended")
-    _add_json(parser, "the logs (with --follow: a line for each line)")
-    _add_where(parser)
+    add("ids", nargs="+", metavar="ID", help="id of a session, as printed by `kaleden ps`")
+    add("-f", "--follow", action="store_true", help="continue until the sessions have ended")
+    _add_json(parser, "the logs (with --follow: one JSON object per line of a log)")
+    _add_connection_options(parser)
 
 
-def _rm(commands: Commands) -> None:
-    parser = _command(commands, "rm", "End sessions, and make sure that they are gone.")
+def _add_rm(commands: Commands) -> None:
+    parser = _add_command(commands, "rm", "End sessions, and check that they are gone.")
     add = parser.add_argument
-    add("ids", nargs="*", default=[], metavar="ID", help="a session's id, from ps; not its name")
-    add("--prefix", help="instead: all sessions whose names begin so")
-    add("--kind", help="with --prefix: only this kind")
-    add("--status", help="with --prefix: only this status")
-    add("--dry-run", action="store_true", help="with --prefix: only tell which")
-    _add_json(parser, "what became of each")
-    _add_where(parser)
+    add(
+        "ids",
+        nargs="*",
+        default=[],
+        metavar="ID",
+        help="id of a session, as printed by `kaleden ps`",
+    )
+    add("--prefix", help="end all sessions with this prefix of their names, instead of ids")
+    add("--kind", help="with --prefix: end only this kind")
+    add("--status", help="with --prefix: end only this status")
+    add("--dry-run", action="store_true", help="with --prefix: list the sessions, end none")
+    _add_json(parser, "the outcome for each session")
+    _add_connection_options(parser)
 
 
-def _reap(commands: Commands) -> None:
-    parser = _command(
+def _add_reap(commands: Commands) -> None:
+    parser = _add_command(
         commands,
         "reap",
-        "End the sessions that a ledger says were left by processes that are gone.",
+        "End the sessions of processes that were killed, as recorded in a ledger.",
     )
     add = parser.add_argument
-    add("path", metavar="PATH", help="the ledger")
-    add("--dry-run", action="store_true", help="only tell what is left; status 1 if anything is")
+    add("path", metavar="PATH", help="ledger of `kaleden run --ledger` or Session(ledger=)")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="list the sessions that are left, end none; exit with status 1 if there are any",
+    )
     add(
         "--elsewhere",
         action="store_true",
-        help="end also what was launched on other machines or in other containers, where nobody "
-        "can tell from here whether the launching process is gone",
+        help="end also sessions launched on other machines or in other containers; it cannot be "
+        "checked here whether the processes that launched them have ended",
     )
     add(
         "--create-timeout",
-        type=number,
+        type=parse_number,
         default=Limits().create_timeout,
         metavar="SECONDS",
-        help="how long the server may be at work on a create (%(default)g)",
+        help="longest time that the server works on a create (default: %(default)g)",
     )
     add(
         "--settle",
-        type=number,
+        type=parse_number,
         default=Limits().settle,
         metavar="SECONDS",
-        help="how long after a create its session may be missing in lists (%(default)g)",
+        help="time after a create within which lists may omit its session (default: %(default)g)",
     )
-    _add_json(parser, "what was left, and what became of it,")
-    _add_where(parser)
+    _add_json(parser, "the sessions that were left and their outcomes")
+    _add_connection_options(parser)
 
 
-def _doctor(commands: Commands) -> None:
-    parser = _command(
+def _add_doctor(commands: Commands) -> None:
+    parser = _add_command(
         commands,
         "doctor",
-        "Tell how kaleden reaches its server and who it is there, and what is wrong with it.\n"
-        "It sends a few requests that change nothing.",
+        "Check the configuration, the server and the login, and suggest corrections.\n"
+        "Sends a few requests that change nothing.",
     )
-    _add_json(parser, "what was found")
-    _add_where(parser)
+    _add_json(parser, "the configuration and the checks")
+    _add_connection_options(parser)
 
 
-def _completion(commands: Commands) -> None:
-    parser = _command(
+def _add_completion(commands: Commands) -> None:
+    parser = _add_command(
         commands,
         "completion",
-        "Print a script that completes this command line in a shell.\n"
-        "It needs the extra `completion`: pip install 'kaleden[completion]'.",
+        "Print a script for completion of this command line in a shell.\n"
+        "Requires the extra `completion`: pip install 'kaleden[completion]'.",
     )
-    parser.add_argument("shell", choices=SHELLS, help="the shell that is to complete")
+    parser.add_argument("shell", choices=SHELLS, help="shell to generate the script for")
     parser.set_defaults(json=False)

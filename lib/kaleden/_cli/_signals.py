@@ -1,4 +1,4 @@
-"""Ctrl-C for programs: it ends the work, and lets that clean up."""
+"""Cancellation of a command by SIGINT, SIGTERM or SIGHUP."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from kaleden._engine._tasks import open_task_group
 T = TypeVar("T")
 
 INTERRUPTED: Final = 128 + signal.SIGINT
-"""Exit status after Ctrl-C, as shells have it."""
+"""The exit status that shells report after Ctrl-C."""
 
 
 @final
 @frozen
 class Interrupted:
-    """What work came to that a signal ended.
+    """The result of work that a signal cancelled.
 
     Attributes:
-        signal: its number.
+        signal: the number of the signal.
     """
 
     signal: int
 
     @property
     def status(self) -> int:
-        """The exit status, as shells have it."""
+        """The exit status that shells report after the signal."""
         return 128 + self.signal
 
 
-async def until_interrupted(
-    work: Callable[[], Awaitable[T]], hurry: Callable[[], None] | None = None
+async def run_until_interrupted(
+    work: Callable[[], Awaitable[T]], on_second_signal: Callable[[], None] | None = None
 ) -> T | Interrupted:
-    """Do *work*, which the first signal cancels, and nothing else with it.
+    """Run *work*, and cancel only it at the first signal.
 
-    Left to itself Ctrl-C is an exception in whichever task runs, on trio also in those of an
-    embedded platform, which then could not answer the clean-up any more.
+    By default, Ctrl-C raises KeyboardInterrupt in the task that is running. On trio, that can be a
+    task of the embedded platform, which then cannot serve the requests of the clean-up.
 
     Args:
-        work: what to do.
-        hurry: says what is left; called at a second signal, which ends the process at once. None
-            leaves that to Python.
+        work: an async function.
+        on_second_signal: called at a second signal, before the process exits at once; it reports
+            the sessions that are left. None restores Python's handlers after the first signal.
 
     Returns:
-        What the work returned; what interrupted it if it was cancelled.
+        The result of *work*, or the signal that cancelled it.
 
     Cancellation:
         The work is cancelled.
@@ -63,7 +63,7 @@ async def until_interrupted(
     results: list[T] = []
     async with open_task_group() as group:
         with anyio.CancelScope() as scope:
-            await group.start(_listen, scope, caught, hurry)
+            await group.start(_listen, scope, caught, on_second_signal)
             results.append(await work())
         group.cancel_scope.cancel()
 
@@ -73,26 +73,26 @@ async def until_interrupted(
 async def _listen(
     scope: anyio.CancelScope,
     caught: list[Interrupted],
-    hurry: Callable[[], None] | None,
+    on_second_signal: Callable[[], None] | None,
     *,
     task_status: TaskStatus[None],
 ) -> None:
-    with anyio.open_signal_receiver(*_signals()) as signals:
+    with anyio.open_signal_receiver(*_list_signals()) as signals:
         task_status.started()
         async for number in signals:
-            if caught and hurry is not None:
-                hurry()
+            if caught and on_second_signal is not None:
+                on_second_signal()
                 os._exit(128 + number)
 
             caught.append(Interrupted(number))
             scope.cancel()
-            if hurry is None:
+            if on_second_signal is None:
                 return
 
 
-def _signals() -> list[signal.Signals]:
-    """List what is heeded: who runs under nohup wants to hear of no hang-up."""
-    wanted = [signal.SIGINT, signal.SIGTERM]
+def _list_signals() -> list[signal.Signals]:
+    """List the signals to handle; SIGHUP stays ignored under nohup."""
+    signals = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        wanted.append(signal.SIGHUP)
-    return wanted
+        signals.append(signal.SIGHUP)
+    return signals

@@ -4,90 +4,101 @@ from __future__ import annotations
 
 import pytest
 
-from _cli.called import NOWHERE, Caller, ended, process, start, where
+from _cli.invocation import (
+    UNREACHABLE,
+    Caller,
+    connection_options,
+    start_process,
+    start_sessions,
+    wait_until_ended,
+)
 from kaleden import Outcomes
 from platforms import Server
 from support import PLAIN_BACKENDS
 
 
 @pytest.fixture(scope="module")
-def said(server: Server) -> list[str]:
-    """Sessions that have said something and ended."""
-    ids = start(server, "said", "echo", "hello world", count=2)
-    ended(server, ids)
+def log_ids(server: Server) -> list[str]:
+    """Return the ids of sessions that have written a line and ended."""
+    ids = start_sessions(server, "said", "echo", "hello world", count=2)
+    wait_until_ended(server, ids)
     return ids
 
 
 @pytest.fixture(scope="module")
 def silent(server: Server) -> str:
-    [key] = start(server, "silent", "sleep", "600")
+    [key] = start_sessions(server, "silent", "sleep", "600")
     return key
 
 
 @pytest.mark.parametrize("options", [[], ["--follow"]], ids=["printed", "followed"])
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_one_log_is_printed_as_it_is(
-    backend: str, options: list[str], said: list[str], call: Caller
+def test_single_log_is_printed_unchanged(
+    backend: str, options: list[str], log_ids: list[str], call: Caller
 ) -> None:
-    done = call("logs", "--backend", backend, *options, said[0])
-    assert (0, "hello world\n", "") == (done.status, done.out, done.err)
+    result = call("logs", "--backend", backend, *options, log_ids[0])
+    assert (0, "hello world\n", "") == (result.status, result.out, result.err)
 
 
 @pytest.mark.parametrize("options", [[], ["--follow"]], ids=["printed", "followed"])
-def test_several_have_their_ids_before_each_line(
-    options: list[str], said: list[str], call: Caller
+def test_lines_of_several_logs_are_prefixed_with_ids(
+    options: list[str], log_ids: list[str], call: Caller
 ) -> None:
-    done = call("logs", *options, *said, said[0])
-    assert {f"{key} | hello world" for key in said} == set(done.out.splitlines())
-    assert (0, 2) == (done.status, len(done.out.splitlines()))
+    result = call("logs", *options, *log_ids, log_ids[0])
+    assert {f"{key} | hello world" for key in log_ids} == set(result.out.splitlines())
+    assert (0, 2) == (result.status, len(result.out.splitlines()))
 
 
-def test_json_is_the_outcomes(said: list[str], call: Caller) -> None:
-    done = call("logs", *said, "--json")
-    outcomes: Outcomes[str] = Outcomes.from_json(done.out)
-    assert dict.fromkeys(said, "hello world\n") == outcomes.successes
+def test_json_output_is_outcomes(log_ids: list[str], call: Caller) -> None:
+    result = call("logs", *log_ids, "--json")
+    outcomes: Outcomes[str] = Outcomes.from_json(result.out)
+    assert dict.fromkeys(log_ids, "hello world\n") == outcomes.successes
 
 
-def test_followed_json_is_lines(said: list[str], call: Caller) -> None:
-    done = call("logs", said[0], "--json", "--follow")
-    event = {"event": "log", "name": said[0], "id": said[0], "text": "hello world"}
-    assert [event] == done.events
+def test_followed_json_output_is_lines(log_ids: list[str], call: Caller) -> None:
+    result = call("logs", log_ids[0], "--json", "--follow")
+    event = {"event": "log", "name": log_ids[0], "id": log_ids[0], "text": "hello world"}
+    assert [event] == result.events
 
 
-def test_an_empty_log_is_told_from_no_session(silent: str, call: Caller) -> None:
-    done = call("logs", silent)
-    assert (0, "", f"{silent}: nothing was written yet\n") == (done.status, done.out, done.err)
-    done = call("logs", silent, "nosuchid")
-    assert (1, "") == (done.status, done.out)
-    assert "nosuchid: no session of yours has this id" in done.err
+def test_empty_log_is_distinguished_from_unknown_session(silent: str, call: Caller) -> None:
+    result = call("logs", silent)
+    assert (0, "", f"{silent}: nothing has been written yet\n") == (
+        result.status,
+        result.out,
+        result.err,
+    )
+    result = call("logs", silent, "nosuchid")
+    assert (1, "") == (result.status, result.out)
+    assert "nosuchid: no session of yours has this id" in result.err
     outcomes: Outcomes[str] = Outcomes.from_json(call("logs", silent, "nosuchid", "--json").out)
     assert {silent: ""} == outcomes.successes
     assert ["nosuchid"] == list(outcomes.failures)
 
 
 @pytest.mark.parametrize("options", [[], ["--follow"], ["--follow", "--json"]], ids=" ".join)
-def test_a_name_is_no_id(options: list[str], silent: str, call: Caller) -> None:
-    done = call("logs", *options, "silent")
-    assert 1 == done.status
-    assert f"that is the name of {silent}: logs takes ids" in done.err + done.out
+def test_name_is_rejected_with_its_id(options: list[str], silent: str, call: Caller) -> None:
+    result = call("logs", *options, "silent")
+    assert 1 == result.status
+    assert f"that is the name of {silent}: logs takes ids" in result.err + result.out
 
 
-def test_following_what_is_not_there_ends(call: Caller) -> None:
-    done = call("logs", "-f", "nosuchid")
-    assert (1, "") == (done.status, done.out)
-    assert "it was never listed" in done.err
+def test_following_unknown_session_ends(call: Caller) -> None:
+    result = call("logs", "-f", "nosuchid")
+    assert (1, "") == (result.status, result.out)
+    assert "it was never listed" in result.err
 
 
-def test_bad_ids_are_refused_before_anything_is_sent(call_alone: Caller) -> None:
-    done = call_alone("logs", *NOWHERE, "fine", "no/id")
-    assert (2, "") == (done.status, done.out)
-    assert "'no/id' cannot be one" in done.err
+def test_invalid_id_is_rejected_before_any_request(call_alone: Caller) -> None:
+    result = call_alone("logs", *UNREACHABLE, "fine", "no/id")
+    assert (2, "") == (result.status, result.out)
+    assert "'no/id' cannot be one" in result.err
 
 
-def test_following_ends_with_who_reads(server: Server) -> None:
-    talk = "print(*range(10**5),sep=chr(10),flush=True)"
-    [key] = start(server, "chatter", "python3", f"-c {talk}")
-    with process("logs", "-f", key, *where(server)) as running:
+def test_closed_pipe_ends_following(server: Server) -> None:
+    program = "print(*range(10**5),sep=chr(10),flush=True)"
+    [key] = start_sessions(server, "chatter", "python3", f"-c {program}")
+    with start_process("logs", "-f", key, *connection_options(server)) as running:
         assert running.stdout is not None
         assert "0\n" == running.stdout.readline()
         running.stdout.close()

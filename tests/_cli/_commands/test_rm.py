@@ -8,61 +8,65 @@ import anyio
 import pytest
 
 import kaleden
-from _cli.called import IMAGE, NOWHERE, Caller, ended, names, start
+from _cli.invocation import UNREACHABLE, Caller, list_names, start_sessions, wait_until_ended
 from kaleden import Outcomes
-from kaleden._cli._commands._rm import _remove_named
+from kaleden._cli._commands._rm import _remove_by_id
 from kaleden._cli._io import Output
 from kaleden.local import LocalPlatform
 from kaleden.testing import Fault, FaultPlan, FaultProxy
 from platforms import Server
-from support import PLAIN_BACKENDS
+from support import IMAGE, PLAIN_BACKENDS
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_sessions_are_ended_and_named(backend: str, server: Server, call: Caller) -> None:
-    [first, second] = start(server, "gone", "sleep", "600", count=2)
-    done = call("rm", "--backend", backend, first, second, first)
-    assert (0, "") == (done.status, done.err)
-    assert f"gone: {first} (gone-1)\ngone: {second} (gone-2)\n" == done.out
-    assert not {"gone-1", "gone-2"} & names(server)
+def test_sessions_are_ended_and_listed(backend: str, server: Server, call: Caller) -> None:
+    [first, second] = start_sessions(server, "gone", "sleep", "600", count=2)
+    result = call("rm", "--backend", backend, first, second, first)
+    assert (0, "") == (result.status, result.err)
+    assert f"gone: {first} (gone-1)\ngone: {second} (gone-2)\n" == result.out
+    assert not {"gone-1", "gone-2"} & list_names(server)
 
 
-def test_an_id_that_was_not_there_is_said_to_be_none(call: Caller) -> None:
-    done = call("rm", "nosuchid")
-    assert (0, "gone: nosuchid (it was not there)\n", "") == (done.status, done.out, done.err)
+def test_unknown_id_is_reported(call: Caller) -> None:
+    result = call("rm", "nosuchid")
+    assert (0, "gone: nosuchid (it was not there)\n", "") == (result.status, result.out, result.err)
 
 
-def test_a_name_is_not_taken_for_an_id(server: Server, call: Caller) -> None:
-    [key] = start(server, "named", "sleep", "600")
-    done = call("rm", "Named", "nosuchid")
-    assert (1, "gone: nosuchid (it was not there)\n") == (done.status, done.out)
-    assert f"that is the name of {key}: rm takes ids" in done.err
-    assert "named" in names(server)
+def test_name_is_rejected_with_its_id(server: Server, call: Caller) -> None:
+    [key] = start_sessions(server, "named", "sleep", "600")
+    result = call("rm", "Named", "nosuchid")
+    assert (1, "gone: nosuchid (it was not there)\n") == (result.status, result.out)
+    assert f"that is the name of {key}: rm takes ids" in result.err
+    assert "named" in list_names(server)
     assert 0 == call("rm", key).status
 
 
-def test_a_prefix_ends_all_that_begin_so(server: Server, call: Caller) -> None:
-    sleeping = start(server, "pre-long", "sleep", "600", count=2)
-    [finished] = start(server, "pre-short", "true")
-    start(server, "other", "sleep", "600")
-    ended(server, [finished])
-    done = call("rm", "--prefix", "PRE-", "--dry-run")
-    assert {f"would end: {finished} (pre-short)"} < set(done.out.splitlines())
-    assert 3 == len(done.out.splitlines())
-    done = call("rm", "--prefix", "pre-", "--status", "completed")
-    assert f"gone: {finished} (pre-short)\n" == done.out
-    done = call("rm", "--prefix", "pre-", "--json", "--dry-run")
-    assert {"would_end": sleeping} == done.document
+def test_prefix_ends_all_matching_sessions(server: Server, call: Caller) -> None:
+    sleeping = start_sessions(server, "pre-long", "sleep", "600", count=2)
+    [finished] = start_sessions(server, "pre-short", "true")
+    start_sessions(server, "other", "sleep", "600")
+    wait_until_ended(server, [finished])
+    result = call("rm", "--prefix", "PRE-", "--dry-run")
+    assert {f"would end: {finished} (pre-short)"} < set(result.out.splitlines())
+    assert 3 == len(result.out.splitlines())
+    result = call("rm", "--prefix", "pre-", "--status", "completed")
+    assert f"gone: {finished} (pre-short)\n" == result.out
+    result = call("rm", "--prefix", "pre-", "--json", "--dry-run")
+    assert {"would_end": sleeping} == result.document
     assert 0 == call("rm", "--prefix", "pre-", "--kind", "notebook").status
-    done = call("rm", "--prefix", "pre-", "--json")
-    assert sleeping == Outcomes.from_json(done.out).ids
-    assert "other" in names(server)
-    done = call("rm", "--prefix", "pre-")
-    assert (0, "", "no session's name begins with pre-\n") == (done.status, done.out, done.err)
+    result = call("rm", "--prefix", "pre-", "--json")
+    assert sleeping == Outcomes.from_json(result.out).ids
+    assert "other" in list_names(server)
+    result = call("rm", "--prefix", "pre-")
+    assert (0, "", "no session's name begins with pre-\n") == (
+        result.status,
+        result.out,
+        result.err,
+    )
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         [],
         ["id", "--prefix", "p"],
@@ -77,22 +81,24 @@ def test_a_prefix_ends_all_that_begin_so(server: Server, call: Caller) -> None:
     ],
     ids=" ".join,
 )
-def test_bad_input_is_refused_before_anything_is_sent(words: list[str], call_alone: Caller) -> None:
-    done = call_alone("rm", *NOWHERE, *words)
-    assert (2, "") == (done.status, done.out)
-    assert done.err.startswith("kaleden: ")
+def test_invalid_input_is_rejected_before_any_request(
+    arguments: list[str], call_alone: Caller
+) -> None:
+    result = call_alone("rm", *UNREACHABLE, *arguments)
+    assert (2, "") == (result.status, result.out)
+    assert result.err.startswith("kaleden: ")
 
 
-def test_what_may_be_left_is_named_and_the_status_is_1(capsys: pytest.CaptureFixture[str]) -> None:
-    """The deletes are answered, and the list that should prove them is not."""
+def test_unconfirmed_session_is_listed_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """The deletes succeed, and the lists that should confirm them fail."""
 
-    async def try_it() -> int:
+    async def remove() -> int:
         plan = FaultPlan([Fault("error-before", on="list", nth=range(3, 9))])
         async with LocalPlatform() as platform, FaultProxy(platform.url, plan) as proxy:
             async with kaleden.AsyncSession(proxy.url, platform.token) as session:
                 created = await session.create("left", IMAGE, cmd="sleep", args="9")
                 options = argparse.Namespace(ids=created.ids)
-                return await _remove_named(options, Output(json=False), session)
+                return await _remove_by_id(options, Output(json=False), session)
 
-    assert 1 == anyio.run(try_it)
+    assert 1 == anyio.run(remove)
     assert "may be left: " in capsys.readouterr().err

@@ -17,10 +17,10 @@ from kaleden.local._accounts import Accounts
 from kaleden.local._api._app import MAX_FORM, RequestCounter, make_app
 from kaleden.local._api._service import Service
 from kaleden.local._platform._model import GIB
-from local.serving import IMAGE
+from support import FULL_IMAGE
 
 BASE = "http://127.0.0.1:8080"
-FORM = {"name": "n", "image": IMAGE}
+FORM = {"name": "n", "image": FULL_IMAGE}
 
 
 @define
@@ -194,7 +194,7 @@ async def test_log_is_read_from_file(client: AppClient) -> None:
 
 
 async def test_page_of_running_session_needs_only_its_id(client: AppClient) -> None:
-    image = f"{IMAGE}<b>"
+    image = f"{FULL_IMAGE}<b>"
     response = await client.http.post(
         "/skaha/v1/session", data={"name": "n", "image": image, "type": "notebook"}
     )

@@ -21,7 +21,7 @@ from kaleden.local._api._render import (
 from kaleden.local._api._service import ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
 from kaleden.local._platform._model import DAY, GIB, HOUR
-from local.serving import IMAGE
+from support import FULL_IMAGE
 
 NOW = 1_790_000_000.0
 LOG = Path("some.log")
@@ -55,7 +55,7 @@ class ApiClient:
         return json.loads(response.body)
 
     def create(self, **fields: str) -> str:
-        response = self.send("POST", "/v1/session", **{"name": "n", "image": IMAGE, **fields})
+        response = self.send("POST", "/v1/session", **{"name": "n", "image": FULL_IMAGE, **fields})
         assert (200, "text/plain") == (response.status, response.content_type)
         return response.body.decode().removesuffix("\n")
 
@@ -70,7 +70,7 @@ def get_status_and_text(response: ApiResponse) -> tuple[int, str]:
 
 
 def test_create_returns_id_and_newline(api: ApiClient) -> None:
-    response = api.send("POST", "/v1/session", name="n", image=IMAGE)
+    response = api.send("POST", "/v1/session", name="n", image=FULL_IMAGE)
     assert 9 == len(response.body)
     assert b"\n" == response.body[8:]
     assert (("x-vo-authenticated", "ada"),) == response.headers
@@ -86,7 +86,7 @@ def test_running_session_has_all_known_fields(api: ApiClient) -> None:
         "runAsUID": "10001",
         "runAsGID": "10001",
         "supplementalGroups": [],
-        "image": IMAGE,
+        "image": FULL_IMAGE,
         "type": "headless",
         "status": "Running",
         "name": "demo-1",
@@ -274,7 +274,7 @@ def test_delete_of_all_sessions_gets_400(api: ApiClient) -> None:
 
 
 def test_job_rejected_by_kubernetes_gets_500_without_reason(api: ApiClient) -> None:
-    response = api.send("POST", "/v1/session", name="n-", image=IMAGE)
+    response = api.send("POST", "/v1/session", name="n-", image=FULL_IMAGE)
     assert 500 == response.status
     text = response.body.decode()
     assert text.startswith("unexpected exception: java.lang.RuntimeException: io.kubernetes")
@@ -287,14 +287,14 @@ def test_session_limit_gets_400(api: ApiClient) -> None:
     api = ApiClient(
         Service(Platform(Settings(millicores=4000, ram=64 * GIB, max_interactive_sessions=0)), "")
     )
-    response = api.send("POST", "/v1/session", name="n", image=IMAGE, type="notebook")
+    response = api.send("POST", "/v1/session", name="n", image=FULL_IMAGE, type="notebook")
     assert (400, "User ada has reached the maximum of 0 active sessions.\n") == get_status_and_text(
         response
     )
 
 
 def test_registry_secret_is_checked(api: ApiClient) -> None:
-    parameters = Parameters.from_pairs([("name", "n"), ("image", IMAGE)])
+    parameters = Parameters.from_pairs([("name", "n"), ("image", FULL_IMAGE)])
     request = ApiRequest("POST", "/v1/session", parameters, "ada", NOW, registry_secret="?")
     assert 400 == api.service.handle(request).status
 
@@ -315,7 +315,7 @@ def test_private_image_needs_registry_login_that_is_stored(api: ApiClient) -> No
 def test_user_limit_overrides_platform_limit(api: ApiClient) -> None:
     api.service.platform.limits["ada"] = 1
     api.create(type="notebook")
-    refused = api.send("POST", "/v1/session", name="n", image=IMAGE, type="notebook")
+    refused = api.send("POST", "/v1/session", name="n", image=FULL_IMAGE, type="notebook")
     assert (400, "User ada has reached the maximum of 1 active sessions.\n") == get_status_and_text(
         refused
     )

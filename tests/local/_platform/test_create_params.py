@@ -23,13 +23,13 @@ from kaleden.local._platform._create_params import (
     unquote_yaml,
 )
 from kaleden.local._platform._model import GIB, HTTPError, Spec
-from local.serving import IMAGE
+from support import FULL_IMAGE
 
 OFFER = Resources.from_settings(Settings(millicores=16_000, ram=192 * GIB))
 
 
 def make_parameters(**fields: str) -> Parameters:
-    return Parameters.from_pairs({"image": IMAGE, "name": "test", **fields}.items())
+    return Parameters.from_pairs({"image": FULL_IMAGE, "name": "test", **fields}.items())
 
 
 def accept_any_number() -> None:
@@ -197,7 +197,7 @@ def test_invalid_parameters_are_rejected_with_server_text(
 
 def test_parameters_are_checked_in_server_order() -> None:
     bad = {"image": "x", "type": "x", "cores": "x", "name": "_", "gpus": "x", "cmd": "$x"}
-    corrected = {"image": IMAGE, "type": "headless", "cores": "1", "name": "a", "gpus": "1"}
+    corrected = {"image": FULL_IMAGE, "type": "headless", "cores": "1", "name": "a", "gpus": "1"}
     texts = []
     for name, value in corrected.items():
         texts.append(get_error(**bad).text)

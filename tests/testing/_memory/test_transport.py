@@ -26,9 +26,8 @@ from kaleden.testing import (
 )
 from kaleden.testing._clock import Backend
 from kaleden.testing._requests import classify_request
-from support import PLAIN_BACKENDS
+from support import IMAGE, PLAIN_BACKENDS
 
-IMAGE = "skaha/astroml:latest"
 GIB = 2**30
 
 Main = Callable[[], Awaitable[Any]]

@@ -19,11 +19,10 @@ from kaleden import FailureKind
 from kaleden.local import LocalPlatform
 from kaleden.testing import Fault, FaultKind, FaultPlan, FaultProxy
 from kaleden.testing._proxy._link import close_streams
-from support import raw_server, read_request
+from support import FULL_IMAGE, raw_server, read_request
 
 REQUEST = b"GET /skaha/v1/session HTTP/1.1\r\nhost: here\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 
 
 @define
@@ -274,7 +273,9 @@ async def test_launch_with_lost_response_is_reconciled() -> None:
     async with LocalPlatform() as platform, FaultProxy(platform.url, plan) as proxy:
         async with kaleden.AsyncSession(proxy.url, platform.token) as session:
             async with session.scope() as scope:
-                created = await scope.create("fits", IMAGE, cmd="sleep", args="100", replicas=2)
+                created = await scope.create(
+                    "fits", FULL_IMAGE, cmd="sleep", args="100", replicas=2
+                )
                 assert created.ok
                 assert 2 == len(await session.fetch())
             assert [] == await session.fetch()

@@ -1,1 +1,1 @@
-"""The commands of ``kaleden``: one module for each, loaded when it is called."""
+"""The commands of ``kaleden``: one module for each, imported when it is called."""

@@ -1,11 +1,11 @@
-"""``kaleden completion``: this command line, completed by a shell."""
+"""``kaleden completion``: scripts for shell completion."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any, cast
 
-from kaleden._cli._io import DONE, Output
+from kaleden._cli._io import SUCCESS, Output
 from kaleden._cli._parser import build_parser
 
 _FILES = {"PATH", "FILE"}
@@ -17,20 +17,20 @@ def main(options: argparse.Namespace, output: Output) -> int:
         import shtab  # noqa: PLC0415  # of an extra
     except ImportError as error:
         raise ImportError(
-            f"this needs more: pip install 'kaleden[completion]' ({error})"
+            f"this requires an extra: pip install 'kaleden[completion]' ({error})"
         ) from error
 
     parser = build_parser()
     _mark_files(parser, shtab.FILE)
-    output.line(shtab.complete(parser, options.shell))
-    return DONE
+    output.write_line(shtab.complete(parser, options.shell))
+    return SUCCESS
 
 
 def _mark_files(parser: argparse.ArgumentParser, mark: Any) -> None:
-    """Have file names offered where a path belongs."""
-    for action in parser._actions:  # argparse has no other way to walk
+    """Let the shell complete file names where a path is expected."""
+    for action in parser._actions:  # argparse has no public way to list them.
         if action.metavar in _FILES:
             cast("Any", action).complete = mark
         choices: Any = action.choices
-        for each in choices.values() if hasattr(choices, "values") else ():
-            _mark_files(each, mark)
+        for subparser in choices.values() if hasattr(choices, "values") else ():
+            _mark_files(subparser, mark)

@@ -1,4 +1,4 @@
-"""``kaleden doctor``: how the server is reached, who asks, and what is wrong with it."""
+"""``kaleden doctor``: check the configuration, the server and the login."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attrs import frozen
 
 from kaleden._auth import EXPLAINED_BY, ConnectionInfo
 from kaleden._cli._client import open_session, perform
-from kaleden._cli._io import DONE, NOT_ALL, REFUSED, Output
+from kaleden._cli._io import FAILURE, NOT_STARTED, SUCCESS, Output
 from kaleden._client._session import AsyncSession, runtime_of
 from kaleden._engine import _operations
 from kaleden._errors import ConfigurationError, FailureKind, RequestError
@@ -28,26 +28,29 @@ from kaleden._version import __version__
 from kaleden._wire import Response, SessionInfo, get_converter
 
 CANFAR: Final = "https://ws-uv.canfar.net/skaha"
-SKEW: Final = 30.0
-"""Seconds that a clock may be off; certificates and tokens are valid from and until some second."""
+MAX_SKEW: Final = 30.0
+"""Largest difference of the clocks without a warning, in seconds.
 
-_TRIPS: Final = 5
-_LOG_IN: Final = (
+The validity of certificates and tokens begins and ends at a second.
+"""
+
+_SAMPLES: Final = 5
+_LOG_IN_ADVICE: Final = (
     "log in: `canfar login`, or a certificate from `cadc-get-cert`, or a token in CANFAR_TOKEN "
     "(with CANFAR_URL)"
 )
 
 _ADVICE: Final = {
-    FailureKind.CONNECTION_LOST: "does something else listen there, or is it https, not http?",
+    FailureKind.CONNECTION_LOST: "is another server on this port, or is it https, not http?",
     FailureKind.NOT_AUTHORIZED: "the account is known: ask for access to the Science Platform",
     FailureKind.PROTOCOL: f"is the URL right? CANFAR's is {CANFAR}",
-    FailureKind.TIMED_OUT: "it is slow or stuck: try again, or give it longer with --timeout",
-    FailureKind.UNAVAILABLE: "it asks to come back later",
+    FailureKind.TIMED_OUT: "it is slow or stuck: retry, or set a longer --timeout",
+    FailureKind.UNAVAILABLE: "it is temporarily unavailable: retry later",
 }
 
 
 class CheckStatus(StrEnum):
-    """How something stands."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -57,13 +60,15 @@ class CheckStatus(StrEnum):
 @final
 @frozen
 class Check:
-    """What was found out about one thing.
+    """One check of the configuration, the server or the login.
+
+    The attributes are also the keys of the JSON output.
 
     Attributes:
-        what: the thing.
-        verdict: how it stands.
-        message: what was seen.
-        advice: what to do; empty where nothing is to be done.
+        what: the subject, such as "login" or "server".
+        verdict: the result.
+        message: the observation.
+        advice: a suggested correction; empty if none is needed.
     """
 
     what: str
@@ -73,22 +78,23 @@ class Check:
 
 
 def check_login(login: ConnectionInfo, now: datetime | None = None) -> list[Check]:
-    """Judge what is known before anything is sent."""
-    found: list[Check] = []
+    """Check the login and the proxy without sending a request."""
+    checks: list[Check] = []
     if login.credential == "none":
-        found.append(Check("login", CheckStatus.WARNING, "none was found", _LOG_IN))
+        checks.append(Check("login", CheckStatus.WARNING, "none was found", _LOG_IN_ADVICE))
     elif login.expires is not None:
-        found.append(_judge_expiry(login.expires - (now or datetime.now(UTC))))
+        checks.append(_check_expiry(login.expires - (now or datetime.now(UTC))))
     if login.proxy is not None:
-        advice = "if the server is not behind it: name the server in NO_PROXY"
-        found.append(Check("proxy", CheckStatus.OK, f"requests go through {login.proxy}", advice))
-    return found
+        message = f"requests go through {login.proxy}"
+        advice = "if the server must be reached directly: add its host to NO_PROXY"
+        checks.append(Check("proxy", CheckStatus.OK, message, advice))
+    return checks
 
 
-def _judge_expiry(left: timedelta) -> Check:
+def _check_expiry(left: timedelta) -> Check:
     hours = left / timedelta(hours=1)
     if hours <= 0:
-        return Check("login", CheckStatus.FAILED, "it has expired", _LOG_IN)
+        return Check("login", CheckStatus.FAILED, "it has expired", _LOG_IN_ADVICE)
 
     message = f"it is valid for {hours:.0f} hours more"
     if hours < 24:
@@ -100,14 +106,14 @@ def _judge_expiry(left: timedelta) -> Check:
 
 @final
 class Diagnostics:
-    """Asks the server a few things that change nothing.
+    """Checks the server and the account with a few requests that change nothing.
 
     Args:
-        session: the client, open, which tries nothing again.
-        login: what it tells of itself.
+        session: an open client without retries.
+        login: its configuration.
 
     Attributes:
-        round_trip: the median of some requests, in seconds; None if there was no answer.
+        round_trip: the median time of a request, in seconds; None without a response.
     """
 
     def __init__(self, session: AsyncSession, login: ConnectionInfo) -> None:
@@ -115,8 +121,8 @@ class Diagnostics:
         self._session = session
         self._login = login
 
-    async def findings(self) -> list[Check]:
-        """Ask whether the server is there, and then who is asking."""
+    async def run_checks(self) -> list[Check]:
+        """Check the server, and then the account if the server has responded."""
         server = await self._check_server()
         if server[0].verdict is CheckStatus.FAILED and self.round_trip is None:
             return server
@@ -126,33 +132,33 @@ class Diagnostics:
     async def _check_server(self) -> list[Check]:
         began = time.perf_counter()
         try:
-            response = await self._ask()
+            response = await self._send_request()
         except RequestError as error:
-            # It has answered, if not as it should.
+            # An error response also shows that the server can be reached.
             if error.failure.status is not None:
                 self.round_trip = time.perf_counter() - began
-            return [self._explained("server", error.failure)]
+            return [self._make_failed_check("server", error.failure)]
 
         first = time.perf_counter() - began
-        clock = judge_clock(response, time.time())
-        self.round_trip = await self._measure()
+        clock = check_clock(response, time.time())
+        self.round_trip = await self._measure_round_trip()
         message = (
-            f"it answers; the first request took {1000 * first:.0f} ms, the next ones "
+            f"it responds; the first request took {1000 * first:.0f} ms, the next ones "
             f"{1000 * self.round_trip:.0f} ms"
         )
-        found = [Check("server", CheckStatus.OK, message)]
-        return found if clock is None else [*found, clock]
+        checks = [Check("server", CheckStatus.OK, message)]
+        return checks if clock is None else [*checks, clock]
 
-    async def _measure(self) -> float:
-        """Time some requests that the server answers from its memory."""
+    async def _measure_round_trip(self) -> float:
+        """Return the median time of a few cheap requests, in seconds."""
         took: list[float] = []
-        for _ in range(_TRIPS):
+        for _ in range(_SAMPLES):
             began = time.perf_counter()
-            await self._ask()
+            await self._send_request()
             took.append(time.perf_counter() - began)
         return median(took)
 
-    async def _ask(self) -> Response:
+    async def _send_request(self) -> Response:
         runtime = runtime_of(self._session)
         return await runtime.request(_operations.raw_availability(runtime.options.limits))
 
@@ -161,125 +167,131 @@ class Diagnostics:
         try:
             sessions = await self._session.fetch()
         except RequestError as error:
-            finding = self._explained("account", error.failure)
-            version = _version(self._login)
+            check = self._make_failed_check("account", error.failure)
+            version = _get_version(self._login)
             if server.verdict is CheckStatus.OK and error.failure.kind is FailureKind.PROTOCOL:
-                advice = f"the server is there, and may have no {version}: leave it out of the URL"
-                return Check("account", CheckStatus.FAILED, finding.message, advice)
-            return finding
+                advice = f"the server may not support {version}: remove it from the URL"
+                return Check("account", CheckStatus.FAILED, check.message, advice)
+            return check
 
         took = 1000 * (time.perf_counter() - began)
         return Check(
-            "account", CheckStatus.OK, f"{_counted(sessions)}; to list them took {took:.0f} ms"
+            "account", CheckStatus.OK, f"{_count_sessions(sessions)}; listing took {took:.0f} ms"
         )
 
-    def _explained(self, what: str, failure: Failure) -> Check:
+    def _make_failed_check(self, what: str, failure: Failure) -> Check:
         message = failure.message.removesuffix(f": see {EXPLAINED_BY}")
-        return Check(what, CheckStatus.FAILED, message, self._advice(failure))
+        return Check(what, CheckStatus.FAILED, message, self._find_advice(failure))
 
-    def _advice(self, failure: Failure) -> str:
-        """Name the mistake that is usually behind a failure."""
+    def _find_advice(self, failure: Failure) -> str:
+        """Return a correction for the most common cause of a failure."""
         if failure.kind is FailureKind.CONNECT_FAILED:
-            return self._connection_advice(failure.message.casefold())
+            return self._find_connection_advice(failure.message.casefold())
 
         if failure.kind is FailureKind.NOT_AUTHENTICATED:
-            refused = "it has expired, or is for another server: "
-            return f"{'' if self._login.credential == 'none' else refused}{_LOG_IN}"
+            rejected = "it has expired, or is for another server: "
+            return f"{'' if self._login.credential == 'none' else rejected}{_LOG_IN_ADVICE}"
 
-        return _ADVICE.get(failure.kind, "the server has failed: try again later")
+        return _ADVICE.get(failure.kind, "the server has failed: retry later")
 
-    def _connection_advice(self, message: str) -> str:
+    def _find_connection_advice(self, message: str) -> str:
         if self._login.proxy is not None:
             proxy = self._login.proxy
-            return f"is the proxy {proxy} right? NO_PROXY names the servers that need none"
+            return f"is the proxy {proxy} right? NO_PROXY lists the hosts to reach directly"
         if "wrong version number" in message or "record layer failure" in message:
-            return "no TLS is spoken there: is the port right, and is it https?"
+            return "the server does not use TLS on this port: is the port right, and is it https?"
         if "certificate" in message or "ssl" in message or "tls" in message:
             return (
-                "point SSL_CERT_FILE to the authority of the server's certificate; if it is yours "
-                "that is refused, log in again"
+                "set SSL_CERT_FILE to the authority of the server's certificate; if the server "
+                "rejects your certificate, log in again"
             )
-        return "is the URL right, is this machine on the network, and is there a proxy to name?"
+        return "is the URL right, is this machine on the network, and does it need a proxy?"
 
 
-def judge_clock(response: Response, now: float) -> Check | None:
-    """Compare this machine's clock with the server's, which tells whole seconds."""
+def check_clock(response: Response, now: float) -> Check | None:
+    """Compare this machine's clock with the server's.
+
+    The ``Date`` header has a resolution of 1 second (RFC 9110, section 5.6.7).
+
+    Returns:
+        None if the response has no valid ``Date`` header.
+    """
     try:
-        theirs = parsedate_to_datetime(response.headers.get("date", ""))
+        server_time = parsedate_to_datetime(response.headers.get("date", ""))
     except (ValueError, TypeError):
         return None
 
-    off = now - theirs.replace(tzinfo=theirs.tzinfo or UTC).timestamp()
-    if abs(off) < SKEW:
-        return Check("clock", CheckStatus.OK, "the server's and this machine's agree")
+    off = now - server_time.replace(tzinfo=server_time.tzinfo or UTC).timestamp()
+    if abs(off) < MAX_SKEW:
+        return Check("clock", CheckStatus.OK, "this machine and the server agree")
 
     way = "ahead of" if off > 0 else "behind"
     message = f"this machine's is {abs(off):.0f} seconds {way} the server's"
-    advice = "set it: certificates and tokens that are valid may look expired, or not valid yet"
+    advice = "correct it: valid certificates and tokens may appear expired, or not yet valid"
     return Check("clock", CheckStatus.WARNING, message, advice)
 
 
-def _version(login: ConnectionInfo) -> str:
+def _get_version(login: ConnectionInfo) -> str:
     return urlsplit(login.url or "").path.rpartition("/")[2]
 
 
-def _counted(sessions: list[SessionInfo]) -> str:
+def _count_sessions(sessions: list[SessionInfo]) -> str:
     counts = Counter(str(info.status) for info in sessions)
     users = sorted({info.user for info in sessions if info.user})
-    who = f" of {', '.join(users)}" if users else ""
+    owner = f" of {', '.join(users)}" if users else ""
     kinds = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     plural = "" if len(sessions) == 1 else "s"
-    return f"it has {len(sessions)} session{plural}{who}" + (f" ({kinds})" if kinds else "")
+    return f"it has {len(sessions)} session{plural}{owner}" + (f" ({kinds})" if kinds else "")
 
 
 _MARKS = {CheckStatus.OK: "ok     ", CheckStatus.WARNING: "warning", CheckStatus.FAILED: "FAILED "}
 
 
 def main(options: argparse.Namespace, output: Output) -> int:
-    """Examine what the options, the environment and the files of this user say."""
+    """Check the configuration, the server and the login."""
     try:
         session = open_session(options, retry=None)
     except (ConfigurationError, OSError) as error:
-        finding = Check("login", CheckStatus.FAILED, str(error), "")
-        _tell(None, [finding], None, output)
-        return REFUSED
+        check = Check("login", CheckStatus.FAILED, str(error), "")
+        _report(None, [check], None, output)
+        return NOT_STARTED
 
-    return perform(session, partial(_examine, output), options, output)
+    return perform(session, partial(_run_checks, output), options, output)
 
 
-async def _examine(output: Output, session: AsyncSession) -> int:
+async def _run_checks(output: Output, session: AsyncSession) -> int:
     login = session.describe()
     if not output.json:
-        output.line(f"{_versions()}\n\n{login}\n")
-    examination = Diagnostics(session, login)
-    findings = [*check_login(login), *await examination.findings()]
-    _tell(login, findings, examination, output)
-    failed = any(finding.verdict is CheckStatus.FAILED for finding in findings)
-    return NOT_ALL if failed else DONE
+        output.write_line(f"{_format_versions()}\n\n{login}\n")
+    diagnostics = Diagnostics(session, login)
+    checks = [*check_login(login), *await diagnostics.run_checks()]
+    _report(login, checks, diagnostics, output)
+    failed = any(check.verdict is CheckStatus.FAILED for check in checks)
+    return FAILURE if failed else SUCCESS
 
 
-def _tell(
+def _report(
     login: ConnectionInfo | None,
-    findings: list[Check],
-    examination: Diagnostics | None,
+    checks: list[Check],
+    diagnostics: Diagnostics | None,
     output: Output,
 ) -> None:
     if output.json:
-        output.document(
+        output.write_document(
             {
-                "versions": _versions(),
+                "versions": _format_versions(),
                 "login": None if login is None else get_converter().unstructure(login),
-                "round_trip": None if examination is None else examination.round_trip,
-                "checks": [get_converter().unstructure(finding) for finding in findings],
+                "round_trip": None if diagnostics is None else diagnostics.round_trip,
+                "checks": [get_converter().unstructure(check) for check in checks],
             }
         )
         return
 
-    for finding in findings:
-        output.line(f"{_MARKS[finding.verdict]}  {finding.what}: {finding.message}")
-        if finding.advice:
-            output.line(f"         {finding.advice}")
+    for check in checks:
+        output.write_line(f"{_MARKS[check.verdict]}  {check.what}: {check.message}")
+        if check.advice:
+            output.write_line(f"         {check.advice}")
 
 
-def _versions() -> str:
+def _format_versions() -> str:
     return f"kaleden {__version__}, Python {platform.python_version()}, {sys.platform}"

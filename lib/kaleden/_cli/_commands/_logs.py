@@ -1,4 +1,4 @@
-"""``kaleden logs``: what sessions have written, or write."""
+"""``kaleden logs``: print or follow the logs of sessions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import final
 
 from attrs import evolve
 
-from kaleden._cli._client import by_id, names_apart, open_session, perform
-from kaleden._cli._io import DONE, NOT_ALL, Output
+from kaleden._cli._client import index_by_id, open_session, perform, reject_names
+from kaleden._cli._io import FAILURE, SUCCESS, Output
 from kaleden._client._session import AsyncSession
 from kaleden._errors import FailureKind
 from kaleden._results._batch import Failure, Outcome, Outcomes
@@ -20,46 +20,46 @@ from kaleden._wire import check_id, get_converter
 
 
 @final
-class Lines:
+class LogPrinter:
     """Follows logs, and writes their lines.
 
     Args:
-        output: where to.
-        names: what to call each session by; with more than one, before each line of it.
-        quiet: a kind of failure that others tell of.
+        output: writes the lines.
+        names: the name to print for each id; with several ids, a prefix of each line.
+        ignored: a kind of failure that the caller reports itself.
 
     Attributes:
-        failed: how many logs could not be followed to their ends.
+        failed: the number of logs that could not be followed to their ends.
     """
 
     def __init__(
-        self, output: Output, names: Mapping[str, str], quiet: FailureKind | None = None
+        self, output: Output, names: Mapping[str, str], ignored: FailureKind | None = None
     ) -> None:
         self.failed = 0
         self._output = output
         self._names = names
-        self._quiet = quiet
+        self._ignored = ignored
 
     async def follow(self, session: AsyncSession, ids: Sequence[str]) -> None:
         """Follow the logs of *ids* until their sessions have ended."""
         async with session.follow(ids) as stream:
             async for first in stream:
-                # What is there already goes out in one piece.
-                await self._take([first, *stream.receive_nowait()])
+                # Lines that have arrived already are written together.
+                await self._write([first, *stream.receive_nowait()])
 
-    async def _take(self, items: list[LogItem]) -> None:
+    async def _write(self, items: list[LogItem]) -> None:
         lines: list[str] = []
         for item in items:
             if isinstance(item, LogLine):
-                lines.append(self._line(item))
+                lines.append(self._format_line(item))
                 continue
 
             await self._output.send("".join(lines))
             lines.clear()
-            await self._take_other(item)
+            await self._write_other(item)
         await self._output.send("".join(lines))
 
-    def _line(self, item: LogLine) -> str:
+    def _format_line(self, item: LogLine) -> str:
         name = self._names[item.id]
         if self._output.json:
             facts = {"event": "log", "name": name, "id": item.id, "text": item.text}
@@ -67,19 +67,19 @@ class Lines:
 
         return f"{name} | {item.text}\n" if len(self._names) > 1 else f"{item.text}\n"
 
-    async def _take_other(self, item: LogReset | Failure) -> None:
+    async def _write_other(self, item: LogReset | Failure) -> None:
         if isinstance(item, Failure):
-            if item.kind is not self._quiet:
-                await self.fail(item)
+            if item.kind is not self._ignored:
+                await self.report_failure(item)
         elif self._output.json:
             facts = {"name": self._names[item.id], "id": item.id}
             await self._output.send_event("log_reset", facts)
         else:
             name = self._names[item.id]
-            await self._output.send_note(f"{name}: its log begins anew")
+            await self._output.send_note(f"{name}: its log starts again from the beginning")
 
-    async def fail(self, failure: Failure) -> None:
-        """Tell that a log cannot be followed to its end."""
+    async def report_failure(self, failure: Failure) -> None:
+        """Report that a log cannot be followed to its end."""
         self.failed += 1
         if self._output.json:
             facts = {"name": self._names[failure.key], "id": failure.key}
@@ -98,35 +98,40 @@ def main(options: argparse.Namespace, output: Output) -> int:
 
 
 async def _follow(ids: Sequence[str], output: Output, session: AsyncSession) -> int:
-    names = names_apart(ids, by_id(await session.fetch()), "logs")
-    lines = Lines(output, {key: key for key in ids})
-    for failure in names.values():
-        await lines.fail(failure)
-    await lines.follow(session, [key for key in ids if key not in names])
-    return NOT_ALL if lines.failed else DONE
+    rejected = reject_names(ids, index_by_id(await session.fetch()), "logs")
+    printer = LogPrinter(output, {key: key for key in ids})
+    for failure in rejected.values():
+        await printer.report_failure(failure)
+    await printer.follow(session, [key for key in ids if key not in rejected])
+    return FAILURE if printer.failed else SUCCESS
 
 
 async def _print(ids: Sequence[str], output: Output, session: AsyncSession) -> int:
-    outcomes = Outcomes("logs", await _judged(session, await session.logs(ids)))
+    outcomes = Outcomes("logs", await _detect_unknown(session, await session.logs(ids)))
     if output.json:
         await output.send_line(outcomes.to_json())
     else:
         prefixes = len(ids) > 1
         for outcome in outcomes:
             await _show(outcome, output, prefixes=prefixes)
-    return DONE if outcomes.ok else NOT_ALL
+    return SUCCESS if outcomes.ok else FAILURE
 
 
-async def _judged(session: AsyncSession, outcomes: Outcomes[str]) -> list[Outcome[str]]:
-    """Tell empty logs from those of sessions that are not there: the server answers both alike."""
+async def _detect_unknown(session: AsyncSession, outcomes: Outcomes[str]) -> list[Outcome[str]]:
+    """Replace the empty logs of unknown sessions by failures.
+
+    The server responds with an empty log for a session that does not exist.
+    """
     empty = [key for key, log in outcomes.successes.items() if not log]
     if not empty:
         return list(outcomes)
 
-    listed = by_id(await session.fetch())
-    names = names_apart(empty, listed, "logs")
+    listed = index_by_id(await session.fetch())
+    rejected = reject_names(empty, listed, "logs")
     unknown = Failure("", FailureKind.NOT_FOUND, "no session of yours has this id", sent=True)
-    wrong = {key: names.get(key) or evolve(unknown, key=key) for key in empty if key not in listed}
+    wrong = {
+        key: rejected.get(key) or evolve(unknown, key=key) for key in empty if key not in listed
+    }
     return [wrong.get(outcome.key, outcome) for outcome in outcomes]
 
 
@@ -134,7 +139,7 @@ async def _show(outcome: Outcome[str], output: Output, *, prefixes: bool) -> Non
     if isinstance(outcome, Failure):
         await output.send_note(str(outcome))
     elif not outcome.value:
-        await output.send_note(f"{outcome.key}: nothing was written yet")
+        await output.send_note(f"{outcome.key}: nothing has been written yet")
     elif prefixes:
         lines = outcome.value.removesuffix("\n").split("\n")
         await output.send("".join(f"{outcome.key} | {line}\n" for line in lines))

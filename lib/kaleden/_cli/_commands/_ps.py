@@ -1,4 +1,4 @@
-"""``kaleden ps``: the sessions that there are."""
+"""``kaleden ps``: list sessions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import partial
 from typing import Final
 
 from kaleden._cli._client import open_session, perform
-from kaleden._cli._io import DONE, Output
-from kaleden._cli._table import table
+from kaleden._cli._io import SUCCESS, Output
+from kaleden._cli._table import format_table
 from kaleden._client._session import AsyncSession
 from kaleden._wire import SessionInfo, get_converter
 
@@ -25,40 +25,40 @@ def main(options: argparse.Namespace, output: Output) -> int:
 async def _list(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
     found = await session.fetch(options.kind, options.status, options.view)
     if output.json:
-        await output.send_document([described(info) for info in found])
+        await output.send_document([to_json_object(info) for info in found])
     elif options.quiet:
         await output.send("".join(f"{info.id}\n" for info in found))
     elif found:
-        columns = _EVERYBODYS if options.view == "all" else _OWN
+        columns = _ALL_COLUMNS if options.view == "all" else _OWN_COLUMNS
         rows = [[read(info) for read in columns.values()] for info in found]
-        await output.send_line(table(list(columns), rows))
+        await output.send_line(format_table(list(columns), rows))
     else:
         await output.send_note("no sessions")
-    return DONE
+    return SUCCESS
 
 
-def described(info: SessionInfo) -> dict[str, object]:
-    """Make plain data of a session, in our units and words."""
+def to_json_object(info: SessionInfo) -> dict[str, object]:
+    """Convert a session to JSON types, with kaleden's field names and units."""
     facts: dict[str, object] = get_converter().unstructure(info)
     del facts["raw"]
     return facts
 
 
-def _time(time: datetime | None) -> str:
+def _format_time(time: datetime | None) -> str:
     return "" if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-_OWN: Final[Columns] = {
+_OWN_COLUMNS: Final[Columns] = {
     "ID": lambda info: info.app_id or info.id,
     "NAME": lambda info: info.name,
     "KIND": lambda info: info.kind,
     "STATUS": lambda info: info.status,
-    "STARTED": lambda info: _time(info.start_time),
+    "STARTED": lambda info: _format_time(info.start_time),
     "IMAGE": lambda info: info.image,
 }
-_EVERYBODYS: Final[Columns] = {
+_ALL_COLUMNS: Final[Columns] = {
     "USER": lambda info: info.user,
     "KIND": lambda info: info.kind,
     "STATUS": lambda info: info.status,
-    "STARTED": lambda info: _time(info.start_time),
+    "STARTED": lambda info: _format_time(info.start_time),
 }

@@ -1,4 +1,4 @@
-"""``kaleden rm``: sessions ended, and made sure of."""
+"""``kaleden rm``: end sessions, and check that they are gone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 from functools import partial
 from typing import Any
 
-from kaleden._cli._client import by_id, names_apart, open_session, perform
-from kaleden._cli._io import DONE, NOT_ALL, Output
+from kaleden._cli._client import index_by_id, open_session, perform, reject_names
+from kaleden._cli._io import FAILURE, SUCCESS, Output
 from kaleden._client._session import AsyncSession
 from kaleden._errors import InvalidRequest
 from kaleden._results._batch import Failure, Outcomes
@@ -17,19 +17,19 @@ from kaleden._wire import SessionInfo, check_id, check_kind
 
 def main(options: argparse.Namespace, output: Output) -> int:
     """End sessions."""
-    _check(options)
-    work = _remove_named if options.prefix is None else _remove_alike
+    _check_options(options)
+    work = _remove_by_id if options.prefix is None else _remove_by_prefix
     return perform(open_session(options), partial(work, options, output), options, output)
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Refuse what cannot be meant, before anything is sent."""
+def _check_options(options: argparse.Namespace) -> None:
+    """Reject invalid combinations of options before a request is sent."""
     if (options.prefix is None) == (not options.ids):
-        raise InvalidRequest("rm takes ids, or --prefix: one of the two")
+        raise InvalidRequest("give ids or --prefix, and not both")
 
     if options.prefix is None:
         if options.kind or options.status or options.dry_run:
-            raise InvalidRequest("--kind, --status and --dry-run go with --prefix")
+            raise InvalidRequest("--kind, --status and --dry-run require --prefix")
         for key in options.ids:
             check_id(key)
         return
@@ -39,36 +39,38 @@ def _check(options: argparse.Namespace) -> None:
         check_kind(options.kind)
 
 
-async def _remove_named(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
-    listed = by_id(await session.fetch())
-    # The server says yes to every delete, so a name would look as if it had ended.
-    names = names_apart(options.ids, listed, "rm")
-    ids = [key for key in options.ids if key not in names]
+async def _remove_by_id(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
+    listed = index_by_id(await session.fetch())
+    # The server accepts every delete, so the delete of a name would seem to succeed.
+    rejected = reject_names(options.ids, listed, "rm")
+    ids = [key for key in options.ids if key not in rejected]
     outcomes = await session.destroy(ids)
-    return await _tell([*names.values(), *outcomes], listed, output)
+    return await _print_outcomes([*rejected.values(), *outcomes], listed, output)
 
 
-async def _remove_alike(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
+async def _remove_by_prefix(
+    options: argparse.Namespace, output: Output, session: AsyncSession
+) -> int:
     is_chosen = chooser(options.prefix, options.status)
-    chosen = by_id(info for info in await session.fetch(options.kind) if is_chosen(info))
+    chosen = index_by_id(info for info in await session.fetch(options.kind) if is_chosen(info))
     if options.dry_run:
-        return await _tell_plan(chosen, output)
+        return await _print_plan(chosen, output)
 
     if not chosen and not output.json:
         await output.send_note(f"no session's name begins with {options.prefix}")
-    return await _tell(list(await session.destroy(chosen)), chosen, output)
+    return await _print_outcomes(list(await session.destroy(chosen)), chosen, output)
 
 
-async def _tell_plan(chosen: dict[str, SessionInfo], output: Output) -> int:
+async def _print_plan(chosen: dict[str, SessionInfo], output: Output) -> int:
     if output.json:
         await output.send_document({"would_end": list(chosen)})
     else:
         for info in chosen.values():
-            await output.send_line(f"would end: {_named(info.id, chosen)}")
-    return DONE
+            await output.send_line(f"would end: {_format_session(info.id, chosen)}")
+    return SUCCESS
 
 
-async def _tell(found: list[Any], listed: dict[str, SessionInfo], output: Output) -> int:
+async def _print_outcomes(found: list[Any], listed: dict[str, SessionInfo], output: Output) -> int:
     outcomes: Outcomes[bool] = Outcomes("destroy", found)
     if output.json:
         await output.send_line(outcomes.to_json())
@@ -77,10 +79,10 @@ async def _tell(found: list[Any], listed: dict[str, SessionInfo], output: Output
             if isinstance(outcome, Failure):
                 await output.send_note(f"may be left: {outcome}")
             else:
-                await output.send_line(f"gone: {_named(outcome.key, listed)}")
-    return DONE if outcomes.ok else NOT_ALL
+                await output.send_line(f"gone: {_format_session(outcome.key, listed)}")
+    return SUCCESS if outcomes.ok else FAILURE
 
 
-def _named(key: str, listed: dict[str, SessionInfo]) -> str:
+def _format_session(key: str, listed: dict[str, SessionInfo]) -> str:
     info = listed.get(key)
     return f"{key} (it was not there)" if info is None else f"{key} ({info.name})"

@@ -1,4 +1,4 @@
-"""``kaleden serve``: the embedded platform by itself."""
+"""``kaleden serve``: run the embedded platform."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import signal
 import anyio
 
 from kaleden._cli._client import run_on
-from kaleden._cli._io import DONE, REFUSED, Output
+from kaleden._cli._io import NOT_STARTED, SUCCESS, Output
 from kaleden.local import LocalPlatform
 
-_HOW_TO_USE = """\
+_USAGE = """\
 A Skaha server listens at {url}
 The bearer token is {token}
 
     export CANFAR_URL={url}/v1 CANFAR_TOKEN={token}
     curl -H "Authorization: Bearer {token}" {url}/v1/session
 """
-_HOW_TO_TRUST_IT = """\
+_TLS_USAGE = """\
 The certificate of its authority is in {ca}
-A proxy certificate of {user}, for 30 days, is in {certificate}
+A proxy certificate of user {user}, valid for 30 days, is in {certificate}
 
     export SSL_CERT_FILE={ca} CANFAR_URL={url}/v1 CANFAR_CERTIFICATE={certificate}
     curl --cacert {ca} --cert {certificate} {url}/v1/session
 """
-_HOW_TO_END_IT = "Ctrl-C ends it, and every session's processes."
+_EXIT_HINT = "Ctrl-C stops it, and ends the processes of all sessions."
 _DAY = 86400.0
 
 
 def main(options: argparse.Namespace, output: Output) -> int:
-    """Serve until a signal asks to stop."""
+    """Serve until SIGINT or SIGTERM."""
     try:
         run_on(options.backend, _serve, options, output)
     except (RuntimeError, ValueError) as error:
-        output.note(f"kaleden: {error}")
-        return REFUSED
-    return DONE
+        output.write_note(f"kaleden: {error}")
+        return NOT_STARTED
+    return SUCCESS
 
 
 async def _serve(options: argparse.Namespace, output: Output) -> None:
@@ -52,24 +52,24 @@ async def _serve(options: argparse.Namespace, output: Output) -> None:
             max_interactive_sessions=options.max_interactive_sessions,
             tls=options.tls,
         ) as platform:
-            describe = _facts if options.json else _how_to_use
-            output.line(describe(platform, tls=options.tls))
+            describe = _format_json if options.json else _format_usage
+            output.write_line(describe(platform, tls=options.tls))
             async for _ in signals:
                 break
 
 
-def _how_to_use(platform: LocalPlatform, *, tls: bool) -> str:
-    parts = [_HOW_TO_USE.format(url=platform.url, token=platform.token)]
+def _format_usage(platform: LocalPlatform, *, tls: bool) -> str:
+    parts = [_USAGE.format(url=platform.url, token=platform.token)]
     if tls:
-        parts.append(_HOW_TO_TRUST_IT.format(url=platform.url, **_trust(platform)))
-    return "\n".join([*parts, _HOW_TO_END_IT])
+        parts.append(_TLS_USAGE.format(url=platform.url, **_issue_certificate(platform)))
+    return "\n".join([*parts, _EXIT_HINT])
 
 
-def _facts(platform: LocalPlatform, *, tls: bool) -> str:
-    trust = _trust(platform) if tls else {}
+def _format_json(platform: LocalPlatform, *, tls: bool) -> str:
+    trust = _issue_certificate(platform) if tls else {}
     return json.dumps({"url": platform.url, "token": platform.token, **trust})
 
 
-def _trust(platform: LocalPlatform) -> dict[str, str]:
+def _issue_certificate(platform: LocalPlatform) -> dict[str, str]:
     certificate = platform.issue_certificate(expires_in=30 * _DAY)
     return {"ca": str(platform.ca_pem), "user": platform.user, "certificate": str(certificate)}

@@ -1,4 +1,4 @@
-"""``kaleden demo``: a dozen sessions launched at once, watched, read and ended."""
+"""The demo: launch a dozen sessions, watch them, collect their results, clean up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo shows while it waits: a live table, or plain lines where there is no terminal."""
+"""The display of the demo: a live table on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from kaleden._cli._demo._replica import LIMIT, Share
 from kaleden._results._tables import COLOURS, find_status_tone
 
 
-class Board(Protocol):
-    """Shows how the sessions stand."""
+class StatusDisplay(Protocol):
+    """Shows the states of the sessions."""
 
     def show(self, tally: ProgressUpdate) -> None:
-        """Show how many sessions have each status; of their launch, nothing."""
+        """Show the number of sessions in each status while the demo waits for their ends."""
         ...
 
 
 @contextmanager
-def open_board(console: Console) -> Generator[Board]:
-    """Show a table that changes in place, if *console* is a terminal that can."""
+def open_status_display(console: Console) -> Generator[StatusDisplay]:
+    """Open a table that is redrawn in place on a terminal, or plain lines otherwise."""
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _PlainLines(console)
         return
 
     with Live(console=console, auto_refresh=False) as live:
-        yield _Bars(live)
+        yield _LiveTable(live)
 
 
-def report(outcomes: Outcomes[Share], console: Console) -> None:
-    """Print what each replica found, what became of the failed ones, and the sum of the others."""
+def print_report(outcomes: Outcomes[Share], console: Console) -> None:
+    """Print the outcome of each replica, the failures, and the sum of the results."""
     console.print(repr(outcomes))
     table = Table("replica", "outcome", "primes")
     for outcome in outcomes:
-        table.add_row(*_cells(outcome))
+        table.add_row(*_format_cells(outcome))
     console.print(table)
     for failure in outcomes.failures.values():
         console.print(Text(str(failure), "red"), soft_wrap=True)
@@ -50,14 +50,14 @@ def report(outcomes: Outcomes[Share], console: Console) -> None:
     console.print(f"{total} primes below {LIMIT} in {shares}", style="bold", highlight=False)
 
 
-def _cells(outcome: Outcome[Share]) -> tuple[str, Text, str]:
+def _format_cells(outcome: Outcome[Share]) -> tuple[str, Text, str]:
     if isinstance(outcome, Failure):
         return outcome.key, Text(outcome.kind, "bold red"), ""
 
     return outcome.key, Text("ok", "green"), str(outcome.value.primes)
 
 
-class _Bars:
+class _LiveTable:
     def __init__(self, live: Live) -> None:
         self._live = live
 
@@ -72,7 +72,7 @@ class _Bars:
         self._live.update(table, refresh=True)
 
 
-class _Lines:
+class _PlainLines:
     def __init__(self, console: Console) -> None:
         self._console = console
 

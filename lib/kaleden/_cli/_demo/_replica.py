@@ -1,4 +1,4 @@
-"""The program that each replica of the demo runs: its share of a count of primes."""
+"""The program that each replica of the demo runs: it counts the primes in its share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kaleden import distributed
 
 LIMIT = 1_000_000
 PRIMES = 78_498
-"""Primes below `LIMIT`, which all shares together must count."""
+"""The number of primes below `LIMIT`: the sum over all shares."""
 
-# The image may be without kaleden, so the program brings the module that splits the work.
+# The image may not contain kaleden, so the program includes the module that splits the work.
 _PROGRAM = f"""{inspect.getsource(distributed)}
 
 from math import isqrt
@@ -29,8 +29,8 @@ print("replica", replica, "looked at", share)
 print("primes:", primes)
 """
 
-# Arguments are split at spaces and the server knows no quoting, so the program travels in the
-# environment, in an alphabet that arrives unchanged, and this loads it.
+# The server splits arguments at spaces and does not support quoting. So an environment variable
+# carries the program in base64, which arrives unchanged, and this argument executes it.
 _LOADER = "exec(__import__('base64').urlsafe_b64decode(__import__('os').environ['KALEDEN_DEMO']))"
 
 COMMAND = "python3"
@@ -39,22 +39,30 @@ ARGUMENTS = ("-c", _LOADER)
 
 @frozen
 class Share:
-    """What one replica found."""
+    """The result of one replica.
+
+    Attributes:
+        primes: the number of primes in its share.
+    """
 
     primes: int
 
 
-def environment(fails: int | None) -> dict[str, str]:
-    """Make the environment that brings the program; the replica of number *fails* will fail."""
+def make_environment(failing: int | None) -> dict[str, str]:
+    """Return the environment that carries the program.
+
+    Args:
+        failing: the number of the replica that fails on purpose, from 1; None for none.
+    """
     program = _PROGRAM.encode()
-    # Three bytes become four characters; anything else would end in "=", at which the server
-    # splits.
+    # The server splits a variable at "=". Base64 has no "=" padding if the length is a multiple of
+    # 3 bytes.
     program += b"\n" * (-len(program) % 3)
     variables = {"KALEDEN_DEMO": base64.urlsafe_b64encode(program).decode()}
-    return variables if fails is None else {**variables, "KALEDEN_DEMO_FAILS": str(fails)}
+    return variables if failing is None else {**variables, "KALEDEN_DEMO_FAILS": str(failing)}
 
 
-def read(log: str) -> Share | None:
-    """Find a replica's result in its output."""
+def parse_share(log: str) -> Share | None:
+    """Find the result of a replica in its log; None if there is none."""
     found = re.search(r"^primes: (\d+)$", log, re.MULTILINE)
     return Share(int(found[1])) if found else None

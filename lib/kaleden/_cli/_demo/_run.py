@@ -1,4 +1,4 @@
-"""The demo from its first line to its last."""
+"""The work of the demo."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from kaleden import (
     Success,
 )
 from kaleden._cli._demo import _replica
-from kaleden._cli._demo._display import open_board, report
+from kaleden._cli._demo._display import open_status_display, print_report
 from kaleden._cli._demo._replica import Share
-from kaleden._cli._signals import Interrupted, until_interrupted
+from kaleden._cli._signals import Interrupted, run_until_interrupted
 from kaleden.local import LocalPlatform
 
-CLEANUP = 60.0
-"""Seconds that ending the sessions may take, whatever ended the demo."""
+CLEANUP_SECONDS = 60.0
+"""Time limit of the clean-up, in seconds."""
 
 
 @final
 @frozen
 class DemoOptions:
-    """What to show, and where.
+    """The options of the demo.
 
     Attributes:
-        replicas: how many sessions to launch.
-        image: the image they run.
-        session: a client of the server, not entered yet; None for a platform of its own.
+        replicas: number of sessions to launch.
+        image: the image to run.
+        session: a client that is not entered yet; None to start an embedded platform.
     """
 
     replicas: int = 12
@@ -46,21 +46,21 @@ class DemoOptions:
     session: AsyncSession | None = None
 
     @property
-    def fails(self) -> int | None:
-        """The replica that fails on purpose: one in the middle, and none of only one."""
+    def failing_replica(self) -> int | None:
+        """The number of the replica that fails on purpose, from 1; None with only one replica."""
         return (self.replicas + 1) // 2 if self.replicas > 1 else None
 
 
 @final
 @frozen
 class DemoResult:
-    """What it came to.
+    """The result of the demo.
 
     Attributes:
-        status: the exit status: 0 if all went as it should and nothing is left, 1 if not, 130 after
-            Ctrl-C.
-        outcomes: what each replica found; None if it was interrupted.
-        left: the sessions that are left; None if nobody can tell.
+        status: the exit status: 0 if the outcomes are as expected and no session is left, 1 if not,
+            130 after Ctrl-C.
+        outcomes: the result of each replica; None after an interruption.
+        left: the ids of sessions that are left; None if they cannot be listed.
     """
 
     status: int
@@ -69,33 +69,33 @@ class DemoResult:
 
 
 async def run(options: DemoOptions, console: Console) -> DemoResult:
-    """Run the demo until its end, or until Ctrl-C, which cancels it.
+    """Run the demo until its end or Ctrl-C.
 
     Cancellation:
-        The sessions are destroyed all the same, within `CLEANUP` seconds.
+        The sessions are destroyed within `CLEANUP_SECONDS`.
     """
     name = f"demo-{secrets.token_hex(3)}"
-    async with _server(options, console) as session:
-        outcomes = await until_interrupted(
+    async with _open_session(options, console) as session:
+        outcomes = await run_until_interrupted(
             lambda: _launch_and_watch(session, name, options, console)
         )
-        left = await _look_for(name, session, console)
+        left = await _find_leftovers(name, session, console)
 
     if isinstance(outcomes, Interrupted):
         console.print("interrupted")
         return DemoResult(1 if left != [] else outcomes.status, None, left)
 
-    report(outcomes, console)
-    good = _is_as_meant(outcomes, options) and left == []
-    return DemoResult(0 if good else 1, outcomes, left)
+    print_report(outcomes, console)
+    is_good = _is_expected(outcomes, options) and left == []
+    return DemoResult(0 if is_good else 1, outcomes, left)
 
 
-async def _look_for(name: str, session: AsyncSession, console: Console) -> list[str] | None:
-    """List what is left of the demo; None if nobody can tell."""
+async def _find_leftovers(name: str, session: AsyncSession, console: Console) -> list[str] | None:
+    """Return the ids of the demo's sessions that are left; None if they cannot be listed."""
     try:
         left = [info.id for info in await session.fetch() if info.name.startswith(name)]
     except KaledenError as error:
-        console.print(f"What is left on the platform cannot be told: {error}", markup=False)
+        console.print(f"Sessions may be left, the list failed: {error}", markup=False)
         return None
 
     console.print(f"Left on the platform: {', '.join(left) or 'nothing'}")
@@ -103,7 +103,7 @@ async def _look_for(name: str, session: AsyncSession, console: Console) -> list[
 
 
 @asynccontextmanager
-async def _server(options: DemoOptions, console: Console) -> AsyncGenerator[AsyncSession]:
+async def _open_session(options: DemoOptions, console: Console) -> AsyncGenerator[AsyncSession]:
     if options.session is not None:
         async with options.session as session:
             yield session
@@ -123,37 +123,37 @@ async def _launch_and_watch(
     console.print(
         f"Launching {options.replicas} sessions that count the primes below {_replica.LIMIT}:"
     )
-    with open_board(console) as board:
+    with open_status_display(console) as display:
         finished = await session.run(
             name,
             options.image,
             cmd=_replica.COMMAND,
             args=_replica.ARGUMENTS,
-            env=_replica.environment(options.fails),
+            env=_replica.make_environment(options.failing_replica),
             replicas=options.replicas,
-            grace=CLEANUP,
-            progress=board.show,
+            grace=CLEANUP_SECONDS,
+            progress=display.show,
         )
-    return Outcomes("demo", [_read(outcome) for outcome in finished])
+    return Outcomes("demo", [_parse_outcome(outcome) for outcome in finished])
 
 
-def _read(outcome: Outcome[FinishedSession]) -> Outcome[Share]:
+def _parse_outcome(outcome: Outcome[FinishedSession]) -> Outcome[Share]:
     """Find the result of one replica in its log."""
     if isinstance(outcome, Failure):
         return outcome
 
-    share = _replica.read(outcome.value.log)
+    share = _replica.parse_share(outcome.value.log)
     if share is None:
-        message = "it ended well, and its log has no result"
+        message = "it completed, but its log has no result"
         return Failure(outcome.key, FailureKind.SESSION_FAILED, message)
 
     return Success(outcome.key, share)
 
 
-def _is_as_meant(outcomes: Outcomes[Share], options: DemoOptions) -> bool:
-    """Tell whether just the replica that should fail did, and the others counted right."""
+def _is_expected(outcomes: Outcomes[Share], options: DemoOptions) -> bool:
+    """Whether only the failing replica has failed, and the sum of the others is right."""
     keys = [outcome.key for outcome in outcomes]
-    meant = [] if options.fails is None else [keys[options.fails - 1]]
+    expected = [] if options.failing_replica is None else [keys[options.failing_replica - 1]]
     total = sum(share.primes for share in outcomes.values)
-    right = total < _replica.PRIMES if meant else total == _replica.PRIMES
-    return right and list(outcomes.failures) == meant
+    is_right = total < _replica.PRIMES if expected else total == _replica.PRIMES
+    return is_right and list(outcomes.failures) == expected

@@ -1,4 +1,4 @@
-"""Commands, called in this process or run in one of their own."""
+"""Calling commands in this process, and starting them in new processes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from attrs import frozen
 import kaleden
 from kaleden._cli import main
 from platforms import Server
+from support import IMAGE
 
 COMMAND = [sys.executable, "-m", "kaleden"]
-IMAGE = "skaha/astroml:latest"
-NOWHERE = ["--url", "http://127.0.0.1:1/skaha", "--token", "secret"]
-"""A server that nobody could ask: who refuses a command has not tried to."""
+
+UNREACHABLE = ["--url", "http://127.0.0.1:1/skaha", "--token", "secret"]
+"""A server without a listener: a command that fails with status 2 has sent no request."""
 
 
 @frozen
-class Done:
-    """What a command came to."""
+class Result:
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -33,53 +34,58 @@ class Done:
 
     @property
     def document(self) -> Any:
-        """The one JSON text that it printed."""
+        """The JSON document on standard output."""
         return json.loads(self.out)
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The JSON lines that it printed."""
+        """The JSON lines on standard output."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def where(server: Server) -> list[str]:
+def connection_options(server: Server) -> list[str]:
     return ["--url", server.url, "--token", server.token]
 
 
 class Caller:
-    """Calls commands in this process."""
+    """Calls commands in this process.
+
+    Args:
+        capsys: captures their output.
+        server: its URL and token are added to the arguments; None adds nothing.
+    """
 
     def __init__(self, capsys: pytest.CaptureFixture[str], server: Server | None = None) -> None:
         self._capsys = capsys
         self._server = server
 
-    def __call__(self, *words: str) -> Done:
-        added = [] if self._server is None else where(self._server)
+    def __call__(self, command: str, *arguments: str) -> Result:
+        added = [] if self._server is None else connection_options(self._server)
         try:
-            status = main([words[0], *added, *words[1:]])
-        except SystemExit as error:  # argparse's
+            status = main([command, *added, *arguments])
+        except SystemExit as error:  # Raised by argparse.
             status = error.code if isinstance(error.code, int) else -1
         captured = self._capsys.readouterr()
         assert "Traceback" not in captured.err
-        return Done(status, captured.out, captured.err)
+        return Result(status, captured.out, captured.err)
 
 
 @contextmanager
-def process(*words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a command in a process of its own, which ends with the block."""
+def start_process(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a command in a new process, and kill it at the end of the block."""
     pipe = subprocess.PIPE
     options = {"stdout": pipe, "stderr": pipe, "text": True, **options}
-    with subprocess.Popen([*COMMAND, *words], **options) as running:
+    with subprocess.Popen([*COMMAND, *arguments], **options) as running:
         try:
             yield running
         finally:
             running.kill()
 
 
-def start(
+def start_sessions(
     server: Server, name: str, cmd: str, args: str | None = None, count: int = 1
 ) -> list[str]:
-    """Launch sessions that nobody ends."""
+    """Launch sessions without a scope, and return their ids."""
 
     async def create() -> list[str]:
         async with kaleden.AsyncSession(server.url, server.token) as session:
@@ -89,7 +95,7 @@ def start(
     return anyio.run(create)
 
 
-def ended(server: Server, ids: list[str]) -> None:
+def wait_until_ended(server: Server, ids: list[str]) -> None:
     """Wait until sessions have ended."""
 
     async def wait() -> None:
@@ -99,8 +105,8 @@ def ended(server: Server, ids: list[str]) -> None:
     anyio.run(wait)
 
 
-def names(server: Server) -> set[str]:
-    """The names of the sessions that there are."""
+def list_names(server: Server) -> set[str]:
+    """Return the names of all sessions."""
 
     async def fetch() -> set[str]:
         async with kaleden.AsyncSession(server.url, server.token) as session:
