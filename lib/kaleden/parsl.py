@@ -32,7 +32,13 @@ from kaleden._errors import (
 )
 from kaleden._public import publish as _publish
 from kaleden._results._batch import Failure
-from kaleden._sessions._launch._script_env import BEGIN, VARIABLE, block_name, check_blocks, packed
+from kaleden._sessions._launch._script_env import (
+    BEGIN,
+    VARIABLE,
+    check_blocks,
+    encode_script,
+    to_session_name,
+)
 from kaleden._sync import Session, SyncScope
 from kaleden._wire import SessionInfo, SessionKind, SessionSpec, SessionStatus
 
@@ -319,8 +325,8 @@ class SkahaProvider(ExecutionProvider):
             )
 
         script = f"{self.worker_init}\n{self.launcher(command, tasks, self.nodes_per_block)}"
-        env = {**_told(self._spec), **self._spec.env, VARIABLE: packed(script.strip())}
-        return evolve(self._spec, name=block_name(job_name), env=env)
+        env = {**_told(self._spec), **self._spec.env, VARIABLE: encode_script(script.strip())}
+        return evolve(self._spec, name=to_session_name(job_name), env=env)
 
     def _is_open(self, key: object) -> bool:
         """Whether only the server knows how a block stands."""

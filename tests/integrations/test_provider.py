@@ -21,7 +21,7 @@ from parsl.providers.errors import ExecutionProviderException, SubmitException
 
 import kaleden
 from kaleden import Session
-from kaleden._sessions._launch._script_env import VARIABLE, block_name, packed
+from kaleden._sessions._launch._script_env import VARIABLE, encode_script, to_session_name
 from kaleden._wire import Request, Response
 from kaleden.parsl import SkahaProvider
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
@@ -104,8 +104,8 @@ def test_a_script_arrives_as_it_was_written(tmp_path: Any) -> None:
 def test_a_script_of_any_length_is_no_more_than_a_variable_may_be() -> None:
     for length in range(3):
         said = "x" * length
-        assert not set('=$"\\ ') & set(packed(f"echo {said}"))
-        env = {**os.environ, VARIABLE: packed(f"echo {said}")}
+        assert not set('=$"\\ ') & set(encode_script(f"echo {said}"))
+        env = {**os.environ, VARIABLE: encode_script(f"echo {said}")}
         spec = SkahaProvider(IMAGE, Session(transport=MemoryTransport()))._spec
         done = subprocess.run([str(spec.cmd), *spec.args], env=env, capture_output=True, text=True)
         assert f"{said}\n" == done.stdout
@@ -140,7 +140,7 @@ def test_a_block_is_a_headless_session(platform: MemoryTransport, session: Sessi
     ],
 )
 def test_the_name_of_any_job_becomes_one_of_a_session(job: str, name: str) -> None:
-    assert name == block_name(job)
+    assert name == to_session_name(job)
 
 
 def test_more_than_one_command_on_a_node_takes_a_launcher(session: Session) -> None:

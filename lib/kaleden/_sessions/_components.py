@@ -41,7 +41,7 @@ def build_components(
     engine: Engine, limits: Limits, ledger: Ledger | None = None, headers: Headers = ()
 ) -> Components:
     """Make the parts of a client around its engine; *headers* go with each create."""
-    lister = SharedList(engine, limits)
-    launcher = Launcher(engine, lister, limits, headers)
-    watcher = Waiter(lister, SharedList(engine, limits, SessionKind.DESKTOP_APP), engine, limits)
-    return Components(engine, lister, launcher, watcher, limits, ledger)
+    sessions = SharedList(engine, limits)
+    launcher = Launcher(engine, sessions, limits, headers)
+    waiter = Waiter(sessions, SharedList(engine, limits, SessionKind.DESKTOP_APP), engine, limits)
+    return Components(engine, sessions, launcher, waiter, limits, ledger)

@@ -80,7 +80,7 @@ class OwnedSessions:
     async def before_send(self, request: LaunchRequest) -> None:
         """Record a create before it is sent."""
         if self._ledger is not None:
-            await self._ledger.launching({token_of(request.name): request.name})
+            await self._ledger.record_launching({token_of(request.name): request.name})
 
     async def on_created(self, request: LaunchRequest, session: str) -> None:
         """Own a session, before the caller of the launch receives its id."""
@@ -144,10 +144,12 @@ class OwnedSessions:
             self.unconfirmed[before] = anyio.current_time() + self._limits.create_timeout
             launch = {token_of(before): before}
             await self._record(
-                lambda ledger: ledger.launching(launch), f"the unconfirmed launch {before}"
+                lambda ledger: ledger.record_launching(launch), f"the unconfirmed launch {before}"
             )
         token = token_of(name)
-        await self._record(lambda ledger: ledger.launched(token, session), f"session {session}")
+        await self._record(
+            lambda ledger: ledger.record_launched(token, session), f"session {session}"
+        )
 
     async def _forget(self, names: Collection[str]) -> None:
         for name in names:
@@ -157,7 +159,7 @@ class OwnedSessions:
     async def _record_ended(self, names: Collection[str]) -> None:
         if names:
             tokens = [token_of(name) for name in names]
-            await self._record(lambda ledger: ledger.ended(tokens), f"the end of {tokens}")
+            await self._record(lambda ledger: ledger.record_ended(tokens), f"the end of {tokens}")
 
     async def _record(self, write: Callable[[Ledger], Awaitable[None]], fact: str) -> None:
         """Write a fact to the ledger; if that fails, it is still a fact."""

@@ -29,8 +29,8 @@ from kaleden._sessions._ledger import _file
 from kaleden._sessions._ledger._file import (
     Event,
     LedgerError,
+    LedgerPath,
     OpenLaunch,
-    Place,
     encode,
     read_ledger,
 )
@@ -63,30 +63,30 @@ class Survey:
     other_servers: list[OpenLaunch]
 
 
-def survey(path: Place, server: str) -> Survey:
+def survey(path: LedgerPath, server: str) -> Survey:
     """Read a ledger, and find out which of its owners live.
 
     Raises:
         LedgerError: it cannot be read.
     """
-    stand = lru_cache(None)(process_status)
-    sorted_: dict[ProcessStatus | None, list[OpenLaunch]] = defaultdict(list)
+    status_of = lru_cache(None)(process_status)
+    by_status: dict[ProcessStatus | None, list[OpenLaunch]] = defaultdict(list)
     for launch in read_ledger(path):
-        sorted_[stand(launch.owner) if launch.server == server else None].append(launch)
+        by_status[status_of(launch.owner) if launch.server == server else None].append(launch)
 
     return Survey(
-        sorted_[ProcessStatus.DEAD],
-        sorted_[ProcessStatus.ALIVE],
-        sorted_[ProcessStatus.UNKNOWN],
-        sorted_[None],
+        by_status[ProcessStatus.DEAD],
+        by_status[ProcessStatus.ALIVE],
+        by_status[ProcessStatus.UNKNOWN],
+        by_status[None],
     )
 
 
 async def reap(
     engine: Engine,
-    lister: SharedList,
+    sessions: SharedList,
     limits: Limits,
-    path: Place,
+    path: LedgerPath,
     server: str,
     *,
     elsewhere: bool = False,
@@ -113,15 +113,15 @@ async def reap(
     engine.check()
     found = await in_file_thread(partial(survey, path, server))
     launches = found.dead + (found.unknown if elsewhere else [])
-    reaper = _Reaper(engine, lister, limits, Path(path))
-    outcomes = await reaper.end([launch for launch in launches if launch.session_id])
+    reaper = _Reaper(engine, sessions, limits, Path(path))
+    outcomes = await reaper.destroy_known([launch for launch in launches if launch.session_id])
     outcomes += await reaper.search([launch for launch in launches if not launch.session_id])
     if outcomes:
-        await reaper.note(_file.compact)
+        await reaper.write_ledger(_file.compact)
     return Outcomes("reap", outcomes)
 
 
-def time_left(launch: OpenLaunch, limits: Limits) -> float:
+def compute_time_left(launch: OpenLaunch, limits: Limits) -> float:
     """Return the seconds within which the session of *launch* may still appear in a list.
 
     The server may be at work on a create for `create_timeout` seconds, and lists may not show its
@@ -136,42 +136,42 @@ def time_left(launch: OpenLaunch, limits: Limits) -> float:
 @frozen
 class _Reaper:
     engine: Engine
-    lister: SharedList
+    sessions: SharedList
     limits: Limits
     path: Path
 
-    async def end(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
+    async def destroy_known(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
         """Destroy sessions whose ids are known."""
         if not launches:
             return []
 
         keys = [launch.key for launch in launches]
-        outcomes = await destroy(self.engine, self.lister, self.limits, keys)
+        outcomes = await destroy(self.engine, self.sessions, self.limits, keys)
         failures = outcomes.failures
         # Closed only with all of its sessions, should the server have made two.
-        kept = {_identity(launch) for launch in launches if launch.key in failures}
-        await self.close([launch for launch in launches if _identity(launch) not in kept])
+        kept = {_get_identity(launch) for launch in launches if launch.key in failures}
+        await self.close([launch for launch in launches if _get_identity(launch) not in kept])
         return list(outcomes)
 
     async def search(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
         """Look for sessions whose ids are not known, until none of them can appear any more."""
         now = anyio.current_time()
-        due = {launch: now + time_left(launch, self.limits) for launch in launches}
+        due = {launch: now + compute_time_left(launch, self.limits) for launch in launches}
         outcomes: list[Outcome[bool]] = []
         backoff = Backoff(*_SEARCH_INTERVALS)
         while due:
             now = anyio.current_time()
             try:
-                snapshot = await self.lister.since_with_retry(now)
+                snapshot = await self.sessions.since_with_retry(now)
             except RequestError as error:
                 return outcomes + [evolve(error.failure, key=launch.key) for launch in due]
 
-            outcomes += await self._look(due, snapshot.sessions.values(), now)
+            outcomes += await self._resolve_listed(due, snapshot.sessions.values(), now)
             if due:
                 await anyio.sleep_until(min(now + backoff.next(), *due.values()))
         return outcomes
 
-    async def _look(
+    async def _resolve_listed(
         self, due: dict[OpenLaunch, float], sessions: Iterable[SessionInfo], now: float
     ) -> list[Outcome[bool]]:
         """Take from *due* what a list that began at *now* decides, and do what is to do."""
@@ -187,20 +187,24 @@ class _Reaper:
 
         absent = [launch for launch in decided if not seen[launch]]
         ours = [launch for launch in decided if seen[launch] and _has_token(launch)]
-        unsure = [launch for launch in decided if seen[launch] and not _has_token(launch)]
+        ambiguous = [launch for launch in decided if seen[launch] and not _has_token(launch)]
         await self.close(absent)
-        ended = await self.end(
+        ended = await self.destroy_known(
             [evolve(launch, session_id=session.id) for launch in ours for session in seen[launch]]
         )
         gone = [Success(launch.key, True) for launch in absent]
-        return [*gone, *ended, *(_unsure(launch, seen[launch]) for launch in unsure)]
+        return [
+            *gone,
+            *ended,
+            *(_to_ambiguous_failure(launch, seen[launch]) for launch in ambiguous),
+        ]
 
     async def close(self, launches: Sequence[OpenLaunch]) -> None:
         """Write down that launches are settled."""
         if launches:
-            await self.note(partial(_write_ended, launches))
+            await self.write_ledger(partial(_write_ended, launches))
 
-    async def note(self, work: Callable[[Path], None]) -> None:
+    async def write_ledger(self, work: Callable[[Path], None]) -> None:
         """Change the ledger; if that fails, what was done is not undone, and can be done again."""
         write = partial(in_file_thread, partial(work, self.path))
         try:
@@ -213,7 +217,7 @@ def _write_ended(launches: Iterable[OpenLaunch], path: Path) -> None:
     _file.append(path, encode(Event.ENDED, launches))
 
 
-def _identity(launch: OpenLaunch) -> object:
+def _get_identity(launch: OpenLaunch) -> object:
     return launch.owner, launch.token
 
 
@@ -222,7 +226,7 @@ def _has_token(launch: OpenLaunch) -> bool:
     return launch.name.endswith(f"-{launch.token}")
 
 
-def _unsure(launch: OpenLaunch, sessions: Iterable[SessionInfo]) -> Failure:
+def _to_ambiguous_failure(launch: OpenLaunch, sessions: Iterable[SessionInfo]) -> Failure:
     ids = ", ".join(session.id for session in sessions)
     message = (
         f"{ids} has this name, which was launched without a token, so it may be somebody else's: "

@@ -266,7 +266,7 @@ class Scope(AsyncContextManagerMixin):
             flight.cancel_after(min(self._components.limits.create_grace, self._grace / 3))
 
         action = self._on_success if error is None else self._on_error
-        clean_up = self._end if action == "destroy" else partial(self._release_all, error)
+        clean_up = self._destroy_all if action == "destroy" else partial(self._release_all, error)
         trouble: Exception | None = None
         try:
             await run_shielded(clean_up, self._grace)
@@ -307,12 +307,12 @@ class Scope(AsyncContextManagerMixin):
             logger.warning("%s", message)
             error.add_note(message)
 
-    async def _end(self) -> None:
+    async def _destroy_all(self) -> None:
         """End everything, again and again until a list shows that it is gone."""
         async with open_task_group() as group:
             group.start_soon(self._log_if_slow)
             backoff = Backoff(*_CLEAN_UP_INTERVALS)
-            while not await self._end_once():  # noqa: ASYNC110  # the server sends no event
+            while not await self._destroy_once():  # noqa: ASYNC110  # the server sends no event
                 await anyio.sleep(backoff.next())
             group.cancel_scope.cancel()
 
@@ -322,12 +322,12 @@ class Scope(AsyncContextManagerMixin):
         count = state.owned + state.unconfirmed + state.launching
         logger.warning("ending %d sessions, up to %g seconds", count, self._grace)
 
-    async def _end_once(self) -> bool:
+    async def _destroy_once(self) -> bool:
         """Destroy what is there; tell whether that is all."""
         rooms, held = self._components, self._owned
         await held.wait_in_flight()
         if held.unconfirmed:
-            await self._resolve(anyio.current_time())
+            await self._reconcile(anyio.current_time())
         if held.owned:
             began = anyio.current_time()
             outcomes = await destroy(
@@ -335,11 +335,11 @@ class Scope(AsyncContextManagerMixin):
             )
             if gone := outcomes.successes:
                 # The list that proves it shows by names what no answer told of.
-                await self._resolve(began)
+                await self._reconcile(began)
                 await held.release(gone)
         return held.is_empty
 
-    async def _resolve(self, now: float) -> None:
+    async def _reconcile(self, now: float) -> None:
         """Look for what nobody knows the ids of, in a list that began at *now* or later."""
         with suppress(RequestError):
             snapshot = await self._components.sessions.since(now)

@@ -81,21 +81,21 @@ def open_ids(path: Path) -> dict[str, str | None]:
 
 async def test_a_launch_is_open_from_before_its_request_until_its_end(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
         [opened] = read_ledger(path)
         assert ("t1", "fits-t1", None, SERVER) == (
             opened.token, opened.name, opened.session_id, opened.server,
         )  # fmt: skip
-        await ledger.launched("t1", "abc")
+        await ledger.record_launched("t1", "abc")
         assert [evolve(opened, session_id="abc")] == read_ledger(path)
-        await ledger.ended(["t1"])
+        await ledger.record_ended(["t1"])
         assert [] == read_ledger(path)
 
 
 async def test_a_launch_names_its_owner(path: Path) -> None:
     async with Ledger(path, SERVER) as one, Ledger(path, SERVER) as two:
-        await one.launching({"t1": "fits-t1"})
-        await two.launching({"t2": "fits-t2"})
+        await one.record_launching({"t1": "fits-t1"})
+        await two.record_launching({"t2": "fits-t2"})
     first, second = (found.owner for found in read_ledger(path))
     assert os.getpid() == first.pid
     assert first != second
@@ -107,9 +107,9 @@ async def test_each_line_is_on_the_disk_before_its_call_returns(
 ) -> None:
     async with Ledger(path, SERVER) as ledger:
         calls: list[Callable[[], Awaitable[None]]] = [
-            lambda: ledger.launching({"t1": "fits-t1", "t2": "fits-t2"}),
-            lambda: ledger.launched("t1", "abc"),
-            lambda: ledger.ended(["t1", "t2"]),
+            lambda: ledger.record_launching({"t1": "fits-t1", "t2": "fits-t2"}),
+            lambda: ledger.record_launched("t1", "abc"),
+            lambda: ledger.record_ended(["t1", "t2"]),
         ]
         for call in calls:
             before = len(flushes)
@@ -122,37 +122,37 @@ async def test_launches_at_the_same_time_share_a_flush(path: Path, flushes: list
         before = len(flushes)
         async with anyio.create_task_group() as group:
             for number in range(200):
-                group.start_soon(ledger.launching, {f"t{number}": f"fits-t{number}"})
+                group.start_soon(ledger.record_launching, {f"t{number}": f"fits-t{number}"})
     assert 200 == len(read_ledger(path))
     assert len(flushes) - before <= 3
 
 
 async def test_the_end_of_what_is_not_open_is_no_line(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
         size = path.stat().st_size
-        await ledger.ended(["unknown"])
-        await ledger.ended([])
-        await ledger.launching({})
+        await ledger.record_ended(["unknown"])
+        await ledger.record_ended([])
+        await ledger.record_launching({})
         assert size == path.stat().st_size
-        await ledger.ended(["t1", "t1"])
-        await ledger.ended(["t1"])
+        await ledger.record_ended(["t1", "t1"])
+        await ledger.record_ended(["t1"])
     assert 2 == len(path.read_bytes().splitlines())
 
 
 async def test_clients_that_chose_the_same_token_do_not_end_each_others_launch(path: Path) -> None:
     async with Ledger(path, SERVER) as one, Ledger(path, SERVER) as two:
-        await one.launching({"same": "fits-same"})
-        await two.launching({"same": "fits-same"})
-        await one.ended(["same"])
+        await one.record_launching({"same": "fits-same"})
+        await two.record_launching({"same": "fits-same"})
+        await one.record_ended(["same"])
         assert 1 == len(read_ledger(path))
-        await two.launched("same", "abc")
+        await two.record_launched("same", "abc")
     assert {"same": "abc"} == open_ids(path)
 
 
 async def test_a_line_holds_these_things_and_no_others(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
     line = json.loads(path.read_bytes())
     assert {"event", "token", "name", "session_id", "owner", "server", "at"} == set(line)
     assert {"host", "machine", "boot", "pid_namespace", "pid", "started", "client"} == set(
@@ -181,7 +181,7 @@ async def test_the_file_is_its_owners_alone(path: Path) -> None:
     before = os.umask(0)
     try:
         async with Ledger(path, SERVER) as ledger:
-            await ledger.launching({"t1": "fits-t1"})
+            await ledger.record_launching({"t1": "fits-t1"})
             assert 0o600 == stat.S_IMODE(path.stat().st_mode)
             await ledger.compact()
             assert 0o600 == stat.S_IMODE(path.stat().st_mode)
@@ -195,22 +195,22 @@ async def test_a_ledger_stays_where_it_was_opened(
     monkeypatch.chdir(tmp_path)
     async with Ledger("ledger", SERVER) as ledger:
         monkeypatch.chdir("/")
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
     assert {"t1": None} == open_ids(tmp_path / "ledger")
 
 
 async def test_a_ledger_that_was_deleted_is_made_again(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
         path.unlink()
-        await ledger.launched("t1", "abc")
+        await ledger.record_launched("t1", "abc")
     assert {"t1": "abc"} == open_ids(path)
 
 
 async def test_a_ledger_tells_its_state(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
-        await ledger.launching({"t1": "fits-t1", "t2": "fits-t2"})
-        await ledger.ended(["t1"])
+        await ledger.record_launching({"t1": "fits-t1", "t2": "fits-t2"})
+        await ledger.record_ended(["t1"])
         assert f"<Ledger {path}: 1 open>" == repr(ledger)
 
 
@@ -262,7 +262,7 @@ async def test_all_who_shared_a_write_that_failed_are_told(
 
     async def try_to(ledger: Ledger, token: str) -> None:
         with pytest.raises(LedgerError, match="No space left"):
-            await ledger.launching({token: token})
+            await ledger.record_launching({token: token})
         told.append(token)
 
     async with Ledger(path, SERVER) as ledger:
@@ -280,9 +280,9 @@ async def test_after_a_line_that_the_disk_took_half_of_the_next_is_whole(
     async with Ledger(path, SERVER) as ledger:
         disk.room = 40
         with pytest.raises(LedgerError):
-            await ledger.launching({"t1": "fits-t1"})
+            await ledger.record_launching({"t1": "fits-t1"})
         disk.room = float("inf")
-        await ledger.launching({"t2": "fits-t2"})
+        await ledger.record_launching({"t2": "fits-t2"})
     assert {"t2": None} == open_ids(path)
 
 
@@ -291,12 +291,12 @@ async def test_an_end_that_was_not_written_can_be_written_later(
 ) -> None:
     disk = FullDisk(monkeypatch)
     async with Ledger(path, SERVER) as ledger:
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
         disk.room = 0
         with pytest.raises(LedgerError):
-            await ledger.ended(["t1"])
+            await ledger.record_ended(["t1"])
         disk.room = float("inf")
-        await ledger.ended(["t1"])
+        await ledger.record_ended(["t1"])
     assert [] == read_ledger(path)
 
 
@@ -334,7 +334,7 @@ async def test_a_line_that_is_cancelled_while_it_is_written_is_whole(
     returned: list[str] = []
 
     async def launching(ledger: Ledger) -> None:
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
         returned.append("t1")
 
     async with Ledger(path, SERVER) as ledger:
@@ -346,7 +346,7 @@ async def test_a_line_that_is_cancelled_while_it_is_written_is_whole(
             disk.go.set()
         assert [] == returned
         assert {"t1": None} == open_ids(path)
-        await ledger.ended(["t1"])
+        await ledger.record_ended(["t1"])
     assert [] == read_ledger(path)
 
 
@@ -356,7 +356,7 @@ async def test_native_cancellation_waits_for_the_line_too(
 ) -> None:
     async with Ledger(path, SERVER) as ledger:
         disk = SlowDisk(monkeypatch)
-        task = asyncio.ensure_future(ledger.launching({"t1": "fits-t1"}))
+        task = asyncio.ensure_future(ledger.record_launching({"t1": "fits-t1"}))
         await disk.busy.wait()
         for _ in range(3):
             task.cancel()
@@ -375,10 +375,10 @@ async def test_one_who_is_cancelled_does_not_harm_those_who_share_the_write(
         disk = SlowDisk(monkeypatch)
         async with anyio.create_task_group() as group:
             with anyio.CancelScope() as first:
-                group.start_soon(ledger.launching, {"t1": "fits-t1"})
+                group.start_soon(ledger.record_launching, {"t1": "fits-t1"})
                 await disk.busy.wait()
-                group.start_soon(ledger.launching, {"t2": "fits-t2"})
-                group.start_soon(ledger.launching, {"t3": "fits-t3"})
+                group.start_soon(ledger.record_launching, {"t2": "fits-t2"})
+                group.start_soon(ledger.record_launching, {"t3": "fits-t3"})
                 await anyio.wait_all_tasks_blocked()
                 first.cancel()
             disk.go.set()
@@ -389,20 +389,20 @@ async def test_a_launch_that_is_cancelled_already_is_not_written(path: Path) -> 
     async with Ledger(path, SERVER) as ledger:
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await ledger.launching({"t1": "fits-t1"})
+            await ledger.record_launching({"t1": "fits-t1"})
     assert b"" == path.read_bytes()
 
 
 @pytest.mark.parametrize("what", ["launched", "ended"])
 async def test_what_has_happened_is_written_although_it_is_cancelled(path: Path, what: str) -> None:
     async with Ledger(path, SERVER) as ledger:
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
         with anyio.CancelScope() as scope:
             scope.cancel()
             if what == "launched":
-                await ledger.launched("t1", "abc")
+                await ledger.record_launched("t1", "abc")
             else:
-                await ledger.ended(["t1"])
+                await ledger.record_ended(["t1"])
         assert scope.cancelled_caught
     assert ({"t1": "abc"} if what == "launched" else {}) == open_ids(path)
 
@@ -415,7 +415,7 @@ async def test_threads_that_all_wait_for_a_launch_do_not_keep_it_from_being_writ
         holders = [object() for _ in range(int(limiter.total_tokens))]
         for holder in holders:
             limiter.acquire_on_behalf_of_nowait(holder)
-        await ledger.launching({"t1": "fits-t1"})
+        await ledger.record_launching({"t1": "fits-t1"})
         for holder in holders:
             limiter.release_on_behalf_of(holder)
         assert 0 == limiter.borrowed_tokens
@@ -561,11 +561,11 @@ def test_compaction_keeps_what_is_open_and_nothing_else(
 
 async def test_a_client_goes_on_after_a_compaction(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger, Ledger(path, SERVER) as other:
-        await ledger.launching({"t1": "fits-t1", "t2": "fits-t2"})
-        await ledger.ended(["t2"])
+        await ledger.record_launching({"t1": "fits-t1", "t2": "fits-t2"})
+        await ledger.record_ended(["t2"])
         await other.compact()
         assert 1 == len(path.read_bytes().splitlines())
-        await ledger.launched("t1", "abc")
+        await ledger.record_launched("t1", "abc")
     assert {"t1": "abc"} == open_ids(path)
 
 
@@ -659,11 +659,11 @@ WRITER = """if True:
         async with Ledger(path, "https://example.org") as ledger:
             for number in range(count):
                 token = f"{name}{number}"
-                await ledger.launching({token: f"fits-{token}"})
+                await ledger.record_launching({token: f"fits-{token}"})
                 if number % 3 == 0:
-                    await ledger.launched(token, f"id{token}")
+                    await ledger.record_launched(token, f"id{token}")
                 if number % 3 == 1:
-                    await ledger.ended([token])
+                    await ledger.record_ended([token])
                 print(number, flush=True)
 
     anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))

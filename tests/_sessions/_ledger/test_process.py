@@ -17,11 +17,11 @@ from kaleden._sessions._ledger import _process
 from kaleden._sessions._ledger._process import (
     Owner,
     ProcessStatus,
-    ask_ps,
+    find_status,
     is_alive,
-    judge,
     process_status,
-    start_time,
+    query_ps,
+    read_start_time,
     this_owner,
 )
 
@@ -44,7 +44,7 @@ def sleeping(program: str = SLEEP) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def owner_of(pid: int) -> Owner:
-    started = start_time(pid)
+    started = read_start_time(pid)
     assert started is not None
     return evolve(this_owner("other"), pid=pid, started=started)
 
@@ -74,7 +74,7 @@ def test_a_killed_process_is_dead_before_its_parent_asks_for_it() -> None:
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert ProcessStatus.DEAD is process_status(owner)
-        assert ask_ps(process.pid) is None
+        assert query_ps(process.pid) is None
 
 
 def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it() -> None:
@@ -90,7 +90,7 @@ def test_a_program_may_have_any_name(tmp_path: Path) -> None:
     program = tmp_path / ") Z 1 2 ("
     program.symlink_to(SLEEP)
     with sleeping() as plain, sleeping(str(program)) as odd:
-        assert int(start_time(plain.pid) or 0) <= int(start_time(odd.pid) or 0)
+        assert int(read_start_time(plain.pid) or 0) <= int(read_start_time(odd.pid) or 0)
 
 
 def test_after_a_fork_the_child_is_another_owner() -> None:
@@ -136,23 +136,23 @@ def test_after_a_fork_the_child_is_another_owner() -> None:
     ],
 )
 def test_only_what_is_certainly_gone_is_dead(owner: Owner, expected: ProcessStatus) -> None:
-    assert expected is judge(owner, HERE)
+    assert expected is find_status(owner, HERE)
 
 
 def test_containers_of_one_name_are_not_taken_for_one_machine() -> None:
     pod = evolve(HERE, pid_namespace="pid:[4026532201]")
-    assert ProcessStatus.UNKNOWN is judge(evolve(pod, boot="boot-1"), pod)
+    assert ProcessStatus.UNKNOWN is find_status(evolve(pod, boot="boot-1"), pod)
 
 
 def test_machines_without_an_identity_are_not_taken_for_one() -> None:
     nameless = evolve(HERE, machine="")
-    assert ProcessStatus.UNKNOWN is judge(evolve(nameless, boot="boot-1"), nameless)
+    assert ProcessStatus.UNKNOWN is find_status(evolve(nameless, boot="boot-1"), nameless)
 
 
 def test_without_proc_a_process_is_known_by_its_host_and_start() -> None:
     here = evolve(HERE, machine="", boot="", pid_namespace="")
-    assert ProcessStatus.DEAD is judge(evolve(here, pid=NO_SUCH_PID), here)
-    assert ProcessStatus.UNKNOWN is judge(evolve(here, pid=NO_SUCH_PID, host="other"), here)
+    assert ProcessStatus.DEAD is find_status(evolve(here, pid=NO_SUCH_PID), here)
+    assert ProcessStatus.UNKNOWN is find_status(evolve(here, pid=NO_SUCH_PID, host="other"), here)
 
 
 def test_where_there_is_no_proc_the_command_ps_tells(
@@ -160,8 +160,8 @@ def test_where_there_is_no_proc_the_command_ps_tells(
 ) -> None:
     monkeypatch.setattr(_process, "_PROC", tmp_path)
     with sleeping() as process:
-        assert start_time(process.pid)
-    assert start_time(process.pid) is None
+        assert read_start_time(process.pid)
+    assert read_start_time(process.pid) is None
 
 
 def test_ps_is_asked_in_the_same_words_everywhere(
@@ -173,7 +173,7 @@ def test_ps_is_asked_in_the_same_words_everywhere(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     monkeypatch.setenv("LC_ALL", "fr_CA.UTF-8")
-    assert "C UTC -o stat= -o lstart= -p 123" == ask_ps(123)
+    assert "C UTC -o stat= -o lstart= -p 123" == query_ps(123)
 
 
 def test_without_proc_and_ps_nothing_is_known(
@@ -182,9 +182,9 @@ def test_without_proc_and_ps_nothing_is_known(
     owner = this_owner("a")
     monkeypatch.setattr(_process, "_PROC", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not ask_ps(os.getpid())
-    assert ask_ps(os.getpid()) is not None
-    assert ProcessStatus.UNKNOWN is judge(owner, owner)
+    assert not query_ps(os.getpid())
+    assert query_ps(os.getpid()) is not None
+    assert ProcessStatus.UNKNOWN is find_status(owner, owner)
     assert is_alive(owner)
 
 

@@ -32,8 +32,8 @@ from kaleden._sessions._monitor._follow import (
     LogItem,
     LogLine,
     LogReset,
-    _Followed,
-    _hand_on,
+    _deliver_delta,
+    _FollowedLog,
     follow,
 )
 from kaleden._sessions._monitor._lister import SharedList
@@ -623,24 +623,24 @@ class Turns:
 @in_virtual_time
 async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
     log, whole, turns = LogCursor(), b"x" * (8 * CHUNK), Turns()
-    assert set() == {line for lines in log.lines(whole) for line in lines}
+    assert set() == {line for lines in log.feed(whole) for line in lines}
     async with anyio.create_task_group() as group:
         group.start_soon(turns.take)
-        assert b"" == (await log.news(whole)).fresh
+        assert b"" == (await log.compare(whole)).fresh
         assert turns.count >= 7
         group.cancel_scope.cancel()
 
 
 @in_virtual_time
 async def test_others_have_their_turn_while_a_line_does_not_end() -> None:
-    session, turns = _Followed("a", PollInterval(), SessionState("a")), Turns()
+    session, turns = _FollowedLog("a", PollInterval(), SessionState("a")), Turns()
 
     async def deliver(_: list[LogItem]) -> None:
         pytest.fail("no line has ended")
 
     async with anyio.create_task_group() as group:
         group.start_soon(turns.take)
-        assert await _hand_on(session, LogDelta(b"x" * (50 * WINDOW)), deliver)
+        assert await _deliver_delta(session, LogDelta(b"x" * (50 * WINDOW)), deliver)
         assert turns.count >= 49
         group.cancel_scope.cancel()
 

@@ -43,7 +43,7 @@ def intervals(pace: PollInterval, changes: list[bool]) -> list[float]:
     seen = []
     for changed in changes:
         before = pace.due
-        pace.looked(before, changed=changed)
+        pace.record_poll(before, changed=changed)
         seen.append(pace.due - before)
     return seen
 
@@ -96,7 +96,7 @@ def test_a_pause_is_as_long_as_the_server_asks_within_reason(now: float, seconds
 @given(TIMES)
 def test_a_pause_never_brings_a_look_forward(now: float) -> None:
     pace = PollInterval()
-    pace.looked(now, changed=False)
+    pace.record_poll(now, changed=False)
     due = pace.due
     pace.pause(now, None)
     pace.pause(now, 0.1)
@@ -110,7 +110,7 @@ def test_failures_that_pass_are_borne_some_times_in_a_row(kind: FailureKind) -> 
     assert [True] * MAX_FAILURES + [False] == [
         patience.allow(kind) for _ in range(MAX_FAILURES + 1)
     ]
-    patience.renew()
+    patience.reset()
     assert patience.allow(kind)
 
 

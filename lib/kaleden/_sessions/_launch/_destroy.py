@@ -26,12 +26,12 @@ from kaleden._results._progress import OK, ProgressCallback
 from kaleden._sessions._monitor._lister import SharedList, Snapshot
 from kaleden._wire import SessionInfo, SessionStatus, check_status
 
-Listed: TypeAlias = Snapshot | Failure
+ListOutcome: TypeAlias = Snapshot | Failure
 
 
 async def destroy(
     engine: Engine,
-    lister: SharedList,
+    sessions: SharedList,
     limits: Limits,
     keys: Keys,
     progress: ProgressCallback | None = None,
@@ -49,80 +49,82 @@ async def destroy(
         retry: whether to try again after what may pass; not where the caller does.
     """
     operation = _operations.destroy(limits, idempotent=retry)
-    answers = await engine.collect(operation, keys, progress, "answered")
-    again = partial(destroy, engine, lister, limits)
-    if not any(_is_open(answer) for answer in answers):
-        return Outcomes("destroy", answers, again=again)
+    responses = await engine.collect(operation, keys, progress, "answered")
+    again = partial(destroy, engine, sessions, limits)
+    if not any(_needs_list(answer) for answer in responses):
+        return Outcomes("destroy", responses, again=again)
 
-    listed = await _list(lister.since_with_retry if retry else lister.since)
-    outcomes = Outcomes("destroy", [_verdict(answer, listed) for answer in answers], again=again)
+    listed = await _fetch_list(sessions.since_with_retry if retry else sessions.since)
+    outcomes = Outcomes("destroy", [_verify(answer, listed) for answer in responses], again=again)
     if progress is not None:
         counts = Counter[str]({OK: len(outcomes.values)}) + outcomes.counts()
         progress(to_progress_update("destroy", counts, len(outcomes)))
     return outcomes
 
 
-def _is_open(answer: Outcome[bool]) -> bool:
+def _needs_list(outcome: Outcome[bool]) -> bool:
     """Whether only a list can tell what came of the delete."""
-    if isinstance(answer, Success):
+    if isinstance(outcome, Success):
         return True
 
-    return answer.sent and (
-        answer.kind.may_have_taken_effect or answer.kind is FailureKind.NOT_FOUND
+    return outcome.sent and (
+        outcome.kind.may_have_taken_effect or outcome.kind is FailureKind.NOT_FOUND
     )
 
 
-async def _list(listed: Callable[[float], Awaitable[Snapshot]]) -> Listed:
+async def _fetch_list(fetch: Callable[[float], Awaitable[Snapshot]]) -> ListOutcome:
     try:
-        return await listed(anyio.current_time())
+        return await fetch(anyio.current_time())
     except RequestError as error:
         return error.failure
 
 
-def _verdict(answer: Outcome[bool], listed: Listed) -> Outcome[bool]:
-    if not _is_open(answer):
-        return answer
+def _verify(outcome: Outcome[bool], listing: ListOutcome) -> Outcome[bool]:
+    if not _needs_list(outcome):
+        return outcome
 
-    if isinstance(listed, Failure):
-        return _unproven(answer, f"failed: {listed.message}", listed.status)
+    if isinstance(listing, Failure):
+        return _to_unproven_failure(outcome, f"failed: {listing.message}", listing.status)
 
-    session = listed.sessions.get(answer.key)
-    if session is None and listed.unreadable:
-        return _unproven(answer, f"has {listed.unreadable} elements that nobody can tell apart")
+    session = listing.sessions.get(outcome.key)
+    if session is None and listing.unreadable:
+        return _to_unproven_failure(
+            outcome, f"has {listing.unreadable} elements that nobody can tell apart"
+        )
 
     if session is None or session.status == SessionStatus.TERMINATING:
-        return Success(answer.key, True, answer.attempts, answer.elapsed)
+        return Success(outcome.key, True, outcome.attempts, outcome.elapsed)
 
-    return answer if isinstance(answer, Failure) else _survivor(answer, session)
+    return outcome if isinstance(outcome, Failure) else _to_survivor_failure(outcome, session)
 
 
-def _survivor(answer: Success[bool], session: SessionInfo) -> Failure:
+def _to_survivor_failure(outcome: Success[bool], session: SessionInfo) -> Failure:
     message = (
         "the server answered the delete with success, and still lists the session as "
         f"{session.status}"
     )
-    return contradicted(answer, FailureKind.NOT_DESTROYED, message)
+    return contradicted(outcome, FailureKind.NOT_DESTROYED, message)
 
 
-def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Failure:
-    if isinstance(answer, Failure):
-        return answer
+def _to_unproven_failure(outcome: Outcome[bool], reason: str, status: int | None = None) -> Failure:
+    if isinstance(outcome, Failure):
+        return outcome
 
-    message = f"the delete was answered, and the list that should prove it {why}"
-    return contradicted(answer, FailureKind.NOT_DESTROYED, message, status)
+    message = f"the delete was answered, and the list that should prove it {reason}"
+    return contradicted(outcome, FailureKind.NOT_DESTROYED, message, status)
 
 
-def chooser(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:
+def build_filter(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:
     """Make the test of whether a session is one that is to end, by its name and status.
 
     Raises:
         InvalidRequest: there can be none of that name or status.
     """
-    begins = _name_matcher(prefix)
+    matches_name = _name_matcher(prefix)
     wanted = None if status is None else check_status(status)
 
     def is_chosen(info: SessionInfo) -> bool:
-        return bool(begins(info.name)) and (wanted is None or info.status.matches(wanted))
+        return bool(matches_name(info.name)) and (wanted is None or info.status.matches(wanted))
 
     return is_chosen
 

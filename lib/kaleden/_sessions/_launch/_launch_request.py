@@ -15,7 +15,7 @@ _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _TOKEN_LENGTH: Final = 8
 
 # The other arguments of `create` when none was given.
-_NOTHING_ELSE: Final[dict[str, Any]] = {
+_DEFAULTS: Final[dict[str, Any]] = {
     "cores": None,
     "ram": None,
     "kind": SessionKind.HEADLESS,
@@ -30,7 +30,7 @@ _NOTHING_ELSE: Final[dict[str, Any]] = {
 def read_spec(name: str | SessionSpec, image: str | None, /, **others: Any) -> SessionSpec:
     """Read the arguments of `create`, which are either a specification or its parts."""
     if isinstance(name, SessionSpec):
-        if image is not None or others != _NOTHING_ELSE:
+        if image is not None or others != _DEFAULTS:
             msg = "a SessionSpec says all by itself: give nothing else with it, or attrs.evolve it"
             raise InvalidRequest(msg)
 

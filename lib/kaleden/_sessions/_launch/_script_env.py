@@ -27,14 +27,14 @@ _LONGEST_NAME: Final = 54
 """Characters of a name in a scope, which puts nine more after it."""
 
 
-def packed(script: str) -> str:
+def encode_script(script: str) -> str:
     """Write a shell script such that an environment variable may hold it, and `BEGIN` run it."""
     program = _PROGRAM.format(script=script).encode()
     # Base64 of whole groups of three bytes has no "=" at its end, which no variable may have.
     return base64.b64encode(program + b"\n" * (-len(program) % 3)).decode()
 
 
-def block_name(job_name: str) -> str:
+def to_session_name(job_name: str) -> str:
     """Make a name that a session can have of one that a job has."""
     plain = re.sub(r"[^a-z0-9]+", "-", job_name.lower()).strip("-")
     return plain[:_LONGEST_NAME].rstrip("-") or "parsl"

@@ -34,7 +34,7 @@ from kaleden._wire import converter
 
 logger = logging.getLogger("kaleden")
 
-Place: TypeAlias = str | os.PathLike[str]
+LedgerPath: TypeAlias = str | os.PathLike[str]
 
 LOCK_SECONDS: Final = 10.0
 """How long to wait for another process's lock, which it should hold for a millisecond."""
@@ -85,7 +85,7 @@ class OpenLaunch:
         return self.session_id or self.name
 
 
-def read_ledger(path: Place) -> list[OpenLaunch]:
+def read_ledger(path: LedgerPath) -> list[OpenLaunch]:
     """Read which launches are still open, whoever their owners are.
 
     A last line that is not whole was being written when its writer died: it is passed over. So are
@@ -94,11 +94,11 @@ def read_ledger(path: Place) -> list[OpenLaunch]:
     Raises:
         LedgerError: there is no such file, it cannot be read, or it is something else.
     """
-    with _explained(path):
+    with _translate_errors(path):
         content = Path(path).read_bytes()
 
     launches, unreadable = fold(content)
-    if not launches and _is_something_else(content, unreadable):
+    if not launches and _is_another_format(content, unreadable):
         raise LedgerError(f"{path} is no ledger: not one line of it can be read as a launch")
 
     if unreadable:
@@ -116,7 +116,7 @@ def fold(content: bytes) -> tuple[list[OpenLaunch], int]:
     return list(launches.values()), unreadable
 
 
-def _is_something_else(content: bytes, unreadable: int) -> bool:
+def _is_another_format(content: bytes, unreadable: int) -> bool:
     """Tell a file of which no line can be read from one with a torn first line, or with none."""
     *lines, last = content.split(b"\n")
     whole = sum(bool(line) for line in lines)
@@ -135,8 +135,8 @@ def append(path: Path, lines: bytes) -> None:
     Raises:
         LedgerError: they may not be on the disk.
     """
-    with _explained(path), _locked(path) as file:
-        _write(file, _fresh_line(file) + lines)
+    with _translate_errors(path), _locked(path) as file:
+        _write(file, _build_separator(file) + lines)
         # The disk takes its time, and whoever compacts meanwhile reads what was written.
         _unlock(file)
         os.fsync(file)
@@ -150,15 +150,15 @@ def compact(path: Path) -> None:
     Raises:
         LedgerError: the file is as it was.
     """
-    with _explained(path), _locked(path):
+    with _translate_errors(path), _locked(path):
         launches, _ = fold(path.read_bytes())
         # What a symbolic link leads to is replaced, and not the link.
         _replace(
-            path.resolve(), b"".join(encode(_last_event(launch), [launch]) for launch in launches)
+            path.resolve(), b"".join(encode(_get_event(launch), [launch]) for launch in launches)
         )
 
 
-def _last_event(launch: OpenLaunch) -> Event:
+def _get_event(launch: OpenLaunch) -> Event:
     return Event.LAUNCHED if launch.session_id else Event.LAUNCHING
 
 
@@ -179,7 +179,7 @@ def _apply(line: bytes, launches: dict[tuple[Owner, str], OpenLaunch]) -> bool:
 
 
 @contextmanager
-def _explained(path: Place) -> Generator[None]:
+def _translate_errors(path: LedgerPath) -> Generator[None]:
     """Turn what the system says into an error of ours."""
     try:
         yield
@@ -202,7 +202,7 @@ def _locked(path: Path) -> Generator[int]:
 
 def _open_current(path: Path) -> int:
     """Open and lock the file, again where another one took its name before the lock was had."""
-    _locks()
+    _load_fcntl()
     while True:
         file = _open(path)
         try:
@@ -216,11 +216,11 @@ def _open_current(path: Path) -> int:
 
 
 def _open(path: Path) -> int:
-    how = os.O_RDWR | os.O_APPEND
+    flags = os.O_RDWR | os.O_APPEND
     try:
-        file = os.open(path, how)
+        file = os.open(path, flags)
     except FileNotFoundError:
-        file = os.open(path, how | os.O_CREAT, _MODE)
+        file = os.open(path, flags | os.O_CREAT, _MODE)
         _sync_directory(path)
 
     if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -232,13 +232,13 @@ def _open(path: Path) -> int:
 
 def _lock(file: int, path: Path) -> None:
     """Wait for the lock, but not for ever: its holder may have been stopped by a signal."""
-    locks = _locks()
-    give_up = time.monotonic() + LOCK_SECONDS
+    locks = _load_fcntl()
+    deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             locks.flock(file, locks.LOCK_EX | locks.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 msg = f"another process has held the lock of {path} for {LOCK_SECONDS:g} seconds"
                 raise LedgerError(msg) from None
 
@@ -249,11 +249,11 @@ def _lock(file: int, path: Path) -> None:
 
 def _unlock(file: int) -> None:
     """Let others in, also while a child that was forked meanwhile has a copy of *file*."""
-    locks = _locks()
+    locks = _load_fcntl()
     locks.flock(file, locks.LOCK_UN)
 
 
-def _locks() -> ModuleType:
+def _load_fcntl() -> ModuleType:
     try:
         import fcntl  # noqa: PLC0415  # of POSIX systems only
     except ImportError:
@@ -269,7 +269,7 @@ def _is_current(file: int, path: Path) -> bool:
         return False
 
 
-def _fresh_line(file: int) -> bytes:
+def _build_separator(file: int) -> bytes:
     """What to write first, lest a torn last line swallows the next."""
     size = os.fstat(file).st_size
     return b"" if size == 0 or os.pread(file, 1, size - 1) == b"\n" else b"\n"

@@ -23,7 +23,7 @@ from attrs import define, evolve, field
 
 from kaleden._engine._tasks import run_shielded
 from kaleden._sessions._ledger import _file
-from kaleden._sessions._ledger._file import Event, LedgerError, OpenLaunch, Place, encode
+from kaleden._sessions._ledger._file import Event, LedgerError, LedgerPath, OpenLaunch, encode
 from kaleden._sessions._ledger._process import this_owner
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ async def in_file_thread(work: Callable[[], T]) -> T:
     launched. Where there is room among those it is counted, so that who looks at them, such as a
     virtual clock, knows of it.
     """
-    with _counted(anyio.to_thread.current_default_thread_limiter()):
+    with _count_thread(anyio.to_thread.current_default_thread_limiter()):
         return await anyio.to_thread.run_sync(work, limiter=_file_threads())
 
 
@@ -55,7 +55,7 @@ def _file_threads() -> anyio.CapacityLimiter:
 
 
 @contextmanager
-def _counted(limiter: anyio.CapacityLimiter) -> Generator[None]:
+def _count_thread(limiter: anyio.CapacityLimiter) -> Generator[None]:
     holder = object()
     try:
         limiter.acquire_on_behalf_of_nowait(holder)
@@ -79,7 +79,7 @@ class _Batch:
     """
 
     changes: list[Change] = field(factory=list[Change])
-    fault: str | None = "the ledger was not written: the event loop ended"
+    error: str | None = "the ledger was not written: the event loop ended"
 
 
 @final
@@ -98,7 +98,7 @@ class Ledger(AsyncContextManagerMixin):
         path: the file, with symbolic links resolved.
     """
 
-    def __init__(self, path: Place, server: str) -> None:
+    def __init__(self, path: LedgerPath, server: str) -> None:
         self.path: Path = Path(path).resolve()
         self._server = server
         self._client = secrets.token_hex(4)
@@ -111,7 +111,7 @@ class Ledger(AsyncContextManagerMixin):
         await in_file_thread(self._check)
         yield self
 
-    async def launching(self, tokens: Mapping[str, str]) -> None:
+    async def record_launching(self, tokens: Mapping[str, str]) -> None:
         """Write down that launches are about to leave.
 
         Args:
@@ -132,7 +132,7 @@ class Ledger(AsyncContextManagerMixin):
         self._open |= launches
         await self._write(Event.LAUNCHING, launches.values())
 
-    async def launched(self, token: str, session_id: str) -> None:
+    async def record_launched(self, token: str, session_id: str) -> None:
         """Write down which session a launch has made.
 
         Raises:
@@ -144,7 +144,7 @@ class Ledger(AsyncContextManagerMixin):
         launch = self._open[token] = evolve(self._open[token], session_id=session_id)
         await self._write(Event.LAUNCHED, [launch])
 
-    async def ended(self, tokens: Iterable[str]) -> None:
+    async def record_ended(self, tokens: Iterable[str]) -> None:
         """Write down that launches are settled: destroyed, released, or certainly never made.
 
         Args:
@@ -156,11 +156,11 @@ class Ledger(AsyncContextManagerMixin):
         Cancellation:
             It is written all the same.
         """
-        settled = {token: self._open.pop(token) for token in {*tokens} & self._open.keys()}
+        ended = {token: self._open.pop(token) for token in {*tokens} & self._open.keys()}
         try:
-            await self._write(Event.ENDED, settled.values())
+            await self._write(Event.ENDED, ended.values())
         except LedgerError:
-            self._open |= settled
+            self._open |= ended
             raise
 
     async def compact(self) -> None:
@@ -197,16 +197,16 @@ class Ledger(AsyncContextManagerMixin):
                 self._batch = _Batch()
                 await self._flush(batch)
 
-        if batch.fault is not None:
-            raise LedgerError(batch.fault)
+        if batch.error is not None:
+            raise LedgerError(batch.error)
 
     async def _flush(self, batch: _Batch) -> None:
         try:
             await in_file_thread(partial(_append, self.path, batch.changes))
         except LedgerError as error:
-            batch.fault = str(error)
+            batch.error = str(error)
         else:
-            batch.fault = None
+            batch.error = None
 
 
 def _append(path: Path, changes: Iterable[Change]) -> None:

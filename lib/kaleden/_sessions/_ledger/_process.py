@@ -74,32 +74,32 @@ def is_alive(owner: Owner) -> bool:
 
 def process_status(owner: Owner) -> ProcessStatus:
     """Find out what is known of *owner* from here."""
-    return judge(owner, _describe(os.getpid()))
+    return find_status(owner, _describe(os.getpid()))
 
 
-def judge(owner: Owner, here: Owner) -> ProcessStatus:
+def find_status(owner: Owner, here: Owner) -> ProcessStatus:
     """Find out what the process *here* can know of *owner*."""
     if not _is_same_run(owner, here):
         return ProcessStatus.DEAD if _is_earlier_run(owner, here) else ProcessStatus.UNKNOWN
 
-    started = start_time(owner.pid)
+    started = read_start_time(owner.pid)
     if _UNKNOWN_START in {started, owner.started}:
         return ProcessStatus.UNKNOWN
 
     return ProcessStatus.ALIVE if started == owner.started else ProcessStatus.DEAD
 
 
-def start_time(pid: int) -> str | None:
+def read_start_time(pid: int) -> str | None:
     """Tell when a process started; None if there is none of that number."""
-    return _ask_proc(pid) if _has_proc() else ask_ps(pid)
+    return _query_proc(pid) if _has_proc() else query_ps(pid)
 
 
-def ask_ps(pid: int) -> str | None:
+def query_ps(pid: int) -> str | None:
     """Ask the command that every POSIX system has; it knows seconds."""
     command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
-    words = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)}
+    environment = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)}
     try:
-        done = subprocess.run(command, env=words, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
     except OSError:
         return _UNKNOWN_START
 
@@ -107,7 +107,7 @@ def ask_ps(pid: int) -> str | None:
     return None if not state or _has_ended(state) else started.strip()
 
 
-def _ask_proc(pid: int) -> str | None:
+def _query_proc(pid: int) -> str | None:
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -150,13 +150,15 @@ def _has_proc() -> bool:
 
 @lru_cache(maxsize=1)
 def _describe(pid: int) -> Owner:
-    started = start_time(pid) or _UNKNOWN_START
+    started = read_start_time(pid) or _UNKNOWN_START
     machine = _digest(_read(Path("/etc/machine-id")))
     boot = _read(_PROC / "sys" / "kernel" / "random" / "boot_id")
-    return Owner(socket.gethostname(), machine, boot, _space(), pid, started, client="")
+    return Owner(
+        socket.gethostname(), machine, boot, _read_pid_namespace(), pid, started, client=""
+    )
 
 
-def _space() -> str:
+def _read_pid_namespace() -> str:
     try:
         return str((_PROC / "self" / "ns" / "pid").readlink())
     except OSError:

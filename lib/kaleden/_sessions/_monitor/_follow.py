@@ -58,18 +58,18 @@ class LogCursor:
         self._digest = hashlib.blake2b(digest_size=16)
         self._unfinished: list[bytes] = []
 
-    async def news(self, body: bytes) -> LogDelta:
+    async def compare(self, body: bytes) -> LogDelta:
         """Compare the whole log, as it is now, with what was seen of it."""
         # The server also answers with nothing when it cannot reach the container.
         if not body:
             return LogDelta(b"")
 
-        if await self._continues(body):
+        if await self._is_continued_by(body):
             return LogDelta(body[self._seen :])
 
         return LogDelta(body, reset=True)
 
-    async def _continues(self, body: bytes) -> bool:
+    async def _is_continued_by(self, body: bytes) -> bool:
         view, digest = memoryview(body), hashlib.blake2b(digest_size=16)
         for start in range(0, self._seen, CHUNK):
             digest.update(view[start : min(start + CHUNK, self._seen)])
@@ -77,7 +77,7 @@ class LogCursor:
 
         return digest.digest() == self._digest.digest()
 
-    def lines(self, fresh: bytes) -> Iterator[list[str]]:
+    def feed(self, fresh: bytes) -> Iterator[list[str]]:
         """Take in what is new, and give the lines that it ends, some at a time; or none."""
         for start in range(0, len(fresh), WINDOW):
             piece = fresh[start : start + WINDOW]
@@ -89,15 +89,15 @@ class LogCursor:
                 self._unfinished.clear()
 
             self._unfinished.append(unfinished)
-            yield [_text(line) for line in finished]
+            yield [_decode(line) for line in finished]
 
-    def rest(self) -> list[str]:
+    def get_unfinished(self) -> list[str]:
         """Give the unfinished line, if there is one: nothing will be added to it."""
         line = b"".join(self._unfinished)
-        return [_text(line)] if line else []
+        return [_decode(line)] if line else []
 
 
-def _text(line: bytes) -> str:
+def _decode(line: bytes) -> str:
     return line.decode("utf-8", "replace")
 
 
@@ -180,7 +180,7 @@ async def follow(
     limits: Limits,
     poller: Poller,
     ids: Keys,
-    chance: random.Random | None = None,
+    random_source: random.Random | None = None,
 ) -> AsyncGenerator[LogStream]:
     """Follow the logs of *ids* until their sessions have ended; see `AsyncSession.follow`.
 
@@ -193,16 +193,16 @@ async def follow(
     """
     engine.check()
     await checkpoint()
-    following = _LogFollower(engine, limits, poller, chance)
+    follower = _LogFollower(engine, limits, poller, random_source)
     for item in (await read_items(ids)).values():
-        following.add(item)
+        follower.add(item)
 
-    async with open_channel(following.run) as receive:
+    async with open_channel(follower.run) as receive:
         yield LogStream(receive)
 
 
 @define(eq=False)
-class _Followed:
+class _FollowedLog:
     """One session whose log is followed.
 
     Attributes:
@@ -217,32 +217,32 @@ class _Followed:
     """
 
     id: str
-    pace: PollInterval
-    sight: SessionState
+    interval: PollInterval
+    state: SessionState
     log: LogCursor = field(factory=LogCursor)
-    patience: ErrorTolerance = field(factory=ErrorTolerance)
-    waits: bool = False
-    ended: bool = False
-    verdict: Failure | None = None
+    tolerance: ErrorTolerance = field(factory=ErrorTolerance)
+    is_scheduled: bool = False
+    has_ended: bool = False
+    failure: Failure | None = None
 
 
 @final
-class _Agenda:
+class _Schedule:
     """The sessions whose logs wait to be read, by the time that is due."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, _Followed]] = []
+        self._heap: list[tuple[float, int, _FollowedLog]] = []
         self._entries = itertools.count()
         self._changed = anyio.Event()
 
-    def put(self, session: _Followed) -> None:
+    def add(self, session: _FollowedLog) -> None:
         """Have *session* read when its pace says; an earlier entry of it counts no more."""
-        session.waits = True
-        heapq.heappush(self._heap, (session.pace.due, next(self._entries), session))
+        session.is_scheduled = True
+        heapq.heappush(self._heap, (session.interval.due, next(self._entries), session))
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def next(self) -> _Followed:
+    async def next(self) -> _FollowedLog:
         """Wait for the next session whose time has come, and take it out."""
         while True:
             due = self._heap[0][0] if self._heap else math.inf
@@ -252,8 +252,8 @@ class _Agenda:
                 continue
 
             _, _, session = heapq.heappop(self._heap)
-            if session.waits and session.pace.due == due:
-                session.waits = False
+            if session.is_scheduled and session.interval.due == due:
+                session.is_scheduled = False
                 return session
 
 
@@ -262,141 +262,145 @@ class _LogFollower:
     """One call of `follow`: a few readers, and a task that looks at how the sessions stand."""
 
     def __init__(
-        self, engine: Engine, limits: Limits, poller: Poller, chance: random.Random | None
+        self, engine: Engine, limits: Limits, poller: Poller, random_source: random.Random | None
     ) -> None:
         self._engine = engine
         self._poller = poller
-        self._chance = chance
+        self._random = random_source
         self._operation = _operations.follow(limits)
-        self._agenda = _Agenda()
-        self._open: dict[str, _Followed] = {}
-        self._refused: Batch = []
-        self._over = anyio.Event()
+        self._schedule = _Schedule()
+        self._open: dict[str, _FollowedLog] = {}
+        self._invalid: Batch = []
+        self._all_closed = anyio.Event()
 
     def add(self, item: Item) -> None:
         """Follow one session too."""
         if isinstance(item, Failure):
-            self._refused.append(item)
+            self._invalid.append(item)
         else:
             # The log of a desktop has those of its applications in it.
             key = item.id if isinstance(item, SessionInfo) else item
-            self._open[key] = _Followed(key, PollInterval(self._chance), SessionState(key))
+            self._open[key] = _FollowedLog(key, PollInterval(self._random), SessionState(key))
 
     async def run(self, deliver: SendItem[Batch]) -> None:
         """Deliver what the logs give, until all have ended."""
-        if self._refused:
-            await deliver(self._refused)
+        if self._invalid:
+            await deliver(self._invalid)
 
         if not self._open:
             return
 
         readers = min(READERS, self._engine.limiter.limit, len(self._open))
         for session in self._open.values():
-            self._agenda.put(session)
+            self._schedule.add(session)
 
         async with open_task_group() as group:
-            group.start_soon(self._watch)
+            group.start_soon(self._poll_statuses)
             for _ in range(readers):
                 group.start_soon(self._read, deliver)
 
-            await self._over.wait()
+            await self._all_closed.wait()
             group.cancel_scope.cancel()
 
-    async def _watch(self) -> None:
+    async def _poll_statuses(self) -> None:
         """Look at how the sessions stand, for as long as that can be told."""
-        looks = self._poller.join()
-        look: Snapshot | Failure | None = None
-        while not isinstance(look, Failure):
-            look = await looks.next()
+        subscription = self._poller.subscribe()
+        snapshot: Snapshot | Failure | None = None
+        while not isinstance(snapshot, Failure):
+            snapshot = await subscription.next()
             for session in self._open.values():
-                self._note(session, look)
+                self._update_status(session, snapshot)
 
-    def _note(self, session: _Followed, look: Snapshot | Failure) -> None:
-        if isinstance(look, Failure):
-            self._end(session, evolve(look, key=session.id))
+    def _update_status(self, session: _FollowedLog, snapshot: Snapshot | Failure) -> None:
+        if isinstance(snapshot, Failure):
+            self._mark_ended(session, evolve(snapshot, key=session.id))
             return
 
-        sight, before = session.sight, session.sight.status
-        sight.note(look)
-        if sight.status is not None and sight.status.is_terminal:
-            self._end(session, None)
-        elif sight.is_gone:
-            self._end(session, sight.vanished())
-        elif sight.status != before:
-            self._hurry(session)
+        state, before = session.state, session.state.status
+        state.update(snapshot)
+        if state.status is not None and state.status.is_terminal:
+            self._mark_ended(session, None)
+        elif state.is_gone:
+            self._mark_ended(session, state.to_vanished())
+        elif state.status != before:
+            self._read_soon(session)
 
-    def _end(self, session: _Followed, verdict: Failure | None) -> None:
+    def _mark_ended(self, session: _FollowedLog, failure: Failure | None) -> None:
         """Note that the session writes nothing more."""
-        if not session.ended:
-            session.ended, session.verdict = True, verdict
-            self._hurry(session)
+        if not session.has_ended:
+            session.has_ended, session.failure = True, failure
+            self._read_soon(session)
 
-    def _hurry(self, session: _Followed) -> None:
+    def _read_soon(self, session: _FollowedLog) -> None:
         """Have the log read at once, unless that is being done."""
-        if session.waits:
-            session.pace.restart(anyio.current_time())
-            self._agenda.put(session)
+        if session.is_scheduled:
+            session.interval.restart(anyio.current_time())
+            self._schedule.add(session)
 
     async def _read(self, deliver: SendItem[Batch]) -> None:
         while True:
-            session = await self._agenda.next()
+            session = await self._schedule.next()
             # Only a read that begins after the session's end can be the last one.
-            was_over = session.ended
-            news = await self._fetch(session)
-            if isinstance(news, Failure):
-                await self._bear(session, news, deliver)
+            had_ended = session.has_ended
+            delta = await self._fetch(session)
+            if isinstance(delta, Failure):
+                await self._handle_failure(session, delta, deliver)
                 continue
 
-            session.patience.renew()
-            changed = await _hand_on(session, news, deliver)
-            if was_over and not changed:
-                await self._close(session, session.verdict, deliver)
+            session.tolerance.reset()
+            changed = await _deliver_delta(session, delta, deliver)
+            if had_ended and not changed:
+                await self._close(session, session.failure, deliver)
             else:
-                session.pace.looked(anyio.current_time(), changed=changed or session.ended)
-                self._agenda.put(session)
+                session.interval.record_poll(
+                    anyio.current_time(), changed=changed or session.has_ended
+                )
+                self._schedule.add(session)
 
-    async def _fetch(self, session: _Followed) -> LogDelta | Failure:
+    async def _fetch(self, session: _FollowedLog) -> LogDelta | Failure:
         # The whole reply goes with this frame, however long what is new waits to be taken.
         outcome = await self._engine.perform(self._operation, session.id)
-        return outcome if isinstance(outcome, Failure) else await session.log.news(outcome.value)
+        return outcome if isinstance(outcome, Failure) else await session.log.compare(outcome.value)
 
-    async def _bear(self, session: _Followed, failure: Failure, deliver: SendItem[Batch]) -> None:
-        if not session.patience.allow(failure.kind):
+    async def _handle_failure(
+        self, session: _FollowedLog, failure: Failure, deliver: SendItem[Batch]
+    ) -> None:
+        if not session.tolerance.allow(failure.kind):
             await self._close(session, failure, deliver)
             return
 
         now = anyio.current_time()
-        session.pace.looked(now, changed=False)
-        session.pace.pause(now, failure.retry_after)
-        self._agenda.put(session)
+        session.interval.record_poll(now, changed=False)
+        session.interval.pause(now, failure.retry_after)
+        self._schedule.add(session)
 
     async def _close(
-        self, session: _Followed, verdict: Failure | None, deliver: SendItem[Batch]
+        self, session: _FollowedLog, failure: Failure | None, deliver: SendItem[Batch]
     ) -> None:
         """Deliver the last of one session, and end with the last session."""
-        last: Batch = [LogLine(session.id, text) for text in session.log.rest()]
-        if verdict is not None:
-            last.append(verdict)
+        last: Batch = [LogLine(session.id, text) for text in session.log.get_unfinished()]
+        if failure is not None:
+            last.append(failure)
 
         if last:
             await deliver(last)
 
         del self._open[session.id]
         if not self._open:
-            self._over.set()
+            self._all_closed.set()
 
 
-async def _hand_on(session: _Followed, news: LogDelta, deliver: SendItem[Batch]) -> bool:
+async def _deliver_delta(session: _FollowedLog, delta: LogDelta, deliver: SendItem[Batch]) -> bool:
     """Deliver what is new in a log; tell whether anything was."""
-    if news.reset:
-        last = [LogLine(session.id, text) for text in session.log.rest()]
+    if delta.reset:
+        last = [LogLine(session.id, text) for text in session.log.get_unfinished()]
         session.log = LogCursor()
         await deliver([*last, LogReset(session.id)])
 
-    for lines in session.log.lines(news.fresh):
+    for lines in session.log.feed(delta.fresh):
         if lines:
             await deliver([LogLine(session.id, text) for text in lines])
         else:
             await checkpoint()
 
-    return news.reset or bool(news.fresh)
+    return delta.reset or bool(delta.fresh)

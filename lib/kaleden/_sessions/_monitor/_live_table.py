@@ -54,18 +54,18 @@ async def show_live(
         show: shows them; None for a table in the notebook or on the terminal.
     """
     with ExitStack() as stack:
-        onlooker = _Onlooker(poller, ids, show or _opened(stack))
+        view = _LiveView(poller, ids, show or _open_default(stack))
         async with open_task_group() as group:
-            group.start_soon(onlooker.run)
+            group.start_soon(view.run)
             try:
                 yield
             finally:
                 # The look for which the block has waited may not have been shown yet.
-                onlooker.catch_up()
+                view.catch_up()
                 group.cancel_scope.cancel()
 
 
-def _opened(stack: ExitStack) -> Show:
+def _open_default(stack: ExitStack) -> Show:
     try:
         return stack.enter_context(open_display())
     except Exception as error:  # noqa: BLE001  # such as a display that is open already
@@ -74,52 +74,52 @@ def _opened(stack: ExitStack) -> Show:
 
 
 @final
-class _Onlooker:
+class _LiveView:
     """Keeps how each session was seen last, and shows it."""
 
     def __init__(self, poller: Poller, ids: Callable[[], Iterable[str]], show: Show) -> None:
         self._poller = poller
         self._ids = ids
         self._show = show
-        self._sights: dict[str, SessionState] = {}
+        self._states: dict[str, SessionState] = {}
         self._infos: dict[str, SessionInfo] = {}
-        self._noted: Snapshot | None = poller.last
+        self._last: Snapshot | None = poller.last
         self._shown: list[tuple[str, str]] = []
         self._has_failed = False
 
     async def run(self) -> None:
         """Show what each look tells, for as long as that works."""
         try:
-            looks = self._poller.join()
+            subscription = self._poller.subscribe()
             while not self._has_failed:
-                look = await looks.next()
-                if isinstance(look, Snapshot):
-                    await self._take(look)
+                snapshot = await subscription.next()
+                if isinstance(snapshot, Snapshot):
+                    await self._apply(snapshot)
         except Exception as error:  # noqa: BLE001  # never in the way of the block
             logger.warning("the sessions are no longer looked on: %r", error)
 
-    async def _take(self, look: Snapshot) -> None:
-        await map_with_checkpoints(lambda key: self._note(key, look), list(self._ids()))
-        self._noted = look
-        self._tell()
+    async def _apply(self, snapshot: Snapshot) -> None:
+        await map_with_checkpoints(lambda key: self._update(key, snapshot), list(self._ids()))
+        self._last = snapshot
+        self._show_changes()
 
     def catch_up(self) -> None:
         """Show the last look, if that was not shown."""
-        look = self._poller.last
-        if look is not None and look is not self._noted:
+        snapshot = self._poller.last
+        if snapshot is not None and snapshot is not self._last:
             for key in self._ids():
-                self._note(key, look)
-            self._tell()
+                self._update(key, snapshot)
+            self._show_changes()
 
-    def _note(self, key: str, look: Snapshot) -> None:
-        sight = self._sights.setdefault(key, SessionState(key))
-        info = sight.note(look)
+    def _update(self, key: str, snapshot: Snapshot) -> None:
+        state = self._states.setdefault(key, SessionState(key))
+        info = state.update(snapshot)
         if info is not None:
             self._infos[key] = info
-        elif sight.is_gone and key in self._infos and not self._infos[key].status.is_terminal:
+        elif state.is_gone and key in self._infos and not self._infos[key].status.is_terminal:
             self._infos[key] = evolve(self._infos[key], status=GONE)
 
-    def _tell(self) -> None:
+    def _show_changes(self) -> None:
         state = [(key, str(info.status)) for key, info in self._infos.items()]
         if self._has_failed or state == self._shown:
             return

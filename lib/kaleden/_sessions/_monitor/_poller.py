@@ -48,8 +48,8 @@ class PollInterval:
 
     __slots__ = ("_backoff", "_random", "due")
 
-    def __init__(self, chance: random.Random | None = None) -> None:
-        self._random = chance or random.Random()  # noqa: S311  # spreads load, keeps no secret
+    def __init__(self, random_source: random.Random | None = None) -> None:
+        self._random = random_source or random.Random()  # noqa: S311  # spreads load, keeps no secret
         self._backoff = Backoff(MIN_INTERVAL, MAX_INTERVAL, GROWTH)
         self.restart(0.0)
 
@@ -58,7 +58,7 @@ class PollInterval:
         self._backoff.reset()
         self.due: float = now
 
-    def looked(self, now: float, *, changed: bool) -> None:
+    def record_poll(self, now: float, *, changed: bool) -> None:
         """Set the time of the next look, after one that ended at *now*."""
         if changed:
             self._backoff.reset()
@@ -73,28 +73,28 @@ class PollInterval:
 class ErrorTolerance:
     """Bears some failures in a row, if they are of a kind that passes."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_remaining",)
 
     def __init__(self) -> None:
-        self.renew()
+        self.reset()
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         """Start to count anew, after a success."""
-        self._left = MAX_FAILURES
+        self._remaining = MAX_FAILURES
 
     def allow(self, kind: FailureKind) -> bool:
         """Count one more failure, and tell whether to try again after it."""
-        self._left -= 1
-        return kind in _TOLERATED and self._left >= 0
+        self._remaining -= 1
+        return kind in _TOLERATED and self._remaining >= 0
 
 
 logger = logging.getLogger("kaleden")
 
 # One list may have begun while a session was between two places; a second one settles it.
-ABSENCES: Final = 2
+MAX_ABSENCES: Final = 2
 
 
-class Lists(Protocol):
+class ListSource(Protocol):
     """Where the lists come from; see `kaleden._sessions._monitor._lister.SharedList`."""
 
     async def since(self, since: float) -> Snapshot:
@@ -111,9 +111,9 @@ class Poller:
         pace: says when the next one is due.
     """
 
-    def __init__(self, lister: Lists, pace: PollInterval) -> None:
-        self._lister = lister
-        self._interval = pace
+    def __init__(self, sessions: ListSource, interval: PollInterval) -> None:
+        self._sessions = sessions
+        self._interval = interval
         self._last: Snapshot | None = None
         self._changed = anyio.Event()
 
@@ -122,13 +122,13 @@ class Poller:
         """The look that was shared last; None before there was one."""
         return self._last
 
-    def join(self) -> Subscription:
+    def subscribe(self) -> Subscription:
         """Take part from now on; a newcomer makes a look due at once."""
         now = anyio.current_time()
         self._interval.restart(now)
         return Subscription(self, now)
 
-    async def look(self, since: float, seen: Snapshot | None) -> Snapshot:
+    async def poll(self, since: float, seen: Snapshot | None) -> Snapshot:
         """Wait for a look that began at *since* or later and is not the one that was *seen* last.
 
         Raises:
@@ -136,7 +136,7 @@ class Poller:
         """
         while self._last is None or self._last.began < since or self._last is seen:
             if self._interval.due <= anyio.current_time():
-                await self._look()
+                await self._fetch()
             else:
                 with anyio.CancelScope(deadline=self._interval.due):
                     await self._changed.wait()
@@ -144,29 +144,29 @@ class Poller:
         await checkpoint()
         return self._last
 
-    async def _look(self) -> None:
+    async def _fetch(self) -> None:
         try:
-            snapshot = await self._lister.since(self._interval.due)
+            snapshot = await self._sessions.since(self._interval.due)
         except RequestError as error:
-            self._note_failure(error.failure)
+            self._record_failure(error.failure)
             raise
 
         # Of those who shared a list, only the first notes it; and it may already be known when
         # somebody joins at the moment in which it began.
         if snapshot is not self._last or self._interval.due <= snapshot.began:
-            self._note(snapshot)
+            self._record(snapshot)
 
-    def _note(self, snapshot: Snapshot) -> None:
-        changed = _statuses(snapshot) != _statuses(self._last)
-        self._interval.looked(anyio.current_time(), changed=changed)
+    def _record(self, snapshot: Snapshot) -> None:
+        changed = _get_statuses(snapshot) != _get_statuses(self._last)
+        self._interval.record_poll(anyio.current_time(), changed=changed)
         self._last = snapshot
         self._changed.set()
         self._changed = anyio.Event()
 
-    def _note_failure(self, failure: Failure) -> None:
+    def _record_failure(self, failure: Failure) -> None:
         now = anyio.current_time()
         if self._interval.due <= now:
-            self._interval.looked(now, changed=False)
+            self._interval.record_poll(now, changed=False)
             self._interval.pause(now, failure.retry_after)
             logger.warning("the sessions could not be listed: %s", failure)
 
@@ -189,12 +189,12 @@ class Subscription:
         """
         while True:
             try:
-                self._seen = await self._poller.look(self._since, self._seen)
+                self._seen = await self._poller.poll(self._since, self._seen)
             except RequestError as error:
                 if not self._tolerance.allow(error.failure.kind):
                     return error.failure
             else:
-                self._tolerance.renew()
+                self._tolerance.reset()
                 return self._seen
 
 
@@ -215,10 +215,10 @@ class SessionState:
     absences: int = 0
     unreadable: int = 0
 
-    def note(self, look: Snapshot) -> SessionInfo | None:
+    def update(self, snapshot: Snapshot) -> SessionInfo | None:
         """Take in what one look shows of the session."""
-        info = look.sessions.get(self.key)
-        self.unreadable = look.unreadable
+        info = snapshot.sessions.get(self.key)
+        self.unreadable = snapshot.unreadable
         if info is None:
             self.absences += 1
         else:
@@ -229,12 +229,12 @@ class SessionState:
     @property
     def is_gone(self) -> bool:
         """Whether enough looks in a row did not show it."""
-        return self.absences >= ABSENCES
+        return self.absences >= MAX_ABSENCES
 
-    def vanished(self) -> Failure:
+    def to_vanished(self) -> Failure:
         """Say that it is gone, and how it was seen last."""
         message = (
-            f"it was never listed: {ABSENCES} lists do not show it"
+            f"it was never listed: {MAX_ABSENCES} lists do not show it"
             if self.status is None
             else f"it is no longer listed; it was {self.status} when it was listed last"
         )
@@ -246,6 +246,6 @@ class SessionState:
         return Failure(self.key, FailureKind.VANISHED, message, sent=True)
 
 
-def _statuses(snapshot: Snapshot | None) -> dict[str, SessionStatus]:
+def _get_statuses(snapshot: Snapshot | None) -> dict[str, SessionStatus]:
     sessions = {} if snapshot is None else snapshot.sessions
     return {key: session.status for key, session in sessions.items()}
