@@ -82,7 +82,7 @@ async def test_whether_results_are_raw_may_be_decided_late(flag: bool) -> None:
             [streamed] = [outcome async for outcome in results]
             assert outcome == streamed
         async with session.follow([]) as lines:
-            assert "<LogStream: 0 at hand>" == repr(lines)
+            assert "<LogStream: 0 buffered>" == repr(lines)
 
 
 async def test_a_session_retries_what_failed_as_its_outcomes_do() -> None:

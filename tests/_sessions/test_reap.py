@@ -103,7 +103,7 @@ def listed(transport: MemoryTransport) -> list[str]:
 
 
 @in_virtual_time
-async def test_what_a_dead_owner_launched_is_ended(path: Path) -> None:
+async def test_sessions_of_a_dead_owner_are_destroyed(path: Path) -> None:
     async with world() as (transport, session):
         ids = await start(session, "fits-t1", "fits-t2")
         write(path, "t1", ids[0])
@@ -116,7 +116,7 @@ async def test_what_a_dead_owner_launched_is_ended(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_a_launch_without_an_id_is_found_by_the_token_in_its_name(path: Path) -> None:
+async def test_launch_without_id_is_found_by_its_token(path: Path) -> None:
     async with world() as (transport, session):
         [found] = await start(session, "fits-k3x9q2ab")
         write(path, "k3x9q2ab")
@@ -126,7 +126,7 @@ async def test_a_launch_without_an_id_is_found_by_the_token_in_its_name(path: Pa
 
 
 @in_virtual_time
-async def test_nothing_else_is_touched(path: Path) -> None:
+async def test_other_sessions_are_kept(path: Path) -> None:
     others = ["fits-alive", "fits-elsewhere", "fits-server", "fits-mine", "fits-t1x", "xfits-t1"]
     async with world() as (transport, session):
         ids = await start(session, "fits-t1", *others)
@@ -143,7 +143,7 @@ async def test_nothing_else_is_touched(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_what_cannot_be_looked_at_is_ended_only_if_that_is_asked_for(path: Path) -> None:
+async def test_sessions_of_unknown_owners_are_destroyed_only_with_elsewhere(path: Path) -> None:
     async with world() as (transport, session):
         ids = await start(session, "fits-t1", "fits-t2", "fits-t3")
         write(path, "t1", ids[0], owner=ELSEWHERE)
@@ -155,7 +155,7 @@ async def test_what_cannot_be_looked_at_is_ended_only_if_that_is_asked_for(path:
 
 
 @in_virtual_time
-async def test_what_has_ended_by_itself_is_closed(path: Path) -> None:
+async def test_session_that_ended_by_itself_is_closed(path: Path) -> None:
     async with world() as (_, session):
         write(path, "t1", "gone1234")
         assert {"gone1234": True} == (await session.reap(path)).successes
@@ -163,7 +163,7 @@ async def test_what_has_ended_by_itself_is_closed(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_two_sessions_of_one_launch_are_both_ended(path: Path) -> None:
+async def test_two_sessions_of_one_launch_are_both_destroyed(path: Path) -> None:
     async with world() as (transport, session):
         ids = await start(session, "fits-t1", "fits-t1")
         write(path, "t1")
@@ -173,14 +173,14 @@ async def test_two_sessions_of_one_launch_are_both_ended(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_an_empty_ledger_costs_no_request(path: Path) -> None:
+async def test_empty_ledger_costs_no_request(path: Path) -> None:
     async with world() as (transport, session):
         assert 0 == len(await session.reap(path))
         assert 0 == transport.requests.total()
 
 
 @in_virtual_time
-async def test_a_thousand_launches_without_ids_cost_two_lists(path: Path) -> None:
+async def test_thousand_launches_without_ids_cost_two_lists(path: Path) -> None:
     launches = [OpenLaunch(f"t{n}", f"fits-t{n}", None, DEAD, SERVER, 0.0) for n in range(1000)]
     append(path, encode(Event.LAUNCHING, launches))
     async with world() as (transport, session):
@@ -198,7 +198,7 @@ async def test_a_thousand_launches_without_ids_cost_two_lists(path: Path) -> Non
 
 
 @in_virtual_time
-async def test_a_launch_that_the_server_is_still_at_work_on_is_waited_for(path: Path) -> None:
+async def test_reap_waits_for_a_create_that_the_server_still_processes(path: Path) -> None:
     latency = {"create": 60.0, "list": 0.1, "destroy": 0.1}
     async with world(latency=latency) as (transport, session):
         [launch] = kaleden.SessionSpec("fits-t1", IMAGE).launches()
@@ -216,7 +216,7 @@ async def test_a_launch_that_the_server_is_still_at_work_on_is_waited_for(path: 
 
 
 @in_virtual_time
-async def test_a_launch_that_never_appears_is_closed_when_it_cannot_any_more(path: Path) -> None:
+async def test_launch_that_never_appears_is_closed_after_the_time_for_a_create(path: Path) -> None:
     async with world() as (transport, session):
         write(path, "t1", at=NOW - 100)
         outcomes = await session.reap(path)
@@ -227,7 +227,7 @@ async def test_a_launch_that_never_appears_is_closed_when_it_cannot_any_more(pat
 
 
 @in_virtual_time
-async def test_the_wait_is_as_long_as_a_create_may_take_if_nothing_is_said(path: Path) -> None:
+async def test_wait_for_a_launch_lasts_create_timeout_plus_settle(path: Path) -> None:
     async with MemoryTransport() as transport:
         async with kaleden.AsyncSession(
             transport=transport, create_timeout=40, settle=10
@@ -238,7 +238,7 @@ async def test_the_wait_is_as_long_as_a_create_may_take_if_nothing_is_said(path:
 
 
 @in_virtual_time
-async def test_a_clock_that_is_ahead_makes_nobody_wait_longer(path: Path) -> None:
+async def test_launch_time_in_the_future_does_not_extend_the_wait(path: Path) -> None:
     async with world(limits={"create_timeout": 15, "settle": 5}) as (_, session):
         write(path, "t1", at=NOW + 10**9)
         await session.reap(path)
@@ -246,7 +246,7 @@ async def test_a_clock_that_is_ahead_makes_nobody_wait_longer(path: Path) -> Non
 
 
 @in_virtual_time
-async def test_what_is_known_is_ended_before_anything_is_waited_for(path: Path) -> None:
+async def test_known_sessions_are_destroyed_before_waiting_for_others(path: Path) -> None:
     async with world() as (transport, session):
         [known] = await start(session, "fits-t1")
         write(path, "t1", known)
@@ -261,7 +261,7 @@ async def test_what_is_known_is_ended_before_anything_is_waited_for(path: Path) 
 
 
 @in_virtual_time
-async def test_a_session_whose_name_may_be_anybodys_is_told_and_left(path: Path) -> None:
+async def test_session_with_an_ambiguous_name_is_reported_and_kept(path: Path) -> None:
     async with world() as (transport, session):
         [theirs] = await start(session, "fits")
         write(path, "k3x9q2ab", name="fits")
@@ -276,7 +276,7 @@ async def test_a_session_whose_name_may_be_anybodys_is_told_and_left(path: Path)
 
 
 @in_virtual_time
-async def test_an_empty_token_fits_no_name(path: Path) -> None:
+async def test_empty_token_matches_no_name(path: Path) -> None:
     async with world() as (transport, session):
         await start(session, "fits")
         write(path, "", name="fits")
@@ -288,7 +288,7 @@ async def test_an_empty_token_fits_no_name(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_what_could_not_be_ended_stays_for_the_next_time(path: Path) -> None:
+async def test_session_that_could_not_be_destroyed_stays_in_the_ledger(path: Path) -> None:
     async with world(Fault(FaultKind.LIE, on="destroy", nth=1)) as (transport, session):
         ids = await start(session, "fits-t1", "fits-t2")
         launches = [write(path, "t1", ids[0]), write(path, "t2", ids[1])]
@@ -303,7 +303,7 @@ async def test_what_could_not_be_ended_stays_for_the_next_time(path: Path) -> No
 
 
 @in_virtual_time
-async def test_a_launch_with_two_sessions_is_closed_with_the_second(path: Path) -> None:
+async def test_launch_with_two_sessions_is_closed_with_the_second(path: Path) -> None:
     async with world(Fault(FaultKind.LIE, on="destroy", nth=1)) as (transport, session):
         await start(session, "fits-t1", "fits-t1")
         write(path, "t1")
@@ -315,7 +315,7 @@ async def test_a_launch_with_two_sessions_is_closed_with_the_second(path: Path) 
 
 
 @in_virtual_time
-async def test_without_a_list_nothing_is_taken_for_gone(path: Path) -> None:
+async def test_no_launch_is_closed_if_the_list_fails(path: Path) -> None:
     async with world(Fault(FaultKind.ERROR_BEFORE, on="list", nth=[1, 2])) as (_, session):
         write(path, "t1", "gone1234")
         write(path, "t2")
@@ -326,7 +326,7 @@ async def test_without_a_list_nothing_is_taken_for_gone(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_an_id_that_is_none_is_a_failure_of_its_own(path: Path) -> None:
+async def test_invalid_id_is_a_failure_of_its_own(path: Path) -> None:
     async with world() as (_, session):
         write(path, "t1", "../../etc")
         write(path, "t2", "gone1234")
@@ -336,7 +336,7 @@ async def test_an_id_that_is_none_is_a_failure_of_its_own(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_a_ledger_that_is_missing_is_no_empty_one(path: Path) -> None:
+async def test_missing_ledger_raises_an_error(path: Path) -> None:
     path.unlink()
     async with world() as (_, session):
         with pytest.raises(LedgerError, match="No such file"):
@@ -345,7 +345,7 @@ async def test_a_ledger_that_is_missing_is_no_empty_one(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_a_ledger_that_cannot_be_written_keeps_nobody_from_ending_sessions(
+async def test_read_only_ledger_does_not_prevent_destruction(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def read_only(file: int, content: bytes) -> int:
@@ -364,7 +364,7 @@ async def test_a_ledger_that_cannot_be_written_keeps_nobody_from_ending_sessions
     assert [] == read_ledger(path)
 
 
-async def test_reapers_at_the_same_time_do_each_others_work_no_harm(path: Path) -> None:
+async def test_concurrent_reapers_do_not_interfere(path: Path) -> None:
     results: list[Outcomes[bool]] = []
 
     async def reap(session: kaleden.AsyncSession) -> None:
@@ -386,7 +386,7 @@ async def test_reapers_at_the_same_time_do_each_others_work_no_harm(path: Path) 
 
 
 @in_virtual_time
-async def test_a_reaper_that_is_cancelled_anywhere_leaves_the_rest_to_the_next(path: Path) -> None:
+async def test_cancelled_reaper_leaves_the_rest_to_the_next(path: Path) -> None:
     async with world(latency=0.1) as (transport, session):
         ids = await start(session, *(f"fits-t{n}" for n in range(4)))
         for tenths in range(12):
@@ -400,7 +400,7 @@ async def test_a_reaper_that_is_cancelled_anywhere_leaves_the_rest_to_the_next(p
         assert [] == listed(transport)
 
 
-async def test_a_closed_session_reaps_nothing(path: Path) -> None:
+async def test_closed_client_refuses_to_reap(path: Path) -> None:
     async with MemoryTransport() as transport:
         async with kaleden.AsyncSession(transport=transport) as session:
             pass
@@ -409,7 +409,7 @@ async def test_a_closed_session_reaps_nothing(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_what_was_reaped_can_be_kept_as_json(path: Path) -> None:
+async def test_outcomes_of_reap_survive_json(path: Path) -> None:
     async with world(Fault(FaultKind.LIE, on="destroy", nth=1)) as (_, session):
         ids = await start(session, "fits-t1", "fits-t2")
         for token, session_id in zip(["t1", "t2"], ids, strict=True):

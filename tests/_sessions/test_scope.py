@@ -57,7 +57,7 @@ def play(request: pytest.FixtureRequest) -> Callable[..., None]:
 Play = Callable[..., None]
 
 
-def test_what_a_scope_launches_is_gone_when_it_is_left(play: Play) -> None:
+def test_sessions_of_a_scope_are_destroyed_at_its_end(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
@@ -72,7 +72,7 @@ def test_what_a_scope_launches_is_gone_when_it_is_left(play: Play) -> None:
     play(scenario)
 
 
-def test_names_end_in_a_token_of_their_own(play: Play) -> None:
+def test_names_end_in_a_unique_token(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             await scope.create("x" * 52, IMAGE, replicas=2)
@@ -85,7 +85,7 @@ def test_names_end_in_a_token_of_their_own(play: Play) -> None:
     play(scenario)
 
 
-def test_an_error_in_the_block_comes_out_as_itself_after_the_clean_up(play: Play) -> None:
+def test_exception_of_the_block_is_raised_unchanged_after_the_clean_up(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         error = ExceptionGroup("mine", [ValueError("inner")])
         with pytest.raises(ExceptionGroup, match="mine") as caught:
@@ -99,7 +99,7 @@ def test_an_error_in_the_block_comes_out_as_itself_after_the_clean_up(play: Play
     play(scenario)
 
 
-def test_a_deadline_in_the_middle_of_a_launch_leaves_nothing(play: Play) -> None:
+def test_deadline_during_a_launch_leaves_no_session(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         for tenths in range(12):
             with anyio.move_on_after(tenths / 10):
@@ -112,7 +112,7 @@ def test_a_deadline_in_the_middle_of_a_launch_leaves_nothing(play: Play) -> None
     play(scenario)
 
 
-def test_released_sessions_live_on_and_adopted_ones_end(play: Play) -> None:
+def test_released_sessions_survive_and_adopted_ones_are_destroyed(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         before = await session.create("older", IMAGE, replicas=2)
         async with session.scope() as scope:
@@ -127,7 +127,7 @@ def test_released_sessions_live_on_and_adopted_ones_end(play: Play) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_sessions_may_stay_if_all_goes_well(play: Play, fails: bool) -> None:
+def test_on_success_release_keeps_sessions_unless_the_block_fails(play: Play, fails: bool) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         try:
             async with session.scope(on_success="release") as scope:
@@ -141,7 +141,7 @@ def test_sessions_may_stay_if_all_goes_well(play: Play, fails: bool) -> None:
     play(scenario)
 
 
-def test_scopes_nest_and_go_on_a_stack(play: Play) -> None:
+def test_scopes_nest_and_work_on_an_exit_stack(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with AsyncExitStack() as stack:
             outer = await stack.enter_async_context(session.scope())
@@ -154,7 +154,7 @@ def test_scopes_nest_and_go_on_a_stack(play: Play) -> None:
     play(scenario)
 
 
-def test_tasks_beside_the_block_may_launch_until_it_is_left(play: Play) -> None:
+def test_other_tasks_can_launch_until_the_block_ends(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         refused = 0
 
@@ -185,9 +185,7 @@ def test_tasks_beside_the_block_may_launch_until_it_is_left(play: Play) -> None:
     [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.HALF_BODY, FaultKind.STALL_AFTER],
     ids=str,
 )
-def test_a_launch_whose_answer_is_lost_is_found_by_its_token(
-    play: Play, trouble: FaultKind
-) -> None:
+def test_launch_with_a_lost_response_is_found_by_its_token(play: Play, trouble: FaultKind) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
@@ -210,7 +208,7 @@ def test_a_launch_whose_answer_is_lost_is_found_by_its_token(
     ],
     ids=str,
 )
-def test_a_launch_that_was_never_made_is_told_and_never_sent_again(
+def test_launch_that_made_no_session_is_reported_and_never_repeated(
     play: Play, trouble: FaultKind, kind: FailureKind
 ) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
@@ -234,7 +232,7 @@ def test_a_launch_that_was_never_made_is_told_and_never_sent_again(
     play(scenario, Fault(trouble, "create", nth=2), session=one_by_one)
 
 
-def test_failed_launches_can_be_tried_again_in_the_scope(play: Play) -> None:
+def test_failed_launches_can_be_retried_in_the_scope(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
@@ -248,7 +246,7 @@ def test_failed_launches_can_be_tried_again_in_the_scope(play: Play) -> None:
     play(scenario, Fault(FaultKind.REFUSED, "create", nth=2), session=one_by_one)
 
 
-def test_survivors_are_named(play: Play, caplog: pytest.LogCaptureFixture) -> None:
+def test_survivors_are_named_in_scope_error(play: Play, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         with pytest.raises(ScopeError, match="may be left") as caught:
             async with session.scope(grace=10) as scope:
@@ -261,7 +259,7 @@ def test_survivors_are_named(play: Play, caplog: pytest.LogCaptureFixture) -> No
     assert "may be left" in caplog.text
 
 
-def test_survivors_are_noted_on_what_was_in_flight(play: Play) -> None:
+def test_survivors_are_noted_on_the_exception_of_the_block(play: Play) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
         with pytest.raises(ValueError, match="mine") as caught:
             async with session.scope(grace=10) as scope:
@@ -280,7 +278,7 @@ def test_survivors_are_noted_on_what_was_in_flight(play: Play) -> None:
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.3, 5])
-def test_a_server_that_stalls_for_ever_is_left_within_the_grace(play: Play, moment: float) -> None:
+def test_scope_ends_within_the_grace_period_if_the_server_stalls(play: Play, moment: float) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
         with anyio.CancelScope(deadline=moment):
             async with session.scope(grace=30) as scope:
@@ -293,7 +291,7 @@ def test_a_server_that_stalls_for_ever_is_left_within_the_grace(play: Play, mome
     play(scenario, Fault(FaultKind.STALL, probability=1))
 
 
-def test_a_long_clean_up_says_what_it_does(play: Play, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_clean_up_is_logged(play: Play, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "kaleden")
 
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
@@ -307,7 +305,7 @@ def test_a_long_clean_up_says_what_it_does(play: Play, caplog: pytest.LogCapture
     assert "" == caplog.text
 
 
-def test_plain_create_finds_a_lost_launch_by_what_is_new(play: Play) -> None:
+def test_plain_create_finds_a_lost_launch_among_new_sessions(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         older = await session.create("fits", IMAGE, replicas=3)
         created = await session.create("fits", IMAGE, replicas=3)
@@ -318,7 +316,7 @@ def test_plain_create_finds_a_lost_launch_by_what_is_new(play: Play) -> None:
     play(scenario, Fault(FaultKind.RESET_AFTER, "create", nth=5))
 
 
-def test_creates_that_outlive_their_caller_still_count_as_in_flight(play: Play) -> None:
+def test_creates_that_outlive_their_caller_keep_their_slots(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             for _ in range(5):
@@ -333,7 +331,7 @@ def test_creates_that_outlive_their_caller_still_count_as_in_flight(play: Play) 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 @pytest.mark.parametrize(("grace", "delay"), [(30, 0), (30, 5), (3, 5), (0.001, 1)])
-def test_a_launch_beside_the_leaving_is_ended_or_named(
+def test_concurrent_launch_at_the_end_is_destroyed_or_named(
     backend: Any, grace: float, delay: float
 ) -> None:
     async def main(steps: int) -> None:
@@ -365,7 +363,7 @@ def test_a_launch_beside_the_leaving_is_ended_or_named(
             run_virtual(main, steps, backend=backend, seed=seed)
 
 
-def test_a_release_while_the_scope_is_left_is_refused(play: Play) -> None:
+def test_release_during_the_clean_up_is_refused(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async def release(scope: kaleden.Scope) -> None:
             await anyio.sleep(0.1)
@@ -384,7 +382,7 @@ def test_a_release_while_the_scope_is_left_is_refused(play: Play) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_session_that_is_closed_first_costs_no_error_and_no_name(play: Play, fails: bool) -> None:
+def test_client_closed_before_its_scope_loses_no_error_and_no_name(play: Play, fails: bool) -> None:
     async def scenario(transport: MemoryTransport, _: kaleden.AsyncSession) -> None:
         session = kaleden.AsyncSession(transport=transport)
         expected = ValueError if fails else ScopeError
@@ -411,7 +409,7 @@ def test_a_session_that_is_closed_first_costs_no_error_and_no_name(play: Play, f
     play(scenario, duration=10**6)
 
 
-def test_releasing_waits_for_nobody_and_leaves_no_line(play: Play, tmp_path: Path) -> None:
+def test_on_success_release_leaves_nothing_open_in_the_ledger(play: Play, tmp_path: Path) -> None:
     path = tmp_path / "ledger"
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
@@ -426,7 +424,7 @@ def test_releasing_waits_for_nobody_and_leaves_no_line(play: Play, tmp_path: Pat
     play(scenario, lost, stuck, duration=10**6, session={"ledger": path, "settle": 1})
 
 
-def test_leaving_costs_one_list_however_much_there_is_to_end(play: Play) -> None:
+def test_clean_up_costs_one_list_for_any_number_of_sessions(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         for count in (1, 20):
             before = transport.requests.copy()
@@ -438,7 +436,7 @@ def test_leaving_costs_one_list_however_much_there_is_to_end(play: Play) -> None
 
 
 @pytest.mark.parametrize("bad", [["../x"], [None, 5], "a b"])
-def test_only_ids_can_be_adopted(play: Play, bad: Any) -> None:
+def test_invalid_ids_cannot_be_adopted(play: Play, bad: Any) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             with pytest.raises(kaleden.InvalidRequest):
@@ -448,7 +446,7 @@ def test_only_ids_can_be_adopted(play: Play, bad: Any) -> None:
     play(scenario)
 
 
-def test_a_scope_error_is_data() -> None:
+def test_scope_error_can_be_pickled_and_copied() -> None:
     error = ScopeError(("abc",), ("fits-1-xyz",))
     for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert (("abc",), ("fits-1-xyz",)) == (copied.survivors, copied.launches)
@@ -456,13 +454,13 @@ def test_a_scope_error_is_data() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"grace": 0}, {"grace": -1}, {"on_success": "keep"}])
-async def test_a_scope_that_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:
+async def test_invalid_scope_arguments_are_refused(arguments: dict[str, Any]) -> None:
     async with world() as (_, session):
         with pytest.raises(kaleden.ConfigurationError):
             session.scope(**arguments)
 
 
-def test_the_ledger_has_what_is_open_and_nothing_else(play: Play, tmp_path: Path) -> None:
+def test_ledger_lists_only_open_launches(play: Play, tmp_path: Path) -> None:
     path = tmp_path / "ledger"
 
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
@@ -479,7 +477,7 @@ def test_the_ledger_has_what_is_open_and_nothing_else(play: Play, tmp_path: Path
     play(scenario, session={"ledger": path})
 
 
-def test_what_cannot_be_written_down_is_not_sent(
+def test_launch_that_cannot_be_recorded_is_not_sent(
     play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -498,7 +496,7 @@ def test_what_cannot_be_written_down_is_not_sent(
     play(scenario, session={"ledger": tmp_path / "ledger"})
 
 
-def test_a_ledger_that_fails_later_loses_no_session(
+def test_ledger_that_fails_after_the_request_loses_no_session(
     play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "ledger"

@@ -56,7 +56,7 @@ def test_no_session_survives_its_scope(backend: Any, platform: str) -> None:
     [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.STALL_AFTER, FaultKind.HALF_BODY],
     ids=str,
 )
-def test_no_session_survives_its_scope_when_answers_are_lost(
+def test_no_session_survives_its_scope_if_responses_are_lost(
     backend: Any, trouble: FaultKind
 ) -> None:
     program = Launched(grace=30)
@@ -75,7 +75,7 @@ def test_no_session_survives_its_scope_when_answers_are_lost(
 @pytest.mark.timeout(600)
 @settings(max_examples=150, deadline=None)
 @given(faults=faults, slow=slow_lists, seed=st.integers(0, 2**16))
-def test_one_specification_is_never_two_sessions(
+def test_specification_is_launched_at_most_once(
     backend: Any, faults: list[Fault], slow: list[Fault], seed: int
 ) -> None:
     run_virtual(launch_under_faults, faults, slow, seed, 10, backend=backend)

@@ -1,6 +1,6 @@
-"""The sessions that a scope owns, and its launches whose outcome is not known yet.
+"""The owned sessions of a scope, and its launches of unknown outcome.
 
-Each launch whose request was sent is in one of three collections: `in_flight`, `owned` or
+After its request was sent, each launch is in one of three collections: `in_flight`, `owned` or
 `unconfirmed`, until its session is known to be gone, was released, or cannot appear any more.
 """
 
@@ -31,7 +31,7 @@ class ScopeStatistics:
     Attributes:
         owned: sessions that it will destroy.
         launching: creates in flight.
-        unconfirmed: creates whose outcome is unknown, and whose session was not found yet.
+        unconfirmed: creates of unknown outcome; their sessions were not found yet.
     """
 
     owned: int
@@ -52,7 +52,7 @@ class OwnedSessions:
         group: the task group in which they run.
         in_flight: the creates that have begun and not ended.
         owned: the names of the owned sessions by id; the name of an adopted session is its id.
-        unconfirmed: the names of creates whose outcome is unknown, with the time, on the clock of
+        unconfirmed: the names of creates of unknown outcome, with the time, on the clock of
             the event loop, until which their sessions may appear.
     """
 
@@ -87,7 +87,7 @@ class OwnedSessions:
         await self._own(request.name, session)
 
     async def on_unknown(self, request: LaunchRequest) -> None:
-        """Remember a create whose outcome is unknown."""
+        """Remember a create of unknown outcome."""
         assert request.ended is not None  # noqa: S101  # it has ended
         # Without a response the server may still be at work, for as long as a create takes at most.
         wait = self._limits.settle if request.answered else self._limits.create_timeout
@@ -112,8 +112,8 @@ class OwnedSessions:
     async def reconcile(self, sessions: Mapping[str, SessionInfo], now: float) -> None:
         """Own the listed sessions that have names of this scope, and forget expired launches.
 
-        Names are stronger evidence than responses: a list shows the session of a create that was
-        answered with the id of another, and both sessions of a name that appears twice.
+        Names are stronger evidence than responses. A list shows the right session of
+        a create that received the id of another, and both sessions of a name that appears twice.
 
         Args:
             sessions: all sessions of a list that began at *now* or later.
@@ -124,7 +124,7 @@ class OwnedSessions:
         for info in sessions.values():
             if info.name in names and self.owned.get(info.id) != info.name:
                 await self._own(info.name, info.id)
-        # A launch whose session was listed is owned now, and no longer unconfirmed.
+        # Launches with a listed session are owned now, and no longer unconfirmed.
         await self._forget([name for name, until in self.unconfirmed.items() if now >= until])
 
     async def release_unconfirmed(self) -> list[str]:
@@ -140,7 +140,7 @@ class OwnedSessions:
         before = self.owned.get(session, name)
         self.owned[session] = name
         if before not in {name, session} and before not in self.owned.values():
-            # The create named *before* was answered with another's id: its own outcome is unknown.
+            # The create named *before* had a response with this id: its own outcome is unknown.
             self.unconfirmed[before] = anyio.current_time() + self._limits.create_timeout
             launch = {token_of(before): before}
             await self._record(

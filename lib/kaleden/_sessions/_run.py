@@ -1,4 +1,4 @@
-"""Launch, wait, collect, clean up: a whole batch in one call."""
+"""A whole batch in one call: launch, wait, collect the results."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from kaleden._sessions._scope import Scope
 from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionSpec, SessionStatus
 
 _TAIL: Final = 500
-"""Characters of a failed session's log that its failure shows."""
+"""Characters of the log of a failed session that its failure quotes."""
 
 
 @final
 @frozen
 class StartRule:
-    """When to give up on a batch that does not start.
+    """The condition on which a batch that does not start is given up.
 
     Attributes:
-        least: how many sessions must have started.
-        within: by how many seconds after the last of them was launched.
+        least: the number of sessions that must have started.
+        within: seconds after the launch of the last session within which they must have started.
     """
 
     least: int
@@ -41,16 +41,16 @@ class StartRule:
 def read_start_rule(
     spec: SessionSpec, min_started: int | None, start_timeout: float | None
 ) -> StartRule | None:
-    """Read when to give up, if ever.
+    """Check the arguments, and return the rule that they state; None if there is no rule.
 
     Raises:
-        InvalidRequest: one of the two is missing, or nothing could satisfy them.
+        InvalidRequest: one of the two is missing, or they cannot be satisfied.
     """
     if min_started is None and start_timeout is None:
         return None
 
     if min_started is None or start_timeout is None:
-        raise InvalidRequest("min_started and start_timeout say it together: give both or none")
+        raise InvalidRequest("min_started and start_timeout belong together: give both or none")
 
     check_number("start_timeout", start_timeout, "seconds", finite=False, error=InvalidRequest)
     check_number("min_started", min_started, "sessions", whole=True, least=1, error=InvalidRequest)
@@ -67,7 +67,7 @@ async def run(
     start: StartRule | None,
     progress: ProgressCallback | None,
 ) -> Outcomes[FinishedSession]:
-    """Launch *spec* in *scope*, and collect the end of every replica."""
+    """Launch *spec* in *scope*, and collect the result of every replica."""
     batch = _BatchRun(components, anyio.current_time(), progress)
     created = await scope.create(spec, progress=progress)
     batch.names = {key: name for name, key in created.successes.items()}
@@ -80,7 +80,7 @@ async def run(
 
 
 class _BatchRun:
-    """The sessions of one run, from their launch to their ends."""
+    """The sessions of one run, from launch to end."""
 
     def __init__(
         self, components: Components, started: float, progress: ProgressCallback | None
@@ -105,7 +105,7 @@ class _BatchRun:
             group.cancel_scope.cancel()
 
     def get_outcome(self, name: str, session: str) -> Outcome[FinishedSession]:
-        """Tell what became of one replica."""
+        """Return the outcome of one replica."""
         result = self._results.known.get(session)
         if result is not None:
             return evolve(result, key=name)
@@ -158,7 +158,7 @@ class _BatchRun:
             message = f"the session is {status}, and its log could not be read: {log.message}"
             return evolve(log, message=message)
 
-        # There may be none any more; the platform keeps them for about an hour.
+        # The platform keeps events for about an hour, so there may be none.
         reported = events.value if isinstance(events, Success) else ()
         return _to_outcome(session, FinishedSession(ended.value, log.value, reported, elapsed))
 

@@ -155,7 +155,7 @@ def test_it_tells_how_long_it_looks_for_what_may_yet_appear(server: Server, path
     ("path", "options", "words"),
     [
         ("/nonexistent/ledger", [], "No such file"),
-        (__file__, [], "is no ledger"),
+        (__file__, [], "is not a ledger"),
         ("/dev/null", ["--settle", "-1"], "--settle"),
         ("/dev/null", ["--settle", "nan"], "--settle"),
         ("/dev/null", ["--url", "http://example.org/skaha"], "use https"),

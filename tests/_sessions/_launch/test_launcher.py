@@ -67,13 +67,13 @@ async def launched(server: Vague, **options: float) -> Success[str] | Failure:
 
 @pytest.mark.parametrize(("shows", "found"), [(0, 0), (0.2, 0.25), (3, 3.75), (9, 10)])
 @in_virtual_time
-async def test_a_session_that_shows_late_is_found(shows: float, found: float) -> None:
+async def test_session_that_is_listed_late_is_found(shows: float, found: float) -> None:
     outcome = await launched(Vague(shows), settle=10)
     assert Success("fits", "new", 1, 1 + found) == outcome
 
 
 @in_virtual_time
-async def test_it_is_looked_for_more_and_more_seldom_until_it_would_have_settled() -> None:
+async def test_search_backs_off_until_the_settle_time_is_over() -> None:
     server = Vague(shows=100)
     outcome = await launched(server, settle=30)
     # The first one is of what was there before.
@@ -82,7 +82,7 @@ async def test_it_is_looked_for_more_and_more_seldom_until_it_would_have_settled
     )
     assert isinstance(outcome, Failure)
     assert (FailureKind.SERVER_ERROR, 500, 31) == (outcome.kind, outcome.status, outcome.elapsed)
-    assert outcome.message.endswith("something broke (and no session came of it)")
+    assert outcome.message.endswith("something broke (and no session was created)")
 
 
 @pytest.mark.parametrize(
@@ -91,23 +91,23 @@ async def test_it_is_looked_for_more_and_more_seldom_until_it_would_have_settled
     ids=["none", "unreadable", "two"],
 )
 @in_virtual_time
-async def test_only_a_list_that_can_be_read_says_that_there_is_none(last: Response) -> None:
+async def test_only_a_complete_list_proves_that_no_session_exists(last: Response) -> None:
     server = Vague(shows=100, lists=lambda now: last if now == 10 else None)
     outcome = await launched(server, settle=10)
     assert isinstance(outcome, Failure)
     assert (FailureKind.UNKNOWN_EFFECT, True) == (outcome.kind, outcome.sent)
-    assert outcome.message.startswith("a session named fits may have been made: ")
+    assert outcome.message.startswith("a session named fits may have been created: ")
     assert "something broke" in outcome.message
 
 
 @in_virtual_time
-async def test_lists_that_fail_meanwhile_are_looks_that_showed_nothing() -> None:
+async def test_search_continues_after_failed_lists() -> None:
     server = Vague(shows=1, lists=lambda now: BROKEN if 0 < now < 5 else None)
     assert Success("fits", "new", 1, 8.75) == await launched(server, settle=10)
 
 
 @in_virtual_time
-async def test_without_a_list_from_before_nobody_can_tell_a_session_from_an_older_one() -> None:
+async def test_search_is_skipped_without_a_list_from_before_the_launch() -> None:
     server = Vague(lists=lambda now: BROKEN if now < 0 else None)
     outcome = await launched(server)
     assert isinstance(outcome, Failure)
@@ -116,7 +116,7 @@ async def test_without_a_list_from_before_nobody_can_tell_a_session_from_an_olde
 
 
 @in_virtual_time
-async def test_an_older_session_of_the_name_is_not_taken_for_it() -> None:
+async def test_older_session_of_the_same_name_is_not_the_result() -> None:
     older = data([session_object("old", name="fits")])
     server = Vague(shows=100, lists=lambda _: older)
     outcome = await launched(server, settle=1)
@@ -126,7 +126,7 @@ async def test_an_older_session_of_the_name_is_not_taken_for_it() -> None:
 
 @pytest.mark.parametrize("status", [300, 404, 499])
 @in_virtual_time
-async def test_after_a_whole_refusal_nothing_is_looked_for(status: int) -> None:
+async def test_refused_create_is_not_searched_for(status: int) -> None:
     server = Vague(answer=text("no", status))
     outcome = await launched(server)
     assert isinstance(outcome, Failure)
@@ -135,7 +135,7 @@ async def test_after_a_whole_refusal_nothing_is_looked_for(status: int) -> None:
 
 
 @in_virtual_time
-async def test_what_never_left_is_tried_again_and_told_as_one_create() -> None:
+async def test_unsent_create_is_retried_and_reported_once() -> None:
     async def reply(request: Request) -> Response:
         if request.method == "GET":
             return data([])
@@ -156,7 +156,7 @@ async def test_what_never_left_is_tried_again_and_told_as_one_create() -> None:
 
 
 @in_virtual_time
-async def test_only_the_replicas_that_failed_are_launched_again() -> None:
+async def test_retry_launches_only_failed_replicas() -> None:
     names: Counter[str] = Counter()
 
     async def reply(request: Request) -> Response:
@@ -178,7 +178,7 @@ async def test_only_the_replicas_that_failed_are_launched_again() -> None:
 
 
 @in_virtual_time
-async def test_a_request_that_is_abandoned_while_it_is_written_down_never_leaves() -> None:
+async def test_create_cancelled_while_it_is_recorded_is_not_sent() -> None:
     class Slow:
         is_open = True
         settled_at = 0.0

@@ -85,7 +85,7 @@ async def scope_on(server: Mixed, ledger: Path | None = None) -> AsyncIterator[k
 
 
 @in_virtual_time
-async def test_an_id_that_comes_twice_is_the_answer_to_the_first_alone() -> None:
+async def test_repeated_id_belongs_to_the_first_create() -> None:
     server = Mixed(b="a")
     async with scope_on(server) as scope:
         first = await scope.create("a", IMAGE)
@@ -95,7 +95,7 @@ async def test_an_id_that_comes_twice_is_the_answer_to_the_first_alone() -> None
 
 
 @in_virtual_time
-async def test_without_a_scope_too() -> None:
+async def test_repeated_id_without_a_scope_belongs_to_the_first_create() -> None:
     server = Mixed(b="a")
     session, _ = session_on(server, settle=1.0)
     async with session:
@@ -104,7 +104,7 @@ async def test_without_a_scope_too() -> None:
 
 
 @in_virtual_time
-async def test_what_is_not_listed_either_is_told_as_unknown() -> None:
+async def test_repeated_id_without_a_listed_session_is_unknown() -> None:
     async def answer(request: Request) -> Response:
         return text("same") if request.method == "POST" else data([])
 
@@ -119,7 +119,7 @@ async def test_what_is_not_listed_either_is_told_as_unknown() -> None:
 
 
 @in_virtual_time
-async def test_one_answer_behind_for_ever() -> None:
+async def test_responses_shifted_by_one_are_all_corrected() -> None:
     server = Mixed(b="a", c="b", d="c")
     found: list[Outcomes[str]] = []
     async with scope_on(server) as scope, anyio.create_task_group() as group:
@@ -155,7 +155,7 @@ async def one_looks_for_itself(
 
 
 @in_virtual_time
-async def test_a_scope_within_a_scope_finds_its_own() -> None:
+async def test_nested_scope_destroys_its_own_session() -> None:
     server = Mixed(b="a", c="b")
     session, _ = session_on(server, settle=1.0)
     async with session, session.scope(grace=5) as outer:
@@ -167,7 +167,7 @@ async def test_a_scope_within_a_scope_finds_its_own() -> None:
 
 
 @in_virtual_time
-async def test_a_list_that_fails_hides_nothing() -> None:
+async def test_failed_list_hides_no_session() -> None:
     server = Mixed(b="a", c="b")
     async with scope_on(server) as scope:
         async with one_looks_for_itself(server, scope):
@@ -177,7 +177,7 @@ async def test_a_list_that_fails_hides_nothing() -> None:
 
 
 @in_virtual_time
-async def test_an_id_that_this_client_never_made_hides_nothing() -> None:
+async def test_unknown_id_in_a_response_hides_no_session() -> None:
     server = Mixed(a="elsewhere")
     server.ids["elsewhere"] = "id-elsewhere"
     async with scope_on(server) as scope:
@@ -186,7 +186,7 @@ async def test_an_id_that_this_client_never_made_hides_nothing() -> None:
 
 @pytest.mark.parametrize("first", "bc")
 @in_virtual_time
-async def test_in_whatever_order_a_list_tells_it_nothing_stays_in_doubt(first: str) -> None:
+async def test_any_list_order_confirms_all_launches(first: str) -> None:
     server = Mixed(b="a", c="b")
     async with scope_on(server) as scope:
         async with one_looks_for_itself(server, scope) as group:
@@ -201,7 +201,7 @@ async def test_in_whatever_order_a_list_tells_it_nothing_stays_in_doubt(first: s
 
 
 @in_virtual_time
-async def test_who_was_told_a_wrong_id_may_still_be_on_the_way(tmp_path: Path) -> None:
+async def test_launch_with_a_wrong_id_stays_unconfirmed_until_it_is_listed(tmp_path: Path) -> None:
     server, ledger = Mixed(b="a", c="b"), tmp_path / "ledger"
     async with anyio.create_task_group() as group, scope_on(server, ledger) as scope:
         async with one_looks_for_itself(server, scope):
@@ -223,7 +223,7 @@ async def test_who_was_told_a_wrong_id_may_still_be_on_the_way(tmp_path: Path) -
 
 
 @in_virtual_time
-async def test_of_two_creates_of_one_name_each_has_its_own() -> None:
+async def test_concurrent_creates_of_one_name_have_their_own_sessions() -> None:
     both, numbers = anyio.Event(), itertools.count()
 
     async def reply(request: Request) -> Response:
@@ -251,7 +251,7 @@ async def test_of_two_creates_of_one_name_each_has_its_own() -> None:
 
 
 @in_virtual_time
-async def test_two_sessions_of_one_launch_stay_in_the_ledger_until_both_are_gone(
+async def test_launch_with_two_sessions_stays_in_the_ledger_until_both_are_gone(
     tmp_path: Path,
 ) -> None:
     server, ledger = Mixed(), tmp_path / "ledger"
@@ -277,7 +277,7 @@ async def test_two_sessions_of_one_launch_stay_in_the_ledger_until_both_are_gone
 
 
 @in_virtual_time
-async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
+async def test_ledger_is_empty_after_a_repeated_id(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     async with scope_on(Mixed(b="a"), ledger) as scope:
         await scope.create("a", IMAGE)
@@ -286,7 +286,7 @@ async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
     assert [] == list(read_ledger(ledger))
 
 
-def test_old_answers_are_forgotten() -> None:
+def test_oldest_ids_are_forgotten() -> None:
     answers = SeenSessionIds(most=2)
     for name in "abca":
         assert isinstance(answers.check(Success(name, name), "fits"), Success)
@@ -294,7 +294,7 @@ def test_old_answers_are_forgotten() -> None:
 
 
 @in_virtual_time
-async def test_an_adopted_session_may_be_launched_here_as_well() -> None:
+async def test_adopted_session_can_also_be_launched_by_the_scope() -> None:
     server = Mixed()
     async with scope_on(server) as scope:
         await scope.adopt("id-a")
@@ -304,7 +304,7 @@ async def test_an_adopted_session_may_be_launched_here_as_well() -> None:
 
 
 @pytest.mark.parametrize("lane", LANES)
-async def test_a_reply_that_comes_late_and_twice(lane: str) -> None:
+async def test_duplicated_late_response_is_corrected(lane: str) -> None:
     server = Mixed()
 
     async def answer(stream: SocketStream) -> None:

@@ -47,7 +47,7 @@ def launch_and_kill(server: RunningServer, ledger: Path, prefix: str, moments: l
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_whenever_a_process_is_killed_its_sessions_are_reaped_and_no_others(
+def test_sessions_of_killed_processes_are_reaped_and_no_others(
     tmp_path: Path,
 ) -> None:
     ledger = tmp_path / "ledger"

@@ -79,7 +79,7 @@ def open_ids(path: Path) -> dict[str, str | None]:
 # --- what is written, and when ------------------------------------------------------------------
 
 
-async def test_a_launch_is_open_from_before_its_request_until_its_end(path: Path) -> None:
+async def test_launch_is_open_from_before_its_request_until_its_end(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
         await ledger.record_launching({"t1": "fits-t1"})
         [opened] = read_ledger(path)
@@ -92,7 +92,7 @@ async def test_a_launch_is_open_from_before_its_request_until_its_end(path: Path
         assert [] == read_ledger(path)
 
 
-async def test_a_launch_names_its_owner(path: Path) -> None:
+async def test_launch_records_its_owner(path: Path) -> None:
     async with Ledger(path, SERVER) as one, Ledger(path, SERVER) as two:
         await one.record_launching({"t1": "fits-t1"})
         await two.record_launching({"t2": "fits-t2"})
@@ -117,7 +117,7 @@ async def test_each_line_is_on_the_disk_before_its_call_returns(
             assert [path.stat().st_size] == flushes[before:]
 
 
-async def test_launches_at_the_same_time_share_a_flush(path: Path, flushes: list[int]) -> None:
+async def test_concurrent_launches_share_a_flush(path: Path, flushes: list[int]) -> None:
     async with Ledger(path, SERVER) as ledger:
         before = len(flushes)
         async with anyio.create_task_group() as group:
@@ -127,7 +127,7 @@ async def test_launches_at_the_same_time_share_a_flush(path: Path, flushes: list
     assert len(flushes) - before <= 3
 
 
-async def test_the_end_of_what_is_not_open_is_no_line(path: Path) -> None:
+async def test_end_of_a_launch_that_is_not_open_writes_no_line(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
         await ledger.record_launching({"t1": "fits-t1"})
         size = path.stat().st_size
@@ -140,7 +140,7 @@ async def test_the_end_of_what_is_not_open_is_no_line(path: Path) -> None:
     assert 2 == len(path.read_bytes().splitlines())
 
 
-async def test_clients_that_chose_the_same_token_do_not_end_each_others_launch(path: Path) -> None:
+async def test_clients_with_the_same_token_do_not_end_each_others_launch(path: Path) -> None:
     async with Ledger(path, SERVER) as one, Ledger(path, SERVER) as two:
         await one.record_launching({"same": "fits-same"})
         await two.record_launching({"same": "fits-same"})
@@ -150,7 +150,7 @@ async def test_clients_that_chose_the_same_token_do_not_end_each_others_launch(p
     assert {"same": "abc"} == open_ids(path)
 
 
-async def test_a_line_holds_these_things_and_no_others(path: Path) -> None:
+async def test_line_has_exactly_the_documented_fields(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
         await ledger.record_launching({"t1": "fits-t1"})
     line = json.loads(path.read_bytes())
@@ -160,7 +160,7 @@ async def test_a_line_holds_these_things_and_no_others(path: Path) -> None:
     )
 
 
-async def test_what_a_session_is_given_is_not_in_the_ledger(path: Path) -> None:
+async def test_parameters_of_a_session_are_not_in_the_ledger(path: Path) -> None:
     spec = kaleden.SessionSpec(
         "fits", "skaha/astroml:latest", cmd="cat", args="private.txt", env={"KEY": "hunter2"}
     )
@@ -177,7 +177,7 @@ async def test_what_a_session_is_given_is_not_in_the_ledger(path: Path) -> None:
     assert not re.search("private|KEY|hunter2|astroml", content)
 
 
-async def test_the_file_is_its_owners_alone(path: Path) -> None:
+async def test_file_is_readable_by_its_owner_only(path: Path) -> None:
     before = os.umask(0)
     try:
         async with Ledger(path, SERVER) as ledger:
@@ -189,7 +189,7 @@ async def test_the_file_is_its_owners_alone(path: Path) -> None:
         os.umask(before)
 
 
-async def test_a_ledger_stays_where_it_was_opened(
+async def test_relative_path_is_resolved_when_the_ledger_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -199,7 +199,7 @@ async def test_a_ledger_stays_where_it_was_opened(
     assert {"t1": None} == open_ids(tmp_path / "ledger")
 
 
-async def test_a_ledger_that_was_deleted_is_made_again(path: Path) -> None:
+async def test_deleted_ledger_is_created_again(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
         await ledger.record_launching({"t1": "fits-t1"})
         path.unlink()
@@ -207,7 +207,7 @@ async def test_a_ledger_that_was_deleted_is_made_again(path: Path) -> None:
     assert {"t1": "abc"} == open_ids(path)
 
 
-async def test_a_ledger_tells_its_state(path: Path) -> None:
+async def test_repr_gives_the_number_of_open_launches(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
         await ledger.record_launching({"t1": "fits-t1", "t2": "fits-t2"})
         await ledger.record_ended(["t1"])
@@ -219,9 +219,9 @@ async def test_a_ledger_tells_its_state(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("where", "words"),
-    [("missing/ledger", "No such file"), (".", "Is a directory"), ("pipe", "no ordinary file")],
+    [("missing/ledger", "No such file"), (".", "Is a directory"), ("pipe", "not a regular file")],
 )
-async def test_a_ledger_that_cannot_be_written_is_refused_at_once(
+async def test_ledger_that_cannot_be_written_is_refused_at_once(
     tmp_path: Path, where: str, words: str
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -232,7 +232,7 @@ async def test_a_ledger_that_cannot_be_written_is_refused_at_once(
     assert isinstance(caught.value, OSError)
 
 
-def test_a_ledger_that_is_not_there_is_not_taken_for_an_empty_one(path: Path) -> None:
+def test_reading_a_missing_ledger_raises_an_error(path: Path) -> None:
     with pytest.raises(LedgerError, match="No such file"):
         read_ledger(path)
 
@@ -255,7 +255,7 @@ class FullDisk:
         return written
 
 
-async def test_all_who_shared_a_write_that_failed_are_told(
+async def test_failed_write_is_raised_in_every_call_that_shared_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -273,7 +273,7 @@ async def test_all_who_shared_a_write_that_failed_are_told(
     assert 10 == len(told)
 
 
-async def test_after_a_line_that_the_disk_took_half_of_the_next_is_whole(
+async def test_line_after_a_partial_write_is_complete(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = FullDisk(monkeypatch)
@@ -286,7 +286,7 @@ async def test_after_a_line_that_the_disk_took_half_of_the_next_is_whole(
     assert {"t2": None} == open_ids(path)
 
 
-async def test_an_end_that_was_not_written_can_be_written_later(
+async def test_end_that_was_not_written_can_be_written_later(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = FullDisk(monkeypatch)
@@ -300,9 +300,7 @@ async def test_an_end_that_was_not_written_can_be_written_later(
     assert [] == read_ledger(path)
 
 
-def test_a_disk_that_takes_a_part_at_a_time_gets_all(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_partial_writes_are_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:7]))
     append(path, encode(Event.LAUNCHING, [launch("t1"), launch("t2")]))
@@ -328,7 +326,7 @@ class SlowDisk:
         self._fsync(file)
 
 
-async def test_a_line_that_is_cancelled_while_it_is_written_is_whole(
+async def test_line_is_complete_if_its_call_is_cancelled(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     returned: list[str] = []
@@ -351,7 +349,7 @@ async def test_a_line_that_is_cancelled_while_it_is_written_is_whole(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_native_cancellation_waits_for_the_line_too(
+async def test_native_cancellation_waits_for_the_line(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Ledger(path, SERVER) as ledger:
@@ -368,7 +366,7 @@ async def test_native_cancellation_waits_for_the_line_too(
     assert {"t1": None} == open_ids(path)
 
 
-async def test_one_who_is_cancelled_does_not_harm_those_who_share_the_write(
+async def test_cancelled_call_does_not_affect_calls_that_share_its_write(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Ledger(path, SERVER) as ledger:
@@ -385,7 +383,7 @@ async def test_one_who_is_cancelled_does_not_harm_those_who_share_the_write(
     assert {"t1": None, "t2": None, "t3": None} == open_ids(path)
 
 
-async def test_a_launch_that_is_cancelled_already_is_not_written(path: Path) -> None:
+async def test_launch_in_a_cancelled_scope_is_not_written(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger:
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -394,7 +392,7 @@ async def test_a_launch_that_is_cancelled_already_is_not_written(path: Path) -> 
 
 
 @pytest.mark.parametrize("what", ["launched", "ended"])
-async def test_what_has_happened_is_written_although_it_is_cancelled(path: Path, what: str) -> None:
+async def test_facts_are_written_in_a_cancelled_scope(path: Path, what: str) -> None:
     async with Ledger(path, SERVER) as ledger:
         await ledger.record_launching({"t1": "fits-t1"})
         with anyio.CancelScope() as scope:
@@ -407,7 +405,7 @@ async def test_what_has_happened_is_written_although_it_is_cancelled(path: Path,
     assert ({"t1": "abc"} if what == "launched" else {}) == open_ids(path)
 
 
-async def test_threads_that_all_wait_for_a_launch_do_not_keep_it_from_being_written(
+async def test_launch_is_written_although_all_default_threads_are_busy(
     path: Path,
 ) -> None:
     async with Ledger(path, SERVER) as ledger:
@@ -432,7 +430,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("last", [0, 1, 2])
-def test_a_last_line_that_is_torn_anywhere_loses_only_itself(path: Path, last: int) -> None:
+def test_torn_last_line_loses_only_itself(path: Path, last: int) -> None:
     whole = b"".join(LINES[:last])
     states = [fold(whole)[0], fold(whole + LINES[last])[0]]
     for length in range(len(LINES[last])):
@@ -442,13 +440,13 @@ def test_a_last_line_that_is_torn_anywhere_loses_only_itself(path: Path, last: i
 
 
 @pytest.mark.parametrize("length", [1, 40, len(LINES[2]) - 1])
-def test_a_line_after_a_torn_one_is_read(path: Path, length: int) -> None:
+def test_line_after_a_torn_line_is_read(path: Path, length: int) -> None:
     path.write_bytes(LINES[0] + LINES[2][:length])
     append(path, LINES[1])
     assert {"t1", "t2"} == set(open_ids(path))
 
 
-def test_what_a_crash_filled_with_zeros_loses_only_itself(path: Path) -> None:
+def test_zeros_after_a_crash_lose_only_their_line(path: Path) -> None:
     path.write_bytes(LINES[0] + b"\0" * 300)
     append(path, LINES[1])
     assert {"t1", "t2"} == set(open_ids(path))
@@ -466,7 +464,7 @@ def test_what_a_crash_filled_with_zeros_loses_only_itself(path: Path) -> None:
     ],
     ids=range(14),
 )  # fmt: skip
-def test_garbage_is_passed_over_and_counted(
+def test_invalid_lines_are_ignored_and_counted(
     path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_bytes(LINES[0] + garbage + b"\n\n" + LINES[1] + LINES[2])
@@ -476,37 +474,33 @@ def test_garbage_is_passed_over_and_counted(
 
 
 @pytest.mark.parametrize("content", [b"import kaleden\n", b"just a text", b"{}\n{}\n", b"\n\0"])
-def test_a_file_without_one_line_of_a_ledger_is_refused(path: Path, content: bytes) -> None:
+def test_file_without_any_valid_line_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(LedgerError, match="is no ledger"):
+    with pytest.raises(LedgerError, match="is not a ledger"):
         read_ledger(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", LINES[0][:50], LINES[0][:1]])
-def test_a_ledger_of_which_no_line_was_written_whole_has_nothing(
-    path: Path, content: bytes
-) -> None:
+def test_ledger_without_a_complete_line_is_empty(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert [] == read_ledger(path)
 
 
-def test_a_ledger_without_garbage_warns_of_nothing(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_valid_ledger_logs_no_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.write_bytes(b"".join(LINES) + LINES[0][:50])
     read_ledger(path)
     assert [] == caplog.messages
 
 
 @given(st.lists(st.binary(max_size=30)), st.data())
-def test_garbage_anywhere_between_lines_changes_nothing(garbage: list[bytes], data: Any) -> None:
+def test_invalid_lines_do_not_affect_other_lines(garbage: list[bytes], data: Any) -> None:
     lines = list(LINES)
     for piece in garbage:
         lines.insert(data.draw(st.integers(0, len(lines))), piece.replace(b"\n", b" ") + b"\n")
     assert fold(b"".join(LINES))[0] == fold(b"".join(lines))[0]
 
 
-def test_lines_of_a_later_version_may_say_more(path: Path) -> None:
+def test_unknown_fields_are_ignored(path: Path) -> None:
     fields = json.loads(LINES[0])
     fields["owner"]["more"] = fields["more"] = "of it"
     path.write_text(json.dumps(fields) + "\n")
@@ -527,7 +521,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS)
-def test_what_is_open_is_what_was_last_said_of_each_launch(
+def test_last_line_of_each_launch_decides_whether_it_is_open(
     events: list[tuple[Event, OpenLaunch]],
 ) -> None:
     expected: dict[Any, OpenLaunch] = {}
@@ -544,7 +538,7 @@ def test_what_is_open_is_what_was_last_said_of_each_launch(
 
 
 @given(EVENTS)
-def test_compaction_keeps_what_is_open_and_nothing_else(
+def test_compaction_keeps_exactly_the_open_launches(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[Event, OpenLaunch]]
 ) -> None:
     path = tmp_path_factory.mktemp("compaction") / "ledger"
@@ -559,7 +553,7 @@ def test_compaction_keeps_what_is_open_and_nothing_else(
     assert [path] == list(path.parent.iterdir())
 
 
-async def test_a_client_goes_on_after_a_compaction(path: Path) -> None:
+async def test_client_continues_after_a_compaction(path: Path) -> None:
     async with Ledger(path, SERVER) as ledger, Ledger(path, SERVER) as other:
         await ledger.record_launching({"t1": "fits-t1", "t2": "fits-t2"})
         await ledger.record_ended(["t2"])
@@ -569,7 +563,7 @@ async def test_a_client_goes_on_after_a_compaction(path: Path) -> None:
     assert {"t1": "abc"} == open_ids(path)
 
 
-def test_a_link_to_a_ledger_stays_a_link(path: Path) -> None:
+def test_symbolic_link_to_a_ledger_is_kept(path: Path) -> None:
     link = path.with_name("link")
     append(path, LINES[0])
     link.symlink_to(path)
@@ -579,14 +573,14 @@ def test_a_link_to_a_ledger_stays_a_link(path: Path) -> None:
     assert {"t1": None, "t2": None} == open_ids(path)
 
 
-def test_what_a_compaction_left_that_was_killed_is_in_nobodys_way(path: Path) -> None:
+def test_remains_of_a_killed_compaction_do_no_harm(path: Path) -> None:
     append(path, LINES[0])
     path.with_name("ledger.compacting").write_bytes(b"half of it")
     compact(path)
     assert {"t1": None} == open_ids(path)
 
 
-def test_a_compaction_that_fails_leaves_the_file_as_it_was(
+def test_failed_compaction_leaves_the_file_unchanged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(path, LINES[0] + LINES[2])
@@ -596,7 +590,7 @@ def test_a_compaction_that_fails_leaves_the_file_as_it_was(
     assert LINES[0] + LINES[2] == path.read_bytes()
 
 
-def test_a_line_goes_to_the_file_that_has_the_name_when_the_lock_is_had(
+def test_line_goes_to_the_file_that_has_the_name_when_the_lock_is_acquired(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(path, LINES[0])
@@ -614,9 +608,7 @@ def test_a_line_goes_to_the_file_that_has_the_name_when_the_lock_is_had(
     assert {"t1": None, "t2": None} == open_ids(path)
 
 
-def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wait_for_a_held_lock_times_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_file, "LOCK_SECONDS", 0.02)
     append(path, LINES[0])
     with _file._locked(path), pytest.raises(LedgerError, match="held the lock"):
@@ -625,7 +617,7 @@ def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
     assert {"t1": None, "t2": None} == open_ids(path)
 
 
-def test_a_forked_child_does_not_keep_the_lock(path: Path) -> None:
+def test_forked_child_does_not_keep_the_lock(path: Path) -> None:
     script = """if True:
         import os, sys
         from pathlib import Path
@@ -670,7 +662,7 @@ WRITER = """if True:
 """
 
 
-def test_processes_that_write_while_others_compact_lose_nothing(
+def test_concurrent_writes_and_compactions_lose_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_file, "LOCK_SECONDS", 200)

@@ -68,7 +68,7 @@ def test_another_process_is_alive_until_it_is_killed() -> None:
         assert ProcessStatus.DEAD is process_status(owner)
 
 
-def test_a_killed_process_is_dead_before_its_parent_asks_for_it() -> None:
+def test_zombie_process_is_dead() -> None:
     with sleeping() as process:
         owner = owner_of(process.pid)
         process.kill()
@@ -77,23 +77,23 @@ def test_a_killed_process_is_dead_before_its_parent_asks_for_it() -> None:
         assert query_ps(process.pid) is None
 
 
-def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it() -> None:
+def test_reused_pid_is_not_the_owner() -> None:
     owner = this_owner("a")
     assert ProcessStatus.DEAD is process_status(evolve(owner, started=owner.started + "0"))
 
 
-def test_a_number_that_nobody_has_is_dead() -> None:
+def test_unused_pid_is_dead() -> None:
     assert ProcessStatus.DEAD is process_status(evolve(this_owner("a"), pid=NO_SUCH_PID))
 
 
-def test_a_program_may_have_any_name(tmp_path: Path) -> None:
+def test_start_time_is_read_for_any_program_name(tmp_path: Path) -> None:
     program = tmp_path / ") Z 1 2 ("
     program.symlink_to(SLEEP)
     with sleeping() as plain, sleeping(str(program)) as odd:
         assert int(read_start_time(plain.pid) or 0) <= int(read_start_time(odd.pid) or 0)
 
 
-def test_after_a_fork_the_child_is_another_owner() -> None:
+def test_forked_child_is_another_owner() -> None:
     script = """if True:
         import json, os
         from attrs import asdict
@@ -135,27 +135,27 @@ def test_after_a_fork_the_child_is_another_owner() -> None:
         "a process that is gone, before the machine was renamed",
     ],
 )
-def test_only_what_is_certainly_gone_is_dead(owner: Owner, expected: ProcessStatus) -> None:
+def test_only_owner_that_is_certainly_gone_is_dead(owner: Owner, expected: ProcessStatus) -> None:
     assert expected is find_status(owner, HERE)
 
 
-def test_containers_of_one_name_are_not_taken_for_one_machine() -> None:
+def test_containers_of_one_name_are_not_the_same_machine() -> None:
     pod = evolve(HERE, pid_namespace="pid:[4026532201]")
     assert ProcessStatus.UNKNOWN is find_status(evolve(pod, boot="boot-1"), pod)
 
 
-def test_machines_without_an_identity_are_not_taken_for_one() -> None:
+def test_machines_without_an_id_are_not_the_same_machine() -> None:
     nameless = evolve(HERE, machine="")
     assert ProcessStatus.UNKNOWN is find_status(evolve(nameless, boot="boot-1"), nameless)
 
 
-def test_without_proc_a_process_is_known_by_its_host_and_start() -> None:
+def test_process_without_proc_is_identified_by_host_and_start_time() -> None:
     here = evolve(HERE, machine="", boot="", pid_namespace="")
     assert ProcessStatus.DEAD is find_status(evolve(here, pid=NO_SUCH_PID), here)
     assert ProcessStatus.UNKNOWN is find_status(evolve(here, pid=NO_SUCH_PID, host="other"), here)
 
 
-def test_where_there_is_no_proc_the_command_ps_tells(
+def test_start_time_without_proc_is_read_from_ps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(_process, "_PROC", tmp_path)
@@ -164,7 +164,7 @@ def test_where_there_is_no_proc_the_command_ps_tells(
     assert read_start_time(process.pid) is None
 
 
-def test_ps_is_asked_in_the_same_words_everywhere(
+def test_ps_runs_with_a_fixed_locale_and_time_zone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ps = tmp_path / "ps"
@@ -176,7 +176,7 @@ def test_ps_is_asked_in_the_same_words_everywhere(
     assert "C UTC -o stat= -o lstart= -p 123" == query_ps(123)
 
 
-def test_without_proc_and_ps_nothing_is_known(
+def test_status_without_proc_and_ps_is_unknown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     owner = this_owner("a")
@@ -188,7 +188,7 @@ def test_without_proc_and_ps_nothing_is_known(
     assert is_alive(owner)
 
 
-def test_an_owner_tells_no_machine_id() -> None:
+def test_owner_does_not_reveal_the_machine_id() -> None:
     machine_id = Path("/etc/machine-id")
     if not machine_id.exists():
         pytest.skip("this machine has none")

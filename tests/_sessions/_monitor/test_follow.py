@@ -131,7 +131,7 @@ def lines_of(key: str, whole: str) -> list[LogItem]:
 
 
 @in_virtual_time
-async def test_lines_come_as_they_appear_and_end_with_the_session() -> None:
+async def test_lines_are_delivered_as_they_appear_until_the_session_ends() -> None:
     server = Server({"a": grown((0, b"one\n"), (20, b"two\nthree\n"), (59, b"four\n"))})
     told = []
     async with server.follow("a") as lines:
@@ -144,7 +144,7 @@ async def test_lines_come_as_they_appear_and_end_with_the_session() -> None:
 
 
 @in_virtual_time
-async def test_a_line_is_held_until_it_is_whole() -> None:
+async def test_line_is_held_until_it_is_complete() -> None:
     log = "naïve, 日本\n".encode()
     server = Server({"a": grown(*[(5.0 * n, log[n : n + 1]) for n in range(len(log))])}, end=200)
     async with server.follow("a") as lines:
@@ -153,13 +153,13 @@ async def test_a_line_is_held_until_it_is_whole() -> None:
 
 
 @in_virtual_time
-async def test_the_last_line_needs_no_end() -> None:
+async def test_last_line_needs_no_newline() -> None:
     server = Server({"a": grown((0, b"one\n\ntwo"))})
     assert lines_of("a", "one\n\ntwo") == await server.read("a")
 
 
 @in_virtual_time
-async def test_only_the_newline_ends_a_line() -> None:
+async def test_only_newline_ends_a_line() -> None:
     body = "10 %\r20 %\r\nform\x0cfeed\x0b\x85\u2028line\n"
     server = Server({"a": grown((0, body.encode()))})
     assert ["10 %\r20 %\r", "form\x0cfeed\x0b\x85\u2028line"] == [
@@ -168,20 +168,20 @@ async def test_only_the_newline_ends_a_line() -> None:
 
 
 @in_virtual_time
-async def test_what_is_no_text_is_told_as_well_as_it_can_be() -> None:
+async def test_invalid_utf8_is_replaced() -> None:
     server = Server({"a": grown((0, b"\xff\xfe\x00x\nok\n"))})
     assert [LogLine("a", "��\x00x"), LogLine("a", "ok")] == await server.read("a")
 
 
 @in_virtual_time
-async def test_a_session_without_a_log_ends_without_a_line() -> None:
+async def test_session_without_a_log_gives_no_line() -> None:
     server = Server({"a": grown()})
     assert [] == await server.read("a")
     assert 60 <= anyio.current_time() <= 60 + LONGEST + 2
 
 
 @in_virtual_time
-async def test_a_read_that_began_before_the_end_is_not_the_last() -> None:
+async def test_read_that_began_before_the_end_is_not_the_last() -> None:
     # What changes all the time keeps the lists frequent.
     restless: Story = [(n, "Running" if n % 2 else "Pending") for n in range(100)]
     server = Server({"a": grown((0, b"one\n"), (59, b"last\n"))}, {"other": restless})
@@ -202,7 +202,7 @@ async def test_a_read_that_began_before_the_end_is_not_the_last() -> None:
 
 
 @in_virtual_time
-async def test_an_ended_session_is_read_as_long_as_its_log_still_grows() -> None:
+async def test_ended_session_is_read_while_its_log_grows() -> None:
     server = Server({"a": []}, {"a": [(0, "Completed")]})
 
     def late(key: str) -> Response:
@@ -214,7 +214,7 @@ async def test_an_ended_session_is_read_as_long_as_its_log_still_grows() -> None
 
 
 @in_virtual_time
-async def test_lists_that_fail_after_the_end_take_nothing_from_it() -> None:
+async def test_failed_lists_after_the_end_lose_no_line() -> None:
     logs = {"a": grown((0, b"one\n"), (21, b"two\n"), (40, b"three\n")), "b": grown((0, b"x\n"))}
     server = Server(logs, {"a": [(0, "Running"), (20, "Completed")]}, end=100)
     reply = server.reply
@@ -236,7 +236,7 @@ async def test_lists_that_fail_after_the_end_take_nothing_from_it() -> None:
 
 
 @in_virtual_time
-async def test_an_ended_session_is_read_until_its_log_is_unchanged() -> None:
+async def test_ended_session_is_read_until_its_log_is_unchanged() -> None:
     server = Server({"a": grown((0, b"one\n"))}, {"a": [(0, "Completed")]})
     assert lines_of("a", "one\n") == await server.read("a")
     assert anyio.current_time() < 3
@@ -251,7 +251,7 @@ async def test_an_ended_session_is_read_until_its_log_is_unchanged() -> None:
     "later", [b"new\n", b"oNe\ntwo\n", b"one\ntwO\n", b"one\ntwX\nthree\n", b"on", b"x" * 100]
 )
 @in_virtual_time
-async def test_a_log_that_was_replaced_is_told_and_read_from_its_start(later: bytes) -> None:
+async def test_replaced_log_is_reported_and_read_from_its_start(later: bytes) -> None:
     server = Server({"a": [(0, b"one\ntwo\n"), (30, later)]})
     assert [
         *lines_of("a", "one\ntwo\n"),
@@ -261,7 +261,7 @@ async def test_a_log_that_was_replaced_is_told_and_read_from_its_start(later: by
 
 
 @in_virtual_time
-async def test_an_unfinished_line_is_told_before_its_log_is_replaced() -> None:
+async def test_unfinished_line_is_delivered_before_a_reset() -> None:
     server = Server({"a": [(0, b"one\ntw"), (30, b"one\ntX\n")]})
     assert [
         LogLine("a", "one"),
@@ -273,7 +273,7 @@ async def test_an_unfinished_line_is_told_before_its_log_is_replaced() -> None:
 
 
 @in_virtual_time
-async def test_an_empty_answer_is_no_other_log() -> None:
+async def test_empty_response_is_not_a_reset() -> None:
     whole = b"one\ntwo\nthr"
     server = Server({"a": [(0, b"one\n"), (10, b""), (30, whole), (55, b"")]})
     assert lines_of("a", whole.decode()) == await server.read("a")
@@ -283,7 +283,7 @@ async def test_an_empty_answer_is_no_other_log() -> None:
 
 
 @in_virtual_time
-async def test_a_session_that_is_not_there_is_a_failure() -> None:
+async def test_missing_session_is_a_failure() -> None:
     server = Server({})
     [failure] = await server.read("a")
     assert isinstance(failure, Failure)
@@ -292,7 +292,7 @@ async def test_a_session_that_is_not_there_is_a_failure() -> None:
 
 
 @in_virtual_time
-async def test_a_session_that_vanishes_gives_what_it_wrote_and_a_failure() -> None:
+async def test_vanished_session_gives_its_lines_and_a_failure() -> None:
     statuses: dict[str, Story] = {"a": [(0, "Running"), (30, None)]}
     server = Server({"a": grown((0, b"one\n"), (29, b"two\nthr"))}, statuses)
     *lines, failure = await server.read("a")
@@ -303,14 +303,14 @@ async def test_a_session_that_vanishes_gives_what_it_wrote_and_a_failure() -> No
 
 
 @in_virtual_time
-async def test_a_session_that_is_forgotten_after_its_end_is_none() -> None:
+async def test_session_that_vanishes_after_its_end_is_not_a_failure() -> None:
     statuses: dict[str, Story] = {"a": [(0, "Running"), (10, "Failed"), (25, None)]}
     server = Server({"a": grown((0, b"one\n"))}, statuses)
     assert lines_of("a", "one\n") == await server.read("a")
 
 
 @in_virtual_time
-async def test_what_is_no_id_is_a_failure_and_is_never_sent() -> None:
+async def test_invalid_id_is_a_failure_and_is_not_sent() -> None:
     server = Server({"a": grown((0, b"one\n"))})
     refused, line = await server.read("no id", "a", "a")
     assert isinstance(refused, Failure)
@@ -321,7 +321,7 @@ async def test_what_is_no_id_is_a_failure_and_is_never_sent() -> None:
 
 
 @in_virtual_time
-async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
+async def test_no_ids_cost_no_request_but_a_checkpoint() -> None:
     server = Server({})
     assert [] == await server.read()
     with anyio.CancelScope() as scope:
@@ -332,7 +332,7 @@ async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
 
 
 @in_virtual_time
-async def test_a_closed_client_says_so() -> None:
+async def test_closed_client_raises_session_not_open() -> None:
     server = Server({})
     await server.engine.aclose()
     with pytest.raises(kaleden.SessionNotOpen):
@@ -340,7 +340,7 @@ async def test_a_closed_client_says_so() -> None:
 
 
 @in_virtual_time
-async def test_sessions_may_be_given_as_they_were_listed() -> None:
+async def test_listed_sessions_are_accepted_as_targets() -> None:
     server = Server({"desk": grown((0, b"one\n"))})
     desktop = SessionInfo(id="desk")
     app = SessionInfo(id="desk", app_id="x1y")
@@ -351,7 +351,7 @@ async def test_sessions_may_be_given_as_they_were_listed() -> None:
 
 
 @in_virtual_time
-async def test_a_server_that_is_away_for_a_minute_costs_no_line() -> None:
+async def test_server_outage_of_a_minute_loses_no_line() -> None:
     server = Server({"a": grown((0, b"one\n"), (20, b"two\n"), (90, b"three\n"))}, end=100)
 
     def away() -> Response | None:
@@ -367,7 +367,7 @@ async def test_a_server_that_is_away_for_a_minute_costs_no_line() -> None:
     [(503, "unavailable", MAX_FAILURES + 1), (401, "not_authenticated", 1)],
 )
 @in_virtual_time
-async def test_a_log_that_cannot_be_read_is_one_failure_and_the_others_go_on(
+async def test_unreadable_log_is_one_failure_and_others_continue(
     status: int, kind: str, tries: int
 ) -> None:
     server = Server({"a": grown((0, b"one\n")), "b": grown((0, b"two\n"))}, end=300)
@@ -387,7 +387,7 @@ async def test_failures_are_counted_in_a_row() -> None:
 
 
 @in_virtual_time
-async def test_a_log_waits_as_long_as_the_server_asks() -> None:
+async def test_next_read_waits_for_retry_after() -> None:
     server = Server({"a": grown((0, b"one\n"))}, end=500)
     busy = text("busy", 503, **{"retry-after": "120"})
     server.log_trouble = lambda key: busy if len(server.read_at[key]) == 2 else None
@@ -397,7 +397,7 @@ async def test_a_log_waits_as_long_as_the_server_asks() -> None:
 
 
 @in_virtual_time
-async def test_a_page_instead_of_a_log_is_no_log() -> None:
+async def test_html_page_instead_of_a_log_is_a_failure() -> None:
     page = Response(200, {"content-type": "text/html"}, b"<title>Sign in</title>" + b"x" * 10**6)
     server = Server({"a": grown((0, b"one\n"))}, end=500)
     server.log_trouble = lambda _: page
@@ -408,7 +408,7 @@ async def test_a_page_instead_of_a_log_is_no_log() -> None:
 
 
 @in_virtual_time
-async def test_when_nobody_can_tell_how_a_session_stands_its_log_ends_as_a_failure() -> None:
+async def test_logs_end_as_failures_if_lists_fail() -> None:
     server = Server({"a": grown((0, b"one\n")), "b": grown((2, b"two"))})
     server.list_trouble = lambda: text("no", 403)
     items = await server.read("a", "b")
@@ -421,7 +421,7 @@ async def test_when_nobody_can_tell_how_a_session_stands_its_log_ends_as_a_failu
 
 @pytest.mark.slow
 @in_virtual_time
-async def test_a_hundred_logs_cost_one_list_a_look_and_few_readers() -> None:
+async def test_hundred_logs_cost_one_list_per_poll_and_few_readers() -> None:
     count = 100
     logs = {
         f"s{n}": grown(*[(7.0 * k, f"{n} {k}\n".encode()) for k in range(8)]) for n in range(count)
@@ -437,7 +437,7 @@ async def test_a_hundred_logs_cost_one_list_a_look_and_few_readers() -> None:
 
 
 @in_virtual_time
-async def test_a_quiet_log_is_read_rarely_and_a_busy_one_often() -> None:
+async def test_quiet_log_is_read_rarely_and_busy_log_often() -> None:
     busy = grown(*[(float(n), b"x\n") for n in range(300)])
     server = Server({"busy": busy, "quiet": grown((0, b"one\n"))}, end=300)
     async with server.follow("busy", "quiet") as lines:
@@ -449,7 +449,7 @@ async def test_a_quiet_log_is_read_rarely_and_a_busy_one_often() -> None:
 
 
 @in_virtual_time
-async def test_a_session_that_starts_is_read_at_once() -> None:
+async def test_session_that_starts_is_read_at_once() -> None:
     statuses: dict[str, Story] = {"a": [(0, "Pending"), (300, "Running"), (400, "Completed")]}
     server = Server({"a": grown((300, b"one\n"))}, statuses)
     async with server.follow("a") as lines:
@@ -459,7 +459,7 @@ async def test_a_session_that_starts_is_read_at_once() -> None:
 
 
 @in_virtual_time
-async def test_one_log_that_does_not_come_holds_up_no_other() -> None:
+async def test_slow_log_does_not_delay_others() -> None:
     logs = {f"s{n}": grown((20, b"x\n")) for n in range(3)}
     server = Server(logs)
     reply = server.reply
@@ -479,7 +479,7 @@ async def test_one_log_that_does_not_come_holds_up_no_other() -> None:
 
 
 @in_virtual_time
-async def test_a_slow_consumer_holds_the_reading_back() -> None:
+async def test_slow_consumer_slows_down_the_reads() -> None:
     log = b"".join(b"%d\n" % n for n in range(3 * WINDOW))
     server = Server({"a": [(0, log)]}, end=10)
     async with server.follow("a") as lines:
@@ -490,7 +490,7 @@ async def test_a_slow_consumer_holds_the_reading_back() -> None:
 
 
 @in_virtual_time
-async def test_leaving_early_leaves_nothing() -> None:
+async def test_leaving_the_stream_early_stops_all_requests() -> None:
     server = Server({"a": grown((0, b"one\ntwo\n"))})
     async with server.follow("a") as lines:
         assert LogLine("a", "one") == await anext(lines)
@@ -508,7 +508,7 @@ async def test_leaving_early_leaves_nothing() -> None:
 
 
 @in_virtual_time
-async def test_who_is_cancelled_while_it_waits_for_a_line_loses_none() -> None:
+async def test_cancelled_wait_for_a_line_loses_no_line() -> None:
     whole = b"".join(b"%d\n" % n for n in range(200))
     server = Server({"a": grown(*[(n / 4, b"%d\n" % n) for n in range(200)])})
     told: list[LogItem] = []
@@ -533,7 +533,7 @@ async def test_who_is_cancelled_while_it_waits_for_a_line_loses_none() -> None:
 
 
 @in_virtual_time
-async def test_following_cancelled_at_every_step_leaves_nothing() -> None:
+async def test_follow_cancelled_at_any_step_leaves_no_request() -> None:
     server = Server({"a": grown((0, b"one\n")), "b": grown((0, b"two\n"))}, end=3)
 
     async def consume() -> None:
@@ -574,7 +574,7 @@ def growing(log: bytes) -> Server:
 
 @pytest.mark.slow
 @in_virtual_time
-async def test_a_hundred_thousand_lines_in_a_minute_come_once_each() -> None:
+async def test_hundred_thousand_lines_in_a_minute_are_delivered_once() -> None:
     log = long_log(100_000)
     expected = iter(log.decode().splitlines())
     async with growing(log).follow("a") as lines:
@@ -586,7 +586,7 @@ async def test_a_hundred_thousand_lines_in_a_minute_come_once_each() -> None:
 
 @pytest.mark.slow
 @in_virtual_time
-async def test_following_holds_as_much_after_many_lines_as_after_few() -> None:
+async def test_memory_does_not_grow_with_the_number_of_lines() -> None:
     lines = 20_000
     log = long_log(lines)
     server = growing(log)
@@ -621,7 +621,7 @@ class Turns:
 
 
 @in_virtual_time
-async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
+async def test_comparison_of_a_long_log_has_checkpoints() -> None:
     log, whole, turns = LogCursor(), b"x" * (8 * CHUNK), Turns()
     assert set() == {line for lines in log.feed(whole) for line in lines}
     async with anyio.create_task_group() as group:
@@ -632,7 +632,7 @@ async def test_others_have_their_turn_while_a_long_log_is_compared() -> None:
 
 
 @in_virtual_time
-async def test_others_have_their_turn_while_a_line_does_not_end() -> None:
+async def test_reading_of_a_long_line_has_checkpoints() -> None:
     session, turns = _FollowedLog("a", PollInterval(), SessionState("a")), Turns()
 
     async def deliver(_: list[LogItem]) -> None:
@@ -646,7 +646,7 @@ async def test_others_have_their_turn_while_a_line_does_not_end() -> None:
 
 
 @in_virtual_time
-async def test_a_line_without_end_takes_its_length_and_no_more_time() -> None:
+async def test_very_long_line_is_delivered_whole() -> None:
     size = 8 * CHUNK
     server = Server({"a": [(0, b"x" * (size // 2)), (5, b"x" * size), (9, b"x" * size + b"\n")]})
     [line] = await server.read("a")
@@ -658,7 +658,7 @@ async def test_a_line_without_end_takes_its_length_and_no_more_time() -> None:
 
 
 @in_virtual_time
-async def test_the_logs_of_a_batch_on_a_platform_are_followed() -> None:
+async def test_follow_delivers_the_logs_of_a_batch_on_a_platform() -> None:
     def log(session: Session, seconds: float) -> str:
         return "".join(f"{session.spec.name} after {n} s\n" for n in range(int(seconds) + 1))
 
@@ -708,7 +708,7 @@ def whole(log: bytes) -> list[LogItem]:
 
 @settings(max_examples=150, deadline=None)
 @given(history=histories(), backend=st.sampled_from(PLAIN_BACKENDS))
-def test_following_gives_every_line_of_every_history_once(
+def test_every_line_of_any_history_is_delivered_once(
     history: tuple[list[bytes], list[LogItem]], backend: Any
 ) -> None:
     states, expected = history
@@ -727,7 +727,7 @@ def test_following_gives_every_line_of_every_history_once(
     backend=st.sampled_from(PLAIN_BACKENDS),
 )
 @example(pieces=[(0.0, b"a\n" * WINDOW), (0.0, b"b\n" * WINDOW)], backend="asyncio")
-def test_following_loses_and_repeats_nothing_however_fast_a_log_grows(
+def test_fast_growing_log_loses_and_repeats_no_line(
     pieces: list[tuple[float, bytes]], backend: Any
 ) -> None:
     async def scenario() -> None:

@@ -58,7 +58,7 @@ class Asker:
 
 
 @in_virtual_time
-async def test_those_who_ask_at_once_share_a_request() -> None:
+async def test_concurrent_callers_share_a_request() -> None:
     async with open_lister() as (lister, transport):
         askers = [Asker(lister) for _ in range(3)]
         async with anyio.create_task_group() as group:
@@ -77,7 +77,7 @@ async def test_those_who_ask_at_once_share_a_request() -> None:
 
 @pytest.mark.parametrize("broken", [False, True])
 @in_virtual_time
-async def test_who_comes_later_shares_neither_the_list_nor_its_failure(broken: bool) -> None:
+async def test_later_caller_shares_neither_the_list_nor_its_failure(broken: bool) -> None:
     async with open_lister(lambda n: BROKEN if broken and n == 1 else ONE) as (lister, transport):
         early, late, later = Asker(lister), Asker(lister), Asker(lister)
         async with anyio.create_task_group() as group:
@@ -95,7 +95,7 @@ async def test_who_comes_later_shares_neither_the_list_nor_its_failure(broken: b
 
 
 @in_virtual_time
-async def test_all_who_share_a_request_are_told_that_it_failed() -> None:
+async def test_failure_is_raised_in_every_caller_that_shares_the_request() -> None:
     async with open_lister(lambda n: BROKEN if n == 1 else ONE) as (lister, transport):
         askers = [Asker(lister) for _ in range(3)]
         async with anyio.create_task_group() as group:
@@ -111,7 +111,7 @@ async def test_all_who_share_a_request_are_told_that_it_failed() -> None:
 
 
 @in_virtual_time
-async def test_another_asks_if_the_one_who_did_is_cancelled() -> None:
+async def test_another_caller_sends_the_request_if_the_first_is_cancelled() -> None:
     async with open_lister() as (lister, transport):
         first, second = Asker(lister), Asker(lister)
         async with anyio.create_task_group() as group:
@@ -128,7 +128,7 @@ async def test_another_asks_if_the_one_who_did_is_cancelled() -> None:
 
 
 @in_virtual_time
-async def test_who_insists_gets_a_list_after_what_may_pass() -> None:
+async def test_since_with_retry_retries_transient_failures() -> None:
     policy = RetryPolicy(attempts=4, base=1, seed=1)
     async with open_lister(lambda n: BUSY if n < 4 else ONE, policy) as (lister, transport):
         snapshot = await lister.since_with_retry(0)
@@ -138,7 +138,7 @@ async def test_who_insists_gets_a_list_after_what_may_pass() -> None:
 
 @pytest.mark.parametrize(("answer", "attempts"), [(BUSY, 4), (BROKEN, 1)], ids=["busy", "broken"])
 @in_virtual_time
-async def test_who_insists_is_told_in_the_end(answer: Response, attempts: int) -> None:
+async def test_since_with_retry_raises_the_last_failure(answer: Response, attempts: int) -> None:
     policy = RetryPolicy(attempts=4, base=1, seed=1)
     async with open_lister(lambda _: answer, policy) as (lister, transport):
         with pytest.raises(RequestError) as caught:
@@ -148,7 +148,7 @@ async def test_who_insists_is_told_in_the_end(answer: Response, attempts: int) -
 
 
 @in_virtual_time
-async def test_what_has_no_id_is_counted_and_applications_have_their_own() -> None:
+async def test_elements_without_id_are_counted_and_applications_use_their_own_id() -> None:
     app = session_object("desk", appid="app", type="desktop-app")
     listing = data([session_object("desk"), app, {"type": "headless"}, session_object(""), 5])
     async with open_lister(lambda _: listing, kind="desktop-app") as (lister, transport):

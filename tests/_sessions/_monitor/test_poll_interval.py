@@ -48,7 +48,7 @@ def intervals(pace: PollInterval, changes: list[bool]) -> list[float]:
     return seen
 
 
-def test_the_first_look_is_due_at_once_and_the_second_soon() -> None:
+def test_first_poll_is_due_at_once_and_the_second_soon() -> None:
     pace = PollInterval(steady())
     assert 0 == pace.due
     assert [MIN_INTERVAL] == pytest.approx(intervals(pace, [False]))
@@ -60,12 +60,12 @@ def test_intervals_grow_by_half_up_to_the_longest() -> None:
     assert MAX_INTERVAL == expected[-1]
 
 
-def test_a_change_makes_looks_frequent_again() -> None:
+def test_change_resets_the_interval() -> None:
     told = intervals(PollInterval(steady()), [False, False, False, True, False])
     assert [1, 1.5, 2.25, 1, 1.5] == pytest.approx(told)
 
 
-def test_a_restart_makes_a_look_due_now_and_looks_frequent_again() -> None:
+def test_restart_makes_a_poll_due_and_resets_the_interval() -> None:
     pace = PollInterval(steady())
     intervals(pace, [False] * 12)
     pace.restart(1000.0)
@@ -74,19 +74,19 @@ def test_a_restart_makes_a_look_due_now_and_looks_frequent_again() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers())
-def test_the_jitter_is_a_fifth_at_most_and_never_grows(changes: list[bool], seed: int) -> None:
+def test_jitter_is_at_most_a_fifth_and_never_grows(changes: list[bool], seed: int) -> None:
     jittered = intervals(PollInterval(random.Random(seed)), changes)
     exact = intervals(PollInterval(steady()), changes)
     for told, meant in zip(jittered, exact, strict=True):
         assert meant * (1 - JITTER) - 1e-6 <= told <= meant * (1 + JITTER) + 1e-6
 
 
-def test_clients_do_not_look_in_step() -> None:
+def test_clients_have_different_intervals() -> None:
     assert 2 <= len({intervals(PollInterval(), [False])[0] for _ in range(10)})
 
 
 @given(TIMES, st.floats(0, 1e12))
-def test_a_pause_is_as_long_as_the_server_asks_within_reason(now: float, seconds: float) -> None:
+def test_pause_lasts_as_requested_up_to_the_maximum(now: float, seconds: float) -> None:
     pace = PollInterval()
     pace.restart(now)
     pace.pause(now, seconds)
@@ -94,7 +94,7 @@ def test_a_pause_is_as_long_as_the_server_asks_within_reason(now: float, seconds
 
 
 @given(TIMES)
-def test_a_pause_never_brings_a_look_forward(now: float) -> None:
+def test_pause_never_makes_a_poll_due_earlier(now: float) -> None:
     pace = PollInterval()
     pace.record_poll(now, changed=False)
     due = pace.due
@@ -105,7 +105,7 @@ def test_a_pause_never_brings_a_look_forward(now: float) -> None:
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_failures_that_pass_are_borne_some_times_in_a_row(kind: FailureKind) -> None:
+def test_transient_failures_are_tolerated_up_to_a_number_in_a_row(kind: FailureKind) -> None:
     patience = ErrorTolerance()
     assert [True] * MAX_FAILURES + [False] == [
         patience.allow(kind) for _ in range(MAX_FAILURES + 1)
@@ -115,5 +115,5 @@ def test_failures_that_pass_are_borne_some_times_in_a_row(kind: FailureKind) -> 
 
 
 @pytest.mark.parametrize("kind", sorted(set(FailureKind) - set(PASSING)))
-def test_failures_that_last_are_not_borne_at_all(kind: FailureKind) -> None:
+def test_permanent_failures_are_not_tolerated(kind: FailureKind) -> None:
     assert not ErrorTolerance().allow(kind)

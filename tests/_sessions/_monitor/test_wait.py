@@ -96,7 +96,7 @@ def kinds(outcomes: Outcomes[SessionInfo]) -> dict[str, str]:
 
 
 @in_virtual_time
-async def test_every_end_is_one_if_nothing_else_is_asked_for() -> None:
+async def test_default_condition_is_any_terminal_status() -> None:
     ends = ["Completed", "Succeeded", "Failed", "Error"]
     server = Server({f"s{n}": [(0, "Running"), (5, end)] for n, end in enumerate(ends)})
     outcomes = await server.wait("s2", "s0", "s1", "s3")
@@ -119,13 +119,13 @@ async def test_every_end_is_one_if_nothing_else_is_asked_for() -> None:
     ],
 )
 @in_virtual_time
-async def test_what_is_waited_for_can_be_said_in_many_ways(until: Any) -> None:
+async def test_until_accepts_statuses_and_functions(until: Any) -> None:
     server = Server({"a": [(0, "Pending"), (7, "Running")]})
     assert {"a": "Running"} == kinds(await server.wait("a", until=until))
 
 
 @in_virtual_time
-async def test_old_and_new_names_of_a_status_are_one() -> None:
+async def test_old_and_new_names_of_a_status_are_equivalent() -> None:
     server = Server({"old": always("Succeeded"), "new": always("Completed")})
     for until in ("Completed", "Succeeded"):
         assert (await server.wait("old", "new", until=until)).ok
@@ -133,7 +133,7 @@ async def test_old_and_new_names_of_a_status_are_one() -> None:
 
 @pytest.mark.parametrize("until", ["Runing", [], set(), ["Running", 5], 5, None, anyio.sleep])
 @in_virtual_time
-async def test_what_cannot_be_waited_for_is_refused(until: Any) -> None:
+async def test_invalid_until_is_refused(until: Any) -> None:
     server = Server({})
     with pytest.raises(kaleden.InvalidRequest):
         await server.wait("a", until=until)
@@ -142,20 +142,20 @@ async def test_what_cannot_be_waited_for_is_refused(until: Any) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "5"])
 @in_virtual_time
-async def test_a_pending_timeout_is_a_number_of_seconds(seconds: Any) -> None:
+async def test_invalid_pending_timeout_is_refused(seconds: Any) -> None:
     server = Server({})
     with pytest.raises(kaleden.InvalidRequest, match="pending_timeout"):
         await server.wait("a", pending_timeout=seconds)
 
 
 @in_virtual_time
-async def test_a_status_that_only_this_server_knows_can_be_waited_for() -> None:
+async def test_unknown_status_of_the_server_can_be_waited_for() -> None:
     server = Server({"a": [(0, "Running"), (3, "Hibernated")]})
     assert {"a": "Hibernated"} == kinds(await server.wait("a", until=SessionStatus("Hibernated")))
 
 
 @in_virtual_time
-async def test_a_wrong_end_is_told_within_one_interval() -> None:
+async def test_wrong_end_is_reported_within_one_interval() -> None:
     server = Server(
         {"a": [(0, "Pending"), (100, "Failed")], "b": [(0, "Pending"), (150, "Running")]}
     )
@@ -174,7 +174,7 @@ async def test_a_wrong_end_is_told_within_one_interval() -> None:
 
 
 @in_virtual_time
-async def test_a_session_that_vanishes_is_told_with_its_last_status() -> None:
+async def test_vanished_session_is_reported_with_its_last_status() -> None:
     server = Server({"a": [(0, "Running"), (100, None)], "b": always("Completed")})
     outcomes = await server.wait("a", "b")
     assert {"a": "vanished", "b": "Completed"} == kinds(outcomes)
@@ -184,7 +184,7 @@ async def test_a_session_that_vanishes_is_told_with_its_last_status() -> None:
 
 
 @in_virtual_time
-async def test_a_session_that_was_never_there_vanishes_after_two_lists() -> None:
+async def test_session_that_is_never_listed_vanishes_after_two_lists() -> None:
     server = Server({})
     outcomes = await server.wait("a")
     assert {"a": "vanished"} == kinds(outcomes)
@@ -194,16 +194,16 @@ async def test_a_session_that_was_never_there_vanishes_after_two_lists() -> None
 
 
 @in_virtual_time
-async def test_a_list_that_cannot_be_read_as_a_whole_is_no_proof_and_said_so() -> None:
+async def test_unreadable_elements_of_a_list_are_reported_with_a_vanished_session() -> None:
     server = Server({"b": always("Completed")})
     server.trouble = lambda: data([session_object("b", status="Completed"), {"no": "id"}, "x"])
     outcomes = await server.wait("a", "b")
     assert {"a": "vanished", "b": "Completed"} == kinds(outcomes)
-    assert "may be it: 2 elements" in outcomes.failures["a"].message
+    assert "it may be one of 2 unreadable elements" in outcomes.failures["a"].message
 
 
 @in_virtual_time
-async def test_one_list_without_a_session_does_not_make_it_vanish() -> None:
+async def test_single_list_without_a_session_does_not_make_it_vanish() -> None:
     server = Server({"a": [(0, "Running"), (60, "Completed")]})
     reply = server.reply
 
@@ -217,7 +217,7 @@ async def test_one_list_without_a_session_does_not_make_it_vanish() -> None:
 
 
 @in_virtual_time
-async def test_an_id_has_one_outcome_in_the_order_given_whatever_it_is() -> None:
+async def test_each_id_has_one_outcome_in_the_order_given() -> None:
     server = Server({"a": always("Completed"), "b": always("Failed")})
     outcomes = await server.wait("b", "no id", "a", "b", 5, "a")
     assert {"b": "Failed", "no id": "invalid", "a": "Completed", "<5>": "invalid"} == kinds(
@@ -228,7 +228,7 @@ async def test_an_id_has_one_outcome_in_the_order_given_whatever_it_is() -> None
 
 
 @in_virtual_time
-async def test_ids_may_come_from_anywhere() -> None:
+async def test_ids_may_be_any_iterable() -> None:
     async def later() -> AsyncIterator[str]:
         for key in ("a", "b"):
             await checkpoint()
@@ -246,7 +246,7 @@ async def test_ids_may_come_from_anywhere() -> None:
 
 
 @in_virtual_time
-async def test_an_error_of_the_iterable_comes_out_as_itself() -> None:
+async def test_exception_of_the_iterable_is_raised_unchanged() -> None:
     def broken() -> Iterator[str]:
         yield "a"
         raise ZeroDivisionError("mine")
@@ -266,7 +266,7 @@ async def test_an_error_of_the_iterable_comes_out_as_itself() -> None:
 
 
 @in_virtual_time
-async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
+async def test_no_ids_cost_no_request_but_a_checkpoint() -> None:
     server = Server({})
     assert 0 == len(await server.wait())
     async with server.watcher.stream([]) as outcomes:
@@ -279,7 +279,7 @@ async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
 
 
 @in_virtual_time
-async def test_a_closed_client_says_so() -> None:
+async def test_closed_client_raises_session_not_open() -> None:
     server = Server({"a": always("Running"), "b": always("Completed")})
     ended = await server.wait("b")
     async with anyio.create_task_group() as group:
@@ -301,7 +301,7 @@ async def test_a_closed_client_says_so() -> None:
 
 
 @in_virtual_time
-async def test_applications_of_desktops_are_looked_up_in_their_own_list() -> None:
+async def test_applications_of_desktops_use_their_own_list() -> None:
     app = SessionInfo(id="desk", app_id="x1y", status=SessionStatus.RUNNING)
     server = Server({"desk": always("Running"), "job": [(0, "Running"), (20, "Completed")]})
 
@@ -333,7 +333,7 @@ Warning   Failed      cannot pull the image   {TIME}   {TIME}
 
 
 @in_virtual_time
-async def test_a_session_that_does_not_start_is_told_with_its_last_events() -> None:
+async def test_pending_timeout_is_reported_with_the_last_events() -> None:
     server = Server(
         {"a": always("Pending"), "b": [(0, "Pending"), (50, "Running"), (200, "Completed")]}
     )
@@ -361,9 +361,7 @@ async def test_a_session_that_does_not_start_is_told_with_its_last_events() -> N
     ],
 )
 @in_virtual_time
-async def test_a_session_that_does_not_start_is_told_without_events(
-    events: Response, words: str
-) -> None:
+async def test_pending_timeout_is_reported_without_events(events: Response, words: str) -> None:
     server = Server({"a": always("Pending")})
     server.events = lambda _: events
     outcomes = await server.wait("a", pending_timeout=10)
@@ -372,7 +370,7 @@ async def test_a_session_that_does_not_start_is_told_without_events(
 
 
 @in_virtual_time
-async def test_a_failure_stays_small_whatever_the_events_say() -> None:
+async def test_failure_stays_small_with_long_events() -> None:
     server = Server({"a": always("Pending")})
     server.events = lambda _: text(EVENTS.replace("cannot", "cannot" * 1000))
     outcomes = await server.wait("a", pending_timeout=1)
@@ -381,7 +379,7 @@ async def test_a_failure_stays_small_whatever_the_events_say() -> None:
 
 
 @in_virtual_time
-async def test_reaching_the_goal_while_pending_is_no_failure_to_start() -> None:
+async def test_pending_timeout_does_not_apply_if_pending_is_the_goal() -> None:
     server = Server({"a": always("Pending")})
     assert (await server.wait("a", until="Pending", pending_timeout=0.001)).ok
 
@@ -391,7 +389,7 @@ async def test_reaching_the_goal_while_pending_is_no_failure_to_start() -> None:
 
 @pytest.mark.slow
 @in_virtual_time
-async def test_a_thousand_sessions_and_fifty_waiters_cost_one_list_a_look() -> None:
+async def test_thousand_sessions_and_fifty_waits_cost_one_list_per_poll() -> None:
     ends = {f"s{n}": 10 + n % 97 for n in range(1000)}
     server = Server({key: [(0, "Running"), (end, "Completed")] for key, end in ends.items()})
     ended = Counter[str]()
@@ -417,7 +415,7 @@ async def test_a_thousand_sessions_and_fifty_waiters_cost_one_list_a_look() -> N
 
 
 @in_virtual_time
-async def test_looks_become_rare_while_nothing_changes() -> None:
+async def test_polls_become_rare_while_nothing_changes() -> None:
     server = Server({"a": [(0, "Running"), (600, "Completed")]})
     await server.wait("a")
     gaps = [later - sooner for sooner, later in pairwise(server.listed_at)]
@@ -427,7 +425,7 @@ async def test_looks_become_rare_while_nothing_changes() -> None:
 
 
 @in_virtual_time
-async def test_the_pace_is_the_same_however_many_wait() -> None:
+async def test_interval_does_not_depend_on_the_number_of_waits() -> None:
     server = Server({"a": [(0, "Running"), (20, "Completed")]})
     async with anyio.create_task_group() as group:
         for _ in range(20):
@@ -437,7 +435,7 @@ async def test_the_pace_is_the_same_however_many_wait() -> None:
 
 
 @in_virtual_time
-async def test_looks_become_frequent_after_a_change() -> None:
+async def test_polls_become_frequent_after_a_change() -> None:
     server = Server({"a": [(0, "Pending"), (600, "Running"), (640, "Completed")]})
     await server.wait("a")
     seen = next(at for at in server.listed_at if at >= 600)
@@ -446,7 +444,7 @@ async def test_looks_become_frequent_after_a_change() -> None:
 
 
 @in_virtual_time
-async def test_a_latecomer_looks_at_once_and_at_the_common_pace_from_then() -> None:
+async def test_late_wait_polls_at_once_and_then_shares_the_interval() -> None:
     server = Server({"a": [(0, "Running"), (300, "Completed")], "b": always("Completed")})
     async with anyio.create_task_group() as group:
         group.start_soon(server.wait, "a")
@@ -463,7 +461,7 @@ async def test_a_latecomer_looks_at_once_and_at_the_common_pace_from_then() -> N
 
 
 @in_virtual_time
-async def test_a_list_that_began_before_the_wait_proves_nothing() -> None:
+async def test_list_that_began_before_the_wait_is_not_used() -> None:
     server = Server({"a": always("Running")})
     async with anyio.create_task_group() as group:
         group.start_soon(server.wait, "a", "b")
@@ -474,7 +472,7 @@ async def test_a_list_that_began_before_the_wait_proves_nothing() -> None:
 
 
 @in_virtual_time
-async def test_many_who_join_at_different_times_share_lists_and_hold_up_nobody() -> None:
+async def test_waits_that_start_at_different_times_share_lists_without_delay() -> None:
     server = Server({"a": [(0, "Running"), (10, "Completed")], "b": always("Completed")})
     took = []
 
@@ -494,7 +492,7 @@ async def test_many_who_join_at_different_times_share_lists_and_hold_up_nobody()
 
 
 @in_virtual_time
-async def test_joining_at_the_moment_of_a_list_shares_it() -> None:
+async def test_wait_that_starts_with_a_list_shares_it() -> None:
     server = Server({})
 
     async def at_once(_: Request) -> Response:
@@ -512,7 +510,7 @@ async def test_joining_at_the_moment_of_a_list_shares_it() -> None:
 
 
 @in_virtual_time
-async def test_who_is_cancelled_while_asking_for_all_leaves_the_others_none_the_worse() -> None:
+async def test_cancelled_wait_does_not_affect_the_others() -> None:
     server = Server({"a": [(0, "Running"), (50, "Completed")]})
     ended = []
 
@@ -532,7 +530,7 @@ async def test_who_is_cancelled_while_asking_for_all_leaves_the_others_none_the_
 
 
 @in_virtual_time
-async def test_no_sleep_outlasts_the_deadline_of_the_caller() -> None:
+async def test_wait_ends_at_the_deadline_of_the_caller() -> None:
     server = Server({"a": always("Running")})
     with pytest.raises(TimeoutError):
         with anyio.fail_after(123.4):
@@ -549,7 +547,7 @@ def unavailable(seconds: float | None = None) -> Response:
 
 
 @in_virtual_time
-async def test_a_server_that_is_away_for_a_minute_costs_nothing(
+async def test_wait_survives_a_server_outage_of_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server({"a": [(0, "Running"), (30, "Completed")]})
@@ -560,7 +558,7 @@ async def test_a_server_that_is_away_for_a_minute_costs_nothing(
 
 
 @in_virtual_time
-async def test_a_server_that_stays_away_is_told_to_everybody_for_every_session(
+async def test_lasting_server_outage_fails_every_session_of_every_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server({})
@@ -585,7 +583,7 @@ async def test_a_server_that_stays_away_is_told_to_everybody_for_every_session(
     ("status", "kind"), [(401, "not_authenticated"), (403, "not_authorized"), (405, "bad_request")]
 )
 @in_virtual_time
-async def test_a_refusal_that_will_not_pass_is_told_at_once(status: int, kind: str) -> None:
+async def test_permanent_refusal_is_reported_at_once(status: int, kind: str) -> None:
     server = Server({"a": always("Running")})
     server.trouble = lambda: text("no", status) if len(server.listed_at) == 3 else None
     assert {"a": kind, "b c": "invalid"} == kinds(await server.wait("a", "b c"))
@@ -600,7 +598,7 @@ async def test_failures_are_counted_in_a_row() -> None:
 
 
 @in_virtual_time
-async def test_lists_wait_as_long_as_the_server_asks() -> None:
+async def test_next_list_waits_for_retry_after() -> None:
     server = Server({"a": always("Completed")})
     server.trouble = lambda: unavailable(120) if len(server.listed_at) == 1 else None
     assert (await server.wait("a")).ok
@@ -609,7 +607,7 @@ async def test_lists_wait_as_long_as_the_server_asks() -> None:
 
 
 @in_virtual_time
-async def test_a_lost_connection_is_borne_too() -> None:
+async def test_lost_connection_is_tolerated() -> None:
     server = Server({"a": [(0, "Running"), (20, "Completed")]})
 
     def lose_some() -> Response | None:
@@ -625,7 +623,7 @@ async def test_a_lost_connection_is_borne_too() -> None:
 
 
 @in_virtual_time
-async def test_progress_is_told_when_something_changed() -> None:
+async def test_progress_is_called_for_each_change() -> None:
     told: list[tuple[float, kaleden.ProgressUpdate]] = []
     server = Server(
         {
@@ -655,7 +653,7 @@ async def test_progress_is_told_when_something_changed() -> None:
 
 
 @in_virtual_time
-async def test_an_error_of_the_callers_function_comes_out_as_itself() -> None:
+async def test_exception_of_a_callback_is_raised_unchanged() -> None:
     def broken(_: object) -> bool:
         raise ZeroDivisionError("mine")
 
@@ -671,7 +669,7 @@ async def test_an_error_of_the_callers_function_comes_out_as_itself() -> None:
 
 
 @in_virtual_time
-async def test_waiting_again_for_what_failed_asks_for_the_same() -> None:
+async def test_retry_waits_for_the_same_condition() -> None:
     server = Server({"a": [(0, "Running"), (5, "Failed")], "b": always("Completed")})
     outcomes = await server.wait("a", "b", until="Completed")
     assert {"a": "wrong_state", "b": "Completed"} == kinds(outcomes)
@@ -685,7 +683,7 @@ async def test_waiting_again_for_what_failed_asks_for_the_same() -> None:
 
 
 @in_virtual_time
-async def test_a_stream_hands_on_each_outcome_within_an_interval() -> None:
+async def test_stream_delivers_each_outcome_within_an_interval() -> None:
     ends = {"a": 70.0, "b": 20.0, "c": 45.0}
     server = Server({key: [(0, "Running"), (end, "Completed")] for key, end in ends.items()})
     told = []
@@ -698,7 +696,7 @@ async def test_a_stream_hands_on_each_outcome_within_an_interval() -> None:
 
 
 @in_virtual_time
-async def test_leaving_a_stream_early_ends_the_looking() -> None:
+async def test_leaving_a_stream_early_stops_the_polls() -> None:
     server = Server({"a": always("Running"), "b": always("Completed")})
     async with server.watcher.stream(["a", "b"]) as outcomes:
         assert "b" == (await anext(outcomes)).key
@@ -712,7 +710,7 @@ async def test_leaving_a_stream_early_ends_the_looking() -> None:
 
 
 @in_virtual_time
-async def test_a_slow_consumer_of_a_stream_holds_up_no_other_waiter() -> None:
+async def test_slow_consumer_of_a_stream_does_not_delay_other_waits() -> None:
     server = Server({f"s{n}": [(0, "Running"), (10, "Completed")] for n in range(5)})
     taken = []
 
@@ -730,7 +728,7 @@ async def test_a_slow_consumer_of_a_stream_holds_up_no_other_waiter() -> None:
 
 
 @in_virtual_time
-async def test_waiting_cancelled_at_every_step_leaves_nothing() -> None:
+async def test_wait_cancelled_at_any_step_leaves_no_request() -> None:
     server = Server({"a": [(0, "Running"), (8, "Completed")], "b": always("Completed")})
 
     async def consume() -> None:
@@ -752,7 +750,7 @@ async def test_waiting_cancelled_at_every_step_leaves_nothing() -> None:
 
 
 @in_virtual_time
-async def test_a_batch_on_a_platform_is_waited_for() -> None:
+async def test_wait_returns_the_outcomes_of_a_batch_on_a_platform() -> None:
     transport = MemoryTransport(
         start_delay=lambda session: float(session.spec.name.removeprefix("fits-")),
         duration=30,
@@ -800,7 +798,7 @@ def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
     wanted=st.frozensets(st.sampled_from(sorted(SessionStatus)), min_size=1, max_size=4),
     backend=st.sampled_from(PLAIN_BACKENDS),
 )
-def test_every_session_has_the_outcome_that_its_story_says(
+def test_outcomes_match_the_model(
     stories: dict[str, list[str | None]], wanted: frozenset[str], backend: Any
 ) -> None:
     async def scenario() -> None:

@@ -1,7 +1,7 @@
-"""Ending sessions, and making sure.
+"""Verified deletion of sessions.
 
-The server answers every delete with 200: for an unknown session, and also when the delete failed.
-So the answers count for little, and one list that begins after the last of them decides.
+The server responds to every delete with status 200, also for an unknown session and when the delete
+failed. So the responses prove little. One list that begins after the last response decides.
 """
 
 from __future__ import annotations
@@ -38,24 +38,26 @@ async def destroy(
     *,
     retry: bool = True,
 ) -> Outcomes[bool]:
-    """Delete sessions, then list once and report as destroyed what is absent or terminating.
+    """Delete sessions, then list once; report sessions that are absent or terminating as destroyed.
 
     Args:
         engine: sends the deletes.
-        lister: makes the list.
-        limits: how long a delete may take.
-        keys: the sessions.
-        progress: is told of each answer, and in the end of what the list proves.
-        retry: whether to try again after what may pass; not where the caller does.
+        sessions: makes the list.
+        limits: the time-out of a delete.
+        keys: the ids of the sessions.
+        progress: called after each response, and at the end with the result of the list.
+        retry: whether to retry after transient failures; False if the caller retries.
     """
     operation = _operations.destroy(limits, idempotent=retry)
     responses = await engine.collect(operation, keys, progress, "answered")
     again = partial(destroy, engine, sessions, limits)
-    if not any(_needs_list(answer) for answer in responses):
+    if not any(_needs_list(response) for response in responses):
         return Outcomes("destroy", responses, again=again)
 
-    listed = await _fetch_list(sessions.since_with_retry if retry else sessions.since)
-    outcomes = Outcomes("destroy", [_verify(answer, listed) for answer in responses], again=again)
+    listing = await _fetch_list(sessions.since_with_retry if retry else sessions.since)
+    outcomes = Outcomes(
+        "destroy", [_verify(response, listing) for response in responses], again=again
+    )
     if progress is not None:
         counts = Counter[str]({OK: len(outcomes.values)}) + outcomes.counts()
         progress(to_progress_update("destroy", counts, len(outcomes)))
@@ -63,7 +65,7 @@ async def destroy(
 
 
 def _needs_list(outcome: Outcome[bool]) -> bool:
-    """Whether only a list can tell what came of the delete."""
+    """Return whether only a list can show the effect of the delete."""
     if isinstance(outcome, Success):
         return True
 
@@ -89,7 +91,7 @@ def _verify(outcome: Outcome[bool], listing: ListOutcome) -> Outcome[bool]:
     session = listing.sessions.get(outcome.key)
     if session is None and listing.unreadable:
         return _to_unproven_failure(
-            outcome, f"has {listing.unreadable} elements that nobody can tell apart"
+            outcome, f"has {listing.unreadable} elements that cannot be identified"
         )
 
     if session is None or session.status == SessionStatus.TERMINATING:
@@ -100,7 +102,7 @@ def _verify(outcome: Outcome[bool], listing: ListOutcome) -> Outcome[bool]:
 
 def _to_survivor_failure(outcome: Success[bool], session: SessionInfo) -> Failure:
     message = (
-        "the server answered the delete with success, and still lists the session as "
+        "the server reported that the delete succeeded, but still lists the session as "
         f"{session.status}"
     )
     return contradicted(outcome, FailureKind.NOT_DESTROYED, message)
@@ -110,27 +112,31 @@ def _to_unproven_failure(outcome: Outcome[bool], reason: str, status: int | None
     if isinstance(outcome, Failure):
         return outcome
 
-    message = f"the delete was answered, and the list that should prove it {reason}"
+    message = f"the server responded to the delete, but the list that should prove it {reason}"
     return contradicted(outcome, FailureKind.NOT_DESTROYED, message, status)
 
 
 def build_filter(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:
-    """Make the test of whether a session is one that is to end, by its name and status.
+    """Return a function that selects sessions by name and status.
+
+    Args:
+        prefix: the start of the name, or a compiled pattern that matches at its start.
+        status: the status; None for any.
 
     Raises:
-        InvalidRequest: there can be none of that name or status.
+        InvalidRequest: no session can have such a name or status.
     """
-    matches_name = _name_matcher(prefix)
+    matches_name = _build_name_matcher(prefix)
     wanted = None if status is None else check_status(status)
 
-    def is_chosen(info: SessionInfo) -> bool:
+    def is_selected(info: SessionInfo) -> bool:
         return bool(matches_name(info.name)) and (wanted is None or info.status.matches(wanted))
 
-    return is_chosen
+    return is_selected
 
 
-def _name_matcher(prefix: object) -> Callable[[str], object]:
-    """Make the test of a name; the server writes all names in lower case."""
+def _build_name_matcher(prefix: object) -> Callable[[str], object]:
+    """Return a function that matches names; the server converts all names to lower case."""
     if isinstance(prefix, re.Pattern):
         return cast("re.Pattern[str]", prefix).match
 

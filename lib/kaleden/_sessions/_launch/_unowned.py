@@ -1,4 +1,4 @@
-"""Launching sessions that nobody owns: the plain `create`."""
+"""Launches without an owner: `AsyncSession.create`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("kaleden")
 
 @final
 class _UnownedObserver:
-    """The account of a launch that nobody owns: it remembers, for a word in the log."""
+    """The `LaunchObserver` of a launch without an owner; it keeps the names for a log message."""
 
     def __init__(self, group: TaskGroup) -> None:
         self.group = group
@@ -32,7 +32,7 @@ class _UnownedObserver:
     is_open = True
 
     async def before_send(self, request: LaunchRequest) -> None:
-        """Nothing is written down for sessions that are meant to stay."""
+        """Record nothing: the sessions are meant to stay."""
 
     async def on_created(self, request: LaunchRequest, session: str) -> None:
         self.created[request.name] = session
@@ -52,12 +52,12 @@ async def launch_plain(
     progress: ProgressCallback | None = None,
 ) -> Outcomes[str]:
     """Launch every replica of *spec*, or only those named by *keys*, under the user's own names."""
-    tickets = [ticket for ticket in plain_requests(spec) if keys is None or ticket.key in keys]
+    requests = [request for request in plain_requests(spec) if keys is None or request.key in keys]
     observer: _UnownedObserver | None = None
     try:
         async with open_task_group() as group:
             observer = _UnownedObserver(group)
-            outcomes = await launcher.launch(tickets, observer, progress)
+            outcomes = await launcher.launch(requests, observer, progress)
     except BaseException:
         if observer is not None and (observer.created or observer.unconfirmed):
             logger.warning("a launch was interrupted: %s", _format_created(observer))
@@ -67,7 +67,7 @@ async def launch_plain(
 
 
 def _format_created(observer: _UnownedObserver) -> str:
-    """Say what may be there."""
+    """Format which sessions an interrupted launch created or may have created."""
     parts: list[str] = []
     if observer.created:
         created = sorted(observer.created.values())

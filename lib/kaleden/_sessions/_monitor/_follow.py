@@ -1,4 +1,4 @@
-"""Following logs: every line once, as it appears."""
+"""Followed logs: each line once, as it appears."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from kaleden._sessions._monitor._poller import ErrorTolerance, Poller, PollInter
 from kaleden._sessions._monitor._wait import Item, read_items
 from kaleden._wire import SessionInfo
 
-WINDOW: Final = 2**14  # bytes of a log that are cut into lines at once
-CHUNK: Final = 2**20  # bytes that are hashed before others get their turn
+WINDOW: Final = 2**14  # bytes of a log that are split into lines between two checkpoints
+CHUNK: Final = 2**20  # bytes that are hashed between two checkpoints
 
 
 @final
 @frozen
 class LogDelta:
-    """What one read of a log showed.
+    """The difference between two reads of a log.
 
     Attributes:
-        fresh: what was not seen before.
-        reset: whether it is another log than before, of which *fresh* is all.
+        fresh: the new bytes.
+        reset: whether the log was replaced; then *fresh* is the whole new log.
     """
 
     fresh: bytes
@@ -49,7 +49,7 @@ class LogDelta:
 
 @final
 class LogCursor:
-    """What is kept of one log."""
+    """The position in one log: the length and digest of the part that was read."""
 
     __slots__ = ("_digest", "_seen", "_unfinished")
 
@@ -59,8 +59,8 @@ class LogCursor:
         self._unfinished: list[bytes] = []
 
     async def compare(self, body: bytes) -> LogDelta:
-        """Compare the whole log, as it is now, with what was seen of it."""
-        # The server also answers with nothing when it cannot reach the container.
+        """Compare the whole log, as it is now, with the part that was read before."""
+        # The server also sends an empty body when it cannot reach the container.
         if not body:
             return LogDelta(b"")
 
@@ -78,7 +78,7 @@ class LogCursor:
         return digest.digest() == self._digest.digest()
 
     def feed(self, fresh: bytes) -> Iterator[list[str]]:
-        """Take in what is new, and give the lines that it ends, some at a time; or none."""
+        """Add new bytes; yield the lines that they finish, in lists that may be empty."""
         for start in range(0, len(fresh), WINDOW):
             piece = fresh[start : start + WINDOW]
             self._seen += len(piece)
@@ -92,7 +92,7 @@ class LogCursor:
             yield [_decode(line) for line in finished]
 
     def get_unfinished(self) -> list[str]:
-        """Give the unfinished line, if there is one: nothing will be added to it."""
+        """Return the unfinished last line, if there is one, when nothing more can follow."""
         line = b"".join(self._unfinished)
         return [_decode(line)] if line else []
 
@@ -101,7 +101,7 @@ def _decode(line: bytes) -> str:
     return line.decode("utf-8", "replace")
 
 
-READERS: Final = 8  # replies are as long as logs, so few are held at once
+READERS: Final = 8  # responses are as long as logs, so hold few of them at once
 
 
 @final
@@ -121,7 +121,7 @@ class LogLine:
 @final
 @frozen
 class LogReset:
-    """The log is no longer the one that was followed; what comes is the new one from its start.
+    """The log was replaced; the next lines are those of the new log, from its start.
 
     Attributes:
         id: the session.
@@ -131,7 +131,7 @@ class LogReset:
 
 
 LogItem: TypeAlias = LogLine | LogReset | Failure
-"""What following a log gives; a `Failure` is the last item of its session."""
+"""An item of a followed log; a `Failure` is the last item of its session."""
 
 Batch: TypeAlias = list[LogItem]
 
@@ -140,8 +140,8 @@ Batch: TypeAlias = list[LogItem]
 class LogStream:
     """The lines of logs as they appear: ``async for item in lines``.
 
-    Each item is a `LogLine`, a `LogReset`, or the `Failure` with which a session's log ends early.
-    The lines of one session come in order. A slow loop slows the reading down.
+    Each item is a `LogLine`, a `LogReset`, or a `Failure` if a log cannot be followed to its end.
+    The lines of one session are in order. A slow consumer slows down the reading.
     """
 
     __slots__ = ("_batch", "_receive")
@@ -154,7 +154,7 @@ class LogStream:
         return self
 
     async def __anext__(self) -> LogItem:
-        # Nothing is taken out before the last await: who is cancelled here loses no line.
+        # Take nothing out before the last await, so that a cancelled task loses no line.
         await checkpoint()
         while not self._batch:
             try:
@@ -165,13 +165,13 @@ class LogStream:
         return self._batch.popleft()
 
     def receive_nowait(self) -> list[LogItem]:
-        """Take the items that wait to be taken; none if there are none now."""
-        taken = list(self._batch)
+        """Return the buffered items, without waiting; the list may be empty."""
+        items = list(self._batch)
         self._batch.clear()
-        return taken
+        return items
 
     def __repr__(self) -> str:
-        return f"<LogStream: {len(self._batch)} at hand>"
+        return f"<LogStream: {len(self._batch)} buffered>"
 
 
 @asynccontextmanager
@@ -186,10 +186,10 @@ async def follow(
 
     Args:
         engine: sends the requests.
-        limits: how long one may take.
-        poller: looks at how the sessions stand.
+        limits: the time-outs of requests.
+        poller: polls the statuses of the sessions.
         ids: the sessions.
-        chance: where the jitter of the intervals comes from.
+        random_source: the source of the jitter of the intervals.
     """
     engine.check()
     await checkpoint()
@@ -203,17 +203,18 @@ async def follow(
 
 @define(eq=False)
 class _FollowedLog:
-    """One session whose log is followed.
+    """A session with a followed log.
 
     Attributes:
         id: the session.
-        pace: when its log is read next.
-        sight: how the session was listed last.
-        log: what is kept of its log.
-        patience: with the reading of it.
-        waits: whether it is in the agenda, and not being read.
-        ended: whether the session is known to have ended: one more unchanged read is the last.
-        verdict: why it ends, if not well.
+        interval: the time of the next read of its log.
+        state: the last known state of the session.
+        log: the position in its log.
+        tolerance: the tolerance for failed reads.
+        is_scheduled: whether it is in the schedule, and is not being read.
+        has_ended: whether the session is known to have ended; then a read without new lines is the
+            last.
+        failure: the failure with which it ends; None if it ends normally.
     """
 
     id: str
@@ -228,7 +229,7 @@ class _FollowedLog:
 
 @final
 class _Schedule:
-    """The sessions whose logs wait to be read, by the time that is due."""
+    """A queue of sessions, by the time at which their logs are due to be read."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, _FollowedLog]] = []
@@ -236,14 +237,14 @@ class _Schedule:
         self._changed = anyio.Event()
 
     def add(self, session: _FollowedLog) -> None:
-        """Have *session* read when its pace says; an earlier entry of it counts no more."""
+        """Schedule the next read of *session* by its interval; this voids an earlier entry."""
         session.is_scheduled = True
         heapq.heappush(self._heap, (session.interval.due, next(self._entries), session))
         self._changed.set()
         self._changed = anyio.Event()
 
     async def next(self) -> _FollowedLog:
-        """Wait for the next session whose time has come, and take it out."""
+        """Wait for the next session that is due, and remove it."""
         while True:
             due = self._heap[0][0] if self._heap else math.inf
             if due > anyio.current_time():
@@ -259,7 +260,7 @@ class _Schedule:
 
 @final
 class _LogFollower:
-    """One call of `follow`: a few readers, and a task that looks at how the sessions stand."""
+    """One call of `follow`: a few readers, and a task that polls the statuses of the sessions."""
 
     def __init__(
         self, engine: Engine, limits: Limits, poller: Poller, random_source: random.Random | None
@@ -274,16 +275,16 @@ class _LogFollower:
         self._all_closed = anyio.Event()
 
     def add(self, item: Item) -> None:
-        """Follow one session too."""
+        """Add a session, before `run`."""
         if isinstance(item, Failure):
             self._invalid.append(item)
         else:
-            # The log of a desktop has those of its applications in it.
+            # The log of a desktop includes the logs of its applications.
             key = item.id if isinstance(item, SessionInfo) else item
             self._open[key] = _FollowedLog(key, PollInterval(self._random), SessionState(key))
 
     async def run(self, deliver: SendItem[Batch]) -> None:
-        """Deliver what the logs give, until all have ended."""
+        """Deliver the lines of the logs, until all have ended."""
         if self._invalid:
             await deliver(self._invalid)
 
@@ -303,7 +304,7 @@ class _LogFollower:
             group.cancel_scope.cancel()
 
     async def _poll_statuses(self) -> None:
-        """Look at how the sessions stand, for as long as that can be told."""
+        """Poll the statuses of the sessions, until the lists fail."""
         subscription = self._poller.subscribe()
         snapshot: Snapshot | Failure | None = None
         while not isinstance(snapshot, Failure):
@@ -326,13 +327,13 @@ class _LogFollower:
             self._read_soon(session)
 
     def _mark_ended(self, session: _FollowedLog, failure: Failure | None) -> None:
-        """Note that the session writes nothing more."""
+        """Record that the session has ended, so that its log grows no more."""
         if not session.has_ended:
             session.has_ended, session.failure = True, failure
             self._read_soon(session)
 
     def _read_soon(self, session: _FollowedLog) -> None:
-        """Have the log read at once, unless that is being done."""
+        """Schedule a read at once, unless one is running."""
         if session.is_scheduled:
             session.interval.restart(anyio.current_time())
             self._schedule.add(session)
@@ -340,7 +341,7 @@ class _LogFollower:
     async def _read(self, deliver: SendItem[Batch]) -> None:
         while True:
             session = await self._schedule.next()
-            # Only a read that begins after the session's end can be the last one.
+            # Only a read that begins after the end of the session can be the last.
             had_ended = session.has_ended
             delta = await self._fetch(session)
             if isinstance(delta, Failure):
@@ -358,7 +359,7 @@ class _LogFollower:
                 self._schedule.add(session)
 
     async def _fetch(self, session: _FollowedLog) -> LogDelta | Failure:
-        # The whole reply goes with this frame, however long what is new waits to be taken.
+        # The whole response is freed with this frame, even if the new lines wait to be consumed.
         outcome = await self._engine.perform(self._operation, session.id)
         return outcome if isinstance(outcome, Failure) else await session.log.compare(outcome.value)
 
@@ -377,7 +378,7 @@ class _LogFollower:
     async def _close(
         self, session: _FollowedLog, failure: Failure | None, deliver: SendItem[Batch]
     ) -> None:
-        """Deliver the last of one session, and end with the last session."""
+        """Deliver the last items of one session; stop after the last session."""
         last: Batch = [LogLine(session.id, text) for text in session.log.get_unfinished()]
         if failure is not None:
             last.append(failure)
@@ -391,7 +392,7 @@ class _LogFollower:
 
 
 async def _deliver_delta(session: _FollowedLog, delta: LogDelta, deliver: SendItem[Batch]) -> bool:
-    """Deliver what is new in a log; tell whether anything was."""
+    """Deliver the new lines of a log; return whether there were new bytes."""
     if delta.reset:
         last = [LogLine(session.id, text) for text in session.log.get_unfinished()]
         session.log = LogCursor()

@@ -1,4 +1,7 @@
-"""Waiting for sessions: one list per look, whatever their number and however many wait."""
+"""Waits for sessions.
+
+One list request per poll serves all waits of a client, whatever the number of sessions.
+"""
 
 from __future__ import annotations
 
@@ -35,25 +38,26 @@ from kaleden._wire import (
 )
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
-"""What to wait for: a status, one of several, or whatever a function of the session says."""
+"""The condition of a wait: a status, one of several statuses, or a function of the session."""
 
 Item: TypeAlias = str | SessionInfo | Failure
-"""A session that was asked for, or why it cannot be one."""
+"""A requested session, or the failure of an invalid id."""
 
 MAX_EVENTS: Final = 3
-EVENT_LENGTH: Final = 150  # characters; a failure stays below a kilobyte
+EVENT_LENGTH: Final = 150  # characters; keeps a failure below a kilobyte
 
 
 @final
 @frozen
 class WaitCondition:
-    """What a wait is for, and what it bears.
+    """The condition of a wait.
 
     Attributes:
-        reached: tells whether a session is where it was waited for.
-        goal: the same in words.
+        reached: returns whether a session meets the condition.
+        goal: a description of the condition, for messages.
         pending_timeout: seconds after which a session that is still Pending has failed to start.
-        progress: is told how many sessions stand where, after each look that changed something.
+        progress: called with the number of sessions in each status, after each poll that shows a
+            change.
     """
 
     reached: Callable[[SessionInfo], bool]
@@ -64,14 +68,14 @@ class WaitCondition:
 
 @final
 class Waiter:
-    """Waits for sessions of one client, through one `Poller` for all waits.
+    """Waits for sessions of one client, with one `Poller` for all waits.
 
     Args:
-        lister: lists the sessions.
+        sessions: lists the sessions.
         apps: lists the applications of desktops, by their ``app_id``.
-        engine: sends what else is asked.
-        limits: how long one request may take.
-        chance: where the jitter of the intervals comes from.
+        engine: sends other requests.
+        limits: the time-outs of requests.
+        random_source: the source of the jitter of the intervals.
     """
 
     def __init__(
@@ -94,13 +98,13 @@ class Waiter:
         pending_timeout: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> Outcomes[SessionInfo]:
-        """Wait until every session is where it should be, or will not get there.
+        """Wait until each session meets the condition, or cannot meet it any more.
 
-        See `read_terms` for the arguments, and `AsyncSession.wait`.
+        See `read_condition` for the arguments, and `AsyncSession.wait`.
         """
-        terms = read_condition(until, pending_timeout, progress)
+        condition = read_condition(until, pending_timeout, progress)
         self._engine.check()
-        return await self._collect(await read_items(ids), terms)
+        return await self._collect(await read_items(ids), condition)
 
     @asynccontextmanager
     async def stream(
@@ -110,12 +114,12 @@ class Waiter:
         pending_timeout: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> AsyncGenerator[OutcomeStream[SessionInfo]]:
-        """Wait as `wait` does, and hand on each outcome once it is known."""
-        terms = read_condition(until, pending_timeout, progress)
+        """Wait as `wait` does, and deliver each outcome as soon as it is known."""
+        condition = read_condition(until, pending_timeout, progress)
         self._engine.check()
         await checkpoint()
         items = await read_items(ids)
-        async with open_channel((await self._start_run(items, terms)).run) as receive:
+        async with open_channel((await self._start_run(items, condition)).run) as receive:
             yield OutcomeStream(receive)
 
     async def _collect(
@@ -138,21 +142,21 @@ class Waiter:
     async def _start_run(self, items: dict[str, Item], condition: WaitCondition) -> _WaitRun:
         wait = _WaitRun(self._engine, self._limits, condition)
 
-        def take(named: tuple[str, Item]) -> None:
-            key, item = named
+        def add(entry: tuple[str, Item]) -> None:
+            key, item = entry
             if isinstance(item, Failure):
                 wait.invalid.append(item)
             else:
                 poller = self.apps if _is_app(item) else self.sessions
                 wait.targets.append(_Target(SessionState(key), poller))
 
-        await map_with_checkpoints(take, items.items())
+        await map_with_checkpoints(add, items.items())
         return wait
 
 
 @frozen(eq=False)
 class _Target:
-    """One session that is waited for, and who looks at it."""
+    """A session that is waited for, and the poller of its list."""
 
     state: SessionState
     poller: Poller
@@ -192,16 +196,16 @@ class _WaitRun:
         subscription = poller.subscribe()
         while waiting:
             ended = await self._evaluate_all(await subscription.next(), waiting)
-            for verdict in ended:
-                del waiting[verdict.key]
+            for outcome in ended:
+                del waiting[outcome.key]
                 self._done += 1
-                self._failed += not verdict.ok
+                self._failed += not outcome.ok
 
             self._report_progress()
-            late = [verdict for verdict in ended if _is_late(verdict)]
-            for verdict in ended:
-                if not _is_late(verdict):
-                    await deliver(verdict)
+            late = [outcome for outcome in ended if _is_late(outcome)]
+            for outcome in ended:
+                if not _is_late(outcome):
+                    await deliver(outcome)
 
             for failure in await self._add_events(late):
                 await deliver(failure)
@@ -219,10 +223,10 @@ class _WaitRun:
             return None if outcome is None else evolve(outcome, elapsed=elapsed)
 
         outcomes = await map_with_checkpoints(evaluate, waiting.values())
-        return [verdict for verdict in outcomes if verdict is not None]
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def _evaluate(self, target: _Target, snapshot: Snapshot) -> Outcome[SessionInfo] | None:
-        """Tell what became of one session; None while it may still get there."""
+        """Return the outcome of one session; None while it may still meet the condition."""
         key, info = target.state.key, target.state.update(snapshot)
         if info is None:
             return target.state.to_vanished() if target.state.is_gone else None
@@ -258,7 +262,7 @@ class _WaitRun:
             self._condition.progress(update)
 
     async def _add_events(self, late: list[Failure]) -> list[Failure]:
-        """Add to failures to start what the platform reports of them."""
+        """Add the last platform events of each session to its failure to start."""
         if not late:
             return late
 
@@ -273,23 +277,24 @@ class _WaitRun:
 def read_condition(
     until: Until, pending_timeout: float | None = None, progress: ProgressCallback | None = None
 ) -> WaitCondition:
-    """Read the arguments of a wait.
+    """Check the arguments of a wait, and return its condition.
 
     Args:
-        until: a status, or several, one of which is to be reached; or a function that says of a
-            `SessionInfo` whether this is what is waited for.
-        pending_timeout: seconds from the beginning of the wait within which a session is to leave
-            Pending; None for no such limit.
-        progress: is told how many sessions stand where, after each look that changed something.
+        until: a status, or several, of which one suffices; or a function of a `SessionInfo` that
+            returns whether the session meets the condition.
+        pending_timeout: seconds from the start of the wait within which a session must leave
+            Pending; None for no limit.
+        progress: called with the number of sessions in each status, after each poll that shows a
+            change.
 
     Raises:
-        InvalidRequest: an argument cannot be used.
+        InvalidRequest: an argument is invalid.
     """
     check_progress(progress)
     limit = _read_limit(pending_timeout)
     if callable(until):
         check_plain(until)
-        return WaitCondition(until, "what the given function tells", limit, progress)
+        return WaitCondition(until, "the given function to return true", limit, progress)
 
     wanted = _read_statuses(until)
     return WaitCondition(
@@ -301,7 +306,7 @@ def read_condition(
 
 
 async def read_items(keys: Keys) -> dict[str, Item]:
-    """Read all sessions that are asked for, each once, by the key of its outcome."""
+    """Return the requested sessions, each once, by the key of its outcome."""
     if isinstance(keys, AsyncIterable):
         return {key_of(item): _check_item(item) async for item in keys}
 
@@ -353,14 +358,14 @@ def _is_late(outcome: Outcome[SessionInfo]) -> TypeGuard[Failure]:
 
 
 def _format_events(events: Outcome[tuple[Event, ...]]) -> str:
-    """Tell the last events of a session in a few words."""
+    """Format the last events of a session as a short text."""
     if isinstance(events, Failure) and events.kind is not FailureKind.NOT_FOUND:
         return f"its events could not be read: {events.message[:EVENT_LENGTH]}"
 
-    # The server answers 404 as long as nothing was started for the session.
+    # The server responds with 404 until it has started something for the session.
     last = events.value[-MAX_EVENTS:] if isinstance(events, Success) else ()
     if not last:
-        return "the platform reports no events of it"
+        return "the platform reports no events for it"
 
     lines = (" ".join(f"{event.reason}: {event.message}".split()) for event in last)
     return f"its last events: {'; '.join(each[:EVENT_LENGTH] for each in lines)}"
