@@ -1,4 +1,4 @@
-"""A whole batch in one call: launched, waited for, collected, cleaned up."""
+"""Whole batches in one call: launch, wait, collect the results, clean up."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def play(request: pytest.FixtureRequest) -> Play:
     return play
 
 
-def number(session: Session) -> int:
+def get_number(session: Session) -> int:
     return int(session.spec.name.split("-")[1])
 
 
-def fails_fifths(session: Session) -> bool:
-    return number(session) % 5 == 0
+def is_every_fifth(session: Session) -> bool:
+    return get_number(session) % 5 == 0
 
 
-def log(session: Session, seconds: float) -> str:
-    return f"replica {number(session)}\n" * (int(seconds) + 1)
+def write_log(session: Session, seconds: float) -> str:
+    return f"replica {get_number(session)}\n" * (int(seconds) + 1)
 
 
 def test_results_are_in_order_with_logs_and_events(play: Play) -> None:
@@ -73,7 +73,7 @@ def test_results_are_in_order_with_logs_and_events(play: Play) -> None:
         assert 0 == transport.requests["info"]
         assert Counter({SessionStatus.COMPLETED: 16, SessionStatus.FAILED: 4}) == seen[-1]
 
-    play(scenario, fails=fails_fifths, log=log)
+    play(scenario, fails=is_every_fifth, log=write_log)
 
 
 def test_results_survive_json(play: Play) -> None:
@@ -81,7 +81,7 @@ def test_results_survive_json(play: Play) -> None:
         results = await session.run("fits", IMAGE, replicas=5)
         assert results == Outcomes.from_json(results.to_json())
 
-    play(scenario, fails=fails_fifths, log=log)
+    play(scenario, fails=is_every_fifth, log=write_log)
 
 
 def test_deadline_destroys_all_sessions(play: Play) -> None:
@@ -107,7 +107,7 @@ def test_on_success_release_keeps_the_sessions(play: Play) -> None:
 
 def test_batch_that_does_not_start_is_given_up(play: Play) -> None:
     def start_delay(session: Session) -> float:
-        return 1 if number(session) <= 3 else 10**6
+        return 1 if get_number(session) <= 3 else 10**6
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         results = await session.run("fits", IMAGE, replicas=10, min_started=5, start_timeout=60)

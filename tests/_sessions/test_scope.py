@@ -1,4 +1,4 @@
-"""A block of code and the sessions that cannot outlive it."""
+"""Scopes: blocks of code that own sessions and destroy them at the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Scenario = Callable[[MemoryTransport, kaleden.AsyncSession], Awaitable[None]]
 
 
 @asynccontextmanager
-async def world(
+async def open_world(
     *faults: Fault, session: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[MemoryTransport, kaleden.AsyncSession]]:
     async with (
@@ -46,7 +46,7 @@ def play(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def play(scenario: Scenario, *faults: Fault, **options: Any) -> None:
         async def main() -> None:
-            async with world(*faults, **options) as (transport, client):
+            async with open_world(*faults, **options) as (transport, client):
                 await scenario(transport, client)
 
         run_virtual(main, backend=request.param)
@@ -133,7 +133,7 @@ def test_on_success_release_keeps_sessions_unless_the_block_fails(play: Play, fa
             async with session.scope(on_success="release") as scope:
                 await scope.create("fits", IMAGE, replicas=3)
                 if fails:
-                    raise ValueError("mine")  # noqa: TRY301  # what the block raises is the point
+                    raise ValueError("mine")  # noqa: TRY301  # the test needs an exception of the block
         except ValueError:
             assert fails
         assert (0 if fails else 3) == len(transport.sessions())
@@ -162,7 +162,7 @@ def test_other_tasks_can_launch_until_the_block_ends(play: Play) -> None:
             nonlocal refused
             with pytest.raises(kaleden.ScopeClosed):
                 while True:
-                    await scope.create("beside", IMAGE, replicas=3)
+                    await scope.create("concurrent", IMAGE, replicas=3)
             refused += 1
 
         async with anyio.create_task_group() as group:
@@ -181,11 +181,11 @@ def test_other_tasks_can_launch_until_the_block_ends(play: Play) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.HALF_BODY, FaultKind.STALL_AFTER],
     ids=str,
 )
-def test_launch_with_a_lost_response_is_found_by_its_token(play: Play, trouble: FaultKind) -> None:
+def test_launch_with_a_lost_response_is_found_by_its_token(play: Play, fault: FaultKind) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
@@ -194,11 +194,11 @@ def test_launch_with_a_lost_response_is_found_by_its_token(play: Play, trouble: 
         assert {1} == set(transport.created.values())
         assert [] == transport.sessions()
 
-    play(scenario, Fault(trouble, "create", nth=2), session={"create_timeout": 20})
+    play(scenario, Fault(fault, "create", nth=2), session={"create_timeout": 20})
 
 
 @pytest.mark.parametrize(
-    ("trouble", "kind"),
+    ("fault", "kind"),
     [
         (FaultKind.RESET_BEFORE, FailureKind.UNKNOWN_EFFECT),
         (FaultKind.STALL, FailureKind.UNKNOWN_EFFECT),
@@ -209,7 +209,7 @@ def test_launch_with_a_lost_response_is_found_by_its_token(play: Play, trouble: 
     ids=str,
 )
 def test_launch_that_made_no_session_is_reported_and_never_repeated(
-    play: Play, trouble: FaultKind, kind: FailureKind
+    play: Play, fault: FaultKind, kind: FailureKind
 ) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         error: ScopeError | None = None
@@ -221,7 +221,7 @@ def test_launch_that_made_no_session_is_reported_and_never_repeated(
         except ScopeError as caught:
             error = caught
         assert [] == transport.sessions()
-        # Who got no answer cannot know that nothing will come of it.
+        # Without a response, the session may still appear.
         assert (kind is FailureKind.UNKNOWN_EFFECT) == (error is not None)
         if error is not None:
             assert () == error.survivors
@@ -229,7 +229,7 @@ def test_launch_that_made_no_session_is_reported_and_never_repeated(
             assert error is scope.error
 
     one_by_one = {"create_concurrency": 1, "create_timeout": 20, "retry": None}
-    play(scenario, Fault(trouble, "create", nth=2), session=one_by_one)
+    play(scenario, Fault(fault, "create", nth=2), session=one_by_one)
 
 
 def test_failed_launches_can_be_retried_in_the_scope(play: Play) -> None:
@@ -277,13 +277,15 @@ def test_survivors_are_noted_on_the_exception_of_the_block(play: Play) -> None:
     play(scenario, Fault(FaultKind.LIE, "destroy", probability=1), duration=10**6)
 
 
-@pytest.mark.parametrize("moment", [0.05, 0.3, 5])
-def test_scope_ends_within_the_grace_period_if_the_server_stalls(play: Play, moment: float) -> None:
+@pytest.mark.parametrize("deadline", [0.05, 0.3, 5])
+def test_scope_ends_within_the_grace_period_if_the_server_stalls(
+    play: Play, deadline: float
+) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
-        with anyio.CancelScope(deadline=moment):
+        with anyio.CancelScope(deadline=deadline):
             async with session.scope(grace=30) as scope:
                 await scope.create("fits", IMAGE, replicas=20)
-        assert anyio.current_time() <= moment + 30 + 1
+        assert anyio.current_time() <= deadline + 30 + 1
         assert isinstance(scope.error, ScopeError)
         assert 8 == len(scope.error.launches)
         assert 0 == session.statistics().limiter.in_flight
@@ -336,9 +338,9 @@ def test_concurrent_launch_at_the_end_is_destroyed_or_named(
 ) -> None:
     async def main(steps: int) -> None:
         slow = Fault(FaultKind.DELAY, "create", seconds=delay)
-        async with world(slow, duration=10**6) as (transport, session):
+        async with open_world(slow, duration=10**6) as (transport, session):
 
-            async def beside() -> None:
+            async def launch_concurrently() -> None:
                 with suppress(kaleden.ScopeClosed):
                     await scope.create("fits", IMAGE, replicas=2)
 
@@ -348,15 +350,15 @@ def test_concurrent_launch_at_the_end_is_destroyed_or_named(
                 async with anyio.create_task_group() as group:
                     with suppress(ScopeError):
                         async with scope:
-                            group.start_soon(beside)
+                            group.start_soon(launch_concurrently)
                             for _ in range(steps):
                                 await checkpoint()
                             left = anyio.current_time()
                     assert anyio.current_time() <= left + grace + 1
             await transport.settled()
             alive = {session.id: session.spec.name for session in transport.sessions()}
-            told = scope.error or ScopeError(())
-            assert all(k in told.survivors or n in told.launches for k, n in alive.items())
+            reported = scope.error or ScopeError(())
+            assert all(k in reported.survivors or n in reported.launches for k, n in alive.items())
 
     for seed in range(4):
         for steps in range(14):
@@ -388,7 +390,7 @@ def test_client_closed_before_its_scope_loses_no_error_and_no_name(play: Play, f
         expected = ValueError if fails else ScopeError
         with pytest.raises(expected) as caught:
             async with AsyncExitStack() as outer, AsyncExitStack() as inner:
-                scope = await outer.enter_async_context(session_scope(session, inner))
+                scope = await outer.enter_async_context(open_client_and_scope(session, inner))
                 await scope.create("fits", IMAGE, replicas=2)
                 await inner.aclose()
                 if fails:
@@ -399,7 +401,7 @@ def test_client_closed_before_its_scope_loses_no_error_and_no_name(play: Play, f
             assert [str(scope.error)] == caught.value.__notes__
 
     @asynccontextmanager
-    async def session_scope(
+    async def open_client_and_scope(
         session: kaleden.AsyncSession, stack: AsyncExitStack
     ) -> AsyncIterator[kaleden.Scope]:
         await stack.enter_async_context(session)
@@ -420,8 +422,8 @@ def test_on_success_release_leaves_nothing_open_in_the_ledger(play: Play, tmp_pa
         assert scope.error is None
         assert [] == read_ledger(path)
 
-    lost, stuck = Fault(FaultKind.HALF_BODY, "create", nth=2), Fault(FaultKind.STALL, "list")
-    play(scenario, lost, stuck, duration=10**6, session={"ledger": path, "settle": 1})
+    faults = [Fault(FaultKind.HALF_BODY, "create", nth=2), Fault(FaultKind.STALL, "list")]
+    play(scenario, *faults, duration=10**6, session={"ledger": path, "settle": 1})
 
 
 def test_clean_up_costs_one_list_for_any_number_of_sessions(play: Play) -> None:
@@ -455,7 +457,7 @@ def test_scope_error_can_be_pickled_and_copied() -> None:
 
 @pytest.mark.parametrize("arguments", [{"grace": 0}, {"grace": -1}, {"on_success": "keep"}])
 async def test_invalid_scope_arguments_are_refused(arguments: dict[str, Any]) -> None:
-    async with world() as (_, session):
+    async with open_world() as (_, session):
         with pytest.raises(kaleden.ConfigurationError):
             session.scope(**arguments)
 
@@ -480,12 +482,12 @@ def test_ledger_lists_only_open_launches(play: Play, tmp_path: Path) -> None:
 def test_launch_that_cannot_be_recorded_is_not_sent(
     play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def fail_to_append(*_: object) -> None:
         raise LedgerError("no space left on device")
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
-            monkeypatch.setattr("kaleden._sessions._ledger._file.append", full)
+            monkeypatch.setattr("kaleden._sessions._ledger._file.append", fail_to_append)
             created = await scope.create("fits", IMAGE, replicas=4)
         assert {FailureKind.INTERNAL: 4} == created.counts()
         assert "no space left" in created.failures["fits-1"].message
@@ -502,14 +504,14 @@ def test_ledger_that_fails_after_the_request_loses_no_session(
     path = tmp_path / "ledger"
     append = _file.append
 
-    def fails_after_the_first(place: Path, lines: bytes) -> None:
+    def append_only_launching(file: Path, lines: bytes) -> None:
         if b'"launching"' not in lines:
             raise LedgerError("no space left on device")
-        append(place, lines)
+        append(file, lines)
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
-            monkeypatch.setattr("kaleden._sessions._ledger._file.append", fails_after_the_first)
+            monkeypatch.setattr("kaleden._sessions._ledger._file.append", append_only_launching)
             assert (await scope.create("fits", IMAGE, replicas=2)).ok
             assert 2 == len(transport.sessions())
         assert [] == transport.sessions()

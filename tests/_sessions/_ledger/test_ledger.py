@@ -1,4 +1,4 @@
-"""The ledger: a line is whole or absent, on the disk in time, and never lost among writers."""
+"""The ledger: lines are complete or absent, on the disk in time, and safe with many writers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of the file at each flush to the disk."""
+    """Record the size of the file at each flush to the disk."""
     sizes: list[int] = []
     fsync = os.fsync
 
@@ -68,15 +68,15 @@ def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def launch(token: str, session_id: str | None = None, owner: Owner = OWNER) -> OpenLaunch:
+def build_launch(token: str, session_id: str | None = None, owner: Owner = OWNER) -> OpenLaunch:
     return OpenLaunch(token, f"fits-{token}", session_id, owner, SERVER, 1.5)
 
 
-def open_ids(path: Path) -> dict[str, str | None]:
+def read_open_ids(path: Path) -> dict[str, str | None]:
     return {found.token: found.session_id for found in read_ledger(path)}
 
 
-# --- what is written, and when ------------------------------------------------------------------
+# --- writing ------------------------------------------------------------------------------------
 
 
 async def test_launch_is_open_from_before_its_request_until_its_end(path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_clients_with_the_same_token_do_not_end_each_others_launch(path: P
         await one.record_ended(["same"])
         assert 1 == len(read_ledger(path))
         await two.record_launched("same", "abc")
-    assert {"same": "abc"} == open_ids(path)
+    assert {"same": "abc"} == read_open_ids(path)
 
 
 async def test_line_has_exactly_the_documented_fields(path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_relative_path_is_resolved_when_the_ledger_is_opened(
     async with Ledger("ledger", SERVER) as ledger:
         monkeypatch.chdir("/")
         await ledger.record_launching({"t1": "fits-t1"})
-    assert {"t1": None} == open_ids(tmp_path / "ledger")
+    assert {"t1": None} == read_open_ids(tmp_path / "ledger")
 
 
 async def test_deleted_ledger_is_created_again(path: Path) -> None:
@@ -204,7 +204,7 @@ async def test_deleted_ledger_is_created_again(path: Path) -> None:
         await ledger.record_launching({"t1": "fits-t1"})
         path.unlink()
         await ledger.record_launched("t1", "abc")
-    assert {"t1": "abc"} == open_ids(path)
+    assert {"t1": "abc"} == read_open_ids(path)
 
 
 async def test_repr_gives_the_number_of_open_launches(path: Path) -> None:
@@ -214,18 +214,18 @@ async def test_repr_gives_the_number_of_open_launches(path: Path) -> None:
         assert f"<Ledger {path}: 1 open>" == repr(ledger)
 
 
-# --- when it goes wrong -------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("where", "words"),
+    ("where", "message"),
     [("missing/ledger", "No such file"), (".", "Is a directory"), ("pipe", "not a regular file")],
 )
 async def test_ledger_that_cannot_be_written_is_refused_at_once(
-    tmp_path: Path, where: str, words: str
+    tmp_path: Path, where: str, message: str
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(LedgerError, match=words) as caught:
+    with pytest.raises(LedgerError, match=message) as caught:
         async with Ledger(tmp_path / where, SERVER):
             pass
     assert isinstance(caught.value, KaledenError)
@@ -238,39 +238,39 @@ def test_reading_a_missing_ledger_raises_an_error(path: Path) -> None:
 
 
 class FullDisk:
-    """Has room for some bytes."""
+    """A disk with a number of free bytes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.room: float = float("inf")
+        self.free_bytes: float = float("inf")
         self._write = os.write
         monkeypatch.setattr(os, "write", self.write)
 
     def write(self, file: int, content: memoryview) -> int:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             return self._write(file, content)
-        if self.room == 0:
+        if self.free_bytes == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = self._write(file, content[: int(min(self.room, len(content)))])
-        self.room -= written
+        written = self._write(file, content[: int(min(self.free_bytes, len(content)))])
+        self.free_bytes -= written
         return written
 
 
 async def test_failed_write_is_raised_in_every_call_that_shared_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    failed: list[str] = []
 
-    async def try_to(ledger: Ledger, token: str) -> None:
+    async def launch_and_fail(ledger: Ledger, token: str) -> None:
         with pytest.raises(LedgerError, match="No space left"):
             await ledger.record_launching({token: token})
-        told.append(token)
+        failed.append(token)
 
     async with Ledger(path, SERVER) as ledger:
-        FullDisk(monkeypatch).room = 0
+        FullDisk(monkeypatch).free_bytes = 0
         async with anyio.create_task_group() as group:
             for number in range(10):
-                group.start_soon(try_to, ledger, f"t{number}")
-    assert 10 == len(told)
+                group.start_soon(launch_and_fail, ledger, f"t{number}")
+    assert 10 == len(failed)
 
 
 async def test_line_after_a_partial_write_is_complete(
@@ -278,12 +278,12 @@ async def test_line_after_a_partial_write_is_complete(
 ) -> None:
     disk = FullDisk(monkeypatch)
     async with Ledger(path, SERVER) as ledger:
-        disk.room = 40
+        disk.free_bytes = 40
         with pytest.raises(LedgerError):
             await ledger.record_launching({"t1": "fits-t1"})
-        disk.room = float("inf")
+        disk.free_bytes = float("inf")
         await ledger.record_launching({"t2": "fits-t2"})
-    assert {"t2": None} == open_ids(path)
+    assert {"t2": None} == read_open_ids(path)
 
 
 async def test_end_that_was_not_written_can_be_written_later(
@@ -292,10 +292,10 @@ async def test_end_that_was_not_written_can_be_written_later(
     disk = FullDisk(monkeypatch)
     async with Ledger(path, SERVER) as ledger:
         await ledger.record_launching({"t1": "fits-t1"})
-        disk.room = 0
+        disk.free_bytes = 0
         with pytest.raises(LedgerError):
             await ledger.record_ended(["t1"])
-        disk.room = float("inf")
+        disk.free_bytes = float("inf")
         await ledger.record_ended(["t1"])
     assert [] == read_ledger(path)
 
@@ -303,26 +303,26 @@ async def test_end_that_was_not_written_can_be_written_later(
 def test_partial_writes_are_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:7]))
-    append(path, encode(Event.LAUNCHING, [launch("t1"), launch("t2")]))
-    assert {"t1": None, "t2": None} == open_ids(path)
+    append(path, encode(Event.LAUNCHING, [build_launch("t1"), build_launch("t2")]))
+    assert {"t1": None, "t2": None} == read_open_ids(path)
 
 
 # --- cancellation -------------------------------------------------------------------------------
 
 
 class SlowDisk:
-    """Flushes when it is told to."""
+    """A disk that flushes when the test allows it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.busy = anyio.Event()
-        self.go = threading.Event()
+        self.may_finish = threading.Event()
         self._fsync = os.fsync
         monkeypatch.setattr(os, "fsync", self.fsync)
 
     def fsync(self, file: int) -> None:
         if threading.current_thread() is not threading.main_thread():
             anyio.from_thread.run_sync(self.busy.set)
-            self.go.wait()
+            self.may_finish.wait()
         self._fsync(file)
 
 
@@ -341,9 +341,9 @@ async def test_line_is_complete_if_its_call_is_cancelled(
             group.start_soon(launching, ledger)
             await disk.busy.wait()
             group.cancel_scope.cancel()
-            disk.go.set()
+            disk.may_finish.set()
         assert [] == returned
-        assert {"t1": None} == open_ids(path)
+        assert {"t1": None} == read_open_ids(path)
         await ledger.record_ended(["t1"])
     assert [] == read_ledger(path)
 
@@ -360,10 +360,10 @@ async def test_native_cancellation_waits_for_the_line(
             task.cancel()
             await anyio.lowlevel.checkpoint()
         assert not task.done()
-        disk.go.set()
+        disk.may_finish.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert {"t1": None} == open_ids(path)
+    assert {"t1": None} == read_open_ids(path)
 
 
 async def test_cancelled_call_does_not_affect_calls_that_share_its_write(
@@ -379,8 +379,8 @@ async def test_cancelled_call_does_not_affect_calls_that_share_its_write(
                 group.start_soon(ledger.record_launching, {"t3": "fits-t3"})
                 await anyio.wait_all_tasks_blocked()
                 first.cancel()
-            disk.go.set()
-    assert {"t1": None, "t2": None, "t3": None} == open_ids(path)
+            disk.may_finish.set()
+    assert {"t1": None, "t2": None, "t3": None} == read_open_ids(path)
 
 
 async def test_launch_in_a_cancelled_scope_is_not_written(path: Path) -> None:
@@ -391,18 +391,18 @@ async def test_launch_in_a_cancelled_scope_is_not_written(path: Path) -> None:
     assert b"" == path.read_bytes()
 
 
-@pytest.mark.parametrize("what", ["launched", "ended"])
-async def test_facts_are_written_in_a_cancelled_scope(path: Path, what: str) -> None:
+@pytest.mark.parametrize("method", ["launched", "ended"])
+async def test_facts_are_written_in_a_cancelled_scope(path: Path, method: str) -> None:
     async with Ledger(path, SERVER) as ledger:
         await ledger.record_launching({"t1": "fits-t1"})
         with anyio.CancelScope() as scope:
             scope.cancel()
-            if what == "launched":
+            if method == "launched":
                 await ledger.record_launched("t1", "abc")
             else:
                 await ledger.record_ended(["t1"])
         assert scope.cancelled_caught
-    assert ({"t1": "abc"} if what == "launched" else {}) == open_ids(path)
+    assert ({"t1": "abc"} if method == "launched" else {}) == read_open_ids(path)
 
 
 async def test_launch_is_written_although_all_default_threads_are_busy(
@@ -417,15 +417,15 @@ async def test_launch_is_written_although_all_default_threads_are_busy(
         for holder in holders:
             limiter.release_on_behalf_of(holder)
         assert 0 == limiter.borrowed_tokens
-    assert {"t1": None} == open_ids(path)
+    assert {"t1": None} == read_open_ids(path)
 
 
 # --- reading ------------------------------------------------------------------------------------
 
 LINES = [
-    encode(Event.LAUNCHING, [launch("t1")]),
-    encode(Event.LAUNCHING, [launch("t2", owner=OTHER)]),
-    encode(Event.LAUNCHED, [launch("t1", "abc")]),
+    encode(Event.LAUNCHING, [build_launch("t1")]),
+    encode(Event.LAUNCHING, [build_launch("t2", owner=OTHER)]),
+    encode(Event.LAUNCHED, [build_launch("t1", "abc")]),
 ]
 
 
@@ -435,7 +435,7 @@ def test_torn_last_line_loses_only_itself(path: Path, last: int) -> None:
     states = [fold(whole)[0], fold(whole + LINES[last])[0]]
     for length in range(len(LINES[last])):
         path.write_bytes(whole + LINES[last][:length])
-        # Without the line break it is whole all the same.
+        # Without its line break, the line is complete nevertheless.
         assert states[length == len(LINES[last]) - 1] == read_ledger(path)
 
 
@@ -443,13 +443,13 @@ def test_torn_last_line_loses_only_itself(path: Path, last: int) -> None:
 def test_line_after_a_torn_line_is_read(path: Path, length: int) -> None:
     path.write_bytes(LINES[0] + LINES[2][:length])
     append(path, LINES[1])
-    assert {"t1", "t2"} == set(open_ids(path))
+    assert {"t1", "t2"} == set(read_open_ids(path))
 
 
 def test_zeros_after_a_crash_lose_only_their_line(path: Path) -> None:
     path.write_bytes(LINES[0] + b"\0" * 300)
     append(path, LINES[1])
-    assert {"t1", "t2"} == set(open_ids(path))
+    assert {"t1", "t2"} == set(read_open_ids(path))
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_invalid_lines_are_ignored_and_counted(
 ) -> None:
     path.write_bytes(LINES[0] + garbage + b"\n\n" + LINES[1] + LINES[2])
     with caplog.at_level(logging.WARNING, "kaleden"):
-        assert {"t1": "abc", "t2": None} == open_ids(path)
+        assert {"t1": "abc", "t2": None} == read_open_ids(path)
     assert [f"1 lines of the ledger {path} cannot be read"] == caplog.messages
 
 
@@ -502,16 +502,16 @@ def test_invalid_lines_do_not_affect_other_lines(garbage: list[bytes], data: Any
 
 def test_unknown_fields_are_ignored(path: Path) -> None:
     fields = json.loads(LINES[0])
-    fields["owner"]["more"] = fields["more"] = "of it"
+    fields["owner"]["more"] = fields["more"] = "text"
     path.write_text(json.dumps(fields) + "\n")
-    assert [launch("t1")] == read_ledger(path)
+    assert [build_launch("t1")] == read_ledger(path)
 
 
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(Event),
         st.builds(
-            launch,
+            build_launch,
             st.sampled_from(["t1", "t2", "t3"]),
             st.sampled_from([None, "abc", "xyz"]),
             st.sampled_from([OWNER, OTHER]),
@@ -525,12 +525,12 @@ def test_last_line_of_each_launch_decides_whether_it_is_open(
     events: list[tuple[Event, OpenLaunch]],
 ) -> None:
     expected: dict[Any, OpenLaunch] = {}
-    for event, told in events:
-        expected.pop((told.owner, told.token), None)
+    for event, recorded in events:
+        expected.pop((recorded.owner, recorded.token), None)
         if event is not Event.ENDED:
-            expected[told.owner, told.token] = told
-    found, unreadable = fold(b"".join(encode(event, [told]) for event, told in events))
-    assert expected == {(told.owner, told.token): told for told in found}
+            expected[recorded.owner, recorded.token] = recorded
+    found, unreadable = fold(b"".join(encode(event, [recorded]) for event, recorded in events))
+    assert expected == {(recorded.owner, recorded.token): recorded for recorded in found}
     assert 0 == unreadable
 
 
@@ -542,7 +542,7 @@ def test_compaction_keeps_exactly_the_open_launches(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[Event, OpenLaunch]]
 ) -> None:
     path = tmp_path_factory.mktemp("compaction") / "ledger"
-    path.write_bytes(b"".join(encode(event, [told]) for event, told in events) + b'{"torn')
+    path.write_bytes(b"".join(encode(event, [recorded]) for event, recorded in events) + b'{"torn')
     before = read_ledger(path)
     compact(path)
     assert before == read_ledger(path)
@@ -560,7 +560,7 @@ async def test_client_continues_after_a_compaction(path: Path) -> None:
         await other.compact()
         assert 1 == len(path.read_bytes().splitlines())
         await ledger.record_launched("t1", "abc")
-    assert {"t1": "abc"} == open_ids(path)
+    assert {"t1": "abc"} == read_open_ids(path)
 
 
 def test_symbolic_link_to_a_ledger_is_kept(path: Path) -> None:
@@ -570,21 +570,21 @@ def test_symbolic_link_to_a_ledger_is_kept(path: Path) -> None:
     compact(link)
     append(link, LINES[1])
     assert link.is_symlink()
-    assert {"t1": None, "t2": None} == open_ids(path)
+    assert {"t1": None, "t2": None} == read_open_ids(path)
 
 
 def test_remains_of_a_killed_compaction_do_no_harm(path: Path) -> None:
     append(path, LINES[0])
     path.with_name("ledger.compacting").write_bytes(b"half of it")
     compact(path)
-    assert {"t1": None} == open_ids(path)
+    assert {"t1": None} == read_open_ids(path)
 
 
 def test_failed_compaction_leaves_the_file_unchanged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(path, LINES[0] + LINES[2])
-    FullDisk(monkeypatch).room = 30
+    FullDisk(monkeypatch).free_bytes = 30
     with pytest.raises(LedgerError, match="No space left"):
         compact(path)
     assert LINES[0] + LINES[2] == path.read_bytes()
@@ -597,15 +597,15 @@ def test_line_goes_to_the_file_that_has_the_name_when_the_lock_is_acquired(
     lock = _file._lock
     replaced: list[int] = []
 
-    def beaten_to_it(file: int, where: Path) -> None:
+    def lock_after_replacement(file: int, where: Path) -> None:
         if not replaced:
             replaced.append(file)
             compact(path)
         lock(file, where)
 
-    monkeypatch.setattr(_file, "_lock", beaten_to_it)
+    monkeypatch.setattr(_file, "_lock", lock_after_replacement)
     append(path, LINES[1])
-    assert {"t1": None, "t2": None} == open_ids(path)
+    assert {"t1": None, "t2": None} == read_open_ids(path)
 
 
 def test_wait_for_a_held_lock_times_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -614,7 +614,7 @@ def test_wait_for_a_held_lock_times_out(path: Path, monkeypatch: pytest.MonkeyPa
     with _file._locked(path), pytest.raises(LedgerError, match="held the lock"):
         append(path, LINES[1])
     append(path, LINES[1])
-    assert {"t1": None, "t2": None} == open_ids(path)
+    assert {"t1": None, "t2": None} == read_open_ids(path)
 
 
 def test_forked_child_does_not_keep_the_lock(path: Path) -> None:
@@ -644,7 +644,7 @@ WRITER = """if True:
     from kaleden._sessions._ledger import _file
     from kaleden._sessions._ledger._ledger import Ledger
 
-    # However slow the machine is, only a lock that is never released fails.
+    # Even on a slow machine, only a lock that is never released fails.
     _file.LOCK_SECONDS = 200
 
     async def main(path, name, count):
@@ -676,7 +676,7 @@ def test_concurrent_writes_and_compactions_lose_nothing(
     ]
     os.close(writing)
     compactions = 0
-    # Not all the time: a disk may be so slow that writers would hardly ever find the file free.
+    # Not continuously: on a slow disk, writers would hardly ever acquire the lock.
     while os.read(reading, 16):
         compact(path)
         compactions += 1
@@ -688,5 +688,5 @@ def test_concurrent_writes_and_compactions_lose_nothing(
         for number in range(count)
         if number % 3 != 1
     }
-    assert expected == open_ids(path)
+    assert expected == read_open_ids(path)
     assert compactions > 3

@@ -1,4 +1,4 @@
-"""Who launched, and whether that process still lives."""
+"""The identity of owners, and whether their processes are alive."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from kaleden._sessions._ledger._process import (
 )
 
 SLEEP = "/bin/sleep"
-BARE = "pid:[4026531836]"
-HERE = Owner("login1", "3f9a", "boot-2", BARE, 100, "500", "")
+ROOT_NAMESPACE = "pid:[4026531836]"
+HERE = Owner("login1", "3f9a", "boot-2", ROOT_NAMESPACE, 100, "500", "")
 NO_SUCH_PID = 2**22 + 1
-"""More than the largest that Linux gives out."""
+"""More than the largest pid of Linux."""
 
 
 @contextmanager
-def sleeping(program: str = SLEEP) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does nothing until it is killed."""
+def run_sleep(program: str = SLEEP) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process that does nothing until it is killed."""
     process = subprocess.Popen([program, "600"])
     try:
         yield process
@@ -43,7 +43,7 @@ def sleeping(program: str = SLEEP) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def owner_of(pid: int) -> Owner:
+def get_owner(pid: int) -> Owner:
     started = read_start_time(pid)
     assert started is not None
     return evolve(this_owner("other"), pid=pid, started=started)
@@ -60,8 +60,8 @@ def test_clients_of_one_process_are_different_owners() -> None:
 
 
 def test_another_process_is_alive_until_it_is_killed() -> None:
-    with sleeping() as process:
-        owner = owner_of(process.pid)
+    with run_sleep() as process:
+        owner = get_owner(process.pid)
         assert ProcessStatus.ALIVE is process_status(owner)
         process.kill()
         process.wait()
@@ -69,8 +69,8 @@ def test_another_process_is_alive_until_it_is_killed() -> None:
 
 
 def test_zombie_process_is_dead() -> None:
-    with sleeping() as process:
-        owner = owner_of(process.pid)
+    with run_sleep() as process:
+        owner = get_owner(process.pid)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert ProcessStatus.DEAD is process_status(owner)
@@ -89,7 +89,7 @@ def test_unused_pid_is_dead() -> None:
 def test_start_time_is_read_for_any_program_name(tmp_path: Path) -> None:
     program = tmp_path / ") Z 1 2 ("
     program.symlink_to(SLEEP)
-    with sleeping() as plain, sleeping(str(program)) as odd:
+    with run_sleep() as plain, run_sleep(str(program)) as odd:
         assert int(read_start_time(plain.pid) or 0) <= int(read_start_time(odd.pid) or 0)
 
 
@@ -124,11 +124,11 @@ def test_forked_child_is_another_owner() -> None:
         (evolve(HERE, pid=NO_SUCH_PID, host="renamed"), ProcessStatus.DEAD),
     ],
     ids=[
-        "before the last start of this machine",
+        "before the last boot of this machine",
         "on another machine",
         "on another machine of this name",
-        "on who knows which machine of this name",
-        "in a container, before the last start",
+        "on an unknown machine of this name",
+        "in a container, before the last boot",
         "in a container of this machine",
         "a process that did not know when it started",
         "a process that is gone",
@@ -159,7 +159,7 @@ def test_start_time_without_proc_is_read_from_ps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(_process, "_PROC", tmp_path)
-    with sleeping() as process:
+    with run_sleep() as process:
         assert read_start_time(process.pid)
     assert read_start_time(process.pid) is None
 

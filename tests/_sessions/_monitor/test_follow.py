@@ -1,4 +1,4 @@
-"""Following logs: no line is lost or told twice, and a log that was replaced is told."""
+"""Followed logs: no line is lost or delivered twice, and a replaced log is reported."""
 
 from __future__ import annotations
 
@@ -56,55 +56,55 @@ LONGEST = MAX_INTERVAL * (1 + JITTER)
 LIMITS = Limits()
 
 Versions = list[tuple[float, bytes]]
-Story = list[tuple[float, str | None]]
+Timeline = list[tuple[float, str | None]]
 
 
-def at(moments: list[tuple[float, Any]], now: float) -> Any:
-    return [value for time, value in moments if time <= now][-1]
+def get_value_at(values: list[tuple[float, Any]], now: float) -> Any:
+    return [value for time, value in values if time <= now][-1]
 
 
 class Server:
-    """Sessions whose whole logs are given by time, and that end; None is for no longer listed."""
+    """A server of sessions with logs and statuses by time; the status None means not listed."""
 
     def __init__(
         self,
         logs: dict[str, Versions],
-        statuses: dict[str, Story] | None = None,
+        statuses: dict[str, Timeline] | None = None,
         end: float = 60,
     ) -> None:
         self.logs = logs
-        self.statuses: dict[str, Story] = {
+        self.statuses: dict[str, Timeline] = {
             key: [(0, "Running"), (end, "Completed")] for key in logs
         }
         self.statuses.update(statuses or {})
         self.listed_at: list[float] = []
         self.read_at = defaultdict[str, list[float]](list)
-        self.list_trouble: Callable[[], Response | None] = lambda: None
-        self.log_trouble: Callable[[str], Response | None] = lambda _: None
-        self.transport = FakeTransport(self.reply)
+        self.list_fault: Callable[[], Response | None] = lambda: None
+        self.log_fault: Callable[[str], Response | None] = lambda _: None
+        self.transport = FakeTransport(self.respond)
         self.engine = Engine(Limiter(LIMITS.concurrency), self.transport)
         self.poller = Poller(SharedList(self.engine, LIMITS), PollInterval(random.Random(1)))
 
-    async def reply(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response:
         now = anyio.current_time()
         if request.target == "session":
             self.listed_at.append(now)
-            reply = self.list_trouble() or data(self.listing(now))
+            response = self.list_fault() or data(self.listing(now))
         else:
             key = session_id(request)
             assert f"session/{key}?view=logs" == request.target
             self.read_at[key].append(now)
-            reply = self.log_trouble(key) or self.log(key, now)
+            response = self.log_fault(key) or self.log(key, now)
 
         await anyio.sleep(LATENCY)
-        return reply
+        return response
 
     def listing(self, now: float) -> list[dict[str, Any]]:
-        listed = {key: at(moments, now) for key, moments in self.statuses.items()}
+        listed = {key: get_value_at(values, now) for key, values in self.statuses.items()}
         return [session_object(key, status=status) for key, status in listed.items() if status]
 
     def log(self, key: str, now: float) -> Response:
-        body = at(self.logs[key], now) if key in self.logs else b""
+        body = get_value_at(self.logs[key], now) if key in self.logs else b""
         return Response(200, {"content-type": "text/plain"}, body)
 
     def follow(self, *ids: Any) -> Any:
@@ -115,15 +115,15 @@ class Server:
             return [item async for item in lines]
 
 
-def grown(*pieces: tuple[float, bytes]) -> Versions:
-    """A log to which *pieces* are appended at their times."""
+def grow(*pieces: tuple[float, bytes]) -> Versions:
+    """Return the versions of a log to which *pieces* are appended at their times."""
     versions = [(0.0, b"")]
     for time, piece in pieces:
         versions.append((time, versions[-1][1] + piece))
     return versions
 
 
-def lines_of(key: str, whole: str) -> list[LogItem]:
+def to_lines(key: str, whole: str) -> list[LogItem]:
     return [LogLine(key, line) for line in whole.removesuffix("\n").split("\n") if whole]
 
 
@@ -132,13 +132,13 @@ def lines_of(key: str, whole: str) -> list[LogItem]:
 
 @in_virtual_time
 async def test_lines_are_delivered_as_they_appear_until_the_session_ends() -> None:
-    server = Server({"a": grown((0, b"one\n"), (20, b"two\nthree\n"), (59, b"four\n"))})
-    told = []
+    server = Server({"a": grow((0, b"one\n"), (20, b"two\nthree\n"), (59, b"four\n"))})
+    delivered = []
     async with server.follow("a") as lines:
         async for line in lines:
-            told.append((anyio.current_time(), line))  # noqa: PERF401  # each at its own time
-    assert lines_of("a", "one\ntwo\nthree\nfour\n") == [line for _, line in told]
-    for (time, _), due in zip(told, [0, 20, 20, 59], strict=True):
+            delivered.append((anyio.current_time(), line))  # noqa: PERF401  # each at its own time
+    assert to_lines("a", "one\ntwo\nthree\nfour\n") == [line for _, line in delivered]
+    for (time, _), due in zip(delivered, [0, 20, 20, 59], strict=True):
         assert due <= time <= due + LONGEST + 2 * LATENCY
     assert anyio.current_time() <= 60 + LONGEST + 1.2 * 2 + 3 * LATENCY
 
@@ -146,7 +146,7 @@ async def test_lines_are_delivered_as_they_appear_until_the_session_ends() -> No
 @in_virtual_time
 async def test_line_is_held_until_it_is_complete() -> None:
     log = "naïve, 日本\n".encode()
-    server = Server({"a": grown(*[(5.0 * n, log[n : n + 1]) for n in range(len(log))])}, end=200)
+    server = Server({"a": grow(*[(5.0 * n, log[n : n + 1]) for n in range(len(log))])}, end=200)
     async with server.follow("a") as lines:
         assert LogLine("a", "naïve, 日本") == await anext(lines)
         assert anyio.current_time() >= 5 * (len(log) - 1)
@@ -154,14 +154,14 @@ async def test_line_is_held_until_it_is_complete() -> None:
 
 @in_virtual_time
 async def test_last_line_needs_no_newline() -> None:
-    server = Server({"a": grown((0, b"one\n\ntwo"))})
-    assert lines_of("a", "one\n\ntwo") == await server.read("a")
+    server = Server({"a": grow((0, b"one\n\ntwo"))})
+    assert to_lines("a", "one\n\ntwo") == await server.read("a")
 
 
 @in_virtual_time
 async def test_only_newline_ends_a_line() -> None:
     body = "10 %\r20 %\r\nform\x0cfeed\x0b\x85\u2028line\n"
-    server = Server({"a": grown((0, body.encode()))})
+    server = Server({"a": grow((0, body.encode()))})
     assert ["10 %\r20 %\r", "form\x0cfeed\x0b\x85\u2028line"] == [
         item.text for item in await server.read("a") if isinstance(item, LogLine)
     ]
@@ -169,34 +169,34 @@ async def test_only_newline_ends_a_line() -> None:
 
 @in_virtual_time
 async def test_invalid_utf8_is_replaced() -> None:
-    server = Server({"a": grown((0, b"\xff\xfe\x00x\nok\n"))})
+    server = Server({"a": grow((0, b"\xff\xfe\x00x\nok\n"))})
     assert [LogLine("a", "��\x00x"), LogLine("a", "ok")] == await server.read("a")
 
 
 @in_virtual_time
 async def test_session_without_a_log_gives_no_line() -> None:
-    server = Server({"a": grown()})
+    server = Server({"a": grow()})
     assert [] == await server.read("a")
     assert 60 <= anyio.current_time() <= 60 + LONGEST + 2
 
 
 @in_virtual_time
 async def test_read_that_began_before_the_end_is_not_the_last() -> None:
-    # What changes all the time keeps the lists frequent.
-    restless: Story = [(n, "Running" if n % 2 else "Pending") for n in range(100)]
-    server = Server({"a": grown((0, b"one\n"), (59, b"last\n"))}, {"other": restless})
-    reply = server.reply
+    # A session that changes all the time keeps the lists frequent.
+    restless: Timeline = [(n, "Running" if n % 2 else "Pending") for n in range(100)]
+    server = Server({"a": grow((0, b"one\n"), (59, b"last\n"))}, {"other": restless})
+    respond = server.respond
     slow_since: list[float] = []
 
     async def slow(request: Request) -> Response:
-        whole = await reply(request)
+        whole = await respond(request)
         if "logs" in request.target and 45 < anyio.current_time() < 58:
             slow_since.append(anyio.current_time())
             await anyio.sleep(25)
         return whole
 
     server.transport.reply = slow
-    assert lines_of("a", "one\nlast\n") == await server.read("a")
+    assert to_lines("a", "one\nlast\n") == await server.read("a")
     [began] = slow_since
     assert began + 25 < anyio.current_time() < began + 25 + 2 * (1 + JITTER + LATENCY)
 
@@ -208,43 +208,43 @@ async def test_ended_session_is_read_while_its_log_grows() -> None:
     def late(key: str) -> Response:
         return text("".join(f"{n}\n" for n in range(min(len(server.read_at[key]), 6))))
 
-    server.log_trouble = late
-    assert lines_of("a", "0\n1\n2\n3\n4\n5\n") == await server.read("a")
+    server.log_fault = late
+    assert to_lines("a", "0\n1\n2\n3\n4\n5\n") == await server.read("a")
     assert 7 == len(server.read_at["a"])
 
 
 @in_virtual_time
 async def test_failed_lists_after_the_end_lose_no_line() -> None:
-    logs = {"a": grown((0, b"one\n"), (21, b"two\n"), (40, b"three\n")), "b": grown((0, b"x\n"))}
+    logs = {"a": grow((0, b"one\n"), (21, b"two\n"), (40, b"three\n")), "b": grow((0, b"x\n"))}
     server = Server(logs, {"a": [(0, "Running"), (20, "Completed")]}, end=100)
-    reply = server.reply
+    respond = server.respond
 
     async def slow(request: Request) -> Response:
         if request.target == "session/a?view=logs" and anyio.current_time() > 20:
             await anyio.sleep(20)
-        return await reply(request)
+        return await respond(request)
 
     server.transport.reply = slow
-    server.list_trouble = lambda: text("no", 403) if anyio.current_time() > 40 else None
+    server.list_fault = lambda: text("no", 403) if anyio.current_time() > 40 else None
     items = await server.read("a", "b")
     assert [("b", "not_authorized")] == [
         (item.key, item.kind) for item in items if isinstance(item, Failure)
     ]
-    assert lines_of("a", "one\ntwo\nthree\n") == [
+    assert to_lines("a", "one\ntwo\nthree\n") == [
         item for item in items if isinstance(item, LogLine) and item.id == "a"
     ]
 
 
 @in_virtual_time
 async def test_ended_session_is_read_until_its_log_is_unchanged() -> None:
-    server = Server({"a": grown((0, b"one\n"))}, {"a": [(0, "Completed")]})
-    assert lines_of("a", "one\n") == await server.read("a")
+    server = Server({"a": grow((0, b"one\n"))}, {"a": [(0, "Completed")]})
+    assert to_lines("a", "one\n") == await server.read("a")
     assert anyio.current_time() < 3
     assert 1 == len(server.listed_at)
     assert len(server.read_at["a"]) <= 3
 
 
-# --- another log ---------------------------------------------------------------------------------
+# --- replaced logs -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -254,9 +254,9 @@ async def test_ended_session_is_read_until_its_log_is_unchanged() -> None:
 async def test_replaced_log_is_reported_and_read_from_its_start(later: bytes) -> None:
     server = Server({"a": [(0, b"one\ntwo\n"), (30, later)]})
     assert [
-        *lines_of("a", "one\ntwo\n"),
+        *to_lines("a", "one\ntwo\n"),
         LogReset("a"),
-        *lines_of("a", later.decode()),
+        *to_lines("a", later.decode()),
     ] == await server.read("a")
 
 
@@ -276,10 +276,10 @@ async def test_unfinished_line_is_delivered_before_a_reset() -> None:
 async def test_empty_response_is_not_a_reset() -> None:
     whole = b"one\ntwo\nthr"
     server = Server({"a": [(0, b"one\n"), (10, b""), (30, whole), (55, b"")]})
-    assert lines_of("a", whole.decode()) == await server.read("a")
+    assert to_lines("a", whole.decode()) == await server.read("a")
 
 
-# --- the end of it -------------------------------------------------------------------------------
+# --- ends of logs --------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -293,10 +293,10 @@ async def test_missing_session_is_a_failure() -> None:
 
 @in_virtual_time
 async def test_vanished_session_gives_its_lines_and_a_failure() -> None:
-    statuses: dict[str, Story] = {"a": [(0, "Running"), (30, None)]}
-    server = Server({"a": grown((0, b"one\n"), (29, b"two\nthr"))}, statuses)
+    statuses: dict[str, Timeline] = {"a": [(0, "Running"), (30, None)]}
+    server = Server({"a": grow((0, b"one\n"), (29, b"two\nthr"))}, statuses)
     *lines, failure = await server.read("a")
-    assert lines_of("a", "one\ntwo\nthr") == lines
+    assert to_lines("a", "one\ntwo\nthr") == lines
     assert isinstance(failure, Failure)
     assert FailureKind.VANISHED == failure.kind
     assert "it was Running" in failure.message
@@ -304,14 +304,14 @@ async def test_vanished_session_gives_its_lines_and_a_failure() -> None:
 
 @in_virtual_time
 async def test_session_that_vanishes_after_its_end_is_not_a_failure() -> None:
-    statuses: dict[str, Story] = {"a": [(0, "Running"), (10, "Failed"), (25, None)]}
-    server = Server({"a": grown((0, b"one\n"))}, statuses)
-    assert lines_of("a", "one\n") == await server.read("a")
+    statuses: dict[str, Timeline] = {"a": [(0, "Running"), (10, "Failed"), (25, None)]}
+    server = Server({"a": grow((0, b"one\n"))}, statuses)
+    assert to_lines("a", "one\n") == await server.read("a")
 
 
 @in_virtual_time
 async def test_invalid_id_is_a_failure_and_is_not_sent() -> None:
-    server = Server({"a": grown((0, b"one\n"))})
+    server = Server({"a": grow((0, b"one\n"))})
     refused, line = await server.read("no id", "a", "a")
     assert isinstance(refused, Failure)
     assert ("no id", FailureKind.INVALID) == (refused.key, refused.kind)
@@ -341,10 +341,10 @@ async def test_closed_client_raises_session_not_open() -> None:
 
 @in_virtual_time
 async def test_listed_sessions_are_accepted_as_targets() -> None:
-    server = Server({"desk": grown((0, b"one\n"))})
+    server = Server({"desk": grow((0, b"one\n"))})
     desktop = SessionInfo(id="desk")
     app = SessionInfo(id="desk", app_id="x1y")
-    assert lines_of("desk", "one\n") == await server.read(desktop, app)
+    assert to_lines("desk", "one\n") == await server.read(desktop, app)
 
 
 # --- requests that fail --------------------------------------------------------------------------
@@ -352,46 +352,46 @@ async def test_listed_sessions_are_accepted_as_targets() -> None:
 
 @in_virtual_time
 async def test_server_outage_of_a_minute_loses_no_line() -> None:
-    server = Server({"a": grown((0, b"one\n"), (20, b"two\n"), (90, b"three\n"))}, end=100)
+    server = Server({"a": grow((0, b"one\n"), (20, b"two\n"), (90, b"three\n"))}, end=100)
 
     def away() -> Response | None:
         return text("busy", 503) if 10 < anyio.current_time() < 70 else None
 
-    server.list_trouble = away
-    server.log_trouble = lambda _: away()
-    assert lines_of("a", "one\ntwo\nthree\n") == await server.read("a")
+    server.list_fault = away
+    server.log_fault = lambda _: away()
+    assert to_lines("a", "one\ntwo\nthree\n") == await server.read("a")
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "tries"),
+    ("status", "kind", "attempts"),
     [(503, "unavailable", MAX_FAILURES + 1), (401, "not_authenticated", 1)],
 )
 @in_virtual_time
 async def test_unreadable_log_is_one_failure_and_others_continue(
-    status: int, kind: str, tries: int
+    status: int, kind: str, attempts: int
 ) -> None:
-    server = Server({"a": grown((0, b"one\n")), "b": grown((0, b"two\n"))}, end=300)
-    server.log_trouble = lambda key: text("no", status) if key == "a" else None
+    server = Server({"a": grow((0, b"one\n")), "b": grow((0, b"two\n"))}, end=300)
+    server.log_fault = lambda key: text("no", status) if key == "a" else None
     items = await server.read("a", "b")
     [failure] = [item for item in items if isinstance(item, Failure)]
     assert ("a", kind) == (failure.key, failure.kind)
-    assert tries == len(server.read_at["a"])
-    assert lines_of("b", "two\n") == [item for item in items if isinstance(item, LogLine)]
+    assert attempts == len(server.read_at["a"])
+    assert to_lines("b", "two\n") == [item for item in items if isinstance(item, LogLine)]
 
 
 @in_virtual_time
 async def test_failures_are_counted_in_a_row() -> None:
-    server = Server({"a": grown(*[(50.0 * n, b"x\n") for n in range(20)])}, end=1000)
-    server.log_trouble = lambda key: text("busy", 503) if len(server.read_at[key]) % 3 else None
-    assert lines_of("a", "x\n" * 20) == await server.read("a")
+    server = Server({"a": grow(*[(50.0 * n, b"x\n") for n in range(20)])}, end=1000)
+    server.log_fault = lambda key: text("busy", 503) if len(server.read_at[key]) % 3 else None
+    assert to_lines("a", "x\n" * 20) == await server.read("a")
 
 
 @in_virtual_time
 async def test_next_read_waits_for_retry_after() -> None:
-    server = Server({"a": grown((0, b"one\n"))}, end=500)
+    server = Server({"a": grow((0, b"one\n"))}, end=500)
     busy = text("busy", 503, **{"retry-after": "120"})
-    server.log_trouble = lambda key: busy if len(server.read_at[key]) == 2 else None
-    assert lines_of("a", "one\n") == await server.read("a")
+    server.log_fault = lambda key: busy if len(server.read_at[key]) == 2 else None
+    assert to_lines("a", "one\n") == await server.read("a")
     _, second, third, *_ = server.read_at["a"]
     assert 120 + LATENCY == pytest.approx(third - second)
 
@@ -399,8 +399,8 @@ async def test_next_read_waits_for_retry_after() -> None:
 @in_virtual_time
 async def test_html_page_instead_of_a_log_is_a_failure() -> None:
     page = Response(200, {"content-type": "text/html"}, b"<title>Sign in</title>" + b"x" * 10**6)
-    server = Server({"a": grown((0, b"one\n"))}, end=500)
-    server.log_trouble = lambda _: page
+    server = Server({"a": grow((0, b"one\n"))}, end=500)
+    server.log_fault = lambda _: page
     [failure] = await server.read("a")
     assert isinstance(failure, Failure)
     assert FailureKind.PROTOCOL == failure.kind
@@ -409,8 +409,8 @@ async def test_html_page_instead_of_a_log_is_a_failure() -> None:
 
 @in_virtual_time
 async def test_logs_end_as_failures_if_lists_fail() -> None:
-    server = Server({"a": grown((0, b"one\n")), "b": grown((2, b"two"))})
-    server.list_trouble = lambda: text("no", 403)
+    server = Server({"a": grow((0, b"one\n")), "b": grow((2, b"two"))})
+    server.list_fault = lambda: text("no", 403)
     items = await server.read("a", "b")
     assert {"a", "b"} == {item.key for item in items if isinstance(item, Failure)}
     assert [LogLine("a", "one")] == [item for item in items if isinstance(item, LogLine)]
@@ -424,7 +424,7 @@ async def test_logs_end_as_failures_if_lists_fail() -> None:
 async def test_hundred_logs_cost_one_list_per_poll_and_few_readers() -> None:
     count = 100
     logs = {
-        f"s{n}": grown(*[(7.0 * k, f"{n} {k}\n".encode()) for k in range(8)]) for n in range(count)
+        f"s{n}": grow(*[(7.0 * k, f"{n} {k}\n".encode()) for k in range(8)]) for n in range(count)
     }
     server = Server(logs)
     items = await server.read(*logs)
@@ -438,8 +438,8 @@ async def test_hundred_logs_cost_one_list_per_poll_and_few_readers() -> None:
 
 @in_virtual_time
 async def test_quiet_log_is_read_rarely_and_busy_log_often() -> None:
-    busy = grown(*[(float(n), b"x\n") for n in range(300)])
-    server = Server({"busy": busy, "quiet": grown((0, b"one\n"))}, end=300)
+    busy = grow(*[(float(n), b"x\n") for n in range(300)])
+    server = Server({"busy": busy, "quiet": grow((0, b"one\n"))}, end=300)
     async with server.follow("busy", "quiet") as lines:
         async for _ in lines:
             pass
@@ -450,8 +450,8 @@ async def test_quiet_log_is_read_rarely_and_busy_log_often() -> None:
 
 @in_virtual_time
 async def test_session_that_starts_is_read_at_once() -> None:
-    statuses: dict[str, Story] = {"a": [(0, "Pending"), (300, "Running"), (400, "Completed")]}
-    server = Server({"a": grown((300, b"one\n"))}, statuses)
+    statuses: dict[str, Timeline] = {"a": [(0, "Pending"), (300, "Running"), (400, "Completed")]}
+    server = Server({"a": grow((300, b"one\n"))}, statuses)
     async with server.follow("a") as lines:
         await anext(lines)
     listed = next(time for time in server.listed_at if time >= 300)
@@ -460,22 +460,22 @@ async def test_session_that_starts_is_read_at_once() -> None:
 
 @in_virtual_time
 async def test_slow_log_does_not_delay_others() -> None:
-    logs = {f"s{n}": grown((20, b"x\n")) for n in range(3)}
+    logs = {f"s{n}": grow((20, b"x\n")) for n in range(3)}
     server = Server(logs)
-    reply = server.reply
+    respond = server.respond
 
     async def slow(request: Request) -> Response:
         if request.target.startswith("session/s0"):
             await anyio.sleep(25)
-        return await reply(request)
+        return await respond(request)
 
     server.transport.reply = slow
-    told = {}
+    delivered = {}
     async with server.follow(*logs) as lines:
         async for item in lines:
             assert isinstance(item, LogLine)
-            told[item.id] = anyio.current_time()
-    assert max(told["s1"], told["s2"]) <= 20 + LONGEST + 3 * LATENCY
+            delivered[item.id] = anyio.current_time()
+    assert max(delivered["s1"], delivered["s2"]) <= 20 + LONGEST + 3 * LATENCY
 
 
 @in_virtual_time
@@ -491,7 +491,7 @@ async def test_slow_consumer_slows_down_the_reads() -> None:
 
 @in_virtual_time
 async def test_leaving_the_stream_early_stops_all_requests() -> None:
-    server = Server({"a": grown((0, b"one\ntwo\n"))})
+    server = Server({"a": grow((0, b"one\ntwo\n"))})
     async with server.follow("a") as lines:
         assert LogLine("a", "one") == await anext(lines)
     with pytest.raises(kaleden.SessionNotOpen, match="left"):
@@ -510,8 +510,8 @@ async def test_leaving_the_stream_early_stops_all_requests() -> None:
 @in_virtual_time
 async def test_cancelled_wait_for_a_line_loses_no_line() -> None:
     whole = b"".join(b"%d\n" % n for n in range(200))
-    server = Server({"a": grown(*[(n / 4, b"%d\n" % n) for n in range(200)])})
-    told: list[LogItem] = []
+    server = Server({"a": grow(*[(n / 4, b"%d\n" % n) for n in range(200)])})
+    delivered: list[LogItem] = []
     async with server.follow("a") as lines:
         for step in range(10_000):
             with anyio.CancelScope() as scope:
@@ -524,17 +524,17 @@ async def test_cancelled_wait_for_a_line_loses_no_line() -> None:
 
                     group.start_soon(cancel, step % 5, scope)
                     try:
-                        told.append(await anext(lines))
+                        delivered.append(await anext(lines))
                     except StopAsyncIteration:
                         break
             if scope.cancelled_caught:
                 await anyio.sleep(0.05)
-    assert lines_of("a", whole.decode()) == told
+    assert to_lines("a", whole.decode()) == delivered
 
 
 @in_virtual_time
 async def test_follow_cancelled_at_any_step_leaves_no_request() -> None:
-    server = Server({"a": grown((0, b"one\n")), "b": grown((0, b"two\n"))}, end=3)
+    server = Server({"a": grow((0, b"one\n")), "b": grow((0, b"two\n"))}, end=3)
 
     async def consume() -> None:
         async with server.follow("a", "b", "c") as lines:
@@ -557,18 +557,18 @@ def long_log(lines: int) -> bytes:
     return b"".join(b"line %06d of a log that is long\n" % n for n in range(lines))
 
 
-def growing(log: bytes) -> Server:
-    """A server on which *log* grows evenly for a minute, cut anywhere in its lines."""
+def open_growing_server(log: bytes) -> Server:
+    """Return a server on which *log* grows evenly for a minute, with cuts anywhere in its lines."""
     server = Server({"a": []})
 
-    async def reply(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         now = anyio.current_time()
         if request.target == "session":
             return data([session_object("a", status="Running" if now < 60 else "Completed")])
 
         return Response(200, {"content-type": "text/plain"}, log[: int(now / 60 * len(log))])
 
-    server.transport.reply = reply
+    server.transport.reply = respond
     return server
 
 
@@ -577,7 +577,7 @@ def growing(log: bytes) -> Server:
 async def test_hundred_thousand_lines_in_a_minute_are_delivered_once() -> None:
     log = long_log(100_000)
     expected = iter(log.decode().splitlines())
-    async with growing(log).follow("a") as lines:
+    async with open_growing_server(log).follow("a") as lines:
         async for item in lines:
             assert LogLine("a", next(expected)) == item
     assert 60 <= anyio.current_time() < 60 + LONGEST
@@ -589,7 +589,7 @@ async def test_hundred_thousand_lines_in_a_minute_are_delivered_once() -> None:
 async def test_memory_does_not_grow_with_the_number_of_lines() -> None:
     lines = 20_000
     log = long_log(lines)
-    server = growing(log)
+    server = open_growing_server(log)
     early, late = range(lines // 10, lines // 5), range(lines * 9 // 10, lines)
     most = {early: 0, late: 0}
     count = 0
@@ -604,17 +604,17 @@ async def test_memory_does_not_grow_with_the_number_of_lines() -> None:
                 most[phase] = max(most[phase], tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert lines == count
-    # A constant besides, less than a tenth of what the lines themselves would take.
+    # Plus a constant, less than a tenth of the size of the lines.
     assert most[late] < most[early] * 1.1 + 20_000
 
 
-class Turns:
-    """Counts how often others have their turn."""
+class CheckpointCounter:
+    """Counts how often another task runs."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    async def take(self) -> None:
+    async def run(self) -> None:
         while True:
             await checkpoint()
             self.count += 1
@@ -622,26 +622,26 @@ class Turns:
 
 @in_virtual_time
 async def test_comparison_of_a_long_log_has_checkpoints() -> None:
-    log, whole, turns = LogCursor(), b"x" * (8 * CHUNK), Turns()
+    log, whole, counter = LogCursor(), b"x" * (8 * CHUNK), CheckpointCounter()
     assert set() == {line for lines in log.feed(whole) for line in lines}
     async with anyio.create_task_group() as group:
-        group.start_soon(turns.take)
+        group.start_soon(counter.run)
         assert b"" == (await log.compare(whole)).fresh
-        assert turns.count >= 7
+        assert counter.count >= 7
         group.cancel_scope.cancel()
 
 
 @in_virtual_time
 async def test_reading_of_a_long_line_has_checkpoints() -> None:
-    session, turns = _FollowedLog("a", PollInterval(), SessionState("a")), Turns()
+    session, counter = _FollowedLog("a", PollInterval(), SessionState("a")), CheckpointCounter()
 
     async def deliver(_: list[LogItem]) -> None:
         pytest.fail("no line has ended")
 
     async with anyio.create_task_group() as group:
-        group.start_soon(turns.take)
+        group.start_soon(counter.run)
         assert await _deliver_delta(session, LogDelta(b"x" * (50 * WINDOW)), deliver)
-        assert turns.count >= 49
+        assert counter.count >= 49
         group.cancel_scope.cancel()
 
 
@@ -666,23 +666,23 @@ async def test_follow_delivers_the_logs_of_a_batch_on_a_platform() -> None:
     async with transport, kaleden.AsyncSession(transport=transport) as session:
         created = await session.create("fits", "skaha/astroml:latest", cmd="env", replicas=3)
         async with session.follow(created) as lines:
-            told = [item async for item in lines]
+            delivered = [item async for item in lines]
     for name, key in created.successes.items():
         assert [LogLine(key, f"{name} after {n} s") for n in range(41)] == [
-            item for item in told if isinstance(item, LogLine) and item.id == key
+            item for item in delivered if isinstance(item, LogLine) and item.id == key
         ]
-    assert 3 * 41 == len(told)
+    assert 3 * 41 == len(delivered)
 
 
 # --- a model -------------------------------------------------------------------------------------
 
-STAY = 2 * LONGEST + 1  # long enough to be seen, whatever the pace
+STEP = 2 * LONGEST + 1  # long enough to be seen at any interval
 PIECES = st.text(st.sampled_from("ab\n\n é日\r"), max_size=12).map(str.encode)
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[bytes], list[LogItem]]:
-    """The states of a log, each of which is seen, and what following it should give."""
+    """Draw the states of a log, each of which is seen, and the expected items."""
     states: list[bytes] = []
     expected: list[LogItem] = []
     epoch = b""
@@ -690,20 +690,20 @@ def histories(draw: st.DrawFn) -> tuple[list[bytes], list[LogItem]]:
         if draw(st.integers(0, 3)) == 0:
             other = draw(PIECES)
             if epoch and other and not other.startswith(epoch):
-                expected += [*whole(epoch), LogReset("a")]
+                expected += [*to_items(epoch), LogReset("a")]
                 epoch = other
             states.append(epoch)
             continue
-        grown = epoch + draw(PIECES)
-        # The network or the server cuts where it likes, in the middle of a character too.
-        cut = draw(st.integers(len(epoch), len(grown)))
-        states += [grown[:cut], grown]
-        epoch = grown
-    return states, [*expected, *whole(epoch)]
+        grow = epoch + draw(PIECES)
+        # The network or the server can cut anywhere, also within a character.
+        cut = draw(st.integers(len(epoch), len(grow)))
+        states += [grow[:cut], grow]
+        epoch = grow
+    return states, [*expected, *to_items(epoch)]
 
 
-def whole(log: bytes) -> list[LogItem]:
-    return lines_of("a", log.decode("utf-8", "replace")) if log else []
+def to_items(log: bytes) -> list[LogItem]:
+    return to_lines("a", log.decode("utf-8", "replace")) if log else []
 
 
 @settings(max_examples=150, deadline=None)
@@ -714,8 +714,8 @@ def test_every_line_of_any_history_is_delivered_once(
     states, expected = history
 
     async def scenario() -> None:
-        versions = [(n * STAY, state) for n, state in enumerate([b"", *states])]
-        server = Server({"a": versions}, end=len(versions) * STAY)
+        versions = [(n * STEP, state) for n, state in enumerate([b"", *states])]
+        server = Server({"a": versions}, end=len(versions) * STEP)
         assert expected == await server.read("a")
 
     run_virtual(scenario, backend=backend)
@@ -735,7 +735,7 @@ def test_fast_growing_log_loses_and_repeats_no_line(
         for gap, piece in pieces:
             time += gap
             timed.append((time, piece))
-        server = Server({"a": grown(*timed)}, end=time + 1)
-        assert whole(b"".join(piece for _, piece in pieces)) == await server.read("a")
+        server = Server({"a": grow(*timed)}, end=time + 1)
+        assert to_items(b"".join(piece for _, piece in pieces)) == await server.read("a")
 
     run_virtual(scenario, backend=backend)

@@ -1,4 +1,4 @@
-"""A live view of a scope: what it shows, what it costs, and that nothing comes of its troubles."""
+"""Live tables of a scope: their contents, their requests, and their errors, which are logged."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_exception_of_show_is_only_logged(
             async with session.scope() as scope, scope.watch(fail):
                 await scope.create("fits", IMAGE, replicas=3)
                 assert (await scope.wait()).ok
-        told = [each for each in caplog.messages if "can no longer be shown" in each]
-        assert 1 == len(told)
+        logged = [each for each in caplog.messages if "can no longer be shown" in each]
+        assert 1 == len(logged)
 
     play(scenario)
 
@@ -181,7 +181,7 @@ def test_system_exit_of_show_ends_blocking_code(backend: Any) -> None:
         assert [] == session.fetch()
 
 
-# --- where it is shown ---------------------------------------------------------------------------
+# --- outputs -------------------------------------------------------------------------------------
 
 TABLES = [
     SessionList(),
