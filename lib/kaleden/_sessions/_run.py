@@ -138,7 +138,7 @@ class _BatchRun:
         if started < rule.least:
             self._gave_up = (
                 f"given up: {started} of {len(self.names)} had started after {rule.within:g} "
-                f"seconds, and {rule.least} were asked for"
+                f"seconds, and {rule.least} were required"
             )
             scope.cancel()
 

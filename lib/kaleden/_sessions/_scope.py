@@ -308,7 +308,7 @@ class Scope(AsyncContextManagerMixin):
         self._report_survivors(error, failure)
 
     def _report_survivors(self, error: BaseException | None, failure: Exception | None) -> None:
-        """Report what may be left, without replacing the exception of the block."""
+        """Report sessions that may be left, without replacing the exception of the block."""
         survivors, launches = tuple(self._owned.owned), self._owned.unconfirmed_names()
         if not survivors and not launches:
             return

@@ -316,7 +316,7 @@ class InFlightCreate:
         self._set_waiting()
         try:
             # Only asyncio's native cancellation of all tasks, as at the end of asyncio.run, passes
-            # a shield. The server may make the session all the same.
+            # a shield. The server may make the session nevertheless.
             with suppress(anyio.get_cancelled_exc_class()), self._scope:
                 outcome = await self._perform()
                 self.outcome = self.launcher.seen_ids.check(outcome, self.request.name)

@@ -92,7 +92,7 @@ class LogCursor:
             yield [_decode(line) for line in finished]
 
     def get_unfinished(self) -> list[str]:
-        """Return the unfinished last line, if there is one, when nothing more can follow."""
+        """Return the unfinished last line, if there is one; call this when nothing can follow."""
         line = b"".join(self._unfinished)
         return [_decode(line)] if line else []
 
@@ -212,8 +212,8 @@ class _FollowedLog:
         log: the position in its log.
         tolerance: the tolerance for failed reads.
         is_scheduled: whether it is in the schedule, and is not being read.
-        has_ended: whether the session is known to have ended; then a read without new lines is the
-            last.
+        has_ended: whether the session has ended, or its status cannot be found; then the first read
+            without new lines is the last.
         failure: the failure with which it ends; None if it ends normally.
     """
 
@@ -327,7 +327,7 @@ class _LogFollower:
             self._read_soon(session)
 
     def _mark_ended(self, session: _FollowedLog, failure: Failure | None) -> None:
-        """Record that the session has ended, so that its log grows no more."""
+        """Mark the next reads as the last, since the session ended or its status is not known."""
         if not session.has_ended:
             session.has_ended, session.failure = True, failure
             self._read_soon(session)

@@ -235,7 +235,7 @@ class _WaitRun:
             return Success(key, info)
 
         if info.status.is_terminal:
-            message = f"it ended as {info.status}; it was waited for {self._condition.goal}"
+            message = f"it ended as {info.status}, but the wait was for {self._condition.goal}"
             return Failure(key, FailureKind.WRONG_STATE, message, sent=True)
 
         waited = snapshot.began - self._started
@@ -251,7 +251,7 @@ class _WaitRun:
 
         seen = (target.state for target in self.targets if not target.state.is_gone)
         update = ProgressUpdate(
-            Counter(str(sight.status) for sight in seen if sight.status is not None),
+            Counter(str(state.status) for state in seen if state.status is not None),
             operation="wait",
             done=self._done,
             failed=self._failed,
