@@ -20,7 +20,7 @@ from _cli.called import COMMAND, IMAGE, NOWHERE, Done, ended, names, start, wher
 from kaleden._cli import build_parser, main
 from kaleden._cli._parser import SHELLS
 from kaleden._sessions._ledger._file import Event, OpenLaunch, append, encode
-from kaleden._sessions._ledger._process import this_owner
+from kaleden._sessions._ledger._process import get_this_owner
 from kaleden.local.__main__ import main as local_main
 from platforms import Server
 from support import PLAIN_BACKENDS
@@ -28,7 +28,7 @@ from support import PLAIN_BACKENDS
 [COMMANDS] = [action.choices for action in build_parser()._actions if action.choices]
 GONE = BrokenPipeError(errno.EPIPE, "Broken pipe")
 FULL = OSError(errno.ENOSPC, "No space left on device")
-DEAD = evolve(this_owner("dead"), pid=2**22 + 1)
+DEAD = evolve(get_this_owner("dead"), pid=2**22 + 1)
 WRITES = 3
 """Writes of a command that are tried one after the other."""
 

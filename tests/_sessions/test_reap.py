@@ -27,7 +27,7 @@ from kaleden._sessions._ledger._file import (
     encode,
     read_ledger,
 )
-from kaleden._sessions._ledger._process import Owner, this_owner
+from kaleden._sessions._ledger._process import Owner, get_this_owner
 from kaleden._wire import build_create
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from virtual_time import in_virtual_time
@@ -35,8 +35,8 @@ from virtual_time import in_virtual_time
 IMAGE = "skaha/astroml:latest"
 SERVER = "own transport"
 NO_SUCH_PID = 2**22 + 1
-ALIVE = this_owner("alive")
-DEAD = evolve(this_owner("dead"), pid=NO_SUCH_PID)
+ALIVE = get_this_owner("alive")
+DEAD = evolve(get_this_owner("dead"), pid=NO_SUCH_PID)
 ELSEWHERE = evolve(DEAD, host="other", boot="another")
 
 

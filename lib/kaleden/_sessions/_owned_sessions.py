@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from attrs import frozen
 
 from kaleden._engine._config import Limits
-from kaleden._sessions._launch._launch_request import LaunchRequest, token_of
+from kaleden._sessions._launch._launch_request import LaunchRequest, get_token
 from kaleden._sessions._launch._launcher import InFlightCreate
 from kaleden._sessions._ledger._ledger import Ledger
 from kaleden._wire import SessionInfo
@@ -80,7 +80,7 @@ class OwnedSessions:
     async def before_send(self, request: LaunchRequest) -> None:
         """Record a create before it is sent."""
         if self._ledger is not None:
-            await self._ledger.record_launching({token_of(request.name): request.name})
+            await self._ledger.record_launching({get_token(request.name): request.name})
 
     async def on_created(self, request: LaunchRequest, session: str) -> None:
         """Own a session, before the caller of the launch receives its id."""
@@ -142,11 +142,11 @@ class OwnedSessions:
         if before not in {name, session} and before not in self.owned.values():
             # The create named *before* had a response with this id: its own outcome is unknown.
             self.unconfirmed[before] = anyio.current_time() + self._limits.create_timeout
-            launch = {token_of(before): before}
+            launch = {get_token(before): before}
             await self._record(
                 lambda ledger: ledger.record_launching(launch), f"the unconfirmed launch {before}"
             )
-        token = token_of(name)
+        token = get_token(name)
         await self._record(
             lambda ledger: ledger.record_launched(token, session), f"session {session}"
         )
@@ -158,7 +158,7 @@ class OwnedSessions:
 
     async def _record_ended(self, names: Collection[str]) -> None:
         if names:
-            tokens = [token_of(name) for name in names]
+            tokens = [get_token(name) for name in names]
             await self._record(lambda ledger: ledger.record_ended(tokens), f"the end of {tokens}")
 
     async def _record(self, write: Callable[[Ledger], Awaitable[None]], fact: str) -> None:

@@ -36,7 +36,7 @@ from kaleden._sessions._ledger._file import (
     read_ledger,
 )
 from kaleden._sessions._ledger._ledger import in_file_thread
-from kaleden._sessions._ledger._process import ProcessStatus, process_status
+from kaleden._sessions._ledger._process import ProcessStatus, find_process_status
 from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import SessionInfo
 
@@ -74,7 +74,7 @@ def survey(path: LedgerPath, server: str) -> Survey:
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    status_of = lru_cache(None)(process_status)
+    status_of = lru_cache(None)(find_process_status)
     by_status: dict[ProcessStatus | None, list[OpenLaunch]] = defaultdict(list)
     for launch in read_ledger(path):
         by_status[status_of(launch.owner) if launch.server == server else None].append(launch)

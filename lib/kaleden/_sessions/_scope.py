@@ -20,7 +20,7 @@ from kaleden._results._batch import Outcomes
 from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._components import Components
 from kaleden._sessions._launch._destroy import destroy
-from kaleden._sessions._launch._launch_request import read_spec, requests_with_tokens
+from kaleden._sessions._launch._launch_request import build_requests_with_tokens, read_spec
 from kaleden._sessions._monitor._live_table import Show, check_show, show_live
 from kaleden._sessions._monitor._wait import Until
 from kaleden._sessions._owned_sessions import OwnedSessions, ScopeStatistics
@@ -264,7 +264,9 @@ class Scope(AsyncContextManagerMixin):
         self._check_open()
         self.names.add(spec.name)
         requests = [
-            request for request in requests_with_tokens(spec) if keys is None or request.key in keys
+            request
+            for request in build_requests_with_tokens(spec)
+            if keys is None or request.key in keys
         ]
 
         async def again(failed: Sequence[str]) -> Outcomes[str]:

@@ -15,10 +15,10 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden._sessions._ledger._file import Event, OpenLaunch, append, encode, read_ledger
-from kaleden._sessions._ledger._process import Owner, this_owner
+from kaleden._sessions._ledger._process import Owner, get_this_owner
 from platforms import Server, local_platform
 
-DEAD = evolve(this_owner("dead"), pid=2**22 + 1)
+DEAD = evolve(get_this_owner("dead"), pid=2**22 + 1)
 IMAGE = "skaha/astroml:latest"
 
 
@@ -119,7 +119,7 @@ def test_a_dry_run_only_tells(server: Server, path: Path) -> None:
 
 def test_it_tells_what_it_passes_over(server: Server, path: Path) -> None:
     elsewhere = evolve(DEAD, host="other", boot="another")
-    write(server, path, "t1", "idalive1", this_owner("alive"))
+    write(server, path, "t1", "idalive1", get_this_owner("alive"))
     write(server, path, "t2", "idother1", elsewhere)
     write(Server("https://example.org/skaha", ""), path, "t3", "idserver")
     done = reap(server, path)

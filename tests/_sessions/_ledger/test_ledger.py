@@ -59,12 +59,12 @@ def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     fsync = os.fsync
 
-    def recorded(file: int) -> None:
+    def record_and_flush(file: int) -> None:
         if stat.S_ISREG(os.fstat(file).st_mode):
             sizes.append(os.fstat(file).st_size)
         fsync(file)
 
-    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr(os, "fsync", record_and_flush)
     return sizes
 
 
@@ -611,7 +611,7 @@ def test_line_goes_to_the_file_that_has_the_name_when_the_lock_is_acquired(
 def test_wait_for_a_held_lock_times_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_file, "LOCK_SECONDS", 0.02)
     append(path, LINES[0])
-    with _file._locked(path), pytest.raises(LedgerError, match="held the lock"):
+    with _file._open_locked(path), pytest.raises(LedgerError, match="held the lock"):
         append(path, LINES[1])
     append(path, LINES[1])
     assert {"t1": None, "t2": None} == read_open_ids(path)
@@ -625,7 +625,7 @@ def test_forked_child_does_not_keep_the_lock(path: Path) -> None:
         _file.LOCK_SECONDS = 0.05
         path = Path(sys.argv[1])
         asks, answers = os.pipe()
-        with _file._locked(path):
+        with _file._open_locked(path):
             child = os.fork()
             if child == 0:
                 os.read(asks, 1)

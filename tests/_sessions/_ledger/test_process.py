@@ -17,12 +17,12 @@ from kaleden._sessions._ledger import _process
 from kaleden._sessions._ledger._process import (
     Owner,
     ProcessStatus,
+    find_process_status,
     find_status,
+    get_this_owner,
     is_alive,
-    process_status,
     query_ps,
     read_start_time,
-    this_owner,
 )
 
 SLEEP = "/bin/sleep"
@@ -46,26 +46,26 @@ def run_sleep(program: str = SLEEP) -> Iterator[subprocess.Popen[bytes]]:
 def get_owner(pid: int) -> Owner:
     started = read_start_time(pid)
     assert started is not None
-    return evolve(this_owner("other"), pid=pid, started=started)
+    return evolve(get_this_owner("other"), pid=pid, started=started)
 
 
 def test_this_process_is_alive() -> None:
-    assert ProcessStatus.ALIVE is process_status(this_owner("a"))
-    assert is_alive(this_owner("a"))
+    assert ProcessStatus.ALIVE is find_process_status(get_this_owner("a"))
+    assert is_alive(get_this_owner("a"))
 
 
 def test_clients_of_one_process_are_different_owners() -> None:
-    assert this_owner("a") == this_owner("a")
-    assert this_owner("a") != this_owner("b")
+    assert get_this_owner("a") == get_this_owner("a")
+    assert get_this_owner("a") != get_this_owner("b")
 
 
 def test_another_process_is_alive_until_it_is_killed() -> None:
     with run_sleep() as process:
         owner = get_owner(process.pid)
-        assert ProcessStatus.ALIVE is process_status(owner)
+        assert ProcessStatus.ALIVE is find_process_status(owner)
         process.kill()
         process.wait()
-        assert ProcessStatus.DEAD is process_status(owner)
+        assert ProcessStatus.DEAD is find_process_status(owner)
 
 
 def test_zombie_process_is_dead() -> None:
@@ -73,17 +73,17 @@ def test_zombie_process_is_dead() -> None:
         owner = get_owner(process.pid)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert ProcessStatus.DEAD is process_status(owner)
+        assert ProcessStatus.DEAD is find_process_status(owner)
         assert query_ps(process.pid) is None
 
 
 def test_reused_pid_is_not_the_owner() -> None:
-    owner = this_owner("a")
-    assert ProcessStatus.DEAD is process_status(evolve(owner, started=owner.started + "0"))
+    owner = get_this_owner("a")
+    assert ProcessStatus.DEAD is find_process_status(evolve(owner, started=owner.started + "0"))
 
 
 def test_unused_pid_is_dead() -> None:
-    assert ProcessStatus.DEAD is process_status(evolve(this_owner("a"), pid=NO_SUCH_PID))
+    assert ProcessStatus.DEAD is find_process_status(evolve(get_this_owner("a"), pid=NO_SUCH_PID))
 
 
 def test_start_time_is_read_for_any_program_name(tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_forked_child_is_another_owner() -> None:
     script = """if True:
         import json, os
         from attrs import asdict
-        from kaleden._sessions._ledger._process import this_owner
-        print(json.dumps(asdict(this_owner("a"))), flush=True)
+        from kaleden._sessions._ledger._process import get_this_owner
+        print(json.dumps(asdict(get_this_owner("a"))), flush=True)
         if os.fork() == 0:
-            print(json.dumps(asdict(this_owner("a"))), flush=True)
+            print(json.dumps(asdict(get_this_owner("a"))), flush=True)
             os._exit(0)
         os.wait()
     """
@@ -179,7 +179,7 @@ def test_ps_runs_with_a_fixed_locale_and_time_zone(
 def test_status_without_proc_and_ps_is_unknown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    owner = this_owner("a")
+    owner = get_this_owner("a")
     monkeypatch.setattr(_process, "_PROC", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not query_ps(os.getpid())
@@ -192,4 +192,4 @@ def test_owner_does_not_reveal_the_machine_id() -> None:
     machine_id = Path("/etc/machine-id")
     if not machine_id.exists():
         pytest.skip("this machine has none")
-    assert machine_id.read_text().strip() not in repr(this_owner("a"))
+    assert machine_id.read_text().strip() not in repr(get_this_owner("a"))

@@ -89,7 +89,7 @@ class Server:
         now = anyio.current_time()
         if request.target == "session":
             self.listed_at.append(now)
-            response = self.list_fault() or data(self.listing(now))
+            response = self.list_fault() or data(self.list_sessions(now))
         else:
             key = session_id(request)
             assert f"session/{key}?view=logs" == request.target
@@ -99,7 +99,7 @@ class Server:
         await anyio.sleep(LATENCY)
         return response
 
-    def listing(self, now: float) -> list[dict[str, Any]]:
+    def list_sessions(self, now: float) -> list[dict[str, Any]]:
         listed = {key: get_value_at(values, now) for key, values in self.statuses.items()}
         return [session_object(key, status=status) for key, status in listed.items() if status]
 
@@ -553,7 +553,7 @@ async def test_follow_cancelled_at_any_step_leaves_no_request() -> None:
 # --- a long log ----------------------------------------------------------------------------------
 
 
-def long_log(lines: int) -> bytes:
+def build_long_log(lines: int) -> bytes:
     return b"".join(b"line %06d of a log that is long\n" % n for n in range(lines))
 
 
@@ -575,7 +575,7 @@ def open_growing_server(log: bytes) -> Server:
 @pytest.mark.slow
 @in_virtual_time
 async def test_hundred_thousand_lines_in_a_minute_are_delivered_once() -> None:
-    log = long_log(100_000)
+    log = build_long_log(100_000)
     expected = iter(log.decode().splitlines())
     async with open_growing_server(log).follow("a") as lines:
         async for item in lines:
@@ -588,7 +588,7 @@ async def test_hundred_thousand_lines_in_a_minute_are_delivered_once() -> None:
 @in_virtual_time
 async def test_memory_does_not_grow_with_the_number_of_lines() -> None:
     lines = 20_000
-    log = long_log(lines)
+    log = build_long_log(lines)
     server = open_growing_server(log)
     early, late = range(lines // 10, lines // 5), range(lines * 9 // 10, lines)
     most = {early: 0, late: 0}
@@ -681,7 +681,7 @@ PIECES = st.text(st.sampled_from("ab\n\n é日\r"), max_size=12).map(str.encode)
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[bytes], list[LogItem]]:
+def draw_history(draw: st.DrawFn) -> tuple[list[bytes], list[LogItem]]:
     """Draw the states of a log, each of which is seen, and the expected items."""
     states: list[bytes] = []
     expected: list[LogItem] = []
@@ -707,7 +707,7 @@ def to_items(log: bytes) -> list[LogItem]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(history=histories(), backend=st.sampled_from(PLAIN_BACKENDS))
+@given(history=draw_history(), backend=st.sampled_from(PLAIN_BACKENDS))
 def test_every_line_of_any_history_is_delivered_once(
     history: tuple[list[bytes], list[LogItem]], backend: Any
 ) -> None:

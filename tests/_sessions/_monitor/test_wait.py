@@ -72,7 +72,7 @@ class Server:
             [
                 session_object(key, status=status)
                 for key, timeline in self.timelines.items()
-                if (status := status_at(timeline, now)) is not None
+                if (status := get_status_at(timeline, now)) is not None
             ]
         )
 
@@ -80,7 +80,7 @@ class Server:
         return await self.waiter.wait(ids, **options)
 
 
-def status_at(timeline: Timeline, now: float) -> str | None:
+def get_status_at(timeline: Timeline, now: float) -> str | None:
     return [status for time, status in timeline if time <= now][-1]
 
 
@@ -215,11 +215,11 @@ async def test_single_list_without_a_session_does_not_make_it_vanish() -> None:
     server = Server({"a": [(0, "Running"), (60, "Completed")]})
     respond = server.respond
 
-    async def with_gaps(request: Request) -> Response:
+    async def respond_with_gaps(request: Request) -> Response:
         whole = await respond(request)
         return data([]) if len(server.listed_at) in {2, 4, 6} else whole
 
-    server.transport.reply = with_gaps
+    server.transport.reply = respond_with_gaps
     assert {"a": "Completed"} == get_results(await server.wait("a"))
     assert 6 < len(server.listed_at)
 
@@ -553,7 +553,7 @@ async def test_wait_ends_at_the_deadline_of_the_caller() -> None:
 # --- lists that fail -----------------------------------------------------------------------------
 
 
-def unavailable(seconds: float | None = None) -> Response:
+def build_unavailable(seconds: float | None = None) -> Response:
     headers = {} if seconds is None else {"retry-after": str(seconds)}
     return text("temporarily unavailable: /session", 503, **headers)
 
@@ -563,7 +563,7 @@ async def test_wait_survives_a_server_outage_of_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server({"a": [(0, "Running"), (30, "Completed")]})
-    server.fault = lambda: unavailable() if 5 < anyio.current_time() < 65 else None
+    server.fault = lambda: build_unavailable() if 5 < anyio.current_time() < 65 else None
     assert {"a": "Completed"} == get_results(await server.wait("a"))
     assert {logging.WARNING} == {record.levelno for record in caplog.records}
     assert "could not be listed" in caplog.text
@@ -574,7 +574,7 @@ async def test_lasting_server_outage_fails_every_session_of_every_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server({})
-    server.fault = unavailable
+    server.fault = build_unavailable
     delivered = []
 
     async def wait(*ids: str) -> None:
@@ -605,14 +605,14 @@ async def test_permanent_refusal_is_reported_at_once(status: int, kind: str) -> 
 @in_virtual_time
 async def test_failures_are_counted_in_a_row() -> None:
     server = Server({"a": [(0, "Running"), (2000, "Completed")]})
-    server.fault = lambda: unavailable() if len(server.listed_at) % MAX_FAILURES else None
+    server.fault = lambda: build_unavailable() if len(server.listed_at) % MAX_FAILURES else None
     assert {"a": "Completed"} == get_results(await server.wait("a"))
 
 
 @in_virtual_time
 async def test_next_list_waits_for_retry_after() -> None:
     server = Server({"a": always("Completed")})
-    server.fault = lambda: unavailable(120) if len(server.listed_at) == 1 else None
+    server.fault = lambda: build_unavailable(120) if len(server.listed_at) == 1 else None
     assert (await server.wait("a")).ok
     first, second = server.listed_at
     assert 120 + LATENCY == pytest.approx(second - first)

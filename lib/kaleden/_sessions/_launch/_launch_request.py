@@ -73,26 +73,26 @@ class LaunchRequest:
         return self.launch.name
 
 
-def plain_requests(spec: SessionSpec) -> list[LaunchRequest]:
+def build_plain_requests(spec: SessionSpec) -> list[LaunchRequest]:
     """Return a request for each replica, under the user's own names."""
     return [LaunchRequest(launch.name, launch) for launch in spec.launches()]
 
 
-def requests_with_tokens(spec: SessionSpec) -> list[LaunchRequest]:
+def build_requests_with_tokens(spec: SessionSpec) -> list[LaunchRequest]:
     """Return a request for each replica, with a unique token at the end of its name.
 
     Raises:
         InvalidRequest: the name is too long for a token.
     """
-    return [_with_token(launch) for launch in spec.launches()]
+    return [_add_token(launch) for launch in spec.launches()]
 
 
-def token_of(name: str) -> str:
+def get_token(name: str) -> str:
     """Return the token at the end of a session name."""
     return name.rpartition("-")[2]
 
 
-def _with_token(launch: Launch) -> LaunchRequest:
+def _add_token(launch: Launch) -> LaunchRequest:
     token = "".join(secrets.choice(_ALPHABET) for _ in range(_TOKEN_LENGTH))
     return LaunchRequest(
         launch.name, evolve(launch, name=check_name(f"{launch.name}-{token}")), token

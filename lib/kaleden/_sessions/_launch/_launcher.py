@@ -145,7 +145,7 @@ class Launcher:
         """Launch each of *requests* once; the values are the ids of the new sessions."""
         self.engine.check()
         check_progress(progress)
-        before = await self._ids_before(requests)
+        before = await self._list_ids_before(requests)
         by_key = {request.key: request for request in requests}
         collector = Collector[str]()
 
@@ -156,7 +156,7 @@ class Launcher:
         await self.engine.fan_out(perform, by_key, sink, self.limits.create_concurrency)
         return Outcomes("create", collector.done)
 
-    async def _ids_before(self, requests: Sequence[LaunchRequest]) -> Collection[str] | None:
+    async def _list_ids_before(self, requests: Sequence[LaunchRequest]) -> Collection[str] | None:
         """List the sessions that exist before a launch under the user's own names.
 
         Returns:
@@ -186,7 +186,7 @@ class Launcher:
     async def _send(self, request: LaunchRequest, observer: LaunchObserver) -> Outcome[str]:
         """Send the create in the observer's task group, where it continues if this is cancelled."""
         if not observer.is_open:
-            return to_failure(request.key, _not_sent(), 0.0)
+            return to_failure(request.key, _build_not_sent(), 0.0)
 
         create = InFlightCreate(self, request, observer, anyio.current_effective_deadline())
         observer.in_flight.add(create)
@@ -201,7 +201,7 @@ class Launcher:
             return create.outcome
 
         if request.sent is None:
-            return to_failure(request.key, _not_sent(), 0.0)
+            return to_failure(request.key, _build_not_sent(), 0.0)
 
         message = "the scope ended before a response arrived; its clean-up looks for the session"
         return Failure(request.key, FailureKind.UNKNOWN_EFFECT, message, sent=True)
@@ -365,7 +365,7 @@ class InFlightCreate:
 
     async def _before_send(self) -> None:
         if self._is_stopped:
-            raise _not_sent()
+            raise _build_not_sent()
 
         # From here on the caller's deadline does not end it.
         self._is_waiting = False
@@ -377,7 +377,7 @@ class InFlightCreate:
             raise NotSent(FailureKind.INTERNAL, message) from error
 
         if self._is_stopped:
-            raise _not_sent()
+            raise _build_not_sent()
 
         self.request.sent = anyio.current_time()
 
@@ -393,7 +393,7 @@ class InFlightCreate:
             await self.observer.on_unknown(request)
 
 
-def _not_sent() -> NotSent:
+def _build_not_sent() -> NotSent:
     return NotSent(FailureKind.CONNECT_FAILED, "the scope ended before this was sent")
 
 

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from kaleden._engine._tasks import open_task_group
 from kaleden._results._batch import Outcomes
 from kaleden._results._progress import ProgressCallback
-from kaleden._sessions._launch._launch_request import LaunchRequest, plain_requests
+from kaleden._sessions._launch._launch_request import LaunchRequest, build_plain_requests
 from kaleden._sessions._launch._launcher import InFlightCreate, Launcher
 from kaleden._wire import SessionSpec
 
@@ -52,7 +52,9 @@ async def launch_plain(
     progress: ProgressCallback | None = None,
 ) -> Outcomes[str]:
     """Launch every replica of *spec*, or only those named by *keys*, under the user's own names."""
-    requests = [request for request in plain_requests(spec) if keys is None or request.key in keys]
+    requests = [
+        request for request in build_plain_requests(spec) if keys is None or request.key in keys
+    ]
     observer: _UnownedObserver | None = None
     try:
         async with open_task_group() as group:

@@ -134,7 +134,7 @@ def append(path: Path, lines: bytes) -> None:
     Raises:
         LedgerError: the lines may not be on the disk.
     """
-    with _translate_errors(path), _locked(path) as file:
+    with _translate_errors(path), _open_locked(path) as file:
         _write(file, _build_separator(file) + lines)
         # Release the lock before the slow flush. A concurrent `compact` already reads these lines.
         _unlock(file)
@@ -149,7 +149,7 @@ def compact(path: Path) -> None:
     Raises:
         LedgerError: the file is unchanged.
     """
-    with _translate_errors(path), _locked(path):
+    with _translate_errors(path), _open_locked(path):
         launches, _ = fold(path.read_bytes())
         # Replace the target of a symbolic link, not the link.
         _replace(
@@ -189,7 +189,7 @@ def _translate_errors(path: LedgerPath) -> Generator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Generator[int]:
+def _open_locked(path: Path) -> Generator[int]:
     """Open the file that has this name now, and hold an exclusive lock on it."""
     file = _open_current(path)
     try:

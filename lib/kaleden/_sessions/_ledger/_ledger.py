@@ -24,7 +24,7 @@ from attrs import define, evolve, field
 from kaleden._engine._tasks import run_shielded
 from kaleden._sessions._ledger import _file
 from kaleden._sessions._ledger._file import Event, LedgerError, LedgerPath, OpenLaunch, encode
-from kaleden._sessions._ledger._process import this_owner
+from kaleden._sessions._ledger._process import get_this_owner
 
 T = TypeVar("T")
 
@@ -42,10 +42,10 @@ async def in_file_thread(work: Callable[[], T]) -> T:
     observers of that limiter, such as a virtual clock, count the thread.
     """
     with _count_thread(anyio.to_thread.current_default_thread_limiter()):
-        return await anyio.to_thread.run_sync(work, limiter=_file_threads())
+        return await anyio.to_thread.run_sync(work, limiter=_get_file_limiter())
 
 
-def _file_threads() -> anyio.CapacityLimiter:
+def _get_file_limiter() -> anyio.CapacityLimiter:
     try:
         return _threads.get()
     except LookupError:
@@ -123,7 +123,7 @@ class Ledger(AsyncContextManagerMixin):
             The lines may have been written. Pass the tokens to `record_ended` if nothing is sent.
         """
         await checkpoint()
-        owner, at = this_owner(self._client), time.time()
+        owner, at = get_this_owner(self._client), time.time()
         launches = {
             token: OpenLaunch(token, name, None, owner, self._server, at)
             for token, name in tokens.items()
@@ -178,7 +178,7 @@ class Ledger(AsyncContextManagerMixin):
 
     def _check(self) -> None:
         """Check, before the first launch, that the file can be written."""
-        this_owner(self._client)
+        get_this_owner(self._client)
         _file.append(self.path, b"")
 
     async def _write(self, event: Event, launches: Collection[OpenLaunch]) -> None:

@@ -62,17 +62,17 @@ class Owner:
     client: str
 
 
-def this_owner(client: str) -> Owner:
+def get_this_owner(client: str) -> Owner:
     """Return the identity of this process; a forked child has its own."""
     return evolve(_describe(os.getpid()), client=client)
 
 
 def is_alive(owner: Owner) -> bool:
     """Return whether *owner* may be running; an unknown state counts as alive."""
-    return process_status(owner) is not ProcessStatus.DEAD
+    return find_process_status(owner) is not ProcessStatus.DEAD
 
 
-def process_status(owner: Owner) -> ProcessStatus:
+def find_process_status(owner: Owner) -> ProcessStatus:
     """Return the state of *owner*, as far as this process can find it."""
     return find_status(owner, _describe(os.getpid()))
 
