@@ -32,7 +32,13 @@ from kaleden._errors import (
 )
 from kaleden._public import publish as _publish
 from kaleden._results._batch import Failure
-from kaleden._sessions._launch._script_env import BEGIN, VARIABLE, block_name, check_blocks, packed
+from kaleden._sessions._launch._script_env import (
+    BEGIN,
+    VARIABLE,
+    check_blocks,
+    encode_script,
+    to_session_name,
+)
 from kaleden._sync import Session, SyncScope
 from kaleden._wire import SessionInfo, SessionKind, SessionSpec, SessionStatus
 
@@ -323,8 +329,12 @@ class SkahaProvider(ExecutionProvider):
             )
 
         script = f"{self.worker_init}\n{self.launcher(command, tasks, self.nodes_per_block)}"
-        env = {**_build_node_env(self._spec), **self._spec.env, VARIABLE: packed(script.strip())}
-        return evolve(self._spec, name=block_name(job_name), env=env)
+        env = {
+            **_build_node_env(self._spec),
+            **self._spec.env,
+            VARIABLE: encode_script(script.strip()),
+        }
+        return evolve(self._spec, name=to_session_name(job_name), env=env)
 
     def _is_open(self, key: object) -> bool:
         """Whether the status of a block must be requested from the server."""

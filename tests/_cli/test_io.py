@@ -28,7 +28,7 @@ from _cli.invocation import (
 from kaleden._cli import build_parser, main
 from kaleden._cli._parser import SHELLS
 from kaleden._sessions._ledger._file import Event, OpenLaunch, append, encode
-from kaleden._sessions._ledger._process import this_owner
+from kaleden._sessions._ledger._process import get_this_owner
 from kaleden.local.__main__ import main as local_main
 from platforms import Server
 from support import IMAGE, PLAIN_BACKENDS
@@ -36,7 +36,7 @@ from support import IMAGE, PLAIN_BACKENDS
 [COMMANDS] = [action.choices for action in build_parser()._actions if action.choices]
 GONE = BrokenPipeError(errno.EPIPE, "Broken pipe")
 FULL = OSError(errno.ENOSPC, "No space left on device")
-DEAD = evolve(this_owner("dead"), pid=2**22 + 1)
+DEAD = evolve(get_this_owner("dead"), pid=2**22 + 1)
 MAX_WRITES = 3
 """The largest number of writes after which the pipe is closed."""
 

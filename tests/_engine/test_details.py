@@ -84,7 +84,7 @@ async def test_raw_may_be_a_variable(flag: bool) -> None:
             [streamed] = [outcome async for outcome in results]
             assert outcome == streamed
         async with session.follow([]) as lines:
-            assert "<LogStream: 0 at hand>" == repr(lines)
+            assert "<LogStream: 0 buffered>" == repr(lines)
 
 
 async def test_session_retry_failed_retries_failures() -> None:

@@ -1,4 +1,4 @@
-"""A whole batch in one call: launched, waited for, collected, cleaned up."""
+"""Whole batches in one call: launch, wait, collect the results, clean up."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def play(request: pytest.FixtureRequest) -> Play:
     return play
 
 
-def number(session: Session) -> int:
+def get_number(session: Session) -> int:
     return int(session.spec.name.split("-")[1])
 
 
-def fails_fifths(session: Session) -> bool:
-    return number(session) % 5 == 0
+def is_every_fifth(session: Session) -> bool:
+    return get_number(session) % 5 == 0
 
 
-def log(session: Session, seconds: float) -> str:
-    return f"replica {number(session)}\n" * (int(seconds) + 1)
+def write_log(session: Session, seconds: float) -> str:
+    return f"replica {get_number(session)}\n" * (int(seconds) + 1)
 
 
-def test_every_replica_comes_back_in_order_with_what_it_left(play: Play) -> None:
+def test_results_are_in_order_with_logs_and_events(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         seen: list[kaleden.ProgressUpdate] = []
         results = await session.run("fits", IMAGE, replicas=20, progress=seen.append)
@@ -73,7 +73,7 @@ def test_every_replica_comes_back_in_order_with_what_it_left(play: Play) -> None
         assert 0 == transport.requests["info"]
         assert Counter({SessionStatus.COMPLETED: 16, SessionStatus.FAILED: 4}) == seen[-1]
 
-    play(scenario, fails=fails_fifths, log=log)
+    play(scenario, fails=is_every_fifth, log=write_log)
 
 
 def test_results_survive_json(play: Play) -> None:
@@ -81,10 +81,10 @@ def test_results_survive_json(play: Play) -> None:
         results = await session.run("fits", IMAGE, replicas=5)
         assert results == Outcomes.from_json(results.to_json())
 
-    play(scenario, fails=fails_fifths, log=log)
+    play(scenario, fails=is_every_fifth, log=write_log)
 
 
-def test_a_deadline_in_the_middle_ends_everything(play: Play) -> None:
+def test_deadline_destroys_all_sessions(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         for seconds in (0.1, 0.7, 3, 8, 11.5):
             with anyio.move_on_after(seconds) as scope:
@@ -96,7 +96,7 @@ def test_a_deadline_in_the_middle_ends_everything(play: Play) -> None:
     play(scenario)
 
 
-def test_sessions_may_be_kept(play: Play) -> None:
+def test_on_success_release_keeps_the_sessions(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         results = await session.run("fits", IMAGE, replicas=3, on_success="release")
         kept = {finished.info.id for finished in results.values}
@@ -105,9 +105,9 @@ def test_sessions_may_be_kept(play: Play) -> None:
     play(scenario)
 
 
-def test_a_batch_that_does_not_start_is_given_up(play: Play) -> None:
+def test_batch_that_does_not_start_is_given_up(play: Play) -> None:
     def start_delay(session: Session) -> float:
-        return 1 if number(session) <= 3 else 10**6
+        return 1 if get_number(session) <= 3 else 10**6
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         results = await session.run("fits", IMAGE, replicas=10, min_started=5, start_timeout=60)
@@ -135,7 +135,7 @@ def test_a_batch_that_does_not_start_is_given_up(play: Play) -> None:
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_before_anything_is_sent(
+def test_invalid_arguments_are_refused_before_any_request(
     play: Play, arguments: dict[str, Any]
 ) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
@@ -146,7 +146,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(
     play(scenario)
 
 
-def test_a_log_that_cannot_be_read_is_told(play: Play) -> None:
+def test_unreadable_log_is_a_failure(play: Play) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
         results = await session.run("fits", IMAGE, replicas=3)
         assert 1 == len(results.failures)
@@ -169,7 +169,7 @@ def test_failed_launches_are_among_the_results(play: Play) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
-async def test_two_hundred_real_processes_of_which_five_fail() -> None:
+async def test_run_of_two_hundred_processes_reports_five_failures() -> None:
     number = "__import__('os').environ['REPLICA_ID']"
     program = f"__import__('sys').exit(print('replica',{number})or(int({number})%40==0))"
     async with (

@@ -1,4 +1,4 @@
-"""A block of code and the sessions that cannot outlive it."""
+"""Scopes: blocks of code that own sessions and destroy them at the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Scenario = Callable[[MemoryTransport, kaleden.AsyncSession], Awaitable[None]]
 
 
 @asynccontextmanager
-async def world(
+async def open_world(
     *faults: Fault, session: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[MemoryTransport, kaleden.AsyncSession]]:
     async with (
@@ -46,7 +46,7 @@ def play(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def play(scenario: Scenario, *faults: Fault, **options: Any) -> None:
         async def main() -> None:
-            async with world(*faults, **options) as (transport, client):
+            async with open_world(*faults, **options) as (transport, client):
                 await scenario(transport, client)
 
         run_virtual(main, backend=request.param)
@@ -57,7 +57,7 @@ def play(request: pytest.FixtureRequest) -> Callable[..., None]:
 Play = Callable[..., None]
 
 
-def test_what_a_scope_launches_is_gone_when_it_is_left(play: Play) -> None:
+def test_sessions_of_a_scope_are_destroyed_at_its_end(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
@@ -72,7 +72,7 @@ def test_what_a_scope_launches_is_gone_when_it_is_left(play: Play) -> None:
     play(scenario)
 
 
-def test_names_end_in_a_token_of_their_own(play: Play) -> None:
+def test_names_end_in_a_unique_token(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             await scope.create("x" * 52, IMAGE, replicas=2)
@@ -85,7 +85,7 @@ def test_names_end_in_a_token_of_their_own(play: Play) -> None:
     play(scenario)
 
 
-def test_an_error_in_the_block_comes_out_as_itself_after_the_clean_up(play: Play) -> None:
+def test_exception_of_the_block_is_raised_unchanged_after_the_clean_up(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         error = ExceptionGroup("mine", [ValueError("inner")])
         with pytest.raises(ExceptionGroup, match="mine") as caught:
@@ -99,7 +99,7 @@ def test_an_error_in_the_block_comes_out_as_itself_after_the_clean_up(play: Play
     play(scenario)
 
 
-def test_a_deadline_in_the_middle_of_a_launch_leaves_nothing(play: Play) -> None:
+def test_deadline_during_a_launch_leaves_no_session(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         for tenths in range(12):
             with anyio.move_on_after(tenths / 10):
@@ -112,7 +112,7 @@ def test_a_deadline_in_the_middle_of_a_launch_leaves_nothing(play: Play) -> None
     play(scenario)
 
 
-def test_released_sessions_live_on_and_adopted_ones_end(play: Play) -> None:
+def test_released_sessions_survive_and_adopted_ones_are_destroyed(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         before = await session.create("older", IMAGE, replicas=2)
         async with session.scope() as scope:
@@ -127,13 +127,13 @@ def test_released_sessions_live_on_and_adopted_ones_end(play: Play) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_sessions_may_stay_if_all_goes_well(play: Play, fails: bool) -> None:
+def test_on_success_release_keeps_sessions_unless_the_block_fails(play: Play, fails: bool) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         try:
             async with session.scope(on_success="release") as scope:
                 await scope.create("fits", IMAGE, replicas=3)
                 if fails:
-                    raise ValueError("mine")  # noqa: TRY301  # what the block raises is the point
+                    raise ValueError("mine")  # noqa: TRY301  # the test needs an exception of the block
         except ValueError:
             assert fails
         assert (0 if fails else 3) == len(transport.sessions())
@@ -141,7 +141,7 @@ def test_sessions_may_stay_if_all_goes_well(play: Play, fails: bool) -> None:
     play(scenario)
 
 
-def test_scopes_nest_and_go_on_a_stack(play: Play) -> None:
+def test_scopes_nest_and_work_on_an_exit_stack(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with AsyncExitStack() as stack:
             outer = await stack.enter_async_context(session.scope())
@@ -154,7 +154,7 @@ def test_scopes_nest_and_go_on_a_stack(play: Play) -> None:
     play(scenario)
 
 
-def test_tasks_beside_the_block_may_launch_until_it_is_left(play: Play) -> None:
+def test_other_tasks_can_launch_until_the_block_ends(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         refused = 0
 
@@ -162,7 +162,7 @@ def test_tasks_beside_the_block_may_launch_until_it_is_left(play: Play) -> None:
             nonlocal refused
             with pytest.raises(kaleden.ScopeClosed):
                 while True:
-                    await scope.create("beside", IMAGE, replicas=3)
+                    await scope.create("concurrent", IMAGE, replicas=3)
             refused += 1
 
         async with anyio.create_task_group() as group:
@@ -181,13 +181,11 @@ def test_tasks_beside_the_block_may_launch_until_it_is_left(play: Play) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.HALF_BODY, FaultKind.STALL_AFTER],
     ids=str,
 )
-def test_a_launch_whose_answer_is_lost_is_found_by_its_token(
-    play: Play, trouble: FaultKind
-) -> None:
+def test_launch_with_a_lost_response_is_found_by_its_token(play: Play, fault: FaultKind) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
@@ -196,11 +194,11 @@ def test_a_launch_whose_answer_is_lost_is_found_by_its_token(
         assert {1} == set(transport.created.values())
         assert [] == transport.sessions()
 
-    play(scenario, Fault(trouble, "create", nth=2), session={"create_timeout": 20})
+    play(scenario, Fault(fault, "create", nth=2), session={"create_timeout": 20})
 
 
 @pytest.mark.parametrize(
-    ("trouble", "kind"),
+    ("fault", "kind"),
     [
         (FaultKind.RESET_BEFORE, FailureKind.UNKNOWN_EFFECT),
         (FaultKind.STALL, FailureKind.UNKNOWN_EFFECT),
@@ -210,8 +208,8 @@ def test_a_launch_whose_answer_is_lost_is_found_by_its_token(
     ],
     ids=str,
 )
-def test_a_launch_that_was_never_made_is_told_and_never_sent_again(
-    play: Play, trouble: FaultKind, kind: FailureKind
+def test_launch_that_made_no_session_is_reported_and_never_repeated(
+    play: Play, fault: FaultKind, kind: FailureKind
 ) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         error: ScopeError | None = None
@@ -223,7 +221,7 @@ def test_a_launch_that_was_never_made_is_told_and_never_sent_again(
         except ScopeError as caught:
             error = caught
         assert [] == transport.sessions()
-        # Who got no answer cannot know that nothing will come of it.
+        # Without a response, the session may still appear.
         assert (kind is FailureKind.UNKNOWN_EFFECT) == (error is not None)
         if error is not None:
             assert () == error.survivors
@@ -231,10 +229,10 @@ def test_a_launch_that_was_never_made_is_told_and_never_sent_again(
             assert error is scope.error
 
     one_by_one = {"create_concurrency": 1, "create_timeout": 20, "retry": None}
-    play(scenario, Fault(trouble, "create", nth=2), session=one_by_one)
+    play(scenario, Fault(fault, "create", nth=2), session=one_by_one)
 
 
-def test_failed_launches_can_be_tried_again_in_the_scope(play: Play) -> None:
+def test_failed_launches_can_be_retried_in_the_scope(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             created = await scope.create("fits", IMAGE, replicas=5)
@@ -248,7 +246,7 @@ def test_failed_launches_can_be_tried_again_in_the_scope(play: Play) -> None:
     play(scenario, Fault(FaultKind.REFUSED, "create", nth=2), session=one_by_one)
 
 
-def test_survivors_are_named(play: Play, caplog: pytest.LogCaptureFixture) -> None:
+def test_survivors_are_named_in_scope_error(play: Play, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         with pytest.raises(ScopeError, match="may be left") as caught:
             async with session.scope(grace=10) as scope:
@@ -261,7 +259,7 @@ def test_survivors_are_named(play: Play, caplog: pytest.LogCaptureFixture) -> No
     assert "may be left" in caplog.text
 
 
-def test_survivors_are_noted_on_what_was_in_flight(play: Play) -> None:
+def test_survivors_are_noted_on_the_exception_of_the_block(play: Play) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
         with pytest.raises(ValueError, match="mine") as caught:
             async with session.scope(grace=10) as scope:
@@ -279,13 +277,15 @@ def test_survivors_are_noted_on_what_was_in_flight(play: Play) -> None:
     play(scenario, Fault(FaultKind.LIE, "destroy", probability=1), duration=10**6)
 
 
-@pytest.mark.parametrize("moment", [0.05, 0.3, 5])
-def test_a_server_that_stalls_for_ever_is_left_within_the_grace(play: Play, moment: float) -> None:
+@pytest.mark.parametrize("deadline", [0.05, 0.3, 5])
+def test_scope_ends_within_the_grace_period_if_the_server_stalls(
+    play: Play, deadline: float
+) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
-        with anyio.CancelScope(deadline=moment):
+        with anyio.CancelScope(deadline=deadline):
             async with session.scope(grace=30) as scope:
                 await scope.create("fits", IMAGE, replicas=20)
-        assert anyio.current_time() <= moment + 30 + 1
+        assert anyio.current_time() <= deadline + 30 + 1
         assert isinstance(scope.error, ScopeError)
         assert 8 == len(scope.error.launches)
         assert 0 == session.statistics().limiter.in_flight
@@ -293,7 +293,7 @@ def test_a_server_that_stalls_for_ever_is_left_within_the_grace(play: Play, mome
     play(scenario, Fault(FaultKind.STALL, probability=1))
 
 
-def test_a_long_clean_up_says_what_it_does(play: Play, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_clean_up_is_logged(play: Play, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "kaleden")
 
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
@@ -307,7 +307,7 @@ def test_a_long_clean_up_says_what_it_does(play: Play, caplog: pytest.LogCapture
     assert "" == caplog.text
 
 
-def test_plain_create_finds_a_lost_launch_by_what_is_new(play: Play) -> None:
+def test_plain_create_finds_a_lost_launch_among_new_sessions(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         older = await session.create("fits", IMAGE, replicas=3)
         created = await session.create("fits", IMAGE, replicas=3)
@@ -318,7 +318,7 @@ def test_plain_create_finds_a_lost_launch_by_what_is_new(play: Play) -> None:
     play(scenario, Fault(FaultKind.RESET_AFTER, "create", nth=5))
 
 
-def test_creates_that_outlive_their_caller_still_count_as_in_flight(play: Play) -> None:
+def test_creates_that_outlive_their_caller_keep_their_slots(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             for _ in range(5):
@@ -333,14 +333,14 @@ def test_creates_that_outlive_their_caller_still_count_as_in_flight(play: Play) 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 @pytest.mark.parametrize(("grace", "delay"), [(30, 0), (30, 5), (3, 5), (0.001, 1)])
-def test_a_launch_beside_the_leaving_is_ended_or_named(
+def test_concurrent_launch_at_the_end_is_destroyed_or_named(
     backend: Any, grace: float, delay: float
 ) -> None:
     async def main(steps: int) -> None:
         slow = Fault(FaultKind.DELAY, "create", seconds=delay)
-        async with world(slow, duration=10**6) as (transport, session):
+        async with open_world(slow, duration=10**6) as (transport, session):
 
-            async def beside() -> None:
+            async def launch_concurrently() -> None:
                 with suppress(kaleden.ScopeClosed):
                     await scope.create("fits", IMAGE, replicas=2)
 
@@ -350,22 +350,22 @@ def test_a_launch_beside_the_leaving_is_ended_or_named(
                 async with anyio.create_task_group() as group:
                     with suppress(ScopeError):
                         async with scope:
-                            group.start_soon(beside)
+                            group.start_soon(launch_concurrently)
                             for _ in range(steps):
                                 await checkpoint()
                             left = anyio.current_time()
                     assert anyio.current_time() <= left + grace + 1
             await transport.settled()
             alive = {session.id: session.spec.name for session in transport.sessions()}
-            told = scope.error or ScopeError(())
-            assert all(k in told.survivors or n in told.launches for k, n in alive.items())
+            reported = scope.error or ScopeError(())
+            assert all(k in reported.survivors or n in reported.launches for k, n in alive.items())
 
     for seed in range(4):
         for steps in range(14):
             run_virtual(main, steps, backend=backend, seed=seed)
 
 
-def test_a_release_while_the_scope_is_left_is_refused(play: Play) -> None:
+def test_release_during_the_clean_up_is_refused(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async def release(scope: kaleden.Scope) -> None:
             await anyio.sleep(0.1)
@@ -384,13 +384,13 @@ def test_a_release_while_the_scope_is_left_is_refused(play: Play) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_session_that_is_closed_first_costs_no_error_and_no_name(play: Play, fails: bool) -> None:
+def test_client_closed_before_its_scope_loses_no_error_and_no_name(play: Play, fails: bool) -> None:
     async def scenario(transport: MemoryTransport, _: kaleden.AsyncSession) -> None:
         session = kaleden.AsyncSession(transport=transport)
         expected = ValueError if fails else ScopeError
         with pytest.raises(expected) as caught:
             async with AsyncExitStack() as outer, AsyncExitStack() as inner:
-                scope = await outer.enter_async_context(session_scope(session, inner))
+                scope = await outer.enter_async_context(open_client_and_scope(session, inner))
                 await scope.create("fits", IMAGE, replicas=2)
                 await inner.aclose()
                 if fails:
@@ -401,7 +401,7 @@ def test_a_session_that_is_closed_first_costs_no_error_and_no_name(play: Play, f
             assert [str(scope.error)] == caught.value.__notes__
 
     @asynccontextmanager
-    async def session_scope(
+    async def open_client_and_scope(
         session: kaleden.AsyncSession, stack: AsyncExitStack
     ) -> AsyncIterator[kaleden.Scope]:
         await stack.enter_async_context(session)
@@ -411,7 +411,7 @@ def test_a_session_that_is_closed_first_costs_no_error_and_no_name(play: Play, f
     play(scenario, duration=10**6)
 
 
-def test_releasing_waits_for_nobody_and_leaves_no_line(play: Play, tmp_path: Path) -> None:
+def test_on_success_release_leaves_nothing_open_in_the_ledger(play: Play, tmp_path: Path) -> None:
     path = tmp_path / "ledger"
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
@@ -422,11 +422,11 @@ def test_releasing_waits_for_nobody_and_leaves_no_line(play: Play, tmp_path: Pat
         assert scope.error is None
         assert [] == read_ledger(path)
 
-    lost, stuck = Fault(FaultKind.HALF_BODY, "create", nth=2), Fault(FaultKind.STALL, "list")
-    play(scenario, lost, stuck, duration=10**6, session={"ledger": path, "settle": 1})
+    faults = [Fault(FaultKind.HALF_BODY, "create", nth=2), Fault(FaultKind.STALL, "list")]
+    play(scenario, *faults, duration=10**6, session={"ledger": path, "settle": 1})
 
 
-def test_leaving_costs_one_list_however_much_there_is_to_end(play: Play) -> None:
+def test_clean_up_costs_one_list_for_any_number_of_sessions(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         for count in (1, 20):
             before = transport.requests.copy()
@@ -438,7 +438,7 @@ def test_leaving_costs_one_list_however_much_there_is_to_end(play: Play) -> None
 
 
 @pytest.mark.parametrize("bad", [["../x"], [None, 5], "a b"])
-def test_only_ids_can_be_adopted(play: Play, bad: Any) -> None:
+def test_invalid_ids_cannot_be_adopted(play: Play, bad: Any) -> None:
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
             with pytest.raises(kaleden.InvalidRequest):
@@ -448,7 +448,7 @@ def test_only_ids_can_be_adopted(play: Play, bad: Any) -> None:
     play(scenario)
 
 
-def test_a_scope_error_is_data() -> None:
+def test_scope_error_can_be_pickled_and_copied() -> None:
     error = ScopeError(("abc",), ("fits-1-xyz",))
     for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert (("abc",), ("fits-1-xyz",)) == (copied.survivors, copied.launches)
@@ -456,13 +456,13 @@ def test_a_scope_error_is_data() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"grace": 0}, {"grace": -1}, {"on_success": "keep"}])
-async def test_a_scope_that_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:
-    async with world() as (_, session):
+async def test_invalid_scope_arguments_are_refused(arguments: dict[str, Any]) -> None:
+    async with open_world() as (_, session):
         with pytest.raises(kaleden.ConfigurationError):
             session.scope(**arguments)
 
 
-def test_the_ledger_has_what_is_open_and_nothing_else(play: Play, tmp_path: Path) -> None:
+def test_ledger_lists_only_open_launches(play: Play, tmp_path: Path) -> None:
     path = tmp_path / "ledger"
 
     async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
@@ -479,15 +479,15 @@ def test_the_ledger_has_what_is_open_and_nothing_else(play: Play, tmp_path: Path
     play(scenario, session={"ledger": path})
 
 
-def test_what_cannot_be_written_down_is_not_sent(
+def test_launch_that_cannot_be_recorded_is_not_sent(
     play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def fail_to_append(*_: object) -> None:
         raise LedgerError("no space left on device")
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
-            monkeypatch.setattr("kaleden._sessions._ledger._file.append", full)
+            monkeypatch.setattr("kaleden._sessions._ledger._file.append", fail_to_append)
             created = await scope.create("fits", IMAGE, replicas=4)
         assert {FailureKind.INTERNAL: 4} == created.counts()
         assert "no space left" in created.failures["fits-1"].message
@@ -498,20 +498,20 @@ def test_what_cannot_be_written_down_is_not_sent(
     play(scenario, session={"ledger": tmp_path / "ledger"})
 
 
-def test_a_ledger_that_fails_later_loses_no_session(
+def test_ledger_that_fails_after_the_request_loses_no_session(
     play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "ledger"
     append = _file.append
 
-    def fails_after_the_first(place: Path, lines: bytes) -> None:
+    def append_only_launching(file: Path, lines: bytes) -> None:
         if b'"launching"' not in lines:
             raise LedgerError("no space left on device")
-        append(place, lines)
+        append(file, lines)
 
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:
-            monkeypatch.setattr("kaleden._sessions._ledger._file.append", fails_after_the_first)
+            monkeypatch.setattr("kaleden._sessions._ledger._file.append", append_only_launching)
             assert (await scope.create("fits", IMAGE, replicas=2)).ok
             assert 2 == len(transport.sessions())
         assert [] == transport.sessions()

@@ -1,4 +1,4 @@
-"""A scope struck everywhere: at each pass of the event loop and at each point of each request."""
+"""Scopes that are cancelled at each iteration of the event loop, and that meet all faults."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.parametrize("backend", PLAIN_BACKENDS)
 
 PLATFORMS: dict[str, dict[str, Any]] = {
     "calm": {},
-    "slow to finish what was abandoned": {"finish_delay": 3.0},
+    "slow to finish cancelled creates": {"finish_delay": 3.0},
     "finishes late": {"finish_delay": 300.0},
-    "drops what was abandoned": {"abandoned": "dies"},
+    "drops cancelled creates": {"abandoned": "dies"},
 }
 
 
@@ -52,18 +52,18 @@ def test_no_session_survives_its_scope(backend: Any, platform: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [FaultKind.RESET_AFTER, FaultKind.ERROR_AFTER, FaultKind.STALL_AFTER, FaultKind.HALF_BODY],
     ids=str,
 )
-def test_no_session_survives_its_scope_when_answers_are_lost(
-    backend: Any, trouble: FaultKind
+def test_no_session_survives_its_scope_if_responses_are_lost(
+    backend: Any, fault: FaultKind
 ) -> None:
     program = Launched(grace=30)
     report = cancel_at_every_checkpoint(
         program,
         check=program.check,
-        world=lambda: MemoryTransport(faults=FaultPlan([Fault(trouble, "create", nth={2, 5})])),
+        world=lambda: MemoryTransport(faults=FaultPlan([Fault(fault, "create", nth={2, 5})])),
         backend=backend,
         causes=("scope", "native3", "error"),
         step=7,
@@ -75,7 +75,7 @@ def test_no_session_survives_its_scope_when_answers_are_lost(
 @pytest.mark.timeout(600)
 @settings(max_examples=150, deadline=None)
 @given(faults=faults, slow=slow_lists, seed=st.integers(0, 2**16))
-def test_one_specification_is_never_two_sessions(
+def test_specification_is_launched_at_most_once(
     backend: Any, faults: list[Fault], slow: list[Fault], seed: int
 ) -> None:
     run_virtual(launch_under_faults, faults, slow, seed, 10, backend=backend)

@@ -21,7 +21,7 @@ from parsl.providers.errors import ExecutionProviderException, SubmitException
 
 import kaleden
 from kaleden import Session
-from kaleden._sessions._launch._script_env import VARIABLE, block_name, packed
+from kaleden._sessions._launch._script_env import VARIABLE, encode_script, to_session_name
 from kaleden._sync._blocking_call import BlockingCall
 from kaleden._wire import Request, Response
 from kaleden.parsl import SkahaProvider
@@ -105,8 +105,8 @@ def test_script_reaches_the_session_unchanged(tmp_path: Any) -> None:
 def test_script_of_any_length_fits_in_a_variable() -> None:
     for length in range(3):
         word = "x" * length
-        assert not set('=$"\\ ') & set(packed(f"echo {word}"))
-        env = {**os.environ, VARIABLE: packed(f"echo {word}")}
+        assert not set('=$"\\ ') & set(encode_script(f"echo {word}"))
+        env = {**os.environ, VARIABLE: encode_script(f"echo {word}")}
         spec = SkahaProvider(IMAGE, Session(transport=MemoryTransport()))._spec
         done = subprocess.run([str(spec.cmd), *spec.args], env=env, capture_output=True, text=True)
         assert f"{word}\n" == done.stdout
@@ -141,7 +141,7 @@ def test_block_is_a_headless_session(platform: MemoryTransport, session: Session
     ],
 )
 def test_job_name_is_converted_to_a_session_name(job: str, name: str) -> None:
-    assert name == block_name(job)
+    assert name == to_session_name(job)
 
 
 def test_several_commands_on_a_node_require_a_launcher(session: Session) -> None:

@@ -24,7 +24,7 @@ from kaleden._results._batch import FinishedSession, Outcomes, Success
 from kaleden._results._progress import ProgressCallback
 from kaleden._results._session_list import SessionList
 from kaleden._sessions._components import Components
-from kaleden._sessions._launch._destroy import chooser, destroy
+from kaleden._sessions._launch._destroy import build_filter, destroy
 from kaleden._sessions._launch._launch_request import read_spec
 from kaleden._sessions._launch._unowned import launch_plain
 from kaleden._sessions._monitor._browser import connect
@@ -893,7 +893,7 @@ class AsyncSession(AsyncContextManagerMixin):
         Cancellation:
             Any of the sessions may be destroyed or not; see `destroy`.
         """
-        is_chosen = chooser(prefix, status)
+        is_chosen = build_filter(prefix, status)
         chosen = [info for info in await self.fetch(kind) if is_chosen(info)]
         return await self.destroy(chosen, progress=progress)
 

@@ -1,4 +1,4 @@
-"""What an open client is made of."""
+"""The components of an open client."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from kaleden._wire import Headers, SessionKind
 @final
 @frozen
 class Components:
-    """The parts of one open client, for the operations that need several of them.
+    """The components of one open client, for operations that need several of them.
 
     Attributes:
         engine: sends requests.
-        lister: shares lists.
-        launcher: launches.
-        watcher: waits.
-        limits: how many at once, and for how long.
-        ledger: where launches are written down, if anywhere.
+        sessions: the shared list of sessions.
+        launcher: launches sessions.
+        waiter: waits for sessions.
+        limits: concurrency limits and time-outs.
+        ledger: the durable record of launches, if there is one.
     """
 
     engine: Engine
@@ -40,8 +40,8 @@ class Components:
 def build_components(
     engine: Engine, limits: Limits, ledger: Ledger | None = None, headers: Headers = ()
 ) -> Components:
-    """Make the parts of a client around its engine; *headers* go with each create."""
-    lister = SharedList(engine, limits)
-    launcher = Launcher(engine, lister, limits, headers)
-    watcher = Waiter(lister, SharedList(engine, limits, SessionKind.DESKTOP_APP), engine, limits)
-    return Components(engine, lister, launcher, watcher, limits, ledger)
+    """Build the components of a client around its engine; *headers* are sent with each create."""
+    sessions = SharedList(engine, limits)
+    launcher = Launcher(engine, sessions, limits, headers)
+    waiter = Waiter(sessions, SharedList(engine, limits, SessionKind.DESKTOP_APP), engine, limits)
+    return Components(engine, sessions, launcher, waiter, limits, ledger)

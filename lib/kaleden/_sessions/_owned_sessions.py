@@ -1,6 +1,6 @@
-"""The sessions that a scope owns, and its launches whose outcome is not known yet.
+"""The owned sessions of a scope, and its launches of unknown outcome.
 
-Each launch whose request was sent is in one of three collections: `in_flight`, `owned` or
+After its request was sent, each launch is in one of three collections: `in_flight`, `owned` or
 `unconfirmed`, until its session is known to be gone, was released, or cannot appear any more.
 """
 
@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from attrs import frozen
 
 from kaleden._engine._config import Limits
-from kaleden._sessions._launch._launch_request import LaunchRequest, token_of
+from kaleden._sessions._launch._launch_request import LaunchRequest, get_token
 from kaleden._sessions._launch._launcher import InFlightCreate
 from kaleden._sessions._ledger._ledger import Ledger
 from kaleden._wire import SessionInfo
@@ -31,7 +31,7 @@ class ScopeStatistics:
     Attributes:
         owned: sessions that it will destroy.
         launching: creates in flight.
-        unconfirmed: creates whose outcome is unknown, and whose session was not found yet.
+        unconfirmed: creates of unknown outcome; their sessions were not found yet.
     """
 
     owned: int
@@ -52,7 +52,7 @@ class OwnedSessions:
         group: the task group in which they run.
         in_flight: the creates that have begun and not ended.
         owned: the names of the owned sessions by id; the name of an adopted session is its id.
-        unconfirmed: the names of creates whose outcome is unknown, with the time, on the clock of
+        unconfirmed: the names of creates of unknown outcome, with the time, on the clock of
             the event loop, until which their sessions may appear.
     """
 
@@ -80,14 +80,14 @@ class OwnedSessions:
     async def before_send(self, request: LaunchRequest) -> None:
         """Record a create before it is sent."""
         if self._ledger is not None:
-            await self._ledger.launching({token_of(request.name): request.name})
+            await self._ledger.record_launching({get_token(request.name): request.name})
 
     async def on_created(self, request: LaunchRequest, session: str) -> None:
         """Own a session, before the caller of the launch receives its id."""
         await self._own(request.name, session)
 
     async def on_unknown(self, request: LaunchRequest) -> None:
-        """Remember a create whose outcome is unknown."""
+        """Remember a create of unknown outcome."""
         assert request.ended is not None  # noqa: S101  # it has ended
         # Without a response the server may still be at work, for as long as a create takes at most.
         wait = self._limits.settle if request.answered else self._limits.create_timeout
@@ -112,8 +112,8 @@ class OwnedSessions:
     async def reconcile(self, sessions: Mapping[str, SessionInfo], now: float) -> None:
         """Own the listed sessions that have names of this scope, and forget expired launches.
 
-        Names are stronger evidence than responses: a list shows the session of a create that was
-        answered with the id of another, and both sessions of a name that appears twice.
+        Names are stronger evidence than responses. A list shows the right session of
+        a create that received the id of another, and both sessions of a name that appears twice.
 
         Args:
             sessions: all sessions of a list that began at *now* or later.
@@ -124,7 +124,7 @@ class OwnedSessions:
         for info in sessions.values():
             if info.name in names and self.owned.get(info.id) != info.name:
                 await self._own(info.name, info.id)
-        # A launch whose session was listed is owned now, and no longer unconfirmed.
+        # Launches with a listed session are owned now, and no longer unconfirmed.
         await self._forget([name for name, until in self.unconfirmed.items() if now >= until])
 
     async def release_unconfirmed(self) -> list[str]:
@@ -140,14 +140,16 @@ class OwnedSessions:
         before = self.owned.get(session, name)
         self.owned[session] = name
         if before not in {name, session} and before not in self.owned.values():
-            # The create named *before* was answered with another's id: its own outcome is unknown.
+            # The create named *before* had a response with this id: its own outcome is unknown.
             self.unconfirmed[before] = anyio.current_time() + self._limits.create_timeout
-            launch = {token_of(before): before}
+            launch = {get_token(before): before}
             await self._record(
-                lambda ledger: ledger.launching(launch), f"the unconfirmed launch {before}"
+                lambda ledger: ledger.record_launching(launch), f"the unconfirmed launch {before}"
             )
-        token = token_of(name)
-        await self._record(lambda ledger: ledger.launched(token, session), f"session {session}")
+        token = get_token(name)
+        await self._record(
+            lambda ledger: ledger.record_launched(token, session), f"session {session}"
+        )
 
     async def _forget(self, names: Collection[str]) -> None:
         for name in names:
@@ -156,8 +158,8 @@ class OwnedSessions:
 
     async def _record_ended(self, names: Collection[str]) -> None:
         if names:
-            tokens = [token_of(name) for name in names]
-            await self._record(lambda ledger: ledger.ended(tokens), f"the end of {tokens}")
+            tokens = [get_token(name) for name in names]
+            await self._record(lambda ledger: ledger.record_ended(tokens), f"the end of {tokens}")
 
     async def _record(self, write: Callable[[Ledger], Awaitable[None]], fact: str) -> None:
         """Write a fact to the ledger; if that fails, it is still a fact."""

@@ -1,8 +1,9 @@
-"""Reaping: ending what processes left that can no longer do it themselves.
+"""Reaping: destroy the sessions that dead processes left behind.
 
-The ledger tells what they launched. A session whose id is known is destroyed. A launch whose answer
-nobody wrote down is looked for by its name, which ends in its token. The server may go on with a
-create whose client is gone, so a list without the session proves something only some time after.
+The ledger records their launches. Sessions with a recorded id are destroyed. A launch without a
+recorded id is looked for by its name, which ends in its token. The server may continue a create
+after its client is gone. So a list without the session is proof only after the time that a create
+may take; see `compute_time_left`.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from kaleden._sessions._ledger import _file
 from kaleden._sessions._ledger._file import (
     Event,
     LedgerError,
+    LedgerPath,
     OpenLaunch,
-    Place,
     encode,
     read_ledger,
 )
 from kaleden._sessions._ledger._ledger import in_file_thread
-from kaleden._sessions._ledger._process import ProcessStatus, process_status
+from kaleden._sessions._ledger._process import ProcessStatus, find_process_status
 from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import SessionInfo
 
@@ -48,13 +49,13 @@ _SEARCH_INTERVALS: Final = (1.0, 15.0, 1.5)
 @final
 @frozen
 class Survey:
-    """What a ledger has open, by what can be done about it from here.
+    """The open launches of a ledger, by the state of their owners.
 
     Attributes:
-        dead: launches of owners that are gone: to be reaped.
-        alive: launches of owners that are at work.
+        dead: launches of dead owners; they are to be reaped.
+        alive: launches of running owners.
         unknown: launches of owners on other machines or in other containers.
-        foreign: launches on other servers.
+        other_servers: launches on other servers.
     """
 
     dead: list[OpenLaunch]
@@ -63,72 +64,77 @@ class Survey:
     other_servers: list[OpenLaunch]
 
 
-def survey(path: Place, server: str) -> Survey:
-    """Read a ledger, and find out which of its owners live.
+def survey(path: LedgerPath, server: str) -> Survey:
+    """Read a ledger, and find out which of its owners are alive.
+
+    Args:
+        path: the ledger.
+        server: the URL of the server, as the ledger records it.
 
     Raises:
-        LedgerError: it cannot be read.
+        LedgerError: the ledger cannot be read.
     """
-    stand = lru_cache(None)(process_status)
-    sorted_: dict[ProcessStatus | None, list[OpenLaunch]] = defaultdict(list)
+    status_of = lru_cache(None)(find_process_status)
+    by_status: dict[ProcessStatus | None, list[OpenLaunch]] = defaultdict(list)
     for launch in read_ledger(path):
-        sorted_[stand(launch.owner) if launch.server == server else None].append(launch)
+        by_status[status_of(launch.owner) if launch.server == server else None].append(launch)
 
     return Survey(
-        sorted_[ProcessStatus.DEAD],
-        sorted_[ProcessStatus.ALIVE],
-        sorted_[ProcessStatus.UNKNOWN],
-        sorted_[None],
+        by_status[ProcessStatus.DEAD],
+        by_status[ProcessStatus.ALIVE],
+        by_status[ProcessStatus.UNKNOWN],
+        by_status[None],
     )
 
 
 async def reap(
     engine: Engine,
-    lister: SharedList,
+    sessions: SharedList,
     limits: Limits,
-    path: Place,
+    path: LedgerPath,
     server: str,
     *,
     elsewhere: bool = False,
 ) -> Outcomes[bool]:
-    """End what dead owners left on *server*, and write down that it has ended.
+    """Destroy the sessions that dead owners left on *server*, and record their ends in the ledger.
 
     Args:
         engine: sends the requests.
-        lister: shares lists.
-        limits: how many at once, and for how long.
+        sessions: lists the sessions.
+        limits: concurrency limits and time-outs.
         path: the ledger.
-        server: the URL of the server that *engine* talks to, as the ledger has it.
-        elsewhere: whether to end also what owners left that cannot be looked at from here.
+        server: the URL of the server of *engine*, as the ledger records it.
+        elsewhere: whether to destroy also the sessions of owners of unknown state.
 
     Returns:
-        One outcome per session, by its id; by its name where there was no id, and none is found.
+        One outcome per session, by its id. A launch without an id has one outcome, by its
+        name, if no session is found.
 
     Raises:
         LedgerError: the ledger cannot be read.
 
     Cancellation:
-        What has not been written down as ended is there for the next reaper.
+        Launches that are not yet recorded as ended stay open for the next reaper.
     """
     engine.check()
     found = await in_file_thread(partial(survey, path, server))
     launches = found.dead + (found.unknown if elsewhere else [])
-    reaper = _Reaper(engine, lister, limits, Path(path))
-    outcomes = await reaper.end([launch for launch in launches if launch.session_id])
+    reaper = _Reaper(engine, sessions, limits, Path(path))
+    outcomes = await reaper.destroy_known([launch for launch in launches if launch.session_id])
     outcomes += await reaper.search([launch for launch in launches if not launch.session_id])
     if outcomes:
-        await reaper.note(_file.compact)
+        await reaper.write_ledger(_file.compact)
     return Outcomes("reap", outcomes)
 
 
-def time_left(launch: OpenLaunch, limits: Limits) -> float:
-    """Return the seconds within which the session of *launch* may still appear in a list.
+def compute_time_left(launch: OpenLaunch, limits: Limits) -> float:
+    """Return for how many more seconds the session of *launch* may appear in a list.
 
-    The server may be at work on a create for `create_timeout` seconds, and lists may not show its
-    session for `settle` seconds more.
+    The server may process a create for `create_timeout` seconds. Lists may not show its session for
+    `settle` seconds more.
     """
     longest = limits.create_timeout + limits.settle
-    # The clocks of two machines may differ: never wait longer than if it were launched now.
+    # The clocks of two machines may differ. Never wait longer than for a launch that begins now.
     return min(longest, max(0.0, launch.at + longest - time.time()))
 
 
@@ -136,50 +142,56 @@ def time_left(launch: OpenLaunch, limits: Limits) -> float:
 @frozen
 class _Reaper:
     engine: Engine
-    lister: SharedList
+    sessions: SharedList
     limits: Limits
     path: Path
 
-    async def end(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
-        """Destroy sessions whose ids are known."""
+    async def destroy_known(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
+        """Destroy sessions of known ids."""
         if not launches:
             return []
 
         keys = [launch.key for launch in launches]
-        outcomes = await destroy(self.engine, self.lister, self.limits, keys)
+        outcomes = await destroy(self.engine, self.sessions, self.limits, keys)
         failures = outcomes.failures
-        # Closed only with all of its sessions, should the server have made two.
-        kept = {_identity(launch) for launch in launches if launch.key in failures}
-        await self.close([launch for launch in launches if _identity(launch) not in kept])
+        # If the server made two sessions for a launch, close the launch only when both are gone.
+        kept = {_get_identity(launch) for launch in launches if launch.key in failures}
+        await self.close([launch for launch in launches if _get_identity(launch) not in kept])
         return list(outcomes)
 
     async def search(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
-        """Look for sessions whose ids are not known, until none of them can appear any more."""
+        """Look for sessions of unknown ids, until none of them can still appear."""
         now = anyio.current_time()
-        due = {launch: now + time_left(launch, self.limits) for launch in launches}
+        due = {launch: now + compute_time_left(launch, self.limits) for launch in launches}
         outcomes: list[Outcome[bool]] = []
         backoff = Backoff(*_SEARCH_INTERVALS)
         while due:
             now = anyio.current_time()
             try:
-                snapshot = await self.lister.since_with_retry(now)
+                snapshot = await self.sessions.since_with_retry(now)
             except RequestError as error:
                 return outcomes + [evolve(error.failure, key=launch.key) for launch in due]
 
-            outcomes += await self._look(due, snapshot.sessions.values(), now)
+            outcomes += await self._resolve_listed(due, snapshot.sessions.values(), now)
             if due:
                 await anyio.sleep_until(min(now + backoff.next(), *due.values()))
         return outcomes
 
-    async def _look(
+    async def _resolve_listed(
         self, due: dict[OpenLaunch, float], sessions: Iterable[SessionInfo], now: float
     ) -> list[Outcome[bool]]:
-        """Take from *due* what a list that began at *now* decides, and do what is to do."""
+        """Handle the launches of *due* that this list decides, and remove them from *due*.
+
+        Args:
+            due: the launches, with the time until which their sessions may appear.
+            sessions: the sessions of the list.
+            now: when the list began.
+        """
         by_name: dict[str, list[SessionInfo]] = defaultdict(list)
         for session in sessions:
             by_name[session.name].append(session)
 
-        # The server writes all names in lower case.
+        # The server converts all names to lower case.
         seen = {launch: by_name[launch.name.lower()] for launch in due}
         decided = [launch for launch in due if seen[launch] or now >= due[launch]]
         for launch in decided:
@@ -187,45 +199,49 @@ class _Reaper:
 
         absent = [launch for launch in decided if not seen[launch]]
         ours = [launch for launch in decided if seen[launch] and _has_token(launch)]
-        unsure = [launch for launch in decided if seen[launch] and not _has_token(launch)]
+        ambiguous = [launch for launch in decided if seen[launch] and not _has_token(launch)]
         await self.close(absent)
-        ended = await self.end(
+        ended = await self.destroy_known(
             [evolve(launch, session_id=session.id) for launch in ours for session in seen[launch]]
         )
         gone = [Success(launch.key, True) for launch in absent]
-        return [*gone, *ended, *(_unsure(launch, seen[launch]) for launch in unsure)]
+        return [
+            *gone,
+            *ended,
+            *(_to_ambiguous_failure(launch, seen[launch]) for launch in ambiguous),
+        ]
 
     async def close(self, launches: Sequence[OpenLaunch]) -> None:
-        """Write down that launches are settled."""
+        """Record in the ledger that launches have ended."""
         if launches:
-            await self.note(partial(_write_ended, launches))
+            await self.write_ledger(partial(_write_ended, launches))
 
-    async def note(self, work: Callable[[Path], None]) -> None:
-        """Change the ledger; if that fails, what was done is not undone, and can be done again."""
+    async def write_ledger(self, work: Callable[[Path], None]) -> None:
+        """Change the ledger; on an error, log it: a later reaper repeats the work without harm."""
         write = partial(in_file_thread, partial(work, self.path))
         try:
             await run_shielded(write, math.inf)
         except LedgerError as error:
-            logger.warning("what was reaped stays in the ledger as open: %s", error)
+            logger.warning("the ledger still lists reaped sessions as open: %s", error)
 
 
 def _write_ended(launches: Iterable[OpenLaunch], path: Path) -> None:
     _file.append(path, encode(Event.ENDED, launches))
 
 
-def _identity(launch: OpenLaunch) -> object:
+def _get_identity(launch: OpenLaunch) -> object:
     return launch.owner, launch.token
 
 
 def _has_token(launch: OpenLaunch) -> bool:
-    """Whether the name is this launch's alone."""
+    """Return whether the name ends in the token of the launch, so that it is unique."""
     return launch.name.endswith(f"-{launch.token}")
 
 
-def _unsure(launch: OpenLaunch, sessions: Iterable[SessionInfo]) -> Failure:
+def _to_ambiguous_failure(launch: OpenLaunch, sessions: Iterable[SessionInfo]) -> Failure:
     ids = ", ".join(session.id for session in sessions)
     message = (
-        f"{ids} has this name, which was launched without a token, so it may be somebody else's: "
-        "destroy it if it is not"
+        f"{ids} has this name, which was launched without a token, so it may be another "
+        "user's: destroy it if it is yours"
     )
     return Failure(launch.key, FailureKind.UNKNOWN_EFFECT, message)

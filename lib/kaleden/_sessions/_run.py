@@ -1,4 +1,4 @@
-"""Launch, wait, collect, clean up: a whole batch in one call."""
+"""A whole batch in one call: launch, wait, collect the results."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from kaleden._sessions._scope import Scope
 from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionSpec, SessionStatus
 
 _TAIL: Final = 500
-"""Characters of a failed session's log that its failure shows."""
+"""Characters of the log of a failed session that its failure quotes."""
 
 
 @final
 @frozen
 class StartRule:
-    """When to give up on a batch that does not start.
+    """The condition on which a batch that does not start is given up.
 
     Attributes:
-        least: how many sessions must have started.
-        within: by how many seconds after the last of them was launched.
+        least: the number of sessions that must have started.
+        within: seconds after the launch of the last session within which they must have started.
     """
 
     least: int
@@ -41,16 +41,16 @@ class StartRule:
 def read_start_rule(
     spec: SessionSpec, min_started: int | None, start_timeout: float | None
 ) -> StartRule | None:
-    """Read when to give up, if ever.
+    """Check the arguments, and return the rule that they state; None if there is no rule.
 
     Raises:
-        InvalidRequest: one of the two is missing, or nothing could satisfy them.
+        InvalidRequest: one of the two is missing, or they cannot be satisfied.
     """
     if min_started is None and start_timeout is None:
         return None
 
     if min_started is None or start_timeout is None:
-        raise InvalidRequest("min_started and start_timeout say it together: give both or none")
+        raise InvalidRequest("min_started and start_timeout belong together: give both or none")
 
     check_number("start_timeout", start_timeout, "seconds", finite=False, error=InvalidRequest)
     check_number("min_started", min_started, "sessions", whole=True, least=1, error=InvalidRequest)
@@ -61,32 +61,32 @@ def read_start_rule(
 
 
 async def run(
-    rooms: Components,
+    components: Components,
     scope: Scope,
     spec: SessionSpec,
     start: StartRule | None,
     progress: ProgressCallback | None,
 ) -> Outcomes[FinishedSession]:
-    """Launch *spec* in *scope*, and collect the end of every replica."""
-    batch = _Batch(rooms, anyio.current_time(), progress)
+    """Launch *spec* in *scope*, and collect the result of every replica."""
+    batch = _BatchRun(components, anyio.current_time(), progress)
     created = await scope.create(spec, progress=progress)
     batch.names = {key: name for name, key in created.successes.items()}
     await batch.collect(start)
     outcomes = [
-        outcome if isinstance(outcome, Failure) else batch.outcome(outcome.key, outcome.value)
+        outcome if isinstance(outcome, Failure) else batch.get_outcome(outcome.key, outcome.value)
         for outcome in created
     ]
     return Outcomes("run", outcomes)
 
 
-class _Batch:
-    """The sessions of one run, from their launch to their ends."""
+class _BatchRun:
+    """The sessions of one run, from launch to end."""
 
     def __init__(
-        self, rooms: Components, started: float, progress: ProgressCallback | None
+        self, components: Components, started: float, progress: ProgressCallback | None
     ) -> None:
         self.names: dict[str, str] = {}
-        self._rooms = rooms
+        self._components = components
         self._started = started
         self._progress = progress
         self._ended: dict[str, Outcome[SessionInfo]] = {}
@@ -99,11 +99,13 @@ class _Batch:
         async with open_task_group() as group:
             if start is not None:
                 group.start_soon(self._give_up_unless, start, group.cancel_scope)
-            await self._rooms.engine.fan_out(self._finish, self._as_they_end(), self._results)
+            await self._components.engine.fan_out(
+                self._collect_session, self._stream_ended(), self._results
+            )
             group.cancel_scope.cancel()
 
-    def outcome(self, name: str, session: str) -> Outcome[FinishedSession]:
-        """Tell what became of one replica."""
+    def get_outcome(self, name: str, session: str) -> Outcome[FinishedSession]:
+        """Return the outcome of one replica."""
         result = self._results.outcomes.get(session)
         if result is not None:
             return evolve(result, key=name)
@@ -115,16 +117,16 @@ class _Batch:
 
         return Failure(name, FailureKind.PENDING_TIMEOUT, self._gave_up or "", sent=True)
 
-    async def _as_they_end(self) -> AsyncIterator[str]:
-        waiting = self._rooms.waiter.stream(
-            list(self.names), TERMINAL_STATUSES, progress=self._note
+    async def _stream_ended(self) -> AsyncIterator[str]:
+        waiting = self._components.waiter.stream(
+            list(self.names), TERMINAL_STATUSES, progress=self._on_progress
         )
         async with waiting as ended:
             async for outcome in ended:
                 self._ended[outcome.key] = outcome
                 yield outcome.key
 
-    def _note(self, statuses: ProgressUpdate) -> None:
+    def _on_progress(self, statuses: ProgressUpdate) -> None:
         self._statuses = statuses
         if self._progress is not None:
             self._progress(statuses)
@@ -136,30 +138,32 @@ class _Batch:
         if started < rule.least:
             self._gave_up = (
                 f"given up: {started} of {len(self.names)} had started after {rule.within:g} "
-                f"seconds, and {rule.least} were asked for"
+                f"seconds, and {rule.least} were required"
             )
             scope.cancel()
 
-    async def _finish(self, session: str, courier: RequestTimeout) -> Outcome[FinishedSession]:
+    async def _collect_session(
+        self, session: str, timer: RequestTimeout
+    ) -> Outcome[FinishedSession]:
         ended = self._ended[session]
         if isinstance(ended, Failure):
             return ended
 
         elapsed = anyio.current_time() - self._started
-        engine, limits = self._rooms.engine, self._rooms.limits
-        log = await engine.perform(_operations.logs(limits), session, courier)
-        events = await engine.perform(_operations.events(limits), session, courier)
+        engine, limits = self._components.engine, self._components.limits
+        log = await engine.perform(_operations.logs(limits), session, timer)
+        events = await engine.perform(_operations.events(limits), session, timer)
         if isinstance(log, Failure):
             status = ended.value.status
             message = f"the session is {status}, and its log could not be read: {log.message}"
             return evolve(log, message=message)
 
-        # There may be none any more; the platform keeps them for about an hour.
-        told = events.value if isinstance(events, Success) else ()
-        return _judge(session, FinishedSession(ended.value, log.value, told, elapsed))
+        # The platform keeps events for about an hour, so there may be none.
+        reported = events.value if isinstance(events, Success) else ()
+        return _to_outcome(session, FinishedSession(ended.value, log.value, reported, elapsed))
 
 
-def _judge(session: str, finished: FinishedSession) -> Outcome[FinishedSession]:
+def _to_outcome(session: str, finished: FinishedSession) -> Outcome[FinishedSession]:
     status = finished.info.status
     if status.matches(SessionStatus.COMPLETED):
         return Success(session, finished, elapsed=finished.elapsed)

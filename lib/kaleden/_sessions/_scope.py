@@ -1,4 +1,4 @@
-"""Ownership: a block of code, and the sessions that cannot outlive it."""
+"""Scopes: blocks of code that own sessions and destroy them at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kaleden._results._batch import Outcomes
 from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._components import Components
 from kaleden._sessions._launch._destroy import destroy
-from kaleden._sessions._launch._launch_request import read_spec, requests_with_tokens
+from kaleden._sessions._launch._launch_request import build_requests_with_tokens, read_spec
 from kaleden._sessions._monitor._live_table import Show, check_show, show_live
 from kaleden._sessions._monitor._wait import Until
 from kaleden._sessions._owned_sessions import OwnedSessions, ScopeStatistics
@@ -29,34 +29,45 @@ from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionKind, SessionSp
 logger = logging.getLogger("kaleden")
 
 OnExit: TypeAlias = Literal["destroy", "release"]
-"""What a scope does with its sessions when its block ends."""
+"""The action on the sessions of a scope when its block ends."""
 
 _CLEAN_UP_INTERVALS: Final = (0.25, 4.0)
 """Seconds between two rounds of a clean-up: the first interval and the longest."""
 
 _QUIET_SECONDS: Final = 1.0
-"""Seconds of a clean-up after which it says what it does, lest somebody interrupts it."""
+"""Seconds after which a clean-up logs its progress, so that the user does not interrupt it."""
 
 
 @final
 class Scope(AsyncContextManagerMixin):
     """Owns the sessions that are launched in it: ``async with session.scope() as scope: ...``.
 
-    However the block is left, by its end, an error, a deadline or a cancellation, first no more is
-    launched; then the answers to creates that have left are awaited, launches in doubt are looked
-    for, and all that is owned is destroyed, and verified by a list. That runs shielded, and takes
-    at most *grace* seconds; with a ledger, another process that stopped while it held the file's
-    lock can delay it by up to ten seconds more. What was in flight is raised again. If anything
-    could be left, a `ScopeError` names it: raised if the block ended well, else put on the
-    exception as a note, and kept in `error` and in the log.
+    When the block ends, whether normally, by an exception, a deadline or a cancellation, the scope
+    cleans up in this order:
 
-    A scope may be used by any task of its client's event loop while its block is open, nested, and
-    put on an ``AsyncExitStack``. The names of its sessions end in a token of their own, by which a
-    launch whose answer was lost is found.
+    1. It sends no more creates.
+    2. It waits for the responses to creates in flight.
+    3. It looks for the sessions of unconfirmed launches, which are those of unknown outcome.
+    4. It destroys all owned sessions, and verifies with a list that they are gone.
+
+    With ``on_success="release"`` or ``on_error="release"``, it releases the sessions instead of
+    steps 3 and 4 if the block ends normally or with an exception, respectively.
+
+    The clean-up is shielded from cancellation and takes at most *grace* seconds. With a ledger it
+    can take up to ten seconds more, if another process was stopped while it held the lock of the
+    file. Afterwards the exception of the block is raised again, if there was one.
+
+    If sessions may be left, the scope makes a `ScopeError` that names them, logs it and stores it
+    in `error`. It raises this error if the block ended normally; otherwise it adds the message as a
+    note to the exception of the block.
+
+    While its block is open, a scope can be used by any task of its client's event loop. Scopes can
+    be nested, and entered on an ``AsyncExitStack``. The name of each session ends in a unique
+    token, by which the scope finds the session of a launch whose response was lost.
 
     Attributes:
-        error: after the block, what may be left; None if nothing.
-        names: the names that launches were given, without what was put after them.
+        error: after the block, the sessions and launches that may be left; None if there are none.
+        names: the names that were given to `create`, without replica numbers and tokens.
     """
 
     def __init__(
@@ -89,11 +100,11 @@ class Scope(AsyncContextManagerMixin):
                 raise
             await self._close(None)
 
-    # --- what users call -------------------------------------------------------------------------
+    # --- public ----------------------------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:
-        """Whether the scope's block is being run."""
+        """Whether the block of the scope is running."""
         return self._owned.is_open
 
     @property
@@ -102,15 +113,17 @@ class Scope(AsyncContextManagerMixin):
         return list(self._owned.owned)
 
     def statistics(self) -> ScopeStatistics:
-        """Tell the scope's state now."""
-        held = self._owned
-        return ScopeStatistics(len(held.owned), len(held.in_flight), len(held.unconfirmed))
+        """Return the numbers of owned, launching and unconfirmed sessions."""
+        sessions = self._owned
+        return ScopeStatistics(
+            len(sessions.owned), len(sessions.in_flight), len(sessions.unconfirmed)
+        )
 
     def __repr__(self) -> str:
         state = self.statistics()
-        doubts = f", {state.unconfirmed} in doubt" if state.unconfirmed else ""
+        unconfirmed = f", {state.unconfirmed} unconfirmed" if state.unconfirmed else ""
         closed = "" if self.is_open else " (closed)"
-        return f"<Scope owns {state.owned}, {state.launching} launching{doubts}{closed}>"
+        return f"<Scope owns {state.owned}, {state.launching} launching{unconfirmed}{closed}>"
 
     async def create(
         self,
@@ -127,24 +140,25 @@ class Scope(AsyncContextManagerMixin):
         *,
         progress: ProgressCallback | None = None,
     ) -> Outcomes[str]:
-        """Launch sessions that end with the scope.
+        """Launch sessions that are destroyed when the scope ends.
 
-        The arguments are those of `AsyncSession.create`; the names may have 54 characters, replica
-        numbers included, since nine more are put after them. One specification never becomes two
-        sessions.
+        The arguments are those of `AsyncSession.create`. A name can have up to 54 characters,
+        including the replica number, because the scope appends nine characters. Each replica is
+        launched at most once: a create is never repeated after it may have reached the server.
 
         Returns:
-            The id of each new session, by its name without the token. A failure of kind
-            ``unknown_effect`` means that no answer came and that no such session was listed until
-            *settle* seconds after the request; the scope looks for it again when it is left.
+            The ids of the new sessions, by name without the token. A failure of kind
+            ``unknown_effect`` means that no usable response arrived, and that no list showed the
+            session within *settle* seconds after the request. The scope looks for it again during
+            its clean-up.
 
         Raises:
-            InvalidRequest: an argument cannot work; nothing was sent.
-            ScopeClosed: the scope's block was left, or not entered.
+            InvalidRequest: an argument is invalid; nothing was sent.
+            ScopeClosed: the block of the scope has ended, or was not entered.
 
         Cancellation:
-            Nothing more is sent. Creates that have left are awaited in the background, and whatever
-            comes of them belongs to the scope.
+            Nothing more is sent. The scope awaits creates in flight in the background and owns the
+            sessions that they make.
         """
         parts = {
             "cores": cores,
@@ -166,30 +180,36 @@ class Scope(AsyncContextManagerMixin):
         pending_timeout: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> Outcomes[SessionInfo]:
-        """Wait for sessions; by default for all that the scope owns now.
+        """Wait for sessions, by default for all that the scope owns now.
 
-        The arguments, what is returned, and what cancellation does are those of
-        `AsyncSession.wait`: by default ``ok`` means "all have ended", Failed ones included; to wait
-        for success, say ``until="Completed"``.
+        The arguments and the returned value are those of `AsyncSession.wait`. By default ``ok``
+        means that all sessions have ended, including those that ended as Failed. To wait for
+        success, pass ``until="Completed"``.
+
+        Cancellation:
+            Nothing changes on the server, and other waits continue.
         """
         keys = self.ids if ids is None else read_members(ids)
         return await self._components.waiter.wait(keys, until, pending_timeout, progress)
 
     def watch(self, show: Show | None = None) -> AbstractAsyncContextManager[None]:
-        """Show how the sessions of the scope stand: ``async with scope.watch(): ...``.
+        """Show a live table of the sessions of the scope: ``async with scope.watch(): ...``.
 
-        The table changes in its place, in a notebook or on the terminal (with the extra
-        ``progress``); elsewhere lines on standard error tell what changed. Its lists are those of
-        all who wait, one every 1 to 15 seconds. What goes wrong with it is only logged.
+        In a notebook, or on a terminal with the extra ``progress``, the table is updated in place.
+        Elsewhere each change is printed as a line on standard error. The table uses the same lists
+        as all waits of the client, one every 1 to 15 seconds. Errors of the display are only
+        logged.
 
         Args:
-            show: is called with a `SessionList` instead, in the event loop; it has to be quick.
+            show: called with a `SessionList` after each change, in place of the table. It runs in
+                the event loop, so it must return quickly.
 
         Raises:
-            ScopeClosed: the scope's block was left, or not entered.
+            InvalidRequest: *show* is not a plain function.
+            ScopeClosed: the block of the scope has ended, or was not entered.
 
         Cancellation:
-            The table stays as it is.
+            The table stays as it was shown last.
         """
         self._check_open()
         return show_live(
@@ -197,14 +217,17 @@ class Scope(AsyncContextManagerMixin):
         )
 
     async def adopt(self, ids: Members) -> None:
-        """Take over sessions that were launched elsewhere: they will end with the scope.
+        """Own sessions that were launched elsewhere, so that the scope destroys them at its end.
+
+        Args:
+            ids: an id, several ids, or sessions as an earlier call returned them.
 
         Raises:
-            InvalidRequest: one of them cannot be an id; none was adopted.
-            ScopeClosed: the scope's block was left, or not entered.
+            InvalidRequest: an id is invalid; no session was adopted.
+            ScopeClosed: the block of the scope has ended, or was not entered.
 
         Cancellation:
-            The sessions are adopted all the same.
+            The sessions are adopted before the cancellation is raised.
         """
         self._check_open()
         for key in [check_id(key) for key in read_members(ids)]:
@@ -212,19 +235,24 @@ class Scope(AsyncContextManagerMixin):
         await anyio.lowlevel.checkpoint()
 
     async def release(self, ids: Members) -> None:
-        """Let sessions outlive the scope, on purpose: they are the caller's to end.
+        """Release sessions, so that they outlive the scope; the caller has to destroy them.
+
+        Ids of sessions that the scope does not own are ignored.
+
+        Args:
+            ids: an id, several ids, or sessions as an earlier call returned them.
 
         Raises:
-            ScopeClosed: the scope's block was left; they are being ended.
+            ScopeClosed: the block of the scope has ended, or was not entered.
 
         Cancellation:
-            The sessions are released all the same.
+            The sessions are released before the cancellation is raised.
         """
         self._check_open()
         await self._owned.release(read_members(ids))
         await anyio.lowlevel.checkpoint()
 
-    # --- inside ----------------------------------------------------------------------------------
+    # --- internal --------------------------------------------------------------------------------
 
     async def _launch(
         self,
@@ -235,8 +263,10 @@ class Scope(AsyncContextManagerMixin):
         """Launch *spec*, or only the replicas named by *keys*."""
         self._check_open()
         self.names.add(spec.name)
-        tickets = [
-            ticket for ticket in requests_with_tokens(spec) if keys is None or ticket.key in keys
+        requests = [
+            request
+            for request in build_requests_with_tokens(spec)
+            if keys is None or request.key in keys
         ]
 
         async def again(failed: Sequence[str]) -> Outcomes[str]:
@@ -245,12 +275,12 @@ class Scope(AsyncContextManagerMixin):
         with anyio.CancelScope() as call:
             self._calls.add(call)
             try:
-                outcomes = await self._components.launcher.launch(tickets, self._owned, progress)
+                outcomes = await self._components.launcher.launch(requests, self._owned, progress)
                 return Outcomes("create", outcomes, again=again)
             finally:
                 self._calls.discard(call)
 
-        raise ScopeClosed("the scope was left while it launched")
+        raise ScopeClosed("the block of the scope ended during the launch")
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -261,25 +291,26 @@ class Scope(AsyncContextManagerMixin):
         self._owned.is_open, self._has_ended = False, True
         for call in self._calls:
             call.cancel()
-        for flight in tuple(self._owned.in_flight):
-            # A third, so that time is left to end what the answers tell of.
-            flight.cancel_after(min(self._components.limits.create_grace, self._grace / 3))
+        for create in tuple(self._owned.in_flight):
+            # At most a third of the grace period; the rest is for deleting the sessions that those
+            # responses report.
+            create.cancel_after(min(self._components.limits.create_grace, self._grace / 3))
 
         action = self._on_success if error is None else self._on_error
-        clean_up = self._end if action == "destroy" else partial(self._release_all, error)
-        trouble: Exception | None = None
+        clean_up = self._destroy_all if action == "destroy" else partial(self._release_all, error)
+        failure: Exception | None = None
         try:
             await run_shielded(clean_up, self._grace)
-        except Exception as raised:  # noqa: BLE001  # never in the place of what was in flight
-            trouble = raised
+        except Exception as raised:  # noqa: BLE001  # must not replace the exception of the block
+            failure = raised
             logger.error("the clean-up of a scope failed: %r", raised)  # noqa: TRY400
         except BaseException as interruption:
             self._report_survivors(interruption, None)
             raise
-        self._report_survivors(error, trouble)
+        self._report_survivors(error, failure)
 
-    def _report_survivors(self, error: BaseException | None, trouble: Exception | None) -> None:
-        """Name what may be left; never in the place of what was in flight."""
+    def _report_survivors(self, error: BaseException | None, failure: Exception | None) -> None:
+        """Report sessions that may be left, without replacing the exception of the block."""
         survivors, launches = tuple(self._owned.owned), self._owned.unconfirmed_names()
         if not survivors and not launches:
             return
@@ -287,18 +318,18 @@ class Scope(AsyncContextManagerMixin):
         self.error = ScopeError(survivors, launches)
         logger.error("%s", self.error)
         if error is None:
-            raise self.error from trouble
+            raise self.error from failure
 
         error.add_note(str(self.error))
 
     async def _release_all(self, error: BaseException | None) -> None:
-        """Release every session; name those of which an exception may have lost the ids."""
+        """Release every session; note their ids on *error*, since the caller may have lost them."""
         released = self.ids
         await self._owned.release(released)
         await self._owned.wait_in_flight()
         released += self.ids
         await self._owned.release(self.ids)
-        # The outcomes of these launches have reported that they are unknown.
+        # The caller of these launches has received their outcomes, of kind `UNKNOWN_EFFECT`.
         unconfirmed = await self._owned.release_unconfirmed()
         if error is not None and (released or unconfirmed):
             message = f"the scope released the sessions {released}"
@@ -307,12 +338,12 @@ class Scope(AsyncContextManagerMixin):
             logger.warning("%s", message)
             error.add_note(message)
 
-    async def _end(self) -> None:
-        """End everything, again and again until a list shows that it is gone."""
+    async def _destroy_all(self) -> None:
+        """Destroy everything, with repeated rounds until a list shows that it is gone."""
         async with open_task_group() as group:
             group.start_soon(self._log_if_slow)
             backoff = Backoff(*_CLEAN_UP_INTERVALS)
-            while not await self._end_once():  # noqa: ASYNC110  # the server sends no event
+            while not await self._destroy_once():  # noqa: ASYNC110  # the server sends no event
                 await anyio.sleep(backoff.next())
             group.cancel_scope.cancel()
 
@@ -322,25 +353,26 @@ class Scope(AsyncContextManagerMixin):
         count = state.owned + state.unconfirmed + state.launching
         logger.warning("ending %d sessions, up to %g seconds", count, self._grace)
 
-    async def _end_once(self) -> bool:
-        """Destroy what is there; tell whether that is all."""
-        rooms, held = self._components, self._owned
-        await held.wait_in_flight()
-        if held.unconfirmed:
-            await self._resolve(anyio.current_time())
-        if held.owned:
+    async def _destroy_once(self) -> bool:
+        """Destroy the sessions that are known now; return whether nothing is left."""
+        parts, sessions = self._components, self._owned
+        await sessions.wait_in_flight()
+        if sessions.unconfirmed:
+            await self._reconcile(anyio.current_time())
+        if sessions.owned:
             began = anyio.current_time()
             outcomes = await destroy(
-                rooms.engine, rooms.sessions, rooms.limits, self.ids, retry=False
+                parts.engine, parts.sessions, parts.limits, self.ids, retry=False
             )
             if gone := outcomes.successes:
-                # The list that proves it shows by names what no answer told of.
-                await self._resolve(began)
-                await held.release(gone)
-        return held.is_empty
+                # The list that proves the deletes also shows, by name, sessions that no response
+                # has reported.
+                await self._reconcile(began)
+                await sessions.release(gone)
+        return sessions.is_empty
 
-    async def _resolve(self, now: float) -> None:
-        """Look for what nobody knows the ids of, in a list that began at *now* or later."""
+    async def _reconcile(self, now: float) -> None:
+        """Find sessions of unknown id in a list that began at *now* or later."""
         with suppress(RequestError):
             snapshot = await self._components.sessions.since(now)
             await self._owned.reconcile(snapshot.sessions, now)

@@ -154,7 +154,7 @@ class SyncScope(ScopeBase):
 
     @property
     def is_open(self) -> bool:
-        """Whether the scope's block is being run."""
+        """Whether the block of the scope is running."""
         return self._scope.is_open
 
     @property
@@ -163,7 +163,7 @@ class SyncScope(ScopeBase):
         return self._scope.ids
 
     def statistics(self) -> ScopeStatistics:
-        """Tell the scope's state now."""
+        """Return the numbers of owned, launching and unconfirmed sessions."""
         return self._scope.statistics()
 
     def create(
@@ -182,24 +182,25 @@ class SyncScope(ScopeBase):
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[str]:
-        """Launch sessions that end with the scope.
+        """Launch sessions that are destroyed when the scope ends.
 
-        The arguments are those of `Session.create`; the names may have 54 characters, replica
-        numbers included, since nine more are put after them. One specification never becomes two
-        sessions.
+        The arguments are those of `Session.create`. A name can have up to 54 characters, including
+        the replica number, because the scope appends nine characters. Each replica is launched at
+        most once: a create is never repeated after it may have reached the server.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            The id of each new session, by its name without the token. A failure of kind
-            ``unknown_effect`` means that no answer came and that no such session was listed until
-            *settle* seconds after the request; the scope looks for it again when it is left.
+            The ids of the new sessions, by name without the token. A failure of kind
+            ``unknown_effect`` means that no usable response arrived, and that no list showed the
+            session within *settle* seconds after the request. The scope looks for it again during
+            its clean-up.
 
         Raises:
-            InvalidRequest: an argument cannot work; nothing was sent.
-            ScopeClosed: the scope's block was left, or not entered.
+            InvalidRequest: an argument is invalid; nothing was sent.
+            ScopeClosed: the block of the scope has ended, or was not entered.
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(
@@ -226,11 +227,11 @@ class SyncScope(ScopeBase):
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[SessionInfo]:
-        """Wait for sessions; by default for all that the scope owns now.
+        """Wait for sessions, by default for all that the scope owns now.
 
-        The arguments, what is returned, and what cancellation does are those of `Session.wait`: by
-        default ``ok`` means "all have ended", Failed ones included; to wait for success, say
-        ``until="Completed"``.
+        The arguments and the returned value are those of `Session.wait`. By default ``ok`` means
+        that all sessions have ended, including those that ended as Failed. To wait for success,
+        pass ``until="Completed"``.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
@@ -246,44 +247,51 @@ class SyncScope(ScopeBase):
         )
 
     def watch(self, show: Show | None = None) -> AbstractContextManager[None]:
-        """Show how the sessions of the scope stand: ``with scope.watch(): ...``.
+        """Show a live table of the sessions of the scope: ``with scope.watch(): ...``.
 
-        The table changes in its place, in a notebook or on the terminal (with the extra
-        ``progress``); elsewhere lines on standard error tell what changed. Its lists are those of
-        all who wait, one every 1 to 15 seconds. What goes wrong with it is only logged.
+        In a notebook, or on a terminal with the extra ``progress``, the table is updated in place.
+        Elsewhere each change is printed as a line on standard error. The table uses the same lists
+        as all waits of the client, one every 1 to 15 seconds. Errors of the display are only
+        logged.
 
         Args:
-            show: is called with a `SessionList` instead, in the event loop; it has to be quick.
+            show: called with a `SessionList` after each change, in place of the table. It runs in
+                the event loop, so it must return quickly.
 
         Raises:
-            ScopeClosed: the scope's block was left, or not entered.
+            InvalidRequest: *show* is not a plain function.
+            ScopeClosed: the block of the scope has ended, or was not entered.
         """
         call = BlockingCall(self._loop_thread)
         return BlockingContext[None](call).hold(self._scope.watch(call.guard(show)))
 
     def adopt(self, ids: Members, *, timeout: float | None = None) -> None:
-        """Take over sessions that were launched elsewhere: they will end with the scope.
+        """Own sessions that were launched elsewhere, so that the scope destroys them at its end.
 
         Args:
+            ids: an id, several ids, or sessions as an earlier call returned them.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Raises:
-            InvalidRequest: one of them cannot be an id; none was adopted.
-            ScopeClosed: the scope's block was left, or not entered.
+            InvalidRequest: an id is invalid; no session was adopted.
+            ScopeClosed: the block of the scope has ended, or was not entered.
         """
         call = BlockingCall(self._loop_thread, timeout)
         call.run(self._scope.adopt, draw_members(ids))
 
     def release(self, ids: Members, *, timeout: float | None = None) -> None:
-        """Let sessions outlive the scope, on purpose: they are the caller's to end.
+        """Release sessions, so that they outlive the scope; the caller has to destroy them.
+
+        Ids of sessions that the scope does not own are ignored.
 
         Args:
+            ids: an id, several ids, or sessions as an earlier call returned them.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Raises:
-            ScopeClosed: the scope's block was left; they are being ended.
+            ScopeClosed: the block of the scope has ended, or was not entered.
         """
         call = BlockingCall(self._loop_thread, timeout)
         call.run(self._scope.release, draw_members(ids))

@@ -15,11 +15,11 @@ pytest.importorskip("anycorn")
 
 import kaleden
 from kaleden._sessions._ledger._file import Event, OpenLaunch, append, encode, read_ledger
-from kaleden._sessions._ledger._process import Owner, this_owner
+from kaleden._sessions._ledger._process import Owner, get_this_owner
 from platforms import Server, local_platform
 from support import IMAGE
 
-DEAD = evolve(this_owner("dead"), pid=2**22 + 1)
+DEAD = evolve(get_this_owner("dead"), pid=2**22 + 1)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_dry_run_ends_nothing(server: Server, path: Path) -> None:
 
 def test_skipped_launches_are_reported(server: Server, path: Path) -> None:
     elsewhere = evolve(DEAD, host="other", boot="another")
-    write_launch(server, path, "t1", "idalive1", this_owner("alive"))
+    write_launch(server, path, "t1", "idalive1", get_this_owner("alive"))
     write_launch(server, path, "t2", "idother1", elsewhere)
     write_launch(Server("https://example.org/skaha", ""), path, "t3", "idserver")
     result = reap(server, path)
@@ -155,7 +155,7 @@ def test_longest_wait_is_printed(server: Server, path: Path) -> None:
     ("path", "options", "message"),
     [
         ("/nonexistent/ledger", [], "No such file"),
-        (__file__, [], "is no ledger"),
+        (__file__, [], "is not a ledger"),
         ("/dev/null", ["--settle", "-1"], "--settle"),
         ("/dev/null", ["--settle", "nan"], "--settle"),
         ("/dev/null", ["--url", "http://example.org/skaha"], "use https"),

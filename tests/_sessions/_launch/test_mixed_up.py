@@ -1,4 +1,4 @@
-"""Answers that belong to other creates: no session is lost to them, and none counted twice."""
+"""Responses that belong to other creates: no session is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from virtual_time import in_virtual_time
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 
 
-class Mixed:
-    """A server that tells a create the id of another one's session.
+class MixedUpServer:
+    """A server that responds to a create with the id of another session.
 
     Args:
-        given: whose id is told, by the name (without a token) of the one who asks.
+        given: for each name without a token, the name of the session to respond with.
 
     Attributes:
-        names: of the sessions there are, by id.
-        failing: how many lists fail.
+        names: the names of the existing sessions, by id.
+        failing: the number of lists that will fail.
     """
 
     def __init__(self, **given: str) -> None:
@@ -53,7 +53,7 @@ class Mixed:
         self.listing = anyio.Event()
 
     async def __call__(self, request: Request) -> Response:
-        # In virtual time, what takes none cannot be told to have come after something else.
+        # In virtual time, an event that takes no time has the same time as the one before it.
         await anyio.sleep(0.001)
         if request.method == "POST":
             return text(self.create(launch_name(request)))
@@ -68,7 +68,7 @@ class Mixed:
         return data([session_object(key, name=name) for key, name in self.names.items()])
 
     def create(self, name: str) -> str:
-        """Make a session, and tell an id."""
+        """Make a session, and return an id, perhaps of another session."""
         short = name.partition("-")[0]
         self.ids[short] = f"id-{short}"
         self.names[self.ids[short]] = name
@@ -76,7 +76,9 @@ class Mixed:
 
 
 @asynccontextmanager
-async def scope_on(server: Mixed, ledger: Path | None = None) -> AsyncIterator[kaleden.Scope]:
+async def open_scope(
+    server: MixedUpServer, ledger: Path | None = None
+) -> AsyncIterator[kaleden.Scope]:
     session, _ = session_on(server, settle=1.0, ledger=ledger)
     async with session, session.scope(grace=5) as scope:
         yield scope
@@ -85,9 +87,9 @@ async def scope_on(server: Mixed, ledger: Path | None = None) -> AsyncIterator[k
 
 
 @in_virtual_time
-async def test_an_id_that_comes_twice_is_the_answer_to_the_first_alone() -> None:
-    server = Mixed(b="a")
-    async with scope_on(server) as scope:
+async def test_repeated_id_belongs_to_the_first_create() -> None:
+    server = MixedUpServer(b="a")
+    async with open_scope(server) as scope:
         first = await scope.create("a", IMAGE)
         second = await scope.create("b", IMAGE)
         assert (["id-a"], ["id-b"]) == (first.ids, second.ids)
@@ -95,8 +97,8 @@ async def test_an_id_that_comes_twice_is_the_answer_to_the_first_alone() -> None
 
 
 @in_virtual_time
-async def test_without_a_scope_too() -> None:
-    server = Mixed(b="a")
+async def test_repeated_id_without_a_scope_belongs_to_the_first_create() -> None:
+    server = MixedUpServer(b="a")
     session, _ = session_on(server, settle=1.0)
     async with session:
         assert ["id-a"] == (await session.create("a", IMAGE)).ids
@@ -104,11 +106,11 @@ async def test_without_a_scope_too() -> None:
 
 
 @in_virtual_time
-async def test_what_is_not_listed_either_is_told_as_unknown() -> None:
-    async def answer(request: Request) -> Response:
+async def test_repeated_id_without_a_listed_session_is_unknown() -> None:
+    async def respond(request: Request) -> Response:
         return text("same") if request.method == "POST" else data([])
 
-    session, transport = session_on(answer, settle=0.01)
+    session, transport = session_on(respond, settle=0.01)
     async with session:
         await session.create("a", IMAGE)
         [outcome] = await session.create("b", IMAGE)
@@ -119,16 +121,16 @@ async def test_what_is_not_listed_either_is_told_as_unknown() -> None:
 
 
 @in_virtual_time
-async def test_one_answer_behind_for_ever() -> None:
-    server = Mixed(b="a", c="b", d="c")
+async def test_responses_shifted_by_one_are_all_corrected() -> None:
+    server = MixedUpServer(b="a", c="b", d="c")
     found: list[Outcomes[str]] = []
-    async with scope_on(server) as scope, anyio.create_task_group() as group:
+    async with open_scope(server) as scope, anyio.create_task_group() as group:
         await scope.create("a", IMAGE)
 
         async def second() -> None:
             found.append(await scope.create("b", IMAGE))
 
-        # While the second one looks for itself, the others are told ids that are new.
+        # While the second create looks for its session, the others receive new ids.
         server.lists, server.listing = anyio.Event(), anyio.Event()
         group.start_soon(second)
         with anyio.fail_after(30):
@@ -140,10 +142,10 @@ async def test_one_answer_behind_for_ever() -> None:
 
 
 @asynccontextmanager
-async def one_looks_for_itself(
-    server: Mixed, scope: kaleden.Scope
+async def launch_with_wrong_id(
+    server: MixedUpServer, scope: kaleden.Scope
 ) -> AsyncIterator[anyio.abc.TaskGroup]:
-    """Launch "a", and while the block runs, "b", which was told the id of "a"."""
+    """Launch "a"; then, while the block runs, "b", which receives the id of "a"."""
     await scope.create("a", IMAGE)
     server.lists, server.listing = anyio.Event(), anyio.Event()
     async with anyio.create_task_group() as group:
@@ -155,11 +157,11 @@ async def one_looks_for_itself(
 
 
 @in_virtual_time
-async def test_a_scope_within_a_scope_finds_its_own() -> None:
-    server = Mixed(b="a", c="b")
+async def test_nested_scope_destroys_its_own_session() -> None:
+    server = MixedUpServer(b="a", c="b")
     session, _ = session_on(server, settle=1.0)
     async with session, session.scope(grace=5) as outer:
-        async with one_looks_for_itself(server, outer), session.scope(grace=5) as inner:
+        async with launch_with_wrong_id(server, outer), session.scope(grace=5) as inner:
             assert ["id-b"] == (await inner.create("c", IMAGE)).ids
             server.lists.set()
         assert "id-c" not in server.names
@@ -167,31 +169,31 @@ async def test_a_scope_within_a_scope_finds_its_own() -> None:
 
 
 @in_virtual_time
-async def test_a_list_that_fails_hides_nothing() -> None:
-    server = Mixed(b="a", c="b")
-    async with scope_on(server) as scope:
-        async with one_looks_for_itself(server, scope):
+async def test_failed_list_hides_no_session() -> None:
+    server = MixedUpServer(b="a", c="b")
+    async with open_scope(server) as scope:
+        async with launch_with_wrong_id(server, scope):
             await scope.create("c", IMAGE)
-            # The look for "b", and the first one of the scope's end.
+            # The search for "b", and the first list of the clean-up.
             server.failing = 2
 
 
 @in_virtual_time
-async def test_an_id_that_this_client_never_made_hides_nothing() -> None:
-    server = Mixed(a="elsewhere")
+async def test_unknown_id_in_a_response_hides_no_session() -> None:
+    server = MixedUpServer(a="elsewhere")
     server.ids["elsewhere"] = "id-elsewhere"
-    async with scope_on(server) as scope:
+    async with open_scope(server) as scope:
         assert ["id-elsewhere"] == (await scope.create("a", IMAGE)).ids
 
 
 @pytest.mark.parametrize("first", "bc")
 @in_virtual_time
-async def test_in_whatever_order_a_list_tells_it_nothing_stays_in_doubt(first: str) -> None:
-    server = Mixed(b="a", c="b")
-    async with scope_on(server) as scope:
-        async with one_looks_for_itself(server, scope) as group:
+async def test_any_list_order_confirms_all_launches(first: str) -> None:
+    server = MixedUpServer(b="a", c="b")
+    async with open_scope(server) as scope:
+        async with launch_with_wrong_id(server, scope) as group:
             await scope.create("c", IMAGE)
-            # Whoever waits for "b" gives up, so that the end of the scope has to sort it out.
+            # Cancel the wait for "b", so that the clean-up has to find it.
             group.cancel_scope.cancel()
         server.lists.set()
         assert 1 == scope.statistics().unconfirmed
@@ -201,21 +203,21 @@ async def test_in_whatever_order_a_list_tells_it_nothing_stays_in_doubt(first: s
 
 
 @in_virtual_time
-async def test_who_was_told_a_wrong_id_may_still_be_on_the_way(tmp_path: Path) -> None:
-    server, ledger = Mixed(b="a", c="b"), tmp_path / "ledger"
-    async with anyio.create_task_group() as group, scope_on(server, ledger) as scope:
-        async with one_looks_for_itself(server, scope):
+async def test_launch_with_a_wrong_id_stays_unconfirmed_until_it_is_listed(tmp_path: Path) -> None:
+    server, ledger = MixedUpServer(b="a", c="b"), tmp_path / "ledger"
+    async with anyio.create_task_group() as group, open_scope(server, ledger) as scope:
+        async with launch_with_wrong_id(server, scope):
             await scope.create("c", IMAGE)
-            # The server is at work on it, for longer than what it has made takes to show.
+            # The server still processes this create, for longer than the settle time.
             name = server.names.pop("id-c")
 
-        async def finish() -> None:
+        async def list_session_later() -> None:
             await anyio.sleep(3)
             server.names["id-c"] = name
 
-        group.start_soon(finish)
+        group.start_soon(list_session_later)
         assert (2, 1) == (scope.statistics().owned, scope.statistics().unconfirmed)
-        # Were this process killed now, `reap` would look for the name.
+        # If this process were killed now, `reap` would look for the name.
         known = {launch.name: launch.session_id for launch in read_ledger(ledger)}
         assert known[name] is None
     assert [] == list(read_ledger(ledger))
@@ -223,22 +225,22 @@ async def test_who_was_told_a_wrong_id_may_still_be_on_the_way(tmp_path: Path) -
 
 
 @in_virtual_time
-async def test_of_two_creates_of_one_name_each_has_its_own() -> None:
+async def test_concurrent_creates_of_one_name_have_their_own_sessions() -> None:
     both, numbers = anyio.Event(), itertools.count()
 
-    async def reply(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         if request.method == "POST":
             number = next(numbers)
             if number == 1:
                 both.set()
-            # Neither knows of the other's session from before.
+            # Neither create lists the session of the other before it is sent.
             await both.wait()
             server.names[f"id{number}"] = "a"
             return text("id0")
         return await server(request)
 
-    server = Mixed()
-    session, _ = session_on(reply, settle=1.0)
+    server = MixedUpServer()
+    session, _ = session_on(respond, settle=1.0)
     made: list[str] = []
 
     async def launch() -> None:
@@ -251,52 +253,52 @@ async def test_of_two_creates_of_one_name_each_has_its_own() -> None:
 
 
 @in_virtual_time
-async def test_two_sessions_of_one_launch_stay_in_the_ledger_until_both_are_gone(
+async def test_launch_with_two_sessions_stays_in_the_ledger_until_both_are_gone(
     tmp_path: Path,
 ) -> None:
-    server, ledger = Mixed(), tmp_path / "ledger"
-    left: list[int] = []
+    server, ledger = MixedUpServer(), tmp_path / "ledger"
+    open_counts: list[int] = []
 
-    async def reply(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         if request.method == "POST":
             await server(request)
             server.names["id-a2"] = server.names["id-a"]
             return text("no answer from there", 502)
         if request.target.endswith("id-a2"):
-            left.append(len(list(read_ledger(ledger))))
-            if len(left) == 1:
+            open_counts.append(len(list(read_ledger(ledger))))
+            if len(open_counts) == 1:
                 return text("")
         return await server(request)
 
-    session, _ = session_on(reply, settle=0.01, ledger=ledger)
+    session, _ = session_on(respond, settle=0.01, ledger=ledger)
     async with session, session.scope(grace=5) as scope:
         await scope.create("a", IMAGE)
-    assert [1, 1] == left
+    assert [1, 1] == open_counts
     assert {} == server.names
     assert [] == list(read_ledger(ledger))
 
 
 @in_virtual_time
-async def test_the_ledger_keeps_nothing_of_it(tmp_path: Path) -> None:
+async def test_ledger_is_empty_after_a_repeated_id(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    async with scope_on(Mixed(b="a"), ledger) as scope:
+    async with open_scope(MixedUpServer(b="a"), ledger) as scope:
         await scope.create("a", IMAGE)
         await scope.create("b", IMAGE)
         assert {"id-a", "id-b"} == {launch.session_id for launch in read_ledger(ledger)}
     assert [] == list(read_ledger(ledger))
 
 
-def test_old_answers_are_forgotten() -> None:
-    answers = SeenSessionIds(most=2)
+def test_oldest_ids_are_forgotten() -> None:
+    seen = SeenSessionIds(most=2)
     for name in "abca":
-        assert isinstance(answers.check(Success(name, name), "fits"), Success)
-    assert isinstance(answers.check(Success("a", "c"), "fits"), Failure)
+        assert isinstance(seen.check(Success(name, name), "fits"), Success)
+    assert isinstance(seen.check(Success("a", "c"), "fits"), Failure)
 
 
 @in_virtual_time
-async def test_an_adopted_session_may_be_launched_here_as_well() -> None:
-    server = Mixed()
-    async with scope_on(server) as scope:
+async def test_adopted_session_can_also_be_launched_by_the_scope() -> None:
+    server = MixedUpServer()
+    async with open_scope(server) as scope:
         await scope.adopt("id-a")
         await scope.create("a", IMAGE)
         assert ["id-a"] == scope.ids
@@ -304,21 +306,21 @@ async def test_an_adopted_session_may_be_launched_here_as_well() -> None:
 
 
 @pytest.mark.parametrize("lane", LANES)
-async def test_a_reply_that_comes_late_and_twice(lane: str) -> None:
-    server = Mixed()
+async def test_duplicated_late_response_is_corrected(lane: str) -> None:
+    server = MixedUpServer()
 
-    async def answer(stream: SocketStream) -> None:
-        told = b""
+    async def respond(stream: SocketStream) -> None:
+        pending = b""
         while True:
             head, _, form = (await read_request(stream)).partition(b"\r\n\r\n")
             method, target, _ = head.decode().split(" ", 2)
             made = await server(Request(method, target.partition("/v1/")[2], form))
             content = reply(made.body, b"content-type: " + made.headers["content-type"].encode())
-            await stream.send(told + content)
-            told = content if method == "POST" else b""
+            await stream.send(pending + content)
+            pending = content if method == "POST" else b""
 
     async with (
-        raw_server(answer) as url,
+        raw_server(respond) as url,
         LANES[lane](url, settle=1.0) as session,
         session.scope(grace=60) as scope,
     ):

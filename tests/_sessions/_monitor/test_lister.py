@@ -1,4 +1,4 @@
-"""One list for everybody: who shares it, who has to ask anew, and what a failure costs whom."""
+"""The shared list: which callers share a request, its failure and its cancellation."""
 
 from __future__ import annotations
 
@@ -22,64 +22,64 @@ ONE = data([session_object("a")])
 BROKEN = text("something broke", 500)
 BUSY = text("busy", 503)
 
-Answer = Callable[[int], Response]
+Responder = Callable[[int], Response]
 
 
 @asynccontextmanager
-async def open_lister(
-    answer: Answer = lambda _: ONE, retry: RetryPolicy | None = None, kind: str | None = None
+async def open_list(
+    respond: Responder = lambda _: ONE, retry: RetryPolicy | None = None, kind: str | None = None
 ) -> AsyncIterator[tuple[SharedList, FakeTransport]]:
-    """A lister, and a server that takes a second for each list; *answer* is given its number."""
+    """Open a shared list on a server that takes a second for each; *respond* gets its number."""
 
-    async def reply(_: Request) -> Response:
+    async def respond_late(_: Request) -> Response:
         number = len(transport.requests)
         await anyio.sleep(1)
-        return answer(number)
+        return respond(number)
 
-    engine = Engine(Limiter(4), transport := FakeTransport(reply), retry)
+    engine = Engine(Limiter(4), transport := FakeTransport(respond_late), retry)
     yield SharedList(engine, Limits(), kind), transport
     await engine.aclose()
 
 
-class Asker:
-    """Asks for a list that began now or later."""
+class Caller:
+    """Requests a list that began now or later, and keeps the result."""
 
-    def __init__(self, lister: SharedList) -> None:
-        self.lister = lister
-        self.got: Snapshot | RequestError | None = None
+    def __init__(self, sessions: SharedList) -> None:
+        self.sessions = sessions
+        self.result: Snapshot | RequestError | None = None
         self.at = 0.0
 
     async def __call__(self) -> None:
         try:
-            self.got = await self.lister.since(anyio.current_time())
+            self.result = await self.sessions.since(anyio.current_time())
         except RequestError as error:
-            self.got = error
+            self.result = error
         self.at = anyio.current_time()
 
 
 @in_virtual_time
-async def test_those_who_ask_at_once_share_a_request() -> None:
-    async with open_lister() as (lister, transport):
-        askers = [Asker(lister) for _ in range(3)]
+async def test_concurrent_callers_share_a_request() -> None:
+    async with open_list() as (sessions, transport):
+        callers = [Caller(sessions) for _ in range(3)]
         async with anyio.create_task_group() as group:
-            for asker in askers:
-                group.start_soon(asker)
-        assert [1, 1, 1] == [asker.at for asker in askers]
-        first = askers[0].got
+            for caller in callers:
+                group.start_soon(caller)
+        assert [1, 1, 1] == [caller.at for caller in callers]
+        first = callers[0].result
         assert isinstance(first, Snapshot)
-        assert all(asker.got is first for asker in askers)
+        assert all(caller.result is first for caller in callers)
         assert (0, ["a"], 0) == (first.began, list(first.sessions), first.unreadable)
         assert 1 == len(transport.requests)
-        # What is fresh enough is not asked for.
-        assert first is await lister.since(0)
+        # A list that is recent enough is returned without a request.
+        assert first is await sessions.since(0)
         assert 1 == len(transport.requests)
 
 
 @pytest.mark.parametrize("broken", [False, True])
 @in_virtual_time
-async def test_who_comes_later_shares_neither_the_list_nor_its_failure(broken: bool) -> None:
-    async with open_lister(lambda n: BROKEN if broken and n == 1 else ONE) as (lister, transport):
-        early, late, later = Asker(lister), Asker(lister), Asker(lister)
+async def test_later_caller_shares_neither_the_list_nor_its_failure(broken: bool) -> None:
+    async with open_list(lambda n: BROKEN if broken and n == 1 else ONE) as (sessions, transport):
+        early, late, later = Caller(sessions), Caller(sessions), Caller(sessions)
         async with anyio.create_task_group() as group:
             group.start_soon(early)
             await anyio.sleep(0.5)
@@ -87,33 +87,33 @@ async def test_who_comes_later_shares_neither_the_list_nor_its_failure(broken: b
             await anyio.sleep(0.25)
             group.start_soon(later)
         assert (1, 2, 2) == (early.at, late.at, later.at)
-        assert isinstance(early.got, RequestError if broken else Snapshot)
-        assert isinstance(late.got, Snapshot)
-        assert late.got is later.got
-        assert 1 == late.got.began
+        assert isinstance(early.result, RequestError if broken else Snapshot)
+        assert isinstance(late.result, Snapshot)
+        assert late.result is later.result
+        assert 1 == late.result.began
         assert 2 == len(transport.requests)
 
 
 @in_virtual_time
-async def test_all_who_share_a_request_are_told_that_it_failed() -> None:
-    async with open_lister(lambda n: BROKEN if n == 1 else ONE) as (lister, transport):
-        askers = [Asker(lister) for _ in range(3)]
+async def test_failure_is_raised_in_every_caller_that_shares_the_request() -> None:
+    async with open_list(lambda n: BROKEN if n == 1 else ONE) as (sessions, transport):
+        callers = [Caller(sessions) for _ in range(3)]
         async with anyio.create_task_group() as group:
-            for asker in askers:
-                group.start_soon(asker)
-        for asker in askers:
-            assert isinstance(asker.got, RequestError)
-            assert FailureKind.SERVER_ERROR is asker.got.failure.kind
-        # Each may add notes to its own.
-        assert 3 == len({id(asker.got) for asker in askers})
+            for caller in callers:
+                group.start_soon(caller)
+        for caller in callers:
+            assert isinstance(caller.result, RequestError)
+            assert FailureKind.SERVER_ERROR is caller.result.failure.kind
+        # Each caller has its own exception, to which it may add notes.
+        assert 3 == len({id(caller.result) for caller in callers})
         assert 1 == len(transport.requests)
-        assert ["a"] == list((await lister.since(anyio.current_time())).sessions)
+        assert ["a"] == list((await sessions.since(anyio.current_time())).sessions)
 
 
 @in_virtual_time
-async def test_another_asks_if_the_one_who_did_is_cancelled() -> None:
-    async with open_lister() as (lister, transport):
-        first, second = Asker(lister), Asker(lister)
+async def test_another_caller_sends_the_request_if_the_first_is_cancelled() -> None:
+    async with open_list() as (sessions, transport):
+        first, second = Caller(sessions), Caller(sessions)
         async with anyio.create_task_group() as group:
             with anyio.move_on_after(0.5):
                 async with anyio.create_task_group() as doomed:
@@ -121,37 +121,37 @@ async def test_another_asks_if_the_one_who_did_is_cancelled() -> None:
                     await checkpoint()
                     group.start_soon(second)
                     await anyio.sleep_forever()
-        assert first.got is None
-        assert isinstance(second.got, Snapshot)
-        assert (0.5, 1.5) == (second.got.began, second.at)
+        assert first.result is None
+        assert isinstance(second.result, Snapshot)
+        assert (0.5, 1.5) == (second.result.began, second.at)
         assert 2 == len(transport.requests)
 
 
 @in_virtual_time
-async def test_who_insists_gets_a_list_after_what_may_pass() -> None:
+async def test_since_with_retry_retries_transient_failures() -> None:
     policy = RetryPolicy(attempts=4, base=1, seed=1)
-    async with open_lister(lambda n: BUSY if n < 4 else ONE, policy) as (lister, transport):
-        snapshot = await lister.since_with_retry(0)
+    async with open_list(lambda n: BUSY if n < 4 else ONE, policy) as (sessions, transport):
+        snapshot = await sessions.since_with_retry(0)
         assert ["a"] == list(snapshot.sessions)
         assert 4 == len(transport.requests)
 
 
-@pytest.mark.parametrize(("answer", "attempts"), [(BUSY, 4), (BROKEN, 1)], ids=["busy", "broken"])
+@pytest.mark.parametrize(("response", "attempts"), [(BUSY, 4), (BROKEN, 1)], ids=["busy", "broken"])
 @in_virtual_time
-async def test_who_insists_is_told_in_the_end(answer: Response, attempts: int) -> None:
+async def test_since_with_retry_raises_the_last_failure(response: Response, attempts: int) -> None:
     policy = RetryPolicy(attempts=4, base=1, seed=1)
-    async with open_lister(lambda _: answer, policy) as (lister, transport):
+    async with open_list(lambda _: response, policy) as (sessions, transport):
         with pytest.raises(RequestError) as caught:
-            await lister.since_with_retry(0)
-        assert answer.status == caught.value.failure.status
+            await sessions.since_with_retry(0)
+        assert response.status == caught.value.failure.status
         assert attempts == len(transport.requests)
 
 
 @in_virtual_time
-async def test_what_has_no_id_is_counted_and_applications_have_their_own() -> None:
+async def test_elements_without_id_are_counted_and_applications_use_their_own_id() -> None:
     app = session_object("desk", appid="app", type="desktop-app")
     listing = data([session_object("desk"), app, {"type": "headless"}, session_object(""), 5])
-    async with open_lister(lambda _: listing, kind="desktop-app") as (lister, transport):
-        snapshot = await lister.since(0)
+    async with open_list(lambda _: listing, kind="desktop-app") as (sessions, transport):
+        snapshot = await sessions.since(0)
     assert (["desk", "app"], 3) == (list(snapshot.sessions), snapshot.unreadable)
     assert transport.targets == ["session?type=desktop-app"]

@@ -1,4 +1,4 @@
-"""A live view of a scope: what it shows, what it costs, and that nothing comes of its troubles."""
+"""Live tables of a scope: their contents, their requests, and their errors, which are logged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def play(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return play  # type: ignore[no-any-return,unused-ignore]
 
 
-def test_each_change_is_shown_and_the_last_one_too(play: Callable[..., Any]) -> None:
+def test_each_change_is_shown_including_the_last(play: Callable[..., Any]) -> None:
     async def scenario(_: MemoryTransport, session: AsyncSession) -> None:
         shown: list[SessionList] = []
         async with session.scope() as scope, scope.watch(shown.append):
@@ -61,7 +61,7 @@ def test_each_change_is_shown_and_the_last_one_too(play: Callable[..., Any]) -> 
     play(scenario)
 
 
-def test_it_needs_no_list_beside_a_wait(play: Callable[..., Any]) -> None:
+def test_table_shares_the_lists_of_a_wait(play: Callable[..., Any]) -> None:
     lists: list[int] = []
 
     async def scenario(transport: MemoryTransport, session: AsyncSession) -> None:
@@ -81,7 +81,7 @@ def test_it_needs_no_list_beside_a_wait(play: Callable[..., Any]) -> None:
     assert beside <= alone + 2
 
 
-def test_it_shows_sessions_that_are_gone_and_bears_lists_that_fail(
+def test_table_shows_gone_sessions_and_tolerates_failed_lists(
     play: Callable[..., Any],
 ) -> None:
     async def scenario(_: MemoryTransport, session: AsyncSession) -> None:
@@ -98,7 +98,7 @@ def test_it_shows_sessions_that_are_gone_and_bears_lists_that_fail(
     play(scenario, *faults, duration=1e6)
 
 
-def test_what_goes_wrong_in_it_is_logged_and_no_more(
+def test_exception_of_show_is_only_logged(
     play: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: SessionList) -> None:
@@ -109,13 +109,13 @@ def test_what_goes_wrong_in_it_is_logged_and_no_more(
             async with session.scope() as scope, scope.watch(fail):
                 await scope.create("fits", IMAGE, replicas=3)
                 assert (await scope.wait()).ok
-        told = [each for each in caplog.messages if "can no longer be shown" in each]
-        assert 1 == len(told)
+        logged = [each for each in caplog.messages if "can no longer be shown" in each]
+        assert 1 == len(logged)
 
     play(scenario)
 
 
-def test_what_the_block_raises_comes_out_as_itself(play: Callable[..., Any]) -> None:
+def test_exception_of_the_block_is_raised_unchanged(play: Callable[..., Any]) -> None:
     async def scenario(transport: MemoryTransport, session: AsyncSession) -> None:
         shown: list[SessionList] = []
         with pytest.raises(MineError):
@@ -133,7 +133,7 @@ def test_what_the_block_raises_comes_out_as_itself(play: Callable[..., Any]) -> 
     play(scenario)
 
 
-def test_what_cannot_show_and_what_is_not_open_is_refused(play: Callable[..., Any]) -> None:
+def test_invalid_show_and_closed_scope_are_refused(play: Callable[..., Any]) -> None:
     async def scenario(_: MemoryTransport, session: AsyncSession) -> None:
         scope = session.scope()
         with pytest.raises(ScopeClosed):
@@ -152,7 +152,7 @@ def test_what_cannot_show_and_what_is_not_open_is_refused(play: Callable[..., An
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_plain_code_looks_on_as_well(backend: Any) -> None:
+def test_blocking_session_shows_changes(backend: Any) -> None:
     shown: list[SessionList] = []
     with kaleden.Session(transport=MemoryTransport(**QUICK), backend=backend) as session:
         with session.scope() as scope, scope.watch(shown.append):
@@ -169,7 +169,7 @@ def test_plain_code_looks_on_as_well(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
-def test_a_view_that_leaves_the_program_leaves_plain_code(backend: Any) -> None:
+def test_system_exit_of_show_ends_blocking_code(backend: Any) -> None:
     def leave(_: SessionList) -> None:
         sys.exit(3)
 
@@ -181,7 +181,7 @@ def test_a_view_that_leaves_the_program_leaves_plain_code(backend: Any) -> None:
         assert [] == session.fetch()
 
 
-# --- where it is shown ---------------------------------------------------------------------------
+# --- outputs -------------------------------------------------------------------------------------
 
 TABLES = [
     SessionList(),
@@ -195,7 +195,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_has_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_has_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rich")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
@@ -210,7 +210,7 @@ def test_a_terminal_has_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "… and 30 more" in screen.getvalue()
 
 
-def test_elsewhere_there_is_a_line_for_each_change(
+def test_other_outputs_have_a_line_for_each_change(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "0")
@@ -227,7 +227,7 @@ def test_elsewhere_there_is_a_line_for_each_change(
         assert expected == lines.splitlines()
 
 
-def test_a_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
 
     def display(drawn: Any, *, display_id: bool) -> Any:
@@ -249,7 +249,7 @@ def test_a_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 3 == len(shown)
 
 
-def test_a_display_that_cannot_be_opened_is_none(
+def test_display_that_cannot_be_opened_is_only_logged(
     play: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse() -> Any:

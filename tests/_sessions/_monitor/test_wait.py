@@ -1,4 +1,4 @@
-"""Waiting for sessions: one list a look, and an outcome for whatever becomes of each."""
+"""Waits for sessions: one list per poll, and one outcome for each session."""
 
 from __future__ import annotations
 
@@ -36,71 +36,77 @@ LATENCY = 0.1
 LONGEST = MAX_INTERVAL * (1 + JITTER)
 LIMITS = Limits()
 
-Story = list[tuple[float, str | None]]
+Timeline = list[tuple[float, str | None]]
 
 
 class Server:
-    """Sessions whose statuses change at given times; None is for not being listed."""
+    """A server of sessions with statuses that change at given times; None means not listed."""
 
-    def __init__(self, stories: dict[str, Story]) -> None:
-        self.stories = stories
+    def __init__(self, timelines: dict[str, Timeline]) -> None:
+        self.timelines = timelines
         self.listed_at: list[float] = []
-        self.others: list[str] = []
+        self.other_targets: list[str] = []
         self.events: Callable[[Request], Response] = lambda _: text("not found.", 404)
-        self.trouble: Callable[[], Response | None] = lambda: None
-        self.transport = FakeTransport(self.reply)
+        self.fault: Callable[[], Response | None] = lambda: None
+        self.transport = FakeTransport(self.respond)
         self.engine = Engine(Limiter(LIMITS.concurrency), self.transport)
-        lister = SharedList(self.engine, LIMITS)
-        chance = random.Random(0)
-        self.watcher = Waiter(
-            lister, SharedList(self.engine, LIMITS, "desktop-app"), self.engine, LIMITS, chance
+        sessions = SharedList(self.engine, LIMITS)
+        random_source = random.Random(0)
+        self.waiter = Waiter(
+            sessions,
+            SharedList(self.engine, LIMITS, "desktop-app"),
+            self.engine,
+            LIMITS,
+            random_source,
         )
 
-    async def reply(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response:
         if request.target != "session":
-            self.others.append(request.target)
+            self.other_targets.append(request.target)
             return self.events(request)
 
         now = anyio.current_time()
         self.listed_at.append(now)
         await anyio.sleep(LATENCY)
-        return self.trouble() or data(
+        return self.fault() or data(
             [
                 session_object(key, status=status)
-                for key, story in self.stories.items()
-                if (status := status_at(story, now)) is not None
+                for key, timeline in self.timelines.items()
+                if (status := get_status_at(timeline, now)) is not None
             ]
         )
 
     async def wait(self, *ids: Any, **options: Any) -> Outcomes[SessionInfo]:
-        return await self.watcher.wait(ids, **options)
+        return await self.waiter.wait(ids, **options)
 
 
-def status_at(story: Story, now: float) -> str | None:
-    return [status for time, status in story if time <= now][-1]
+def get_status_at(timeline: Timeline, now: float) -> str | None:
+    return [status for time, status in timeline if time <= now][-1]
 
 
-def always(status: str) -> Story:
+def always(status: str) -> Timeline:
     return [(0, status)]
 
 
-def kinds(outcomes: Outcomes[SessionInfo]) -> dict[str, str]:
-    """What became of each: its status, or the kind of its failure."""
+def get_results(outcomes: Outcomes[SessionInfo]) -> dict[str, str]:
+    """Return the status of each session, or the kind of its failure."""
     return {
         outcome.key: outcome.value.status if isinstance(outcome, Success) else outcome.kind
         for outcome in outcomes
     }
 
 
-# --- what becomes of a session -------------------------------------------------------------------
+# --- outcomes of a session -----------------------------------------------------------------------
 
 
 @in_virtual_time
-async def test_every_end_is_one_if_nothing_else_is_asked_for() -> None:
+async def test_default_condition_is_any_terminal_status() -> None:
     ends = ["Completed", "Succeeded", "Failed", "Error"]
     server = Server({f"s{n}": [(0, "Running"), (5, end)] for n, end in enumerate(ends)})
     outcomes = await server.wait("s2", "s0", "s1", "s3")
-    assert {"s2": "Failed", "s0": "Completed", "s1": "Succeeded", "s3": "Error"} == kinds(outcomes)
+    assert {"s2": "Failed", "s0": "Completed", "s1": "Succeeded", "s3": "Error"} == get_results(
+        outcomes
+    )
     assert ["s2", "s0", "s1", "s3"] == [info.id for info in outcomes.values]
     assert "wait" == outcomes.operation
     assert all(5 < outcome.elapsed < 5 + LONGEST for outcome in outcomes)
@@ -119,13 +125,13 @@ async def test_every_end_is_one_if_nothing_else_is_asked_for() -> None:
     ],
 )
 @in_virtual_time
-async def test_what_is_waited_for_can_be_said_in_many_ways(until: Any) -> None:
+async def test_until_accepts_statuses_and_functions(until: Any) -> None:
     server = Server({"a": [(0, "Pending"), (7, "Running")]})
-    assert {"a": "Running"} == kinds(await server.wait("a", until=until))
+    assert {"a": "Running"} == get_results(await server.wait("a", until=until))
 
 
 @in_virtual_time
-async def test_old_and_new_names_of_a_status_are_one() -> None:
+async def test_old_and_new_names_of_a_status_are_equivalent() -> None:
     server = Server({"old": always("Succeeded"), "new": always("Completed")})
     for until in ("Completed", "Succeeded"):
         assert (await server.wait("old", "new", until=until)).ok
@@ -133,7 +139,7 @@ async def test_old_and_new_names_of_a_status_are_one() -> None:
 
 @pytest.mark.parametrize("until", ["Runing", [], set(), ["Running", 5], 5, None, anyio.sleep])
 @in_virtual_time
-async def test_what_cannot_be_waited_for_is_refused(until: Any) -> None:
+async def test_invalid_until_is_refused(until: Any) -> None:
     server = Server({})
     with pytest.raises(kaleden.InvalidRequest):
         await server.wait("a", until=until)
@@ -142,25 +148,27 @@ async def test_what_cannot_be_waited_for_is_refused(until: Any) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "5"])
 @in_virtual_time
-async def test_a_pending_timeout_is_a_number_of_seconds(seconds: Any) -> None:
+async def test_invalid_pending_timeout_is_refused(seconds: Any) -> None:
     server = Server({})
     with pytest.raises(kaleden.InvalidRequest, match="pending_timeout"):
         await server.wait("a", pending_timeout=seconds)
 
 
 @in_virtual_time
-async def test_a_status_that_only_this_server_knows_can_be_waited_for() -> None:
+async def test_unknown_status_of_the_server_can_be_waited_for() -> None:
     server = Server({"a": [(0, "Running"), (3, "Hibernated")]})
-    assert {"a": "Hibernated"} == kinds(await server.wait("a", until=SessionStatus("Hibernated")))
+    assert {"a": "Hibernated"} == get_results(
+        await server.wait("a", until=SessionStatus("Hibernated"))
+    )
 
 
 @in_virtual_time
-async def test_a_wrong_end_is_told_within_one_interval() -> None:
+async def test_wrong_end_is_reported_within_one_interval() -> None:
     server = Server(
         {"a": [(0, "Pending"), (100, "Failed")], "b": [(0, "Pending"), (150, "Running")]}
     )
     ended = {}
-    async with server.watcher.stream(["a", "b"], "Running") as outcomes:
+    async with server.waiter.stream(["a", "b"], "Running") as outcomes:
         async for outcome in outcomes:
             ended[outcome.key] = (outcome, anyio.current_time())
     failure, at = ended["a"]
@@ -174,53 +182,53 @@ async def test_a_wrong_end_is_told_within_one_interval() -> None:
 
 
 @in_virtual_time
-async def test_a_session_that_vanishes_is_told_with_its_last_status() -> None:
+async def test_vanished_session_is_reported_with_its_last_status() -> None:
     server = Server({"a": [(0, "Running"), (100, None)], "b": always("Completed")})
     outcomes = await server.wait("a", "b")
-    assert {"a": "vanished", "b": "Completed"} == kinds(outcomes)
+    assert {"a": "vanished", "b": "Completed"} == get_results(outcomes)
     assert "it was Running" in outcomes.failures["a"].message
     assert 100 < anyio.current_time() <= 100 + LONGEST + 1.2 + 2 * LATENCY
     assert 2 == len([at for at in server.listed_at if at >= 100])
 
 
 @in_virtual_time
-async def test_a_session_that_was_never_there_vanishes_after_two_lists() -> None:
+async def test_session_that_is_never_listed_vanishes_after_two_lists() -> None:
     server = Server({})
     outcomes = await server.wait("a")
-    assert {"a": "vanished"} == kinds(outcomes)
+    assert {"a": "vanished"} == get_results(outcomes)
     assert "never listed" in outcomes.failures["a"].message
     assert 2 == len(server.listed_at)
     assert anyio.current_time() < 2
 
 
 @in_virtual_time
-async def test_a_list_that_cannot_be_read_as_a_whole_is_no_proof_and_said_so() -> None:
+async def test_unreadable_elements_of_a_list_are_reported_with_a_vanished_session() -> None:
     server = Server({"b": always("Completed")})
-    server.trouble = lambda: data([session_object("b", status="Completed"), {"no": "id"}, "x"])
+    server.fault = lambda: data([session_object("b", status="Completed"), {"no": "id"}, "x"])
     outcomes = await server.wait("a", "b")
-    assert {"a": "vanished", "b": "Completed"} == kinds(outcomes)
-    assert "may be it: 2 elements" in outcomes.failures["a"].message
+    assert {"a": "vanished", "b": "Completed"} == get_results(outcomes)
+    assert "it may be one of 2 unreadable elements" in outcomes.failures["a"].message
 
 
 @in_virtual_time
-async def test_one_list_without_a_session_does_not_make_it_vanish() -> None:
+async def test_single_list_without_a_session_does_not_make_it_vanish() -> None:
     server = Server({"a": [(0, "Running"), (60, "Completed")]})
-    reply = server.reply
+    respond = server.respond
 
-    async def with_gaps(request: Request) -> Response:
-        whole = await reply(request)
+    async def respond_with_gaps(request: Request) -> Response:
+        whole = await respond(request)
         return data([]) if len(server.listed_at) in {2, 4, 6} else whole
 
-    server.transport.reply = with_gaps
-    assert {"a": "Completed"} == kinds(await server.wait("a"))
+    server.transport.reply = respond_with_gaps
+    assert {"a": "Completed"} == get_results(await server.wait("a"))
     assert 6 < len(server.listed_at)
 
 
 @in_virtual_time
-async def test_an_id_has_one_outcome_in_the_order_given_whatever_it_is() -> None:
+async def test_each_id_has_one_outcome_in_the_order_given() -> None:
     server = Server({"a": always("Completed"), "b": always("Failed")})
     outcomes = await server.wait("b", "no id", "a", "b", 5, "a")
-    assert {"b": "Failed", "no id": "invalid", "a": "Completed", "<5>": "invalid"} == kinds(
+    assert {"b": "Failed", "no id": "invalid", "a": "Completed", "<5>": "invalid"} == get_results(
         outcomes
     )
     assert ["b", "no id", "a", "<5>"] == [outcome.key for outcome in outcomes]
@@ -228,7 +236,7 @@ async def test_an_id_has_one_outcome_in_the_order_given_whatever_it_is() -> None
 
 
 @in_virtual_time
-async def test_ids_may_come_from_anywhere() -> None:
+async def test_ids_may_be_any_iterable() -> None:
     async def later() -> AsyncIterator[str]:
         for key in ("a", "b"):
             await checkpoint()
@@ -242,11 +250,11 @@ async def test_ids_may_come_from_anywhere() -> None:
         expected.values,
         (info.id for info in expected.values),
     ):
-        assert expected == await server.watcher.wait(ids)
+        assert expected == await server.waiter.wait(ids)
 
 
 @in_virtual_time
-async def test_an_error_of_the_iterable_comes_out_as_itself() -> None:
+async def test_exception_of_the_iterable_is_raised_unchanged() -> None:
     def broken() -> Iterator[str]:
         yield "a"
         raise ZeroDivisionError("mine")
@@ -258,18 +266,18 @@ async def test_an_error_of_the_iterable_comes_out_as_itself() -> None:
     server = Server({})
     for ids in (broken, broken_later):
         with pytest.raises(ZeroDivisionError, match="mine"):
-            await server.watcher.wait(ids())
+            await server.waiter.wait(ids())
         with pytest.raises(ZeroDivisionError, match="mine"):
-            async with server.watcher.stream(ids()):
+            async with server.waiter.stream(ids()):
                 pytest.fail("there is nothing to wait for")
     assert [] == server.transport.requests
 
 
 @in_virtual_time
-async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
+async def test_no_ids_cost_no_request_but_a_checkpoint() -> None:
     server = Server({})
     assert 0 == len(await server.wait())
-    async with server.watcher.stream([]) as outcomes:
+    async with server.waiter.stream([]) as outcomes:
         assert [] == [outcome async for outcome in outcomes]
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -279,16 +287,16 @@ async def test_no_ids_are_no_requests_and_still_a_checkpoint() -> None:
 
 
 @in_virtual_time
-async def test_a_closed_client_says_so() -> None:
+async def test_closed_client_raises_session_not_open() -> None:
     server = Server({"a": always("Running"), "b": always("Completed")})
     ended = await server.wait("b")
     async with anyio.create_task_group() as group:
 
-        async def waits() -> None:
+        async def wait_until_closed() -> None:
             with pytest.raises(kaleden.SessionNotOpen):
                 await server.wait("a")
 
-        group.start_soon(waits)
+        group.start_soon(wait_until_closed)
         await anyio.sleep(5)
         await server.engine.aclose()
     with pytest.raises(kaleden.SessionNotOpen):
@@ -296,12 +304,12 @@ async def test_a_closed_client_says_so() -> None:
     with pytest.raises(kaleden.SessionNotOpen):
         await ended.retry_failed()
     with pytest.raises(kaleden.SessionNotOpen):
-        async with server.watcher.stream(["a"]):
+        async with server.waiter.stream(["a"]):
             pytest.fail("the client is closed")
 
 
 @in_virtual_time
-async def test_applications_of_desktops_are_looked_up_in_their_own_list() -> None:
+async def test_applications_of_desktops_use_their_own_list() -> None:
     app = SessionInfo(id="desk", app_id="x1y", status=SessionStatus.RUNNING)
     server = Server({"desk": always("Running"), "job": [(0, "Running"), (20, "Completed")]})
 
@@ -311,21 +319,21 @@ async def test_applications_of_desktops_are_looked_up_in_their_own_list() -> Non
 
     server.events = apps
     ended = []
-    async with server.watcher.stream([app, "job"]) as outcomes:
+    async with server.waiter.stream([app, "job"]) as outcomes:
         async for outcome in outcomes:
             assert isinstance(outcome, Success)
             ended.append((outcome.key, outcome.value.app_id))
     assert [("job", None), ("x1y", "x1y")] == ended
-    assert {"session?type=desktop-app"} == set(server.others)
-    assert (await server.watcher.wait([app])).ok
-    assert {"x1y": "vanished"} == kinds(await server.wait("x1y"))
+    assert {"session?type=desktop-app"} == set(server.other_targets)
+    assert (await server.waiter.wait([app])).ok
+    assert {"x1y": "vanished"} == get_results(await server.wait("x1y"))
 
 
 # --- sessions that do not start ------------------------------------------------------------------
 
 TIME = "2026-01-01T00:00:00Z"
 EVENTS = f"""TYPE      REASON      MESSAGE                 FIRST-TIME   LAST-TIME
-Normal    Queued      waits for its turn      {TIME}   {TIME}
+Normal    Queued      wait_until_closed for its turn      {TIME}   {TIME}
 Normal    Admitted    has room                {TIME}   {TIME}
 Normal    Scheduled   to node 7               {TIME}   {TIME}
 Warning   Failed      cannot pull the image   {TIME}   {TIME}
@@ -333,27 +341,27 @@ Warning   Failed      cannot pull the image   {TIME}   {TIME}
 
 
 @in_virtual_time
-async def test_a_session_that_does_not_start_is_told_with_its_last_events() -> None:
+async def test_pending_timeout_is_reported_with_the_last_events() -> None:
     server = Server(
         {"a": always("Pending"), "b": [(0, "Pending"), (50, "Running"), (200, "Completed")]}
     )
     server.events = lambda _: text(EVENTS)
-    told: dict[str, float] = {}
-    async with server.watcher.stream(["a", "b"], pending_timeout=60) as outcomes:
+    delivered: dict[str, float] = {}
+    async with server.waiter.stream(["a", "b"], pending_timeout=60) as outcomes:
         async for outcome in outcomes:
-            told[outcome.key] = anyio.current_time()
+            delivered[outcome.key] = anyio.current_time()
             if isinstance(outcome, Failure):
                 assert FailureKind.PENDING_TIMEOUT == outcome.kind
                 assert "cannot pull the image" in outcome.message
                 assert "Scheduled" in outcome.message
                 assert "Queued" not in outcome.message
-    assert 60 <= told["a"] <= 60 + LONGEST + 2 * LATENCY
-    assert 200 <= told["b"]
-    assert ["session/a?view=events"] == server.others
+    assert 60 <= delivered["a"] <= 60 + LONGEST + 2 * LATENCY
+    assert 200 <= delivered["b"]
+    assert ["session/a?view=events"] == server.other_targets
 
 
 @pytest.mark.parametrize(
-    ("events", "words"),
+    ("events", "message"),
     [
         (text("session a not found.", 404), "reports no events"),
         (text("<none>\n"), "reports no events"),
@@ -361,18 +369,16 @@ async def test_a_session_that_does_not_start_is_told_with_its_last_events() -> N
     ],
 )
 @in_virtual_time
-async def test_a_session_that_does_not_start_is_told_without_events(
-    events: Response, words: str
-) -> None:
+async def test_pending_timeout_is_reported_without_events(events: Response, message: str) -> None:
     server = Server({"a": always("Pending")})
     server.events = lambda _: events
     outcomes = await server.wait("a", pending_timeout=10)
-    assert {"a": "pending_timeout"} == kinds(outcomes)
-    assert words in outcomes.failures["a"].message
+    assert {"a": "pending_timeout"} == get_results(outcomes)
+    assert message in outcomes.failures["a"].message
 
 
 @in_virtual_time
-async def test_a_failure_stays_small_whatever_the_events_say() -> None:
+async def test_failure_stays_small_with_long_events() -> None:
     server = Server({"a": always("Pending")})
     server.events = lambda _: text(EVENTS.replace("cannot", "cannot" * 1000))
     outcomes = await server.wait("a", pending_timeout=1)
@@ -381,17 +387,17 @@ async def test_a_failure_stays_small_whatever_the_events_say() -> None:
 
 
 @in_virtual_time
-async def test_reaching_the_goal_while_pending_is_no_failure_to_start() -> None:
+async def test_pending_timeout_does_not_apply_if_pending_is_the_goal() -> None:
     server = Server({"a": always("Pending")})
     assert (await server.wait("a", until="Pending", pending_timeout=0.001)).ok
 
 
-# --- the looks -----------------------------------------------------------------------------------
+# --- polls ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @in_virtual_time
-async def test_a_thousand_sessions_and_fifty_waiters_cost_one_list_a_look() -> None:
+async def test_thousand_sessions_and_fifty_waits_cost_one_list_per_poll() -> None:
     ends = {f"s{n}": 10 + n % 97 for n in range(1000)}
     server = Server({key: [(0, "Running"), (end, "Completed")] for key, end in ends.items()})
     ended = Counter[str]()
@@ -407,17 +413,17 @@ async def test_a_thousand_sessions_and_fifty_waiters_cost_one_list_a_look() -> N
             group.start_soon(wait, waiter * 20)
     assert {2} == set(ended.values())
     assert 1000 == len(ended)
-    assert [] == server.others
+    assert [] == server.other_targets
     gaps = [later - sooner for sooner, later in pairwise(server.listed_at)]
-    assert min(gaps) >= (1 - JITTER) + LATENCY - 1e-6, "one list at a time, at one pace"
+    assert min(gaps) >= (1 - JITTER) + LATENCY - 1e-6, "one list at a time, at one interval"
     assert len(server.listed_at) <= 107 / (1 - JITTER)
     listed = len(server.listed_at)
     await anyio.sleep(1000)
-    assert listed == len(server.listed_at), "nobody waits, nobody asks"
+    assert listed == len(server.listed_at), "no list without a wait"
 
 
 @in_virtual_time
-async def test_looks_become_rare_while_nothing_changes() -> None:
+async def test_polls_become_rare_while_nothing_changes() -> None:
     server = Server({"a": [(0, "Running"), (600, "Completed")]})
     await server.wait("a")
     gaps = [later - sooner for sooner, later in pairwise(server.listed_at)]
@@ -427,7 +433,7 @@ async def test_looks_become_rare_while_nothing_changes() -> None:
 
 
 @in_virtual_time
-async def test_the_pace_is_the_same_however_many_wait() -> None:
+async def test_interval_does_not_depend_on_the_number_of_waits() -> None:
     server = Server({"a": [(0, "Running"), (20, "Completed")]})
     async with anyio.create_task_group() as group:
         for _ in range(20):
@@ -437,7 +443,7 @@ async def test_the_pace_is_the_same_however_many_wait() -> None:
 
 
 @in_virtual_time
-async def test_looks_become_frequent_after_a_change() -> None:
+async def test_polls_become_frequent_after_a_change() -> None:
     server = Server({"a": [(0, "Pending"), (600, "Running"), (640, "Completed")]})
     await server.wait("a")
     seen = next(at for at in server.listed_at if at >= 600)
@@ -446,14 +452,14 @@ async def test_looks_become_frequent_after_a_change() -> None:
 
 
 @in_virtual_time
-async def test_a_latecomer_looks_at_once_and_at_the_common_pace_from_then() -> None:
+async def test_late_wait_polls_at_once_and_then_shares_the_interval() -> None:
     server = Server({"a": [(0, "Running"), (300, "Completed")], "b": always("Completed")})
     async with anyio.create_task_group() as group:
         group.start_soon(server.wait, "a")
         await anyio.sleep(200)
         before = len(server.listed_at)
         outcomes = await server.wait("b")
-        assert {"b": "Completed"} == kinds(outcomes)
+        assert {"b": "Completed"} == get_results(outcomes)
         assert 200 + LATENCY == pytest.approx(anyio.current_time())
         assert before + 1 == len(server.listed_at)
         await anyio.sleep(0.7)
@@ -463,18 +469,22 @@ async def test_a_latecomer_looks_at_once_and_at_the_common_pace_from_then() -> N
 
 
 @in_virtual_time
-async def test_a_list_that_began_before_the_wait_proves_nothing() -> None:
+async def test_list_that_began_before_the_wait_is_not_used() -> None:
     server = Server({"a": always("Running")})
     async with anyio.create_task_group() as group:
         group.start_soon(server.wait, "a", "b")
         await anyio.sleep(LATENCY / 2)
-        server.stories = {"a": always("Completed"), "b": always("Completed"), "c": always("Failed")}
-        assert {"c": "Failed"} == kinds(await server.wait("c"))
+        server.timelines = {
+            "a": always("Completed"),
+            "b": always("Completed"),
+            "c": always("Failed"),
+        }
+        assert {"c": "Failed"} == get_results(await server.wait("c"))
     assert 2 == len(server.listed_at)
 
 
 @in_virtual_time
-async def test_many_who_join_at_different_times_share_lists_and_hold_up_nobody() -> None:
+async def test_waits_that_start_at_different_times_share_lists_without_delay() -> None:
     server = Server({"a": [(0, "Running"), (10, "Completed")], "b": always("Completed")})
     took = []
 
@@ -494,15 +504,15 @@ async def test_many_who_join_at_different_times_share_lists_and_hold_up_nobody()
 
 
 @in_virtual_time
-async def test_joining_at_the_moment_of_a_list_shares_it() -> None:
+async def test_wait_that_starts_with_a_list_shares_it() -> None:
     server = Server({})
 
-    async def at_once(_: Request) -> Response:
+    async def respond_at_once(_: Request) -> Response:
         now = anyio.current_time()
         server.listed_at.append(now)
         return data([session_object("a", status="Running" if now < 5 else "Completed")])
 
-    server.transport.reply = at_once
+    server.transport.reply = respond_at_once
     for _ in range(10):
         assert (await server.wait("a", until="Running")).ok
     assert [0] == server.listed_at
@@ -512,12 +522,12 @@ async def test_joining_at_the_moment_of_a_list_shares_it() -> None:
 
 
 @in_virtual_time
-async def test_who_is_cancelled_while_asking_for_all_leaves_the_others_none_the_worse() -> None:
+async def test_cancelled_wait_does_not_affect_the_others() -> None:
     server = Server({"a": [(0, "Running"), (50, "Completed")]})
     ended = []
 
     async def wait() -> None:
-        ended.append(kinds(await server.wait("a")))
+        ended.append(get_results(await server.wait("a")))
 
     async with anyio.create_task_group() as group:
         for _ in range(3):
@@ -532,7 +542,7 @@ async def test_who_is_cancelled_while_asking_for_all_leaves_the_others_none_the_
 
 
 @in_virtual_time
-async def test_no_sleep_outlasts_the_deadline_of_the_caller() -> None:
+async def test_wait_ends_at_the_deadline_of_the_caller() -> None:
     server = Server({"a": always("Running")})
     with pytest.raises(TimeoutError):
         with anyio.fail_after(123.4):
@@ -543,40 +553,40 @@ async def test_no_sleep_outlasts_the_deadline_of_the_caller() -> None:
 # --- lists that fail -----------------------------------------------------------------------------
 
 
-def unavailable(seconds: float | None = None) -> Response:
+def build_unavailable(seconds: float | None = None) -> Response:
     headers = {} if seconds is None else {"retry-after": str(seconds)}
     return text("temporarily unavailable: /session", 503, **headers)
 
 
 @in_virtual_time
-async def test_a_server_that_is_away_for_a_minute_costs_nothing(
+async def test_wait_survives_a_server_outage_of_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server({"a": [(0, "Running"), (30, "Completed")]})
-    server.trouble = lambda: unavailable() if 5 < anyio.current_time() < 65 else None
-    assert {"a": "Completed"} == kinds(await server.wait("a"))
+    server.fault = lambda: build_unavailable() if 5 < anyio.current_time() < 65 else None
+    assert {"a": "Completed"} == get_results(await server.wait("a"))
     assert {logging.WARNING} == {record.levelno for record in caplog.records}
     assert "could not be listed" in caplog.text
 
 
 @in_virtual_time
-async def test_a_server_that_stays_away_is_told_to_everybody_for_every_session(
+async def test_lasting_server_outage_fails_every_session_of_every_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server({})
-    server.trouble = unavailable
-    told = []
+    server.fault = build_unavailable
+    delivered = []
 
     async def wait(*ids: str) -> None:
-        told.append(await server.wait(*ids))
+        delivered.append(await server.wait(*ids))
 
     async with anyio.create_task_group() as group:
         for ids in (["a", "b"], ["b", "c"], ["d"]):
             group.start_soon(wait, *ids)
-    assert {"a": "unavailable", "b": "unavailable"} == kinds(told[0])
-    assert {"b": "unavailable", "c": "unavailable"} == kinds(told[1])
-    assert {"d": "unavailable"} == kinds(told[2])
-    assert "temporarily unavailable" in told[0].failures["a"].message
+    assert {"a": "unavailable", "b": "unavailable"} == get_results(delivered[0])
+    assert {"b": "unavailable", "c": "unavailable"} == get_results(delivered[1])
+    assert {"d": "unavailable"} == get_results(delivered[2])
+    assert "temporarily unavailable" in delivered[0].failures["a"].message
     assert MAX_FAILURES + 1 == len(server.listed_at) == len(caplog.records)
     assert 60 < anyio.current_time() < 200
 
@@ -585,31 +595,31 @@ async def test_a_server_that_stays_away_is_told_to_everybody_for_every_session(
     ("status", "kind"), [(401, "not_authenticated"), (403, "not_authorized"), (405, "bad_request")]
 )
 @in_virtual_time
-async def test_a_refusal_that_will_not_pass_is_told_at_once(status: int, kind: str) -> None:
+async def test_permanent_refusal_is_reported_at_once(status: int, kind: str) -> None:
     server = Server({"a": always("Running")})
-    server.trouble = lambda: text("no", status) if len(server.listed_at) == 3 else None
-    assert {"a": kind, "b c": "invalid"} == kinds(await server.wait("a", "b c"))
+    server.fault = lambda: text("no", status) if len(server.listed_at) == 3 else None
+    assert {"a": kind, "b c": "invalid"} == get_results(await server.wait("a", "b c"))
     assert 3 == len(server.listed_at)
 
 
 @in_virtual_time
 async def test_failures_are_counted_in_a_row() -> None:
     server = Server({"a": [(0, "Running"), (2000, "Completed")]})
-    server.trouble = lambda: unavailable() if len(server.listed_at) % MAX_FAILURES else None
-    assert {"a": "Completed"} == kinds(await server.wait("a"))
+    server.fault = lambda: build_unavailable() if len(server.listed_at) % MAX_FAILURES else None
+    assert {"a": "Completed"} == get_results(await server.wait("a"))
 
 
 @in_virtual_time
-async def test_lists_wait_as_long_as_the_server_asks() -> None:
+async def test_next_list_waits_for_retry_after() -> None:
     server = Server({"a": always("Completed")})
-    server.trouble = lambda: unavailable(120) if len(server.listed_at) == 1 else None
+    server.fault = lambda: build_unavailable(120) if len(server.listed_at) == 1 else None
     assert (await server.wait("a")).ok
     first, second = server.listed_at
     assert 120 + LATENCY == pytest.approx(second - first)
 
 
 @in_virtual_time
-async def test_a_lost_connection_is_borne_too() -> None:
+async def test_lost_connection_is_tolerated() -> None:
     server = Server({"a": [(0, "Running"), (20, "Completed")]})
 
     def lose_some() -> Response | None:
@@ -617,16 +627,16 @@ async def test_a_lost_connection_is_borne_too() -> None:
             raise TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True)
         return None
 
-    server.trouble = lose_some
-    assert {"a": "Completed"} == kinds(await server.wait("a"))
+    server.fault = lose_some
+    assert {"a": "Completed"} == get_results(await server.wait("a"))
 
 
-# --- functions of the caller ---------------------------------------------------------------------
+# --- callbacks -----------------------------------------------------------------------------------
 
 
 @in_virtual_time
-async def test_progress_is_told_when_something_changed() -> None:
-    told: list[tuple[float, kaleden.ProgressUpdate]] = []
+async def test_progress_is_called_for_each_change() -> None:
+    delivered: list[tuple[float, kaleden.ProgressUpdate]] = []
     server = Server(
         {
             "a": [(0, "Pending"), (30, "Running"), (90, "Completed")],
@@ -635,27 +645,27 @@ async def test_progress_is_told_when_something_changed() -> None:
         }
     )
     await server.wait(
-        "a", "b", "c", "d", progress=lambda counts: told.append((anyio.current_time(), counts))
+        "a", "b", "c", "d", progress=lambda counts: delivered.append((anyio.current_time(), counts))
     )
     assert [
         {SessionStatus.PENDING: 2, SessionStatus.RUNNING: 1},
-        {SessionStatus.PENDING: 2, SessionStatus.RUNNING: 1},  # and one was never there
+        {SessionStatus.PENDING: 2, SessionStatus.RUNNING: 1},  # and one was never listed
         {SessionStatus.PENDING: 1, SessionStatus.RUNNING: 2},
         {SessionStatus.FAILED: 1, SessionStatus.RUNNING: 2},
         {SessionStatus.FAILED: 1, SessionStatus.RUNNING: 1, SessionStatus.COMPLETED: 1},
         {SessionStatus.FAILED: 1, SessionStatus.COMPLETED: 1},
-    ] == [tally for _, tally in told]
-    assert [0, 1, 1, 2, 3, 4] == [tally.done for _, tally in told]
-    assert [0, 1, 1, 1, 1, 2] == [tally.failed for _, tally in told]
-    assert {("wait", 4)} == {(tally.operation, tally.expected) for _, tally in told}
+    ] == [tally for _, tally in delivered]
+    assert [0, 1, 1, 2, 3, 4] == [tally.done for _, tally in delivered]
+    assert [0, 1, 1, 1, 1, 2] == [tally.failed for _, tally in delivered]
+    assert {("wait", 4)} == {(tally.operation, tally.expected) for _, tally in delivered}
     assert all(
         0 <= at - due <= LONGEST + 1.5
-        for (at, _), due in zip(told, [0, 1, 30, 60, 90, 120], strict=True)
+        for (at, _), due in zip(delivered, [0, 1, 30, 60, 90, 120], strict=True)
     )
 
 
 @in_virtual_time
-async def test_an_error_of_the_callers_function_comes_out_as_itself() -> None:
+async def test_exception_of_a_callback_is_raised_unchanged() -> None:
     def broken(_: object) -> bool:
         raise ZeroDivisionError("mine")
 
@@ -665,19 +675,19 @@ async def test_an_error_of_the_callers_function_comes_out_as_itself() -> None:
         with pytest.raises(ZeroDivisionError, match="mine"):
             await server.wait("a", **option)
         with pytest.raises(ZeroDivisionError, match="mine"):
-            async with server.watcher.stream(["a"], **option) as outcomes:
+            async with server.waiter.stream(["a"], **option) as outcomes:
                 await anext(outcomes)
     assert (0, 0) == (server.engine.limiter.statistics().in_flight, server.transport.in_flight)
 
 
 @in_virtual_time
-async def test_waiting_again_for_what_failed_asks_for_the_same() -> None:
+async def test_retry_waits_for_the_same_condition() -> None:
     server = Server({"a": [(0, "Running"), (5, "Failed")], "b": always("Completed")})
     outcomes = await server.wait("a", "b", until="Completed")
-    assert {"a": "wrong_state", "b": "Completed"} == kinds(outcomes)
-    server.stories["a"] = always("Completed")
+    assert {"a": "wrong_state", "b": "Completed"} == get_results(outcomes)
+    server.timelines["a"] = always("Completed")
     again = await outcomes.retry_failed()
-    assert {"a": "Completed", "b": "Completed"} == kinds(again)
+    assert {"a": "Completed", "b": "Completed"} == get_results(again)
     assert ["a", "b"] == again.ids
 
 
@@ -685,25 +695,25 @@ async def test_waiting_again_for_what_failed_asks_for_the_same() -> None:
 
 
 @in_virtual_time
-async def test_a_stream_hands_on_each_outcome_within_an_interval() -> None:
+async def test_stream_delivers_each_outcome_within_an_interval() -> None:
     ends = {"a": 70.0, "b": 20.0, "c": 45.0}
     server = Server({key: [(0, "Running"), (end, "Completed")] for key, end in ends.items()})
-    told = []
-    async with server.watcher.stream([*ends, "no id"]) as outcomes:
+    delivered = []
+    async with server.waiter.stream([*ends, "no id"]) as outcomes:
         async for outcome in outcomes:
-            told.append(outcome.key)
+            delivered.append(outcome.key)
             if outcome.ok:
                 assert 0 <= anyio.current_time() - ends[outcome.key] <= LONGEST + 2 * LATENCY
-    assert ["no id", "b", "c", "a"] == told
+    assert ["no id", "b", "c", "a"] == delivered
 
 
 @in_virtual_time
-async def test_leaving_a_stream_early_ends_the_looking() -> None:
+async def test_leaving_a_stream_early_stops_the_polls() -> None:
     server = Server({"a": always("Running"), "b": always("Completed")})
-    async with server.watcher.stream(["a", "b"]) as outcomes:
+    async with server.waiter.stream(["a", "b"]) as outcomes:
         assert "b" == (await anext(outcomes)).key
     with pytest.raises(ZeroDivisionError, match="mine"):
-        async with server.watcher.stream(["a"]):
+        async with server.waiter.stream(["a"]):
             await anyio.sleep(1)
             raise ZeroDivisionError("mine")
     listed = len(server.listed_at)
@@ -712,29 +722,29 @@ async def test_leaving_a_stream_early_ends_the_looking() -> None:
 
 
 @in_virtual_time
-async def test_a_slow_consumer_of_a_stream_holds_up_no_other_waiter() -> None:
+async def test_slow_consumer_of_a_stream_does_not_delay_other_waits() -> None:
     server = Server({f"s{n}": [(0, "Running"), (10, "Completed")] for n in range(5)})
     taken = []
 
     async def slowly() -> None:
-        async with server.watcher.stream(server.stories) as outcomes:
+        async with server.waiter.stream(server.timelines) as outcomes:
             async for outcome in outcomes:
                 taken.append(outcome.key)
                 await anyio.sleep(100)
 
     async with anyio.create_task_group() as group:
         group.start_soon(slowly)
-        assert (await server.wait(*server.stories)).ok
+        assert (await server.wait(*server.timelines)).ok
         assert anyio.current_time() < 10 + LONGEST
-    assert sorted(server.stories) == sorted(taken)
+    assert sorted(server.timelines) == sorted(taken)
 
 
 @in_virtual_time
-async def test_waiting_cancelled_at_every_step_leaves_nothing() -> None:
+async def test_wait_cancelled_at_any_step_leaves_no_request() -> None:
     server = Server({"a": [(0, "Running"), (8, "Completed")], "b": always("Completed")})
 
     async def consume() -> None:
-        async with server.watcher.stream(["b", "a"]) as outcomes:
+        async with server.waiter.stream(["b", "a"]) as outcomes:
             async for _ in outcomes:
                 await server.wait("b", "a")
 
@@ -752,7 +762,7 @@ async def test_waiting_cancelled_at_every_step_leaves_nothing() -> None:
 
 
 @in_virtual_time
-async def test_a_batch_on_a_platform_is_waited_for() -> None:
+async def test_wait_returns_the_outcomes_of_a_batch_on_a_platform() -> None:
     transport = MemoryTransport(
         start_delay=lambda session: float(session.spec.name.removeprefix("fits-")),
         duration=30,
@@ -764,22 +774,22 @@ async def test_a_batch_on_a_platform_is_waited_for() -> None:
         assert created.ids == [info.id for info in started.values]
         before = transport.requests["list"]
         async with session.stream.wait(created, "Completed", pending_timeout=60) as ended:
-            told = {outcome.key: outcome async for outcome in ended}
-        assert [created.ids[2]] == [key for key, outcome in told.items() if not outcome.ok]
+            delivered = {outcome.key: outcome async for outcome in ended}
+        assert [created.ids[2]] == [key for key, outcome in delivered.items() if not outcome.ok]
         assert transport.requests["list"] - before < 40 / (1 - JITTER)
-        assert set(created.ids) == set(told)
+        assert set(created.ids) == set(delivered)
         assert (0, 0) == (transport.requests["info"], transport.requests["events"])
         assert Outcomes.from_json(started.to_json()) == started
 
 
 # --- a model -------------------------------------------------------------------------------------
 
-STAY = 2 * LONGEST + 5  # long enough to be seen, whatever the pace
+STEP = 2 * LONGEST + 5  # long enough to be seen at any interval
 STATUSES = [*SessionStatus, None]
 
 
-def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
-    """What becomes of a session that goes through *states*, each long enough to be seen."""
+def predict_result(states: list[str | None], wanted: frozenset[str]) -> str | None:
+    """Return the result for a session with *states*, each of which lasts long enough to be seen."""
     for state in states:
         if state is None:
             return "vanished"
@@ -792,7 +802,7 @@ def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    stories=st.dictionaries(
+    timelines=st.dictionaries(
         st.text("abcdefgh", min_size=1, max_size=3),
         st.lists(st.sampled_from(STATUSES), min_size=1, max_size=4),
         max_size=8,
@@ -800,22 +810,22 @@ def expected(states: list[str | None], wanted: frozenset[str]) -> str | None:
     wanted=st.frozensets(st.sampled_from(sorted(SessionStatus)), min_size=1, max_size=4),
     backend=st.sampled_from(PLAIN_BACKENDS),
 )
-def test_every_session_has_the_outcome_that_its_story_says(
-    stories: dict[str, list[str | None]], wanted: frozenset[str], backend: Any
+def test_outcomes_match_the_model(
+    timelines: dict[str, list[str | None]], wanted: frozenset[str], backend: Any
 ) -> None:
     async def scenario() -> None:
         server = Server(
             {
-                # In the end all are deleted.
-                key: [(n * STAY, state) for n, state in enumerate([*states, None])]
-                for key, states in stories.items()
+                # At the end all sessions are deleted.
+                key: [(n * STEP, state) for n, state in enumerate([*states, None])]
+                for key, states in timelines.items()
             }
         )
-        outcomes = await server.wait(*stories, until=wanted)
-        assert {key: expected([*states, None], wanted) for key, states in stories.items()} == kinds(
-            outcomes
-        )
-        assert list(stories) == outcomes.ids
-        assert [] == server.others
+        outcomes = await server.wait(*timelines, until=wanted)
+        assert {
+            key: predict_result([*states, None], wanted) for key, states in timelines.items()
+        } == get_results(outcomes)
+        assert list(timelines) == outcomes.ids
+        assert [] == server.other_targets
 
     run_virtual(scenario, backend=backend)

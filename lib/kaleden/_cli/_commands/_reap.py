@@ -14,7 +14,7 @@ from kaleden._client._session import AsyncSession
 from kaleden._engine._config import Limits
 from kaleden._results._batch import Failure
 from kaleden._sessions._ledger._file import OpenLaunch
-from kaleden._sessions._reap import Survey, survey, time_left
+from kaleden._sessions._reap import Survey, compute_time_left, survey
 
 
 def main(options: argparse.Namespace, output: Output) -> int:
@@ -93,7 +93,7 @@ def _print_survey(found: Survey, launches: Sequence[OpenLaunch], output: Output)
 
 
 def _print_wait(launches: Sequence[OpenLaunch], limits: Limits, output: Output) -> None:
-    waits = [time_left(launch, limits) for launch in launches if launch.session_id is None]
+    waits = [compute_time_left(launch, limits) for launch in launches if launch.session_id is None]
     if waits and max(waits) > 1:
         message = f"{len(waits)} may still appear: waiting for up to {max(waits):.0f} seconds"
         (output.write_note if output.json else output.write_line)(message)

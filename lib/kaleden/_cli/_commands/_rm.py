@@ -11,7 +11,7 @@ from kaleden._cli._io import FAILURE, SUCCESS, Output
 from kaleden._client._session import AsyncSession
 from kaleden._errors import InvalidRequest
 from kaleden._results._batch import Failure, Outcomes
-from kaleden._sessions._launch._destroy import chooser
+from kaleden._sessions._launch._destroy import build_filter
 from kaleden._wire import SessionInfo, check_id, check_kind
 
 
@@ -34,7 +34,7 @@ def _check_options(options: argparse.Namespace) -> None:
             check_id(key)
         return
 
-    chooser(options.prefix, options.status)
+    build_filter(options.prefix, options.status)
     if options.kind is not None:
         check_kind(options.kind)
 
@@ -51,7 +51,7 @@ async def _remove_by_id(options: argparse.Namespace, output: Output, session: As
 async def _remove_by_prefix(
     options: argparse.Namespace, output: Output, session: AsyncSession
 ) -> int:
-    is_chosen = chooser(options.prefix, options.status)
+    is_chosen = build_filter(options.prefix, options.status)
     chosen = index_by_id(info for info in await session.fetch(options.kind) if is_chosen(info))
     if options.dry_run:
         return await _print_plan(chosen, output)

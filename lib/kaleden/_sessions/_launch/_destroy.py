@@ -1,7 +1,7 @@
-"""Ending sessions, and making sure.
+"""Verified deletion of sessions.
 
-The server answers every delete with 200: for an unknown session, and also when the delete failed.
-So the answers count for little, and one list that begins after the last of them decides.
+The server responds to every delete with status 200, also for an unknown session and when the delete
+failed. So the responses prove little. One list that begins after the last response decides.
 """
 
 from __future__ import annotations
@@ -26,109 +26,117 @@ from kaleden._results._progress import OK, ProgressCallback
 from kaleden._sessions._monitor._lister import SharedList, Snapshot
 from kaleden._wire import SessionInfo, SessionStatus, check_status
 
-Listed: TypeAlias = Snapshot | Failure
+ListOutcome: TypeAlias = Snapshot | Failure
 
 
 async def destroy(
     engine: Engine,
-    lister: SharedList,
+    sessions: SharedList,
     limits: Limits,
     keys: Keys,
     progress: ProgressCallback | None = None,
     *,
     retry: bool = True,
 ) -> Outcomes[bool]:
-    """Delete sessions, then list once and report as destroyed what is absent or terminating.
+    """Delete sessions, then list once; report sessions that are absent or terminating as destroyed.
 
     Args:
         engine: sends the deletes.
-        lister: makes the list.
-        limits: how long a delete may take.
-        keys: the sessions.
-        progress: is told of each answer, and in the end of what the list proves.
-        retry: whether to try again after what may pass; not where the caller does.
+        sessions: makes the list.
+        limits: the time-out of a delete.
+        keys: the ids of the sessions.
+        progress: called after each response, and at the end with the result of the list.
+        retry: whether to retry after transient failures; False if the caller retries.
     """
     operation = _operations.destroy(limits, idempotent=retry)
-    answers = await engine.collect(operation, keys, progress, "answered")
-    again = partial(destroy, engine, lister, limits)
-    if not any(_is_open(answer) for answer in answers):
-        return Outcomes("destroy", answers, again=again)
+    responses = await engine.collect(operation, keys, progress, "answered")
+    again = partial(destroy, engine, sessions, limits)
+    if not any(_needs_list(response) for response in responses):
+        return Outcomes("destroy", responses, again=again)
 
-    listed = await _list(lister.since_with_retry if retry else lister.since)
-    outcomes = Outcomes("destroy", [_verdict(answer, listed) for answer in answers], again=again)
+    listing = await _fetch_list(sessions.since_with_retry if retry else sessions.since)
+    outcomes = Outcomes(
+        "destroy", [_verify(response, listing) for response in responses], again=again
+    )
     if progress is not None:
         counts = Counter[str]({OK: len(outcomes.values)}) + outcomes.counts()
         progress(to_progress_update("destroy", counts, len(outcomes)))
     return outcomes
 
 
-def _is_open(answer: Outcome[bool]) -> bool:
-    """Whether only a list can tell what came of the delete."""
-    if isinstance(answer, Success):
+def _needs_list(outcome: Outcome[bool]) -> bool:
+    """Return whether only a list can show the effect of the delete."""
+    if isinstance(outcome, Success):
         return True
 
-    return answer.sent and (
-        answer.kind.may_have_taken_effect or answer.kind is FailureKind.NOT_FOUND
+    return outcome.sent and (
+        outcome.kind.may_have_taken_effect or outcome.kind is FailureKind.NOT_FOUND
     )
 
 
-async def _list(listed: Callable[[float], Awaitable[Snapshot]]) -> Listed:
+async def _fetch_list(fetch: Callable[[float], Awaitable[Snapshot]]) -> ListOutcome:
     try:
-        return await listed(anyio.current_time())
+        return await fetch(anyio.current_time())
     except RequestError as error:
         return error.failure
 
 
-def _verdict(answer: Outcome[bool], listed: Listed) -> Outcome[bool]:
-    if not _is_open(answer):
-        return answer
+def _verify(outcome: Outcome[bool], listing: ListOutcome) -> Outcome[bool]:
+    if not _needs_list(outcome):
+        return outcome
 
-    if isinstance(listed, Failure):
-        return _unproven(answer, f"failed: {listed.message}", listed.status)
+    if isinstance(listing, Failure):
+        return _to_unproven_failure(outcome, f"failed: {listing.message}", listing.status)
 
-    session = listed.sessions.get(answer.key)
-    if session is None and listed.unreadable:
-        return _unproven(answer, f"has {listed.unreadable} elements that nobody can tell apart")
+    session = listing.sessions.get(outcome.key)
+    if session is None and listing.unreadable:
+        return _to_unproven_failure(
+            outcome, f"has {listing.unreadable} elements that cannot be identified"
+        )
 
     if session is None or session.status == SessionStatus.TERMINATING:
-        return Success(answer.key, True, answer.attempts, answer.elapsed)
+        return Success(outcome.key, True, outcome.attempts, outcome.elapsed)
 
-    return answer if isinstance(answer, Failure) else _survivor(answer, session)
+    return outcome if isinstance(outcome, Failure) else _to_survivor_failure(outcome, session)
 
 
-def _survivor(answer: Success[bool], session: SessionInfo) -> Failure:
+def _to_survivor_failure(outcome: Success[bool], session: SessionInfo) -> Failure:
     message = (
-        "the server answered the delete with success, and still lists the session as "
+        "the server reported that the delete succeeded, but still lists the session as "
         f"{session.status}"
     )
-    return contradict_success(answer, FailureKind.NOT_DESTROYED, message)
+    return contradict_success(outcome, FailureKind.NOT_DESTROYED, message)
 
 
-def _unproven(answer: Outcome[bool], why: str, status: int | None = None) -> Failure:
-    if isinstance(answer, Failure):
-        return answer
+def _to_unproven_failure(outcome: Outcome[bool], reason: str, status: int | None = None) -> Failure:
+    if isinstance(outcome, Failure):
+        return outcome
 
-    message = f"the delete was answered, and the list that should prove it {why}"
-    return contradict_success(answer, FailureKind.NOT_DESTROYED, message, status)
+    message = f"the server responded to the delete, but the list that should prove it {reason}"
+    return contradict_success(outcome, FailureKind.NOT_DESTROYED, message, status)
 
 
-def chooser(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:
-    """Make the test of whether a session is one that is to end, by its name and status.
+def build_filter(prefix: object, status: str | None) -> Callable[[SessionInfo], bool]:
+    """Return a function that selects sessions by name and status.
+
+    Args:
+        prefix: the start of the name, or a compiled pattern that matches at its start.
+        status: the status; None for any.
 
     Raises:
-        InvalidRequest: there can be none of that name or status.
+        InvalidRequest: no session can have such a name or status.
     """
-    begins = _name_matcher(prefix)
+    matches_name = _build_name_matcher(prefix)
     wanted = None if status is None else check_status(status)
 
-    def is_chosen(info: SessionInfo) -> bool:
-        return bool(begins(info.name)) and (wanted is None or info.status.matches(wanted))
+    def is_selected(info: SessionInfo) -> bool:
+        return bool(matches_name(info.name)) and (wanted is None or info.status.matches(wanted))
 
-    return is_chosen
+    return is_selected
 
 
-def _name_matcher(prefix: object) -> Callable[[str], object]:
-    """Make the test of a name; the server writes all names in lower case."""
+def _build_name_matcher(prefix: object) -> Callable[[str], object]:
+    """Return a function that matches names; the server converts all names to lower case."""
     if isinstance(prefix, re.Pattern):
         return cast("re.Pattern[str]", prefix).match
 

@@ -1,4 +1,4 @@
-"""What is to be launched, and under which names."""
+"""Launch requests: one for each replica of a specification, with the name that is sent."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from attrs import define, evolve
 from kaleden._errors import InvalidRequest
 from kaleden._wire import Launch, SessionKind, SessionSpec, check_name
 
-# In an alphabet that names allow; eight of 32 are a trillion.
+# Characters that names allow. Eight characters out of 32 give 32**8, about 10**12, tokens.
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _TOKEN_LENGTH: Final = 8
 
-# The other arguments of `create` when none was given.
-_NOTHING_ELSE: Final[dict[str, Any]] = {
+# The defaults of the other arguments of `create`.
+_DEFAULTS: Final[dict[str, Any]] = {
     "cores": None,
     "ram": None,
     "kind": SessionKind.HEADLESS,
@@ -28,16 +28,20 @@ _NOTHING_ELSE: Final[dict[str, Any]] = {
 
 
 def read_spec(name: str | SessionSpec, image: str | None, /, **others: Any) -> SessionSpec:
-    """Read the arguments of `create`, which are either a specification or its parts."""
+    """Return the specification that the arguments of `create` give, whole or in parts.
+
+    Raises:
+        InvalidRequest: the arguments are invalid.
+    """
     if isinstance(name, SessionSpec):
-        if image is not None or others != _NOTHING_ELSE:
-            msg = "a SessionSpec says all by itself: give nothing else with it, or attrs.evolve it"
+        if image is not None or others != _DEFAULTS:
+            msg = "a SessionSpec is complete: give no other argument with it, or use attrs.evolve"
             raise InvalidRequest(msg)
 
         return name
 
     if image is None:
-        raise InvalidRequest("image: which one? `images` lists those that the platform offers")
+        raise InvalidRequest("image is missing: `images` lists those that the platform offers")
 
     return SessionSpec(name, image, **others)
 
@@ -45,15 +49,15 @@ def read_spec(name: str | SessionSpec, image: str | None, /, **others: Any) -> S
 @final
 @define(eq=False)
 class LaunchRequest:
-    """One launch on its way.
+    """The launch of one session, and its progress.
 
     Attributes:
-        key: its name in the outcomes.
-        launch: what is sent; its name may have a token at its end.
-        token: the token, or None where the user's name is sent as it is.
-        sent: when the request left, on the clock of the event loop; None before.
-        ended: when it was over, with an answer or without; None before.
-        answered: whether the server said anything.
+        key: its key in the outcomes: the name without the token.
+        launch: the parameters to send; the name may end in a token.
+        token: the token; None if the user's name is sent unchanged.
+        sent: when the request was sent, on the clock of the event loop; None before.
+        ended: when it ended, with or without a response, on the same clock; None before.
+        answered: whether the server sent a response.
     """
 
     key: str
@@ -69,26 +73,26 @@ class LaunchRequest:
         return self.launch.name
 
 
-def plain_requests(spec: SessionSpec) -> list[LaunchRequest]:
-    """Make a ticket for each replica, under the user's own names."""
+def build_plain_requests(spec: SessionSpec) -> list[LaunchRequest]:
+    """Return a request for each replica, under the user's own names."""
     return [LaunchRequest(launch.name, launch) for launch in spec.launches()]
 
 
-def requests_with_tokens(spec: SessionSpec) -> list[LaunchRequest]:
-    """Make a ticket for each replica, with a token in its name that no other launch has.
+def build_requests_with_tokens(spec: SessionSpec) -> list[LaunchRequest]:
+    """Return a request for each replica, with a unique token at the end of its name.
 
     Raises:
         InvalidRequest: the name is too long for a token.
     """
-    return [_with_token(launch) for launch in spec.launches()]
+    return [_add_token(launch) for launch in spec.launches()]
 
 
-def token_of(name: str) -> str:
-    """Tell the token at the end of a session's name."""
+def get_token(name: str) -> str:
+    """Return the token at the end of a session name."""
     return name.rpartition("-")[2]
 
 
-def _with_token(launch: Launch) -> LaunchRequest:
+def _add_token(launch: Launch) -> LaunchRequest:
     token = "".join(secrets.choice(_ALPHABET) for _ in range(_TOKEN_LENGTH))
     return LaunchRequest(
         launch.name, evolve(launch, name=check_name(f"{launch.name}-{token}")), token

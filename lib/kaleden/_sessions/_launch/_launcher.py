@@ -48,13 +48,13 @@ _NO_SERVER_RESPONSE: Final = (None, 502, 504)
 
 @final
 class SeenSessionIds:
-    """The ids that the creates of one client were answered with lately.
+    """The session ids in recent create responses of one client.
 
     Args:
-        most: how many are remembered.
+        most: the maximum number of ids to remember.
 
     Attributes:
-        names: the names that their launches were given, by id.
+        names: the names of their launches, by id.
     """
 
     def __init__(self, most: int = _MOST_IDS) -> None:
@@ -62,19 +62,19 @@ class SeenSessionIds:
         self.names: dict[str, str] = {}
 
     def check(self, outcome: Outcome[str], name: str) -> Outcome[str]:
-        """Turn a response that can only belong to another create into a failure."""
+        """Return a failure for a response that belongs to another create."""
         if not isinstance(outcome, Success):
             return outcome
 
         if outcome.value in self.names:
-            message = f"session {outcome.value}, which was the answer, is another create's"
+            message = f"the response names session {outcome.value}, which another create made"
             return contradict_success(outcome, FailureKind.PROTOCOL, message)
 
         self.add(outcome.value, name)
         return outcome
 
     def add(self, session: str, name: str) -> None:
-        """Remember the session that a create has made."""
+        """Remember the session that a create made."""
         self.names[session] = name
         if len(self.names) > self._most:
             del self.names[next(iter(self.names))]
@@ -145,7 +145,7 @@ class Launcher:
         """Launch each of *requests* once; the values are the ids of the new sessions."""
         self.engine.check()
         check_progress(progress)
-        before = await self._ids_before(requests)
+        before = await self._list_ids_before(requests)
         by_key = {request.key: request for request in requests}
         collector = Collector[str]()
 
@@ -156,7 +156,7 @@ class Launcher:
         await self.engine.fan_out(perform, by_key, sink, self.limits.create_concurrency)
         return Outcomes("create", collector.completed)
 
-    async def _ids_before(self, requests: Sequence[LaunchRequest]) -> Collection[str] | None:
+    async def _list_ids_before(self, requests: Sequence[LaunchRequest]) -> Collection[str] | None:
         """List the sessions that exist before a launch under the user's own names.
 
         Returns:
@@ -186,7 +186,7 @@ class Launcher:
     async def _send(self, request: LaunchRequest, observer: LaunchObserver) -> Outcome[str]:
         """Send the create in the observer's task group, where it continues if this is cancelled."""
         if not observer.is_open:
-            return to_failure(request.key, _not_sent(), 0.0)
+            return to_failure(request.key, _build_not_sent(), 0.0)
 
         create = InFlightCreate(self, request, observer, anyio.current_effective_deadline())
         observer.in_flight.add(create)
@@ -201,9 +201,9 @@ class Launcher:
             return create.outcome
 
         if request.sent is None:
-            return to_failure(request.key, _not_sent(), 0.0)
+            return to_failure(request.key, _build_not_sent(), 0.0)
 
-        message = "it was abandoned by its scope, which will look for what came of it"
+        message = "the scope ended before a response arrived; its clean-up looks for the session"
         return Failure(request.key, FailureKind.UNKNOWN_EFFECT, message, sent=True)
 
     async def _reconcile(
@@ -213,7 +213,7 @@ class Launcher:
         failure: Failure,
         before: Collection[str] | None,
     ) -> Outcome[str]:
-        """Look for the session of a create whose outcome is unknown."""
+        """Look for the session of an unconfirmed create."""
         found, certain = await self._search(request, before)
         if found is not None:
             self.seen_ids.add(found.id, request.name)
@@ -223,9 +223,9 @@ class Launcher:
         if request.answered and certain:
             # The server has finished the request, and no list shows a session.
             await observer.on_not_created(request)
-            return evolve(failure, message=f"{failure.message} (and no session came of it)")
+            return evolve(failure, message=f"{failure.message} (and no session was created)")
 
-        message = f"a session named {request.name} may have been made: {failure.message}"
+        message = f"a session named {request.name} may have been created: {failure.message}"
         return evolve(failure, kind=FailureKind.UNKNOWN_EFFECT, message=message)
 
     async def _search(
@@ -262,12 +262,12 @@ class Launcher:
         if len(new) == 1:
             return new[0], True
 
-        # Two new sessions of one name: another client launches it too, and they cannot be told
-        # apart.
+        # Two new sessions of one name: another client launches it too, and they cannot be
+        # distinguished.
         return None, not new and not snapshot.unreadable
 
     def _is_known(self, info: SessionInfo) -> bool:
-        """Return whether another create of the same name was answered with this session."""
+        """Return whether another create of the same name received the id of this session."""
         return self.seen_ids.names.get(info.id) == info.name
 
 
@@ -316,7 +316,7 @@ class InFlightCreate:
         self._set_waiting()
         try:
             # Only asyncio's native cancellation of all tasks, as at the end of asyncio.run, passes
-            # a shield. The server may make the session all the same.
+            # a shield. The server may make the session nevertheless.
             with suppress(anyio.get_cancelled_exc_class()), self._scope:
                 outcome = await self._perform()
                 self.outcome = self.launcher.seen_ids.check(outcome, self.request.name)
@@ -365,7 +365,7 @@ class InFlightCreate:
 
     async def _before_send(self) -> None:
         if self._is_stopped:
-            raise _not_sent()
+            raise _build_not_sent()
 
         # From here on the caller's deadline does not end it.
         self._is_waiting = False
@@ -373,11 +373,11 @@ class InFlightCreate:
         try:
             await self.observer.before_send(self.request)
         except OSError as error:
-            message = f"nothing was sent, because it could not be written down first: {error}"
+            message = f"nothing was sent, because it could not be recorded first: {error}"
             raise NotSent(FailureKind.INTERNAL, message) from error
 
         if self._is_stopped:
-            raise _not_sent()
+            raise _build_not_sent()
 
         self.request.sent = anyio.current_time()
 
@@ -393,8 +393,8 @@ class InFlightCreate:
             await self.observer.on_unknown(request)
 
 
-def _not_sent() -> NotSent:
-    return NotSent(FailureKind.CONNECT_FAILED, "the scope was left before this was sent")
+def _build_not_sent() -> NotSent:
+    return NotSent(FailureKind.CONNECT_FAILED, "the scope ended before this was sent")
 
 
 def _may_have_created(failure: Failure) -> bool:

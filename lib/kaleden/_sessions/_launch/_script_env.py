@@ -1,6 +1,7 @@
-"""How a shell script gets into a session, whose command can have no spaces and no ``$``.
+"""Shell scripts as environment variables of sessions.
 
-It goes as base64 in a variable, and a line of Python, in which there are none, begins it.
+The command of a session can contain neither spaces nor ``$``. So the script is sent as base64 in an
+environment variable, and the command is a line of Python that decodes and runs it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Final
 from kaleden._errors import ConfigurationError
 
 VARIABLE: Final = "KALEDEN_BLOCK"
-"""Holds what is to be run, in the session's environment."""
+"""The environment variable of the session that holds the script."""
 
 BEGIN: Final = f"exec(__import__('base64').b64decode(__import__('os').environ.pop('{VARIABLE}')))"
-"""Python that runs what the variable holds."""
+"""The Python code that runs the script in the variable."""
 
 _PROGRAM: Final = """
 import os, shutil
@@ -24,27 +25,27 @@ os.execvp(shell, [shell, "-c", {script!a}])
 """
 
 _LONGEST_NAME: Final = 54
-"""Characters of a name in a scope, which puts nine more after it."""
+"""The maximum length of a name in a scope, which appends nine characters."""
 
 
-def packed(script: str) -> str:
-    """Write a shell script such that an environment variable may hold it, and `BEGIN` run it."""
+def encode_script(script: str) -> str:
+    """Encode a shell script as the value of an environment variable, for `BEGIN` to run."""
     program = _PROGRAM.format(script=script).encode()
-    # Base64 of whole groups of three bytes has no "=" at its end, which no variable may have.
+    # Pad to a multiple of three bytes: their base64 has no "=", which a variable must not contain.
     return base64.b64encode(program + b"\n" * (-len(program) % 3)).decode()
 
 
-def block_name(job_name: str) -> str:
-    """Make a name that a session can have of one that a job has."""
+def to_session_name(job_name: str) -> str:
+    """Convert the name of a job to a valid name of a session."""
     plain = re.sub(r"[^a-z0-9]+", "-", job_name.lower()).strip("-")
     return plain[:_LONGEST_NAME].rstrip("-") or "parsl"
 
 
 def check_blocks(init: int, least: int, most: int, parallelism: float) -> None:
-    """Refuse numbers of blocks that do not fit together.
+    """Check that the numbers of blocks are consistent.
 
     Raises:
-        ConfigurationError: with what would fit.
+        ConfigurationError: they are not; the message gives the valid ranges.
     """
     if not (0 <= least <= most and 0 <= init <= most and most > 0):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Launching sessions that nobody owns: the plain `create`."""
+"""Launches without an owner: `AsyncSession.create`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from kaleden._engine._tasks import open_task_group
 from kaleden._results._batch import Outcomes
 from kaleden._results._progress import ProgressCallback
-from kaleden._sessions._launch._launch_request import LaunchRequest, plain_requests
+from kaleden._sessions._launch._launch_request import LaunchRequest, build_plain_requests
 from kaleden._sessions._launch._launcher import InFlightCreate, Launcher
 from kaleden._wire import SessionSpec
 
@@ -20,8 +20,8 @@ logger = logging.getLogger("kaleden")
 
 
 @final
-class _Plain:
-    """The account of a launch that nobody owns: it remembers, for a word in the log."""
+class _UnownedObserver:
+    """The `LaunchObserver` of a launch without an owner; it keeps the names for a log message."""
 
     def __init__(self, group: TaskGroup) -> None:
         self.group = group
@@ -31,18 +31,18 @@ class _Plain:
 
     is_open = True
 
-    async def before_send(self, ticket: LaunchRequest) -> None:
-        """Nothing is written down for sessions that are meant to stay."""
+    async def before_send(self, request: LaunchRequest) -> None:
+        """Record nothing: the sessions are meant to stay."""
 
-    async def on_created(self, ticket: LaunchRequest, session: str) -> None:
-        self.created[ticket.name] = session
-        self.unconfirmed.pop(ticket.name, None)
+    async def on_created(self, request: LaunchRequest, session: str) -> None:
+        self.created[request.name] = session
+        self.unconfirmed.pop(request.name, None)
 
-    async def on_unknown(self, ticket: LaunchRequest) -> None:
-        self.unconfirmed[ticket.name] = ticket
+    async def on_unknown(self, request: LaunchRequest) -> None:
+        self.unconfirmed[request.name] = request
 
-    async def on_not_created(self, ticket: LaunchRequest) -> None:
-        self.unconfirmed.pop(ticket.name, None)
+    async def on_not_created(self, request: LaunchRequest) -> None:
+        self.unconfirmed.pop(request.name, None)
 
 
 async def launch_plain(
@@ -52,26 +52,30 @@ async def launch_plain(
     progress: ProgressCallback | None = None,
 ) -> Outcomes[str]:
     """Launch every replica of *spec*, or only those named by *keys*, under the user's own names."""
-    tickets = [ticket for ticket in plain_requests(spec) if keys is None or ticket.key in keys]
-    account: _Plain | None = None
+    requests = [
+        request for request in build_plain_requests(spec) if keys is None or request.key in keys
+    ]
+    observer: _UnownedObserver | None = None
     try:
         async with open_task_group() as group:
-            account = _Plain(group)
-            outcomes = await launcher.launch(tickets, account, progress)
+            observer = _UnownedObserver(group)
+            outcomes = await launcher.launch(requests, observer, progress)
     except BaseException:
-        if account is not None and (account.created or account.unconfirmed):
-            logger.warning("a launch was interrupted: %s", _left(account))
+        if observer is not None and (observer.created or observer.unconfirmed):
+            logger.warning("a launch was interrupted: %s", _format_created(observer))
         raise
 
     return Outcomes("create", outcomes, again=partial(launch_plain, launcher, spec))
 
 
-def _left(account: _Plain) -> str:
-    """Say what may be there."""
+def _format_created(observer: _UnownedObserver) -> str:
+    """Format which sessions an interrupted launch created or may have created."""
     parts: list[str] = []
-    if account.created:
-        created = sorted(account.created.values())
+    if observer.created:
+        created = sorted(observer.created.values())
         parts.append(f"sessions {created} were created and are yours to destroy")
-    if account.unconfirmed:
-        parts.append(f"sessions with the names {sorted(account.unconfirmed)} may have been created")
+    if observer.unconfirmed:
+        parts.append(
+            f"sessions with the names {sorted(observer.unconfirmed)} may have been created"
+        )
     return "; ".join(parts)

@@ -1,15 +1,14 @@
-"""The ledger's file: what its lines say, and how several processes write them at once.
+"""The file of the ledger: its format, and concurrent writes by several processes.
 
-Each line is a JSON object on its own: what happened (`Event`), to which launch, on which server,
-and who launched. There is never a secret in it. Folded from top to bottom, the lines tell which
-launches are still open.
+Each line is a JSON object with an `Event`, the launch, the server and the owner. It never contains
+a secret. Reading the lines from top to bottom gives the launches that are still open.
 
-Every writer opens the file anew and holds a lock on it for one ``write``. `compact` puts a new
-file in the old one's place under the same lock, so a writer that got the lock looks whether its
-file is still the one of that name. Nothing is kept open: a fork shares nothing, and a file that was
-moved or deleted is made again.
+Each writer opens the file again and holds a lock on it for one ``write``. `compact` replaces the
+file under the same lock. So a writer that has the lock checks that its file still has the name.
+No file is kept open: a fork shares no descriptor, and a file that was moved or deleted is created
+again.
 
-All functions here block, for as long as the disk takes.
+All functions here block until the disk is done.
 """
 
 from __future__ import annotations
@@ -34,42 +33,42 @@ from kaleden._wire import get_converter
 
 logger = logging.getLogger("kaleden")
 
-Place: TypeAlias = str | os.PathLike[str]
+LedgerPath: TypeAlias = str | os.PathLike[str]
 
 LOCK_SECONDS: Final = 10.0
-"""How long to wait for another process's lock, which it should hold for a millisecond."""
+"""Seconds to wait for the lock; another process normally holds it for a millisecond."""
 
 _LOCK_PAUSE: Final = 0.005
 _MODE: Final = 0o600
 
 
 class LedgerError(KaledenError, OSError):
-    """The ledger cannot be read or written; the message says why."""
+    """The ledger cannot be read or written; the message gives the reason."""
 
 
 class Event(StrEnum):
-    """What a line tells."""
+    """The event that a line records."""
 
     LAUNCHING = "launching"
-    """The request is about to leave; a session may exist from now on."""
+    """The request is about to be sent; a session may exist from now on."""
     LAUNCHED = "launched"
     """The session's id is known."""
     ENDED = "ended"
-    """The session is gone, or never was, or was let go on purpose."""
+    """The session is gone, was never created, or was released."""
 
 
 @final
 @frozen
 class OpenLaunch:
-    """A launch of which no end is written down.
+    """A launch without a recorded end.
 
     Attributes:
-        token: what its owner knows it by.
-        name: the session's name, as it was sent.
-        session_id: the session, or None if no answer was written down.
-        owner: who launched it.
-        server: the server's URL.
-        at: when it was launched, in seconds since 1970, by the owner's clock.
+        token: identifies the launch among those of its owner.
+        name: the name of the session, as it was sent.
+        session_id: the id of the session; None if none was recorded.
+        owner: the client that launched it.
+        server: the URL of the server.
+        at: the time of the launch, in seconds since 1970, on the clock of the owner.
     """
 
     token: str
@@ -81,25 +80,25 @@ class OpenLaunch:
 
     @property
     def key(self) -> str:
-        """What to call it by: its session's id, or its name where there is none."""
+        """The key of its outcome: the id of the session, or its name if the id is not known."""
         return self.session_id or self.name
 
 
-def read_ledger(path: Place) -> list[OpenLaunch]:
-    """Read which launches are still open, whoever their owners are.
+def read_ledger(path: LedgerPath) -> list[OpenLaunch]:
+    """Read the open launches of all owners.
 
-    A last line that is not whole was being written when its writer died: it is passed over. So are
-    other lines that cannot be read, but those are counted in a warning.
+    An incomplete last line was being written when its writer died; it is ignored. Other lines that
+    cannot be parsed are also ignored, but a warning gives their number.
 
     Raises:
-        LedgerError: there is no such file, it cannot be read, or it is something else.
+        LedgerError: the file does not exist, cannot be read, or is not a ledger.
     """
-    with _explained(path):
+    with _translate_errors(path):
         content = Path(path).read_bytes()
 
     launches, unreadable = fold(content)
-    if not launches and _is_something_else(content, unreadable):
-        raise LedgerError(f"{path} is no ledger: not one line of it can be read as a launch")
+    if not launches and _is_another_format(content, unreadable):
+        raise LedgerError(f"{path} is not a ledger: not one line of it can be read as a launch")
 
     if unreadable:
         logger.warning("%d lines of the ledger %s cannot be read", unreadable, path)
@@ -108,7 +107,7 @@ def read_ledger(path: Place) -> list[OpenLaunch]:
 
 
 def fold(content: bytes) -> tuple[list[OpenLaunch], int]:
-    """Find the open launches in a ledger's text, and count the whole lines that say nothing."""
+    """Return the open launches in a ledger, and the number of complete lines that are invalid."""
     launches: dict[tuple[Owner, str], OpenLaunch] = {}
     *lines, last = content.split(b"\n")
     unreadable = sum(not _apply(line, launches) for line in lines if line)
@@ -116,28 +115,28 @@ def fold(content: bytes) -> tuple[list[OpenLaunch], int]:
     return list(launches.values()), unreadable
 
 
-def _is_something_else(content: bytes, unreadable: int) -> bool:
-    """Tell a file of which no line can be read from one with a torn first line, or with none."""
+def _is_another_format(content: bytes, unreadable: int) -> bool:
+    """Return whether no line can be parsed; a torn or missing first line does not count."""
     *lines, last = content.split(b"\n")
     whole = sum(bool(line) for line in lines)
     return unreadable == whole and (whole > 0 or not b"{".startswith(last[:1]))
 
 
 def encode(event: Event, launches: Iterable[OpenLaunch]) -> bytes:
-    """Write a line for each launch, as the ledger has it after *event*."""
+    """Encode *event* as one line for each launch."""
     lines = [json.dumps({"event": event, **asdict(launch)}) + "\n" for launch in launches]
     return "".join(lines).encode()
 
 
 def append(path: Path, lines: bytes) -> None:
-    """Add whole lines, in one ``write``, and wait until the disk has them.
+    """Append complete lines in one ``write``, and wait until they are on the disk.
 
     Raises:
-        LedgerError: they may not be on the disk.
+        LedgerError: the lines may not be on the disk.
     """
-    with _explained(path), _locked(path) as file:
-        _write(file, _fresh_line(file) + lines)
-        # The disk takes its time, and whoever compacts meanwhile reads what was written.
+    with _translate_errors(path), _open_locked(path) as file:
+        _write(file, _build_separator(file) + lines)
+        # Release the lock before the slow flush. A concurrent `compact` already reads these lines.
         _unlock(file)
         os.fsync(file)
 
@@ -145,25 +144,25 @@ def append(path: Path, lines: bytes) -> None:
 def compact(path: Path) -> None:
     """Rewrite the file with one line for each launch that is still open.
 
-    It is safe beside any number of writers, and at every moment the name leads to a whole ledger.
+    Other processes can write at the same time. The name always refers to a complete ledger.
 
     Raises:
-        LedgerError: the file is as it was.
+        LedgerError: the file is unchanged.
     """
-    with _explained(path), _locked(path):
+    with _translate_errors(path), _open_locked(path):
         launches, _ = fold(path.read_bytes())
-        # What a symbolic link leads to is replaced, and not the link.
+        # Replace the target of a symbolic link, not the link.
         _replace(
-            path.resolve(), b"".join(encode(_last_event(launch), [launch]) for launch in launches)
+            path.resolve(), b"".join(encode(_get_event(launch), [launch]) for launch in launches)
         )
 
 
-def _last_event(launch: OpenLaunch) -> Event:
+def _get_event(launch: OpenLaunch) -> Event:
     return Event.LAUNCHED if launch.session_id else Event.LAUNCHING
 
 
 def _apply(line: bytes, launches: dict[tuple[Owner, str], OpenLaunch]) -> bool:
-    """Let one line change what is open; tell whether it could be read."""
+    """Apply one line to the open launches; return whether it could be parsed."""
     try:
         fields = json.loads(line)
         event, launch = Event(fields["event"]), get_converter().structure(fields, OpenLaunch)
@@ -179,8 +178,8 @@ def _apply(line: bytes, launches: dict[tuple[Owner, str], OpenLaunch]) -> bool:
 
 
 @contextmanager
-def _explained(path: Place) -> Generator[None]:
-    """Turn what the system says into an error of ours."""
+def _translate_errors(path: LedgerPath) -> Generator[None]:
+    """Convert an `OSError` to a `LedgerError`."""
     try:
         yield
     except LedgerError:
@@ -190,8 +189,8 @@ def _explained(path: Place) -> Generator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Generator[int]:
-    """Open the file that has this name now, and keep all others out."""
+def _open_locked(path: Path) -> Generator[int]:
+    """Open the file that has this name now, and hold an exclusive lock on it."""
     file = _open_current(path)
     try:
         yield file
@@ -201,8 +200,8 @@ def _locked(path: Path) -> Generator[int]:
 
 
 def _open_current(path: Path) -> int:
-    """Open and lock the file, again where another one took its name before the lock was had."""
-    _locks()
+    """Open and lock the file; repeat if it was replaced before the lock was acquired."""
+    _load_fcntl()
     while True:
         file = _open(path)
         try:
@@ -216,29 +215,29 @@ def _open_current(path: Path) -> int:
 
 
 def _open(path: Path) -> int:
-    how = os.O_RDWR | os.O_APPEND
+    flags = os.O_RDWR | os.O_APPEND
     try:
-        file = os.open(path, how)
+        file = os.open(path, flags)
     except FileNotFoundError:
-        file = os.open(path, how | os.O_CREAT, _MODE)
+        file = os.open(path, flags | os.O_CREAT, _MODE)
         _sync_directory(path)
 
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise LedgerError(f"the ledger {path} is no ordinary file: name another one")
+        raise LedgerError(f"the ledger {path} is not a regular file: name another one")
 
     return file
 
 
 def _lock(file: int, path: Path) -> None:
-    """Wait for the lock, but not for ever: its holder may have been stopped by a signal."""
-    locks = _locks()
-    give_up = time.monotonic() + LOCK_SECONDS
+    """Wait for the lock, with a time-out: a signal may have stopped its holder."""
+    locks = _load_fcntl()
+    deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             locks.flock(file, locks.LOCK_EX | locks.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 msg = f"another process has held the lock of {path} for {LOCK_SECONDS:g} seconds"
                 raise LedgerError(msg) from None
 
@@ -248,14 +247,14 @@ def _lock(file: int, path: Path) -> None:
 
 
 def _unlock(file: int) -> None:
-    """Let others in, also while a child that was forked meanwhile has a copy of *file*."""
-    locks = _locks()
+    """Release the lock, even if a forked child has a copy of *file*."""
+    locks = _load_fcntl()
     locks.flock(file, locks.LOCK_UN)
 
 
-def _locks() -> ModuleType:
+def _load_fcntl() -> ModuleType:
     try:
-        import fcntl  # noqa: PLC0415  # of POSIX systems only
+        import fcntl  # noqa: PLC0415  # POSIX only
     except ImportError:
         raise LedgerError("a ledger needs the file locks of a POSIX system") from None
 
@@ -269,21 +268,21 @@ def _is_current(file: int, path: Path) -> bool:
         return False
 
 
-def _fresh_line(file: int) -> bytes:
-    """What to write first, lest a torn last line swallows the next."""
+def _build_separator(file: int) -> bytes:
+    """Return a line break if the last line is torn, so that the next line stays separate."""
     size = os.fstat(file).st_size
     return b"" if size == 0 or os.pread(file, 1, size - 1) == b"\n" else b"\n"
 
 
 def _write(file: int, content: bytes) -> None:
-    """Write all; a disk that is full may take a part first."""
+    """Write all of *content*; one ``write`` may write only a part, as on a full disk."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(file, rest) :]
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put a new file in the place of the old one; only the lock's holder makes it."""
+    """Replace the file; the caller holds its lock."""
     new = path.with_name(f"{path.name}.compacting")
     new.unlink(missing_ok=True)
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
@@ -298,7 +297,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make the name of a new file last."""
+    """Flush the directory entry of a new file to the disk."""
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -1,7 +1,7 @@
-"""The ledger: what is launched is written down first, so that it can be ended by another process.
+"""The ledger: a durable record of launches, by which another process can destroy the sessions.
 
-A line is on the disk before a launch's request leaves, and before its result is handed on. If the
-process is killed, even with ``kill -9``, `reap` finds there what it left.
+A line is on the disk before the request of a launch is sent, and another before its result is
+returned. If the process is killed, even with ``kill -9``, `reap` finds its launches there.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from attrs import define, evolve, field
 
 from kaleden._engine._tasks import run_shielded
 from kaleden._sessions._ledger import _file
-from kaleden._sessions._ledger._file import Event, LedgerError, OpenLaunch, Place, encode
-from kaleden._sessions._ledger._process import this_owner
+from kaleden._sessions._ledger._file import Event, LedgerError, LedgerPath, OpenLaunch, encode
+from kaleden._sessions._ledger._process import get_this_owner
 
 T = TypeVar("T")
 
@@ -35,17 +35,17 @@ _threads = RunVar[anyio.CapacityLimiter]("kaleden.ledger.threads")
 
 
 async def in_file_thread(work: Callable[[], T]) -> T:
-    """Run what blocks; once begun, it is not cancelled.
+    """Run a blocking function in a thread; once started, it is not cancelled.
 
-    The threads are not those of the application, which may all be blocked until something is
-    launched. Where there is room among those it is counted, so that who looks at them, such as a
-    virtual clock, knows of it.
+    The threads have a limiter of their own, since all threads of the application may be waiting for
+    a launch. If the default limiter has a free token, the thread borrows it as well, so that
+    observers of that limiter, such as a virtual clock, count the thread.
     """
-    with _counted(anyio.to_thread.current_default_thread_limiter()):
-        return await anyio.to_thread.run_sync(work, limiter=_file_threads())
+    with _count_thread(anyio.to_thread.current_default_thread_limiter()):
+        return await anyio.to_thread.run_sync(work, limiter=_get_file_limiter())
 
 
-def _file_threads() -> anyio.CapacityLimiter:
+def _get_file_limiter() -> anyio.CapacityLimiter:
     try:
         return _threads.get()
     except LookupError:
@@ -55,7 +55,7 @@ def _file_threads() -> anyio.CapacityLimiter:
 
 
 @contextmanager
-def _counted(limiter: anyio.CapacityLimiter) -> Generator[None]:
+def _count_thread(limiter: anyio.CapacityLimiter) -> Generator[None]:
     holder = object()
     try:
         limiter.acquire_on_behalf_of_nowait(holder)
@@ -71,34 +71,33 @@ def _counted(limiter: anyio.CapacityLimiter) -> Generator[None]:
 
 @define(eq=False)
 class _Batch:
-    """Lines that go to the disk together.
+    """Changes that are written together.
 
     Attributes:
-        changes: what to write.
-        fault: why it may not be on the disk; None once it is.
+        changes: the changes to write.
+        error: why they may not be on the disk; None once they are.
     """
 
     changes: list[Change] = field(factory=list[Change])
-    fault: str | None = "the ledger was not written: the event loop ended"
+    error: str | None = "the ledger was not written: the event loop ended"
 
 
 @final
 class Ledger(AsyncContextManagerMixin):
-    """Writes down what one client launches: ``async with Ledger(path, server) as ledger: ...``.
+    """Records the launches of one client: ``async with Ledger(path, server) as ledger: ...``.
 
-    Several clients and processes may use one file. Calls that come at the same time share one
-    write and one flush to the disk. Lines are written in worker threads and shielded, so each is
-    whole or absent.
+    Several clients and processes can use one file. Concurrent calls share one write and one flush
+    to the disk. Lines are written in shielded worker threads, so each line is complete or absent.
 
     Args:
-        path: the file; it is made if there is none, readable by its owner only.
-        server: the URL of the server that launches go to.
+        path: the file. If it does not exist, it is created, readable by its owner only.
+        server: the URL of the server of the launches.
 
     Attributes:
         path: the file, with symbolic links resolved.
     """
 
-    def __init__(self, path: Place, server: str) -> None:
+    def __init__(self, path: LedgerPath, server: str) -> None:
         self.path: Path = Path(path).resolve()
         self._server = server
         self._client = secrets.token_hex(4)
@@ -111,20 +110,20 @@ class Ledger(AsyncContextManagerMixin):
         await in_file_thread(self._check)
         yield self
 
-    async def launching(self, tokens: Mapping[str, str]) -> None:
-        """Write down that launches are about to leave.
+    async def record_launching(self, tokens: Mapping[str, str]) -> None:
+        """Record that the requests of launches are about to be sent.
 
         Args:
-            tokens: the name of each session, as it is sent, by the launch's token.
+            tokens: the name of each session, as it is sent, by the token of the launch.
 
         Raises:
-            LedgerError: it may not be on the disk; send nothing.
+            LedgerError: the lines may not be on the disk; do not send the requests.
 
         Cancellation:
-            The lines may have been written: give the tokens to `ended` if nothing is sent.
+            The lines may have been written. Pass the tokens to `record_ended` if nothing is sent.
         """
         await checkpoint()
-        owner, at = this_owner(self._client), time.time()
+        owner, at = get_this_owner(self._client), time.time()
         launches = {
             token: OpenLaunch(token, name, None, owner, self._server, at)
             for token, name in tokens.items()
@@ -132,45 +131,45 @@ class Ledger(AsyncContextManagerMixin):
         self._open |= launches
         await self._write(Event.LAUNCHING, launches.values())
 
-    async def launched(self, token: str, session_id: str) -> None:
-        """Write down which session a launch has made.
+    async def record_launched(self, token: str, session_id: str) -> None:
+        """Record the session that a launch has made.
 
         Raises:
-            LedgerError: it may not be on the disk.
+            LedgerError: the line may not be on the disk.
 
         Cancellation:
-            It is written all the same.
+            The line is written before the cancellation is raised.
         """
         launch = self._open[token] = evolve(self._open[token], session_id=session_id)
         await self._write(Event.LAUNCHED, [launch])
 
-    async def ended(self, tokens: Iterable[str]) -> None:
-        """Write down that launches are settled: destroyed, released, or certainly never made.
+    async def record_ended(self, tokens: Iterable[str]) -> None:
+        """Record that launches have ended: destroyed, released, or certainly never created.
 
         Args:
-            tokens: tokens of launches; those that are not open are passed over.
+            tokens: tokens of launches; those that are not open are ignored.
 
         Raises:
-            LedgerError: it may not be on the disk; `reap` may look for these once more.
+            LedgerError: the lines may not be on the disk; `reap` may look for these launches again.
 
         Cancellation:
-            It is written all the same.
+            The lines are written before the cancellation is raised.
         """
-        settled = {token: self._open.pop(token) for token in {*tokens} & self._open.keys()}
+        ended = {token: self._open.pop(token) for token in {*tokens} & self._open.keys()}
         try:
-            await self._write(Event.ENDED, settled.values())
+            await self._write(Event.ENDED, ended.values())
         except LedgerError:
-            self._open |= settled
+            self._open |= ended
             raise
 
     async def compact(self) -> None:
-        """Rewrite the file with what is still open, of all owners; other processes may go on.
+        """Rewrite the file with the open launches of all owners; other processes may keep writing.
 
         Raises:
-            LedgerError: the file is as it was.
+            LedgerError: the file is unchanged.
 
         Cancellation:
-            The file is rewritten, or as it was.
+            The file is either rewritten or unchanged.
         """
         await in_file_thread(partial(_file.compact, self.path))
 
@@ -178,18 +177,18 @@ class Ledger(AsyncContextManagerMixin):
         return f"<Ledger {self.path}: {len(self._open)} open>"
 
     def _check(self) -> None:
-        """Find out, before anything is launched, whether it could be written down."""
-        this_owner(self._client)
+        """Check, before the first launch, that the file can be written."""
+        get_this_owner(self._client)
         _file.append(self.path, b"")
 
     async def _write(self, event: Event, launches: Collection[OpenLaunch]) -> None:
         if launches:
             await run_shielded(partial(self._commit, (event, launches)), math.inf)
-        # A cancellation meanwhile is told now, on trio too.
+        # Raise a cancellation that arrived during the write, also on trio.
         await checkpoint()
 
     async def _commit(self, change: Change) -> None:
-        """Put *change* on the disk, with those of all who wait for the same."""
+        """Write *change* to the disk, together with the changes of concurrent calls."""
         batch = self._batch
         batch.changes.append(change)
         async with self._writing:
@@ -197,16 +196,16 @@ class Ledger(AsyncContextManagerMixin):
                 self._batch = _Batch()
                 await self._flush(batch)
 
-        if batch.fault is not None:
-            raise LedgerError(batch.fault)
+        if batch.error is not None:
+            raise LedgerError(batch.error)
 
     async def _flush(self, batch: _Batch) -> None:
         try:
             await in_file_thread(partial(_append, self.path, batch.changes))
         except LedgerError as error:
-            batch.fault = str(error)
+            batch.error = str(error)
         else:
-            batch.fault = None
+            batch.error = None
 
 
 def _append(path: Path, changes: Iterable[Change]) -> None:

@@ -1,11 +1,11 @@
-"""Who launched a session, and whether that process still lives.
+"""The identity of the process that launched a session, and whether it is alive.
 
-A process is known by its machine, its number and the time at which it started, since numbers are
-used again. To take a living process for a dead one would end somebody's sessions, so whatever
-cannot be told from here, such as a process in another container, is `ProcessStatus.UNKNOWN`.
+A process is identified by its machine, its pid and its start time, since pids are reused. If a
+running process were taken for dead, its sessions would be destroyed. So if the state of
+a process cannot be found from here, as for another container, it is `ProcessStatus.UNKNOWN`.
 
-On Linux all of it is read from ``/proc``. Elsewhere ``ps`` tells when a process started, and the
-machine is known by its name only.
+On Linux, all values are read from ``/proc`` and ``/etc/machine-id``. Elsewhere, ``ps`` gives the
+start time, and the host name alone identifies the machine.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from attrs import evolve, frozen
 
 _PROC: Final = Path("/proc")
 _ROOT_NAMESPACE: Final = "pid:[4026531836]"
-"""The processes of a Linux machine itself, and of no container; the kernel fixes this number."""
+"""The pid namespace of a Linux machine outside containers; the kernel fixes this number."""
 
 _UNKNOWN_START: Final = ""
-"""In place of a start time: nobody could be asked."""
+"""The start time of a process for which it could not be read."""
 
 
 class ProcessStatus(StrEnum):
-    """What is known of a process."""
+    """The state of a process, as far as it is known."""
 
     ALIVE = "alive"
     DEAD = "dead"
     UNKNOWN = "unknown"
-    """It ran where this process cannot look."""
+    """It ran where this process cannot observe it."""
 
 
 @final
@@ -44,13 +44,13 @@ class Owner:
     """One client of one process.
 
     Attributes:
-        host: the machine's name.
-        machine: a digest of what tells machines of one name apart; empty if nothing does.
-        boot: what the kernel calls its present run; empty where it does not say.
-        space: the set of processes that can see each other: a container has its own.
-        pid: the process's number.
-        started: when it started, in the system's own words; empty if unknown.
-        client: tells the clients of one process apart.
+        host: the name of the machine.
+        machine: a digest that distinguishes machines of the same name; empty if not known.
+        boot: the kernel's id of the present boot; empty if not known.
+        pid_namespace: the set of processes that can see each other; each container has its own.
+        pid: the number of the process.
+        started: the start time of the process, in the system's format; empty if not known.
+        client: distinguishes the clients of one process.
     """
 
     host: str
@@ -62,44 +62,44 @@ class Owner:
     client: str
 
 
-def this_owner(client: str) -> Owner:
-    """Describe this process; after a fork the child describes itself."""
+def get_this_owner(client: str) -> Owner:
+    """Return the identity of this process; a forked child has its own."""
     return evolve(_describe(os.getpid()), client=client)
 
 
 def is_alive(owner: Owner) -> bool:
-    """Tell whether *owner* may still be at work; what cannot be told counts as alive."""
-    return process_status(owner) is not ProcessStatus.DEAD
+    """Return whether *owner* may be running; an unknown state counts as alive."""
+    return find_process_status(owner) is not ProcessStatus.DEAD
 
 
-def process_status(owner: Owner) -> ProcessStatus:
-    """Find out what is known of *owner* from here."""
-    return judge(owner, _describe(os.getpid()))
+def find_process_status(owner: Owner) -> ProcessStatus:
+    """Return the state of *owner*, as far as this process can find it."""
+    return find_status(owner, _describe(os.getpid()))
 
 
-def judge(owner: Owner, here: Owner) -> ProcessStatus:
-    """Find out what the process *here* can know of *owner*."""
+def find_status(owner: Owner, here: Owner) -> ProcessStatus:
+    """Return the state of *owner*, as far as the process *here* can find it."""
     if not _is_same_run(owner, here):
         return ProcessStatus.DEAD if _is_earlier_run(owner, here) else ProcessStatus.UNKNOWN
 
-    started = start_time(owner.pid)
+    started = read_start_time(owner.pid)
     if _UNKNOWN_START in {started, owner.started}:
         return ProcessStatus.UNKNOWN
 
     return ProcessStatus.ALIVE if started == owner.started else ProcessStatus.DEAD
 
 
-def start_time(pid: int) -> str | None:
-    """Tell when a process started; None if there is none of that number."""
-    return _ask_proc(pid) if _has_proc() else ask_ps(pid)
+def read_start_time(pid: int) -> str | None:
+    """Return the start time of a process; None if no process has that pid."""
+    return _query_proc(pid) if _has_proc() else query_ps(pid)
 
 
-def ask_ps(pid: int) -> str | None:
-    """Ask the command that every POSIX system has; it knows seconds."""
+def query_ps(pid: int) -> str | None:
+    """Read the start time from ``ps``, which every POSIX system has, to the second."""
     command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
-    words = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)}
+    environment = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)}
     try:
-        done = subprocess.run(command, env=words, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # a fixed command
     except OSError:
         return _UNKNOWN_START
 
@@ -107,25 +107,25 @@ def ask_ps(pid: int) -> str | None:
     return None if not state or _has_ended(state) else started.strip()
 
 
-def _ask_proc(pid: int) -> str | None:
+def _query_proc(pid: int) -> str | None:
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 
-    # The second field is the program's name in parentheses, and may hold anything.
+    # The second field is the name of the program in parentheses, and may contain any character.
     fields = text.rpartition(")")[2].split()
     state, started = fields[0], fields[19]
     return None if _has_ended(state) else started
 
 
 def _has_ended(state: str) -> bool:
-    """Whether only the record of a process is left: nobody has asked for its exit status."""
+    """Return whether the process is a zombie: ended, but not yet waited for by its parent."""
     return state[0] in "ZX"
 
 
 def _is_same_run(owner: Owner, here: Owner) -> bool:
-    """Whether *owner* ran since this machine's start, and where its processes can be seen."""
+    """Return whether *owner* ran in the present boot, in the pid namespace of *here*."""
     if (owner.boot, owner.pid_namespace) != (here.boot, here.pid_namespace):
         return False
 
@@ -133,9 +133,9 @@ def _is_same_run(owner: Owner, here: Owner) -> bool:
 
 
 def _is_earlier_run(owner: Owner, here: Owner) -> bool:
-    """Whether *owner* ran on this very machine, before it was started anew.
+    """Return whether *owner* ran on this machine before its last boot.
 
-    Containers on two machines may have all of their names in common, so they do not count.
+    Containers on two machines may have the same names and ids, so they do not count.
     """
     if here.machine == "" or here.boot == owner.boot:
         return False
@@ -150,13 +150,15 @@ def _has_proc() -> bool:
 
 @lru_cache(maxsize=1)
 def _describe(pid: int) -> Owner:
-    started = start_time(pid) or _UNKNOWN_START
+    started = read_start_time(pid) or _UNKNOWN_START
     machine = _digest(_read(Path("/etc/machine-id")))
     boot = _read(_PROC / "sys" / "kernel" / "random" / "boot_id")
-    return Owner(socket.gethostname(), machine, boot, _space(), pid, started, client="")
+    return Owner(
+        socket.gethostname(), machine, boot, _read_pid_namespace(), pid, started, client=""
+    )
 
 
-def _space() -> str:
+def _read_pid_namespace() -> str:
     try:
         return str((_PROC / "self" / "ns" / "pid").readlink())
     except OSError:
@@ -171,5 +173,5 @@ def _read(path: Path) -> str:
 
 
 def _digest(text: str) -> str:
-    """Shorten an identity that is not for others' eyes, as machine-id(5) asks."""
+    """Return a digest of a confidential id, as machine-id(5) requires."""
     return hashlib.sha256(b"kaleden " + text.encode()).hexdigest()[:16] if text else ""

@@ -1,1 +1,1 @@
-"""The shared session list, and everything that polls it: waits, logs, live tables."""
+"""The shared session list, and its users: waits, followed logs, live tables."""

@@ -1,4 +1,4 @@
-"""Opening the pages of interactive sessions."""
+"""Web pages of interactive sessions, opened in a browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kaleden._wire import SessionInfo, SessionStatus
 
 
 async def connect(engine: Engine, limits: Limits, keys: Keys) -> Outcomes[str]:
-    """Open the page of each session that is Running; the values are the pages' URLs."""
+    """Open the page of each Running session; the values are the URLs of the pages."""
     infos = await engine.collect(_operations.info(limits), keys)
     outcomes = [await _open(outcome) for outcome in infos]
     return Outcomes("connect", outcomes, again=partial(connect, engine, limits))
@@ -33,8 +33,8 @@ async def _open(outcome: Outcome[SessionInfo]) -> Outcome[str]:
     elif not _is_page(url):
         reason = "the server gave no web address for it"
     elif status != SessionStatus.RUNNING:
-        reason = f"the session is {status}, and its page answers only while it is Running"
-    # Starting a browser may take seconds, and some wait for it to be closed.
+        reason = f"the session is {status}, and its page is available only while it is Running"
+    # Starting a browser may take seconds, and some launchers wait until it is closed.
     elif not await anyio.to_thread.run_sync(_open_tab, url, abandon_on_cancel=True):
         reason = "no browser could be started here: open the connect_url of info() yourself"
     else:
@@ -44,13 +44,13 @@ async def _open(outcome: Outcome[SessionInfo]) -> Outcome[str]:
 
 
 def _open_tab(url: str) -> bool:
-    import webbrowser  # noqa: PLC0415 - few open pages, and this is a thread
+    import webbrowser  # noqa: PLC0415 - rarely needed, and this is a thread
 
     return webbrowser.open_new_tab(url)
 
 
 def _is_page(url: str) -> bool:
-    """Tell a web page from what else a browser's command line may be made to open."""
+    """Return whether *url* is a web page; browsers also open other things, such as files."""
     try:
         parts = urlsplit(url)
     except ValueError:

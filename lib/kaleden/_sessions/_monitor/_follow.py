@@ -1,4 +1,4 @@
-"""Following logs: every line once, as it appears."""
+"""Followed logs: each line once, as it appears."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from kaleden._sessions._monitor._poller import ErrorTolerance, Poller, PollInter
 from kaleden._sessions._monitor._wait import Item, read_items
 from kaleden._wire import SessionInfo
 
-WINDOW: Final = 2**14  # bytes of a log that are cut into lines at once
-CHUNK: Final = 2**20  # bytes that are hashed before others get their turn
+WINDOW: Final = 2**14  # bytes of a log that are split into lines between two checkpoints
+CHUNK: Final = 2**20  # bytes that are hashed between two checkpoints
 
 
 @final
 @frozen
 class LogDelta:
-    """What one read of a log showed.
+    """The difference between two reads of a log.
 
     Attributes:
-        fresh: what was not seen before.
-        reset: whether it is another log than before, of which *fresh* is all.
+        fresh: the new bytes.
+        reset: whether the log was replaced; then *fresh* is the whole new log.
     """
 
     fresh: bytes
@@ -49,7 +49,7 @@ class LogDelta:
 
 @final
 class LogCursor:
-    """What is kept of one log."""
+    """The position in one log: the length and digest of the part that was read."""
 
     __slots__ = ("_digest", "_seen", "_unfinished")
 
@@ -58,18 +58,18 @@ class LogCursor:
         self._digest = hashlib.blake2b(digest_size=16)
         self._unfinished: list[bytes] = []
 
-    async def news(self, body: bytes) -> LogDelta:
-        """Compare the whole log, as it is now, with what was seen of it."""
-        # The server also answers with nothing when it cannot reach the container.
+    async def compare(self, body: bytes) -> LogDelta:
+        """Compare the whole log, as it is now, with the part that was read before."""
+        # The server also sends an empty body when it cannot reach the container.
         if not body:
             return LogDelta(b"")
 
-        if await self._continues(body):
+        if await self._is_continued_by(body):
             return LogDelta(body[self._seen :])
 
         return LogDelta(body, reset=True)
 
-    async def _continues(self, body: bytes) -> bool:
+    async def _is_continued_by(self, body: bytes) -> bool:
         view, digest = memoryview(body), hashlib.blake2b(digest_size=16)
         for start in range(0, self._seen, CHUNK):
             digest.update(view[start : min(start + CHUNK, self._seen)])
@@ -77,8 +77,8 @@ class LogCursor:
 
         return digest.digest() == self._digest.digest()
 
-    def lines(self, fresh: bytes) -> Iterator[list[str]]:
-        """Take in what is new, and give the lines that it ends, some at a time; or none."""
+    def feed(self, fresh: bytes) -> Iterator[list[str]]:
+        """Add new bytes; yield the lines that they finish, in lists that may be empty."""
         for start in range(0, len(fresh), WINDOW):
             piece = fresh[start : start + WINDOW]
             self._seen += len(piece)
@@ -89,19 +89,19 @@ class LogCursor:
                 self._unfinished.clear()
 
             self._unfinished.append(unfinished)
-            yield [_text(line) for line in finished]
+            yield [_decode(line) for line in finished]
 
-    def rest(self) -> list[str]:
-        """Give the unfinished line, if there is one: nothing will be added to it."""
+    def get_unfinished(self) -> list[str]:
+        """Return the unfinished last line, if there is one; call this when nothing can follow."""
         line = b"".join(self._unfinished)
-        return [_text(line)] if line else []
+        return [_decode(line)] if line else []
 
 
-def _text(line: bytes) -> str:
+def _decode(line: bytes) -> str:
     return line.decode("utf-8", "replace")
 
 
-READERS: Final = 8  # replies are as long as logs, so few are held at once
+READERS: Final = 8  # responses are as long as logs, so hold few of them at once
 
 
 @final
@@ -121,7 +121,7 @@ class LogLine:
 @final
 @frozen
 class LogReset:
-    """The log is no longer the one that was followed; what comes is the new one from its start.
+    """The log was replaced; the next lines are those of the new log, from its start.
 
     Attributes:
         id: the session.
@@ -131,7 +131,7 @@ class LogReset:
 
 
 LogItem: TypeAlias = LogLine | LogReset | Failure
-"""What following a log gives; a `Failure` is the last item of its session."""
+"""An item of a followed log; a `Failure` is the last item of its session."""
 
 Batch: TypeAlias = list[LogItem]
 
@@ -140,8 +140,8 @@ Batch: TypeAlias = list[LogItem]
 class LogStream:
     """The lines of logs as they appear: ``async for item in lines``.
 
-    Each item is a `LogLine`, a `LogReset`, or the `Failure` with which a session's log ends early.
-    The lines of one session come in order. A slow loop slows the reading down.
+    Each item is a `LogLine`, a `LogReset`, or a `Failure` if a log cannot be followed to its end.
+    The lines of one session are in order. A slow consumer slows down the reading.
     """
 
     __slots__ = ("_batch", "_receive")
@@ -154,7 +154,7 @@ class LogStream:
         return self
 
     async def __anext__(self) -> LogItem:
-        # Nothing is taken out before the last await: who is cancelled here loses no line.
+        # Take nothing out before the last await, so that a cancelled task loses no line.
         await checkpoint()
         while not self._batch:
             try:
@@ -165,13 +165,13 @@ class LogStream:
         return self._batch.popleft()
 
     def receive_nowait(self) -> list[LogItem]:
-        """Take the items that wait to be taken; none if there are none now."""
-        taken = list(self._batch)
+        """Return the buffered items, without waiting; the list may be empty."""
+        items = list(self._batch)
         self._batch.clear()
-        return taken
+        return items
 
     def __repr__(self) -> str:
-        return f"<LogStream: {len(self._batch)} at hand>"
+        return f"<LogStream: {len(self._batch)} buffered>"
 
 
 @asynccontextmanager
@@ -180,70 +180,71 @@ async def follow(
     limits: Limits,
     poller: Poller,
     ids: Keys,
-    chance: random.Random | None = None,
+    random_source: random.Random | None = None,
 ) -> AsyncGenerator[LogStream]:
     """Follow the logs of *ids* until their sessions have ended; see `AsyncSession.follow`.
 
     Args:
         engine: sends the requests.
-        limits: how long one may take.
-        poller: looks at how the sessions stand.
+        limits: the time-outs of requests.
+        poller: polls the statuses of the sessions.
         ids: the sessions.
-        chance: where the jitter of the intervals comes from.
+        random_source: the source of the jitter of the intervals.
     """
     engine.check()
     await checkpoint()
-    following = _LogFollower(engine, limits, poller, chance)
+    follower = _LogFollower(engine, limits, poller, random_source)
     for item in (await read_items(ids)).values():
-        following.add(item)
+        follower.add(item)
 
-    async with open_channel(following.run) as receive:
+    async with open_channel(follower.run) as receive:
         yield LogStream(receive)
 
 
 @define(eq=False)
-class _Followed:
-    """One session whose log is followed.
+class _FollowedLog:
+    """A session with a followed log.
 
     Attributes:
         id: the session.
-        pace: when its log is read next.
-        sight: how the session was listed last.
-        log: what is kept of its log.
-        patience: with the reading of it.
-        waits: whether it is in the agenda, and not being read.
-        ended: whether the session is known to have ended: one more unchanged read is the last.
-        verdict: why it ends, if not well.
+        interval: the time of the next read of its log.
+        state: the last known state of the session.
+        log: the position in its log.
+        tolerance: the tolerance for failed reads.
+        is_scheduled: whether it is in the schedule, and is not being read.
+        has_ended: whether the session has ended, or its status cannot be found; then the first read
+            without new lines is the last.
+        failure: the failure with which it ends; None if it ends normally.
     """
 
     id: str
-    pace: PollInterval
-    sight: SessionState
+    interval: PollInterval
+    state: SessionState
     log: LogCursor = field(factory=LogCursor)
-    patience: ErrorTolerance = field(factory=ErrorTolerance)
-    waits: bool = False
-    ended: bool = False
-    verdict: Failure | None = None
+    tolerance: ErrorTolerance = field(factory=ErrorTolerance)
+    is_scheduled: bool = False
+    has_ended: bool = False
+    failure: Failure | None = None
 
 
 @final
-class _Agenda:
-    """The sessions whose logs wait to be read, by the time that is due."""
+class _Schedule:
+    """A queue of sessions, by the time at which their logs are due to be read."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, _Followed]] = []
+        self._heap: list[tuple[float, int, _FollowedLog]] = []
         self._entries = itertools.count()
         self._changed = anyio.Event()
 
-    def put(self, session: _Followed) -> None:
-        """Have *session* read when its pace says; an earlier entry of it counts no more."""
-        session.waits = True
-        heapq.heappush(self._heap, (session.pace.due, next(self._entries), session))
+    def add(self, session: _FollowedLog) -> None:
+        """Schedule the next read of *session* by its interval; this voids an earlier entry."""
+        session.is_scheduled = True
+        heapq.heappush(self._heap, (session.interval.due, next(self._entries), session))
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def next(self) -> _Followed:
-        """Wait for the next session whose time has come, and take it out."""
+    async def next(self) -> _FollowedLog:
+        """Wait for the next session that is due, and remove it."""
         while True:
             due = self._heap[0][0] if self._heap else math.inf
             if due > anyio.current_time():
@@ -252,151 +253,155 @@ class _Agenda:
                 continue
 
             _, _, session = heapq.heappop(self._heap)
-            if session.waits and session.pace.due == due:
-                session.waits = False
+            if session.is_scheduled and session.interval.due == due:
+                session.is_scheduled = False
                 return session
 
 
 @final
 class _LogFollower:
-    """One call of `follow`: a few readers, and a task that looks at how the sessions stand."""
+    """One call of `follow`: a few readers, and a task that polls the statuses of the sessions."""
 
     def __init__(
-        self, engine: Engine, limits: Limits, poller: Poller, chance: random.Random | None
+        self, engine: Engine, limits: Limits, poller: Poller, random_source: random.Random | None
     ) -> None:
         self._engine = engine
         self._poller = poller
-        self._chance = chance
+        self._random = random_source
         self._operation = _operations.follow(limits)
-        self._agenda = _Agenda()
-        self._open: dict[str, _Followed] = {}
-        self._refused: Batch = []
-        self._over = anyio.Event()
+        self._schedule = _Schedule()
+        self._open: dict[str, _FollowedLog] = {}
+        self._invalid: Batch = []
+        self._all_closed = anyio.Event()
 
     def add(self, item: Item) -> None:
-        """Follow one session too."""
+        """Add a session, before `run`."""
         if isinstance(item, Failure):
-            self._refused.append(item)
+            self._invalid.append(item)
         else:
-            # The log of a desktop has those of its applications in it.
+            # The log of a desktop includes the logs of its applications.
             key = item.id if isinstance(item, SessionInfo) else item
-            self._open[key] = _Followed(key, PollInterval(self._chance), SessionState(key))
+            self._open[key] = _FollowedLog(key, PollInterval(self._random), SessionState(key))
 
     async def run(self, deliver: SendItem[Batch]) -> None:
-        """Deliver what the logs give, until all have ended."""
-        if self._refused:
-            await deliver(self._refused)
+        """Deliver the lines of the logs, until all have ended."""
+        if self._invalid:
+            await deliver(self._invalid)
 
         if not self._open:
             return
 
         readers = min(READERS, self._engine.limiter.limit, len(self._open))
         for session in self._open.values():
-            self._agenda.put(session)
+            self._schedule.add(session)
 
         async with open_task_group() as group:
-            group.start_soon(self._watch)
+            group.start_soon(self._poll_statuses)
             for _ in range(readers):
                 group.start_soon(self._read, deliver)
 
-            await self._over.wait()
+            await self._all_closed.wait()
             group.cancel_scope.cancel()
 
-    async def _watch(self) -> None:
-        """Look at how the sessions stand, for as long as that can be told."""
-        looks = self._poller.join()
-        look: Snapshot | Failure | None = None
-        while not isinstance(look, Failure):
-            look = await looks.next()
+    async def _poll_statuses(self) -> None:
+        """Poll the statuses of the sessions, until the lists fail."""
+        subscription = self._poller.subscribe()
+        snapshot: Snapshot | Failure | None = None
+        while not isinstance(snapshot, Failure):
+            snapshot = await subscription.next()
             for session in self._open.values():
-                self._note(session, look)
+                self._update_status(session, snapshot)
 
-    def _note(self, session: _Followed, look: Snapshot | Failure) -> None:
-        if isinstance(look, Failure):
-            self._end(session, evolve(look, key=session.id))
+    def _update_status(self, session: _FollowedLog, snapshot: Snapshot | Failure) -> None:
+        if isinstance(snapshot, Failure):
+            self._mark_ended(session, evolve(snapshot, key=session.id))
             return
 
-        sight, before = session.sight, session.sight.status
-        sight.note(look)
-        if sight.status is not None and sight.status.is_terminal:
-            self._end(session, None)
-        elif sight.is_gone:
-            self._end(session, sight.vanished())
-        elif sight.status != before:
-            self._hurry(session)
+        state, before = session.state, session.state.status
+        state.update(snapshot)
+        if state.status is not None and state.status.is_terminal:
+            self._mark_ended(session, None)
+        elif state.is_gone:
+            self._mark_ended(session, state.to_vanished())
+        elif state.status != before:
+            self._read_soon(session)
 
-    def _end(self, session: _Followed, verdict: Failure | None) -> None:
-        """Note that the session writes nothing more."""
-        if not session.ended:
-            session.ended, session.verdict = True, verdict
-            self._hurry(session)
+    def _mark_ended(self, session: _FollowedLog, failure: Failure | None) -> None:
+        """Mark the next reads as the last, since the session ended or its status is not known."""
+        if not session.has_ended:
+            session.has_ended, session.failure = True, failure
+            self._read_soon(session)
 
-    def _hurry(self, session: _Followed) -> None:
-        """Have the log read at once, unless that is being done."""
-        if session.waits:
-            session.pace.restart(anyio.current_time())
-            self._agenda.put(session)
+    def _read_soon(self, session: _FollowedLog) -> None:
+        """Schedule a read at once, unless one is running."""
+        if session.is_scheduled:
+            session.interval.restart(anyio.current_time())
+            self._schedule.add(session)
 
     async def _read(self, deliver: SendItem[Batch]) -> None:
         while True:
-            session = await self._agenda.next()
-            # Only a read that begins after the session's end can be the last one.
-            was_over = session.ended
-            news = await self._fetch(session)
-            if isinstance(news, Failure):
-                await self._bear(session, news, deliver)
+            session = await self._schedule.next()
+            # Only a read that begins after the end of the session can be the last.
+            had_ended = session.has_ended
+            delta = await self._fetch(session)
+            if isinstance(delta, Failure):
+                await self._handle_failure(session, delta, deliver)
                 continue
 
-            session.patience.renew()
-            changed = await _hand_on(session, news, deliver)
-            if was_over and not changed:
-                await self._close(session, session.verdict, deliver)
+            session.tolerance.reset()
+            changed = await _deliver_delta(session, delta, deliver)
+            if had_ended and not changed:
+                await self._close(session, session.failure, deliver)
             else:
-                session.pace.looked(anyio.current_time(), changed=changed or session.ended)
-                self._agenda.put(session)
+                session.interval.record_poll(
+                    anyio.current_time(), changed=changed or session.has_ended
+                )
+                self._schedule.add(session)
 
-    async def _fetch(self, session: _Followed) -> LogDelta | Failure:
-        # The whole reply goes with this frame, however long what is new waits to be taken.
+    async def _fetch(self, session: _FollowedLog) -> LogDelta | Failure:
+        # The whole response is freed with this frame, even if the new lines wait to be consumed.
         outcome = await self._engine.perform(self._operation, session.id)
-        return outcome if isinstance(outcome, Failure) else await session.log.news(outcome.value)
+        return outcome if isinstance(outcome, Failure) else await session.log.compare(outcome.value)
 
-    async def _bear(self, session: _Followed, failure: Failure, deliver: SendItem[Batch]) -> None:
-        if not session.patience.allow(failure.kind):
+    async def _handle_failure(
+        self, session: _FollowedLog, failure: Failure, deliver: SendItem[Batch]
+    ) -> None:
+        if not session.tolerance.allow(failure.kind):
             await self._close(session, failure, deliver)
             return
 
         now = anyio.current_time()
-        session.pace.looked(now, changed=False)
-        session.pace.pause(now, failure.retry_after)
-        self._agenda.put(session)
+        session.interval.record_poll(now, changed=False)
+        session.interval.pause(now, failure.retry_after)
+        self._schedule.add(session)
 
     async def _close(
-        self, session: _Followed, verdict: Failure | None, deliver: SendItem[Batch]
+        self, session: _FollowedLog, failure: Failure | None, deliver: SendItem[Batch]
     ) -> None:
-        """Deliver the last of one session, and end with the last session."""
-        last: Batch = [LogLine(session.id, text) for text in session.log.rest()]
-        if verdict is not None:
-            last.append(verdict)
+        """Deliver the last items of one session; stop after the last session."""
+        last: Batch = [LogLine(session.id, text) for text in session.log.get_unfinished()]
+        if failure is not None:
+            last.append(failure)
 
         if last:
             await deliver(last)
 
         del self._open[session.id]
         if not self._open:
-            self._over.set()
+            self._all_closed.set()
 
 
-async def _hand_on(session: _Followed, news: LogDelta, deliver: SendItem[Batch]) -> bool:
-    """Deliver what is new in a log; tell whether anything was."""
-    if news.reset:
-        last = [LogLine(session.id, text) for text in session.log.rest()]
+async def _deliver_delta(session: _FollowedLog, delta: LogDelta, deliver: SendItem[Batch]) -> bool:
+    """Deliver the new lines of a log; return whether there were new bytes."""
+    if delta.reset:
+        last = [LogLine(session.id, text) for text in session.log.get_unfinished()]
         session.log = LogCursor()
         await deliver([*last, LogReset(session.id)])
 
-    for lines in session.log.lines(news.fresh):
+    for lines in session.log.feed(delta.fresh):
         if lines:
             await deliver([LogLine(session.id, text) for text in lines])
         else:
             await checkpoint()
 
-    return news.reset or bool(news.fresh)
+    return delta.reset or bool(delta.fresh)

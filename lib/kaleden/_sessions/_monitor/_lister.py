@@ -99,7 +99,7 @@ class SharedList:
         Cancellation:
             See `since`.
         """
-        attempt = partial(self._outcome_since, time)
+        attempt = partial(self._try_since, time)
         outcome = await attempt()
         if isinstance(outcome, Failure):
             outcome = await self._engine.retrier.retry(outcome, attempt)
@@ -108,7 +108,7 @@ class SharedList:
 
         return outcome.value
 
-    async def _outcome_since(self, time: float) -> Outcome[Snapshot]:
+    async def _try_since(self, time: float) -> Outcome[Snapshot]:
         try:
             return Success("fetch", await self.since(time))
         except RequestError as error:

@@ -1,4 +1,4 @@
-"""Looking on while others work: the sessions of a scope, as they stand, until its block ends."""
+"""Live tables of the sessions of a scope, updated until a block ends."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from kaleden._wire import SessionInfo, SessionStatus
 logger = logging.getLogger("kaleden")
 
 Show: TypeAlias = Callable[[SessionList], object]
-"""Shows how sessions stand."""
+"""A function that shows sessions with their statuses."""
 
 GONE = SessionStatus("gone")
-"""What is shown for a session that is no longer listed, and had not ended."""
+"""The status shown for a session that is no longer listed, and had not ended."""
 
 
 def check_show(show: Show | None) -> Show | None:
-    """Make sure that it can be called, if it is given.
+    """Check that *show* is None or a plain function, and return it.
 
     Raises:
-        InvalidRequest: it cannot, or it is asynchronous.
+        InvalidRequest: it is not callable, or it is asynchronous.
     """
     if show is not None and not callable(show):
         raise InvalidRequest(f"show is a function of a SessionList, not {show!r}")
@@ -44,82 +44,82 @@ def check_show(show: Show | None) -> Show | None:
 async def show_live(
     poller: Poller, ids: Callable[[], Iterable[str]], show: Show | None
 ) -> AsyncGenerator[None]:
-    """Show how sessions stand, after each look that changed something, until the block ends.
+    """Show sessions after each poll that shows a change, until the block ends.
 
-    Nothing that goes wrong here is the block's trouble: it is logged, and nothing more is shown.
+    Errors never reach the block. They are logged, and nothing more is shown.
 
     Args:
-        poller: looks; who looks on shares its lists with all who wait.
-        ids: names the sessions, anew for each look.
-        show: shows them; None for a table in the notebook or on the terminal.
+        poller: polls the sessions; its lists are shared with all waits.
+        ids: returns the ids of the sessions; called for each poll.
+        show: shows the sessions; None for a table in the notebook or on the terminal.
     """
     with ExitStack() as stack:
-        onlooker = _Onlooker(poller, ids, show or _opened(stack))
+        view = _LiveView(poller, ids, show or _open_default(stack))
         async with open_task_group() as group:
-            group.start_soon(onlooker.run)
+            group.start_soon(view.run)
             try:
                 yield
             finally:
-                # The look for which the block has waited may not have been shown yet.
-                onlooker.catch_up()
+                # The last list, for which the block has waited, may not have been shown yet.
+                view.catch_up()
                 group.cancel_scope.cancel()
 
 
-def _opened(stack: ExitStack) -> Show:
+def _open_default(stack: ExitStack) -> Show:
     try:
         return stack.enter_context(open_display())
-    except Exception as error:  # noqa: BLE001  # such as a display that is open already
+    except Exception as error:  # noqa: BLE001  # such as a display that is already open
         logger.warning("the sessions cannot be shown: %r", error)
         return lambda _: None
 
 
 @final
-class _Onlooker:
-    """Keeps how each session was seen last, and shows it."""
+class _LiveView:
+    """Keeps the last known state of each session, and shows it."""
 
     def __init__(self, poller: Poller, ids: Callable[[], Iterable[str]], show: Show) -> None:
         self._poller = poller
         self._ids = ids
         self._show = show
-        self._sights: dict[str, SessionState] = {}
+        self._states: dict[str, SessionState] = {}
         self._infos: dict[str, SessionInfo] = {}
-        self._noted: Snapshot | None = poller.last
+        self._last: Snapshot | None = poller.last
         self._shown: list[tuple[str, str]] = []
         self._has_failed = False
 
     async def run(self) -> None:
-        """Show what each look tells, for as long as that works."""
+        """Show each change, until showing fails."""
         try:
-            looks = self._poller.join()
+            subscription = self._poller.subscribe()
             while not self._has_failed:
-                look = await looks.next()
-                if isinstance(look, Snapshot):
-                    await self._take(look)
-        except Exception as error:  # noqa: BLE001  # never in the way of the block
-            logger.warning("the sessions are no longer looked on: %r", error)
+                snapshot = await subscription.next()
+                if isinstance(snapshot, Snapshot):
+                    await self._apply(snapshot)
+        except Exception as error:  # noqa: BLE001  # must not disturb the block
+            logger.warning("the sessions are no longer polled for their table: %r", error)
 
-    async def _take(self, look: Snapshot) -> None:
-        await map_with_checkpoints(lambda key: self._note(key, look), list(self._ids()))
-        self._noted = look
-        self._tell()
+    async def _apply(self, snapshot: Snapshot) -> None:
+        await map_with_checkpoints(lambda key: self._update(key, snapshot), list(self._ids()))
+        self._last = snapshot
+        self._show_changes()
 
     def catch_up(self) -> None:
-        """Show the last look, if that was not shown."""
-        look = self._poller.last
-        if look is not None and look is not self._noted:
+        """Show the last list, if it was not shown."""
+        snapshot = self._poller.last
+        if snapshot is not None and snapshot is not self._last:
             for key in self._ids():
-                self._note(key, look)
-            self._tell()
+                self._update(key, snapshot)
+            self._show_changes()
 
-    def _note(self, key: str, look: Snapshot) -> None:
-        sight = self._sights.setdefault(key, SessionState(key))
-        info = sight.note(look)
+    def _update(self, key: str, snapshot: Snapshot) -> None:
+        state = self._states.setdefault(key, SessionState(key))
+        info = state.update(snapshot)
         if info is not None:
             self._infos[key] = info
-        elif sight.is_gone and key in self._infos and not self._infos[key].status.is_terminal:
+        elif state.is_gone and key in self._infos and not self._infos[key].status.is_terminal:
             self._infos[key] = evolve(self._infos[key], status=GONE)
 
-    def _tell(self) -> None:
+    def _show_changes(self) -> None:
         state = [(key, str(info.status)) for key, info in self._infos.items()]
         if self._has_failed or state == self._shown:
             return
@@ -127,6 +127,6 @@ class _Onlooker:
         self._shown = state
         try:
             self._show(SessionList(self._infos.values()))
-        except Exception as error:  # noqa: BLE001  # never in the way of the block
+        except Exception as error:  # noqa: BLE001  # must not disturb the block
             self._has_failed = True
             logger.warning("the sessions can no longer be shown: %r", error)

@@ -1,7 +1,7 @@
-"""Looks at all sessions, at one pace, for everybody who waits.
+"""Polls of the session list, shared by all waits of a client.
 
-There is no task of its own here. Whoever waits sleeps until the next look is due; the first to wake
-asks for a list, the others share it. When nobody waits, nobody asks.
+No task runs in the background. Each waiting task sleeps until the next poll is due. The first to
+wake requests a list, and the others share it. Without waiting tasks no list is requested.
 """
 
 from __future__ import annotations
@@ -25,118 +25,119 @@ MAX_INTERVAL: Final = 15.0  # seconds
 GROWTH: Final = 1.5
 JITTER: Final = 0.2
 
-# With the growing intervals this outlasts a minute and a half without a server.
+# With the growing intervals, this tolerates a server that is away for a minute and a half.
 MAX_FAILURES: Final = 10
 
-# A poll comes again anyway, so that it also tolerates failures that a retry would not help.
+# The next poll follows anyway. So tolerate also failures that are not retried elsewhere.
 _TOLERATED: Final = TRANSIENT | {FailureKind.PROTOCOL, FailureKind.SERVER_ERROR}
 
 
 @final
 class PollInterval:
-    """Looks often after a change, and ever less often while nothing changes.
+    """The time of the next poll: soon after a change, later while nothing changes.
 
-    The interval is one second after a change and grows by half with each look that shows none, up
-    to 15 seconds; each is up to a fifth shorter or longer, so that many clients do not ask in step.
+    The interval is one second after a change. It grows by half with each poll that shows no change,
+    up to 15 seconds. Each interval has a jitter of up to a fifth, so that many clients do not poll
+    at the same time.
 
     Args:
-        chance: where the jitter comes from.
+        random_source: the source of the jitter.
 
     Attributes:
-        due: the time of the next look, on the clock that the caller tells *now* from.
+        due: the time of the next poll, on the clock of the *now* arguments.
     """
 
     __slots__ = ("_backoff", "_random", "due")
 
-    def __init__(self, chance: random.Random | None = None) -> None:
-        self._random = chance or random.Random()  # noqa: S311  # spreads load, keeps no secret
+    def __init__(self, random_source: random.Random | None = None) -> None:
+        self._random = random_source or random.Random()  # noqa: S311  # spreads load, protects no secret
         self._backoff = Backoff(MIN_INTERVAL, MAX_INTERVAL, GROWTH)
         self.restart(0.0)
 
     def restart(self, now: float) -> None:
-        """Make a look due at once, and the ones after it frequent."""
+        """Make a poll due at once, and reset the interval."""
         self._backoff.reset()
         self.due: float = now
 
-    def looked(self, now: float, *, changed: bool) -> None:
-        """Set the time of the next look, after one that ended at *now*."""
+    def record_poll(self, now: float, *, changed: bool) -> None:
+        """Set the time of the next poll, after one that ended at *now*."""
         if changed:
             self._backoff.reset()
         self.due = now + self._backoff.next() * self._random.uniform(1 - JITTER, 1 + JITTER)
 
     def pause(self, now: float, seconds: float | None) -> None:
-        """Put the next look off as the server asked: by *seconds*, within reason."""
+        """Delay the next poll by *seconds*, as the server requested, but by `MAX_PAUSE` at most."""
         self.due = max(self.due, now + min(seconds or 0.0, MAX_PAUSE))
 
 
 @final
 class ErrorTolerance:
-    """Bears some failures in a row, if they are of a kind that passes."""
+    """Tolerates a number of consecutive failures, if they are of a transient kind."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_remaining",)
 
     def __init__(self) -> None:
-        self.renew()
+        self.reset()
 
-    def renew(self) -> None:
-        """Start to count anew, after a success."""
-        self._left = MAX_FAILURES
+    def reset(self) -> None:
+        """Reset the count, after a success."""
+        self._remaining = MAX_FAILURES
 
     def allow(self, kind: FailureKind) -> bool:
-        """Count one more failure, and tell whether to try again after it."""
-        self._left -= 1
-        return kind in _TOLERATED and self._left >= 0
+        """Count a failure; return whether to poll again."""
+        self._remaining -= 1
+        return kind in _TOLERATED and self._remaining >= 0
 
 
 logger = logging.getLogger("kaleden")
 
-# One list may have begun while a session was between two places; a second one settles it.
-ABSENCES: Final = 2
+# A single list can miss a session in transition, so require two consecutive misses.
+MAX_ABSENCES: Final = 2
 
 
-class Lists(Protocol):
-    """Where the lists come from; see `kaleden._sessions._monitor._lister.SharedList`."""
+class ListSource(Protocol):
+    """The source of lists; see `kaleden._sessions._monitor._lister.SharedList`."""
 
     async def since(self, since: float) -> Snapshot:
-        """Get a list that began at *since* or later."""
+        """Return a list that began at *since* or later."""
         ...
 
 
 @final
 class Poller:
-    """Shares each look, and the time of the next one, among all who joined.
+    """Shares each list, and the time of the next poll, among its subscriptions.
 
     Args:
-        lister: makes the lists.
-        pace: says when the next one is due.
+        sessions: makes the lists.
+        interval: the time of the next poll.
     """
 
-    def __init__(self, lister: Lists, pace: PollInterval) -> None:
-        self._lister = lister
-        self._interval = pace
+    def __init__(self, sessions: ListSource, interval: PollInterval) -> None:
+        self._sessions = sessions
+        self._interval = interval
         self._last: Snapshot | None = None
         self._changed = anyio.Event()
 
     @property
     def last(self) -> Snapshot | None:
-        """The look that was shared last; None before there was one."""
+        """The last list; None before the first."""
         return self._last
 
-    def join(self) -> Subscription:
-        """Take part from now on; a newcomer makes a look due at once."""
+    def subscribe(self) -> Subscription:
+        """Return a new subscription; it makes a poll due at once."""
         now = anyio.current_time()
         self._interval.restart(now)
         return Subscription(self, now)
 
-    async def look(self, since: float, seen: Snapshot | None) -> Snapshot:
-        """Wait for a look that began at *since* or later and is not the one that was *seen* last.
+    async def poll(self, since: float, seen: Snapshot | None) -> Snapshot:
+        """Wait for a list that began at *since* or later and is not the list *seen* last.
 
         Raises:
-            RequestError: the list failed, for all who shared it.
+            RequestError: the request failed, for every task that shared it.
         """
         while self._last is None or self._last.began < since or self._last is seen:
             if self._interval.due <= anyio.current_time():
-                await self._look()
+                await self._fetch()
             else:
                 with anyio.CancelScope(deadline=self._interval.due):
                     await self._changed.wait()
@@ -144,36 +145,36 @@ class Poller:
         await checkpoint()
         return self._last
 
-    async def _look(self) -> None:
+    async def _fetch(self) -> None:
         try:
-            snapshot = await self._lister.since(self._interval.due)
+            snapshot = await self._sessions.since(self._interval.due)
         except RequestError as error:
-            self._note_failure(error.failure)
+            self._record_failure(error.failure)
             raise
 
-        # Of those who shared a list, only the first notes it; and it may already be known when
-        # somebody joins at the moment in which it began.
+        # Of the tasks that share a list, only the first records it. A known list counts again if a
+        # subscription made a poll due at the time at which that list began.
         if snapshot is not self._last or self._interval.due <= snapshot.began:
-            self._note(snapshot)
+            self._record(snapshot)
 
-    def _note(self, snapshot: Snapshot) -> None:
-        changed = _statuses(snapshot) != _statuses(self._last)
-        self._interval.looked(anyio.current_time(), changed=changed)
+    def _record(self, snapshot: Snapshot) -> None:
+        changed = _get_statuses(snapshot) != _get_statuses(self._last)
+        self._interval.record_poll(anyio.current_time(), changed=changed)
         self._last = snapshot
         self._changed.set()
         self._changed = anyio.Event()
 
-    def _note_failure(self, failure: Failure) -> None:
+    def _record_failure(self, failure: Failure) -> None:
         now = anyio.current_time()
         if self._interval.due <= now:
-            self._interval.looked(now, changed=False)
+            self._interval.record_poll(now, changed=False)
             self._interval.pause(now, failure.retry_after)
             logger.warning("the sessions could not be listed: %s", failure)
 
 
 @final
 class Subscription:
-    """What one of those who joined gets to see: every look that began since, once."""
+    """Returns each list that began after the subscription once."""
 
     def __init__(self, poller: Poller, since: float) -> None:
         self._poller = poller
@@ -182,32 +183,32 @@ class Subscription:
         self._tolerance = ErrorTolerance()
 
     async def next(self) -> Snapshot | Failure:
-        """Wait for the next look.
+        """Wait for the next list.
 
         Returns:
-            The look, or the failure of a list if that will not pass, or too many failed in a row.
+            The list; or the failure, if it is not transient or too many polls failed in a row.
         """
         while True:
             try:
-                self._seen = await self._poller.look(self._since, self._seen)
+                self._seen = await self._poller.poll(self._since, self._seen)
             except RequestError as error:
                 if not self._tolerance.allow(error.failure.kind):
                     return error.failure
             else:
-                self._tolerance.renew()
+                self._tolerance.reset()
                 return self._seen
 
 
 @final
 @define
 class SessionState:
-    """How one session was seen last.
+    """The last known state of one session.
 
     Attributes:
         key: the session.
         status: its status when it was listed last; None if it never was.
-        absences: how many looks in a row did not show it.
-        unreadable: how many elements of the last list could not be read.
+        absences: the number of consecutive lists without it, up to the last.
+        unreadable: the number of elements of the last list that could not be parsed.
     """
 
     key: str
@@ -215,10 +216,10 @@ class SessionState:
     absences: int = 0
     unreadable: int = 0
 
-    def note(self, look: Snapshot) -> SessionInfo | None:
-        """Take in what one look shows of the session."""
-        info = look.sessions.get(self.key)
-        self.unreadable = look.unreadable
+    def update(self, snapshot: Snapshot) -> SessionInfo | None:
+        """Update the state from a list; return the session as listed, or None."""
+        info = snapshot.sessions.get(self.key)
+        self.unreadable = snapshot.unreadable
         if info is None:
             self.absences += 1
         else:
@@ -228,24 +229,22 @@ class SessionState:
 
     @property
     def is_gone(self) -> bool:
-        """Whether enough looks in a row did not show it."""
-        return self.absences >= ABSENCES
+        """Whether enough consecutive lists did not show it."""
+        return self.absences >= MAX_ABSENCES
 
-    def vanished(self) -> Failure:
-        """Say that it is gone, and how it was seen last."""
+    def to_vanished(self) -> Failure:
+        """Return the failure of a session that is gone, with its last status."""
         message = (
-            f"it was never listed: {ABSENCES} lists do not show it"
+            f"it was never listed: {MAX_ABSENCES} lists do not show it"
             if self.status is None
             else f"it is no longer listed; it was {self.status} when it was listed last"
         )
         if self.unreadable:
-            message += (
-                f" (what could not be read in the list may be it: {self.unreadable} elements)"
-            )
+            message += f" (it may be one of {self.unreadable} unreadable elements of the list)"
 
         return Failure(self.key, FailureKind.VANISHED, message, sent=True)
 
 
-def _statuses(snapshot: Snapshot | None) -> dict[str, SessionStatus]:
+def _get_statuses(snapshot: Snapshot | None) -> dict[str, SessionStatus]:
     sessions = {} if snapshot is None else snapshot.sessions
     return {key: session.status for key, session in sessions.items()}

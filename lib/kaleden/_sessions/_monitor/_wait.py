@@ -1,4 +1,7 @@
-"""Waiting for sessions: one list per look, whatever their number and however many wait."""
+"""Waits for sessions.
+
+One list request per poll serves all waits of a client, whatever the number of sessions.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from kaleden._results._progress import (
     check_synchronous,
 )
 from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._poller import Lists, Poller, PollInterval, SessionState
+from kaleden._sessions._monitor._poller import ListSource, Poller, PollInterval, SessionState
 from kaleden._wire import (
     TERMINAL_STATUSES,
     Event,
@@ -40,25 +43,26 @@ from kaleden._wire import (
 )
 
 Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
-"""What to wait for: a status, one of several, or whatever a function of the session says."""
+"""The condition of a wait: a status, one of several statuses, or a function of the session."""
 
 Item: TypeAlias = str | SessionInfo | Failure
-"""A session that was asked for, or why it cannot be one."""
+"""A requested session, or the failure of an invalid id."""
 
-EVENTS_TOLD: Final = 3
-EVENT_LENGTH: Final = 150  # characters; a failure stays below a kilobyte
+MAX_EVENTS: Final = 3
+EVENT_LENGTH: Final = 150  # characters; keeps a failure below a kilobyte
 
 
 @final
 @frozen
 class WaitCondition:
-    """What a wait is for, and what it bears.
+    """The condition of a wait.
 
     Attributes:
-        reached: tells whether a session is where it was waited for.
-        goal: the same in words.
+        reached: returns whether a session meets the condition.
+        goal: a description of the condition, for messages.
         pending_timeout: seconds after which a session that is still Pending has failed to start.
-        progress: is told how many sessions stand where, after each look that changed something.
+        progress: called with the number of sessions in each status, after each poll that shows a
+            change.
     """
 
     reached: Callable[[SessionInfo], bool]
@@ -69,26 +73,26 @@ class WaitCondition:
 
 @final
 class Waiter:
-    """Waits for sessions of one client, through one `Poller` for all waits.
+    """Waits for sessions of one client, with one `Poller` for all waits.
 
     Args:
-        lister: lists the sessions.
+        sessions: lists the sessions.
         apps: lists the applications of desktops, by their ``app_id``.
-        engine: sends what else is asked.
-        limits: how long one request may take.
-        chance: where the jitter of the intervals comes from.
+        engine: sends other requests.
+        limits: the time-outs of requests.
+        random_source: the source of the jitter of the intervals.
     """
 
     def __init__(
         self,
-        lister: Lists,
-        apps: Lists,
+        sessions: ListSource,
+        apps: ListSource,
         engine: Engine,
         limits: Limits,
-        chance: random.Random | None = None,
+        random_source: random.Random | None = None,
     ) -> None:
-        self.sessions: Poller = Poller(lister, PollInterval(chance))
-        self.apps: Poller = Poller(apps, PollInterval(chance))
+        self.sessions: Poller = Poller(sessions, PollInterval(random_source))
+        self.apps: Poller = Poller(apps, PollInterval(random_source))
         self._engine = engine
         self._limits = limits
 
@@ -99,13 +103,13 @@ class Waiter:
         pending_timeout: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> Outcomes[SessionInfo]:
-        """Wait until every session is where it should be, or will not get there.
+        """Wait until each session meets the condition, or cannot meet it any more.
 
-        See `read_terms` for the arguments, and `AsyncSession.wait`.
+        See `read_condition` for the arguments, and `AsyncSession.wait`.
         """
-        terms = read_condition(until, pending_timeout, progress)
+        condition = read_condition(until, pending_timeout, progress)
         self._engine.check()
-        return await self._collect(await read_items(ids), terms)
+        return await self._collect(await read_items(ids), condition)
 
     @asynccontextmanager
     async def stream(
@@ -115,49 +119,51 @@ class Waiter:
         pending_timeout: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> AsyncGenerator[OutcomeStream[SessionInfo]]:
-        """Wait as `wait` does, and hand on each outcome once it is known."""
-        terms = read_condition(until, pending_timeout, progress)
+        """Wait as `wait` does, and deliver each outcome as soon as it is known."""
+        condition = read_condition(until, pending_timeout, progress)
         self._engine.check()
         await checkpoint()
         items = await read_items(ids)
-        async with open_channel((await self._begin(items, terms)).run) as receive:
+        async with open_channel((await self._start_run(items, condition)).run) as receive:
             yield OutcomeStream(receive)
 
-    async def _collect(self, items: dict[str, Item], terms: WaitCondition) -> Outcomes[SessionInfo]:
+    async def _collect(
+        self, items: dict[str, Item], condition: WaitCondition
+    ) -> Outcomes[SessionInfo]:
         self._engine.check()
         await checkpoint()
         collected = Collector[SessionInfo]()
         for key in items:
             collected.claim(key)
 
-        wait = await self._begin(items, terms)
+        wait = await self._start_run(items, condition)
         await wait.run(collected.deliver)
         return Outcomes(
             "wait",
             collected.completed,
-            again=lambda keys: self._collect({key: items[key] for key in keys}, terms),
+            again=lambda keys: self._collect({key: items[key] for key in keys}, condition),
         )
 
-    async def _begin(self, items: dict[str, Item], terms: WaitCondition) -> _WaitRun:
-        wait = _WaitRun(self._engine, self._limits, terms)
+    async def _start_run(self, items: dict[str, Item], condition: WaitCondition) -> _WaitRun:
+        wait = _WaitRun(self._engine, self._limits, condition)
 
-        def take(named: tuple[str, Item]) -> None:
-            key, item = named
+        def add(entry: tuple[str, Item]) -> None:
+            key, item = entry
             if isinstance(item, Failure):
-                wait.refused.append(item)
+                wait.invalid.append(item)
             else:
                 poller = self.apps if _is_app(item) else self.sessions
                 wait.targets.append(_Target(SessionState(key), poller))
 
-        await map_with_checkpoints(take, items.items())
+        await map_with_checkpoints(add, items.items())
         return wait
 
 
 @frozen(eq=False)
 class _Target:
-    """One session that is waited for, and who looks at it."""
+    """A session that is waited for, and the poller of its list."""
 
-    sight: SessionState
+    state: SessionState
     poller: Poller
 
 
@@ -165,110 +171,110 @@ class _Target:
 class _WaitRun:
     """One call of `Waiter.wait` or `Waiter.stream`."""
 
-    def __init__(self, engine: Engine, limits: Limits, terms: WaitCondition) -> None:
+    def __init__(self, engine: Engine, limits: Limits, condition: WaitCondition) -> None:
         self._engine = engine
         self._limits = limits
-        self._condition = terms
+        self._condition = condition
         self._started = anyio.current_time()
-        self._told = ProgressUpdate()
+        self._reported = ProgressUpdate()
         self._done = self._failed = 0
         self.targets: list[_Target] = []
-        self.refused: list[Failure] = []
+        self.invalid: list[Failure] = []
 
     async def run(self, deliver: SendItem[Outcome[SessionInfo]]) -> None:
         """Deliver the outcome of every session, each as soon as it is known."""
-        self._done = self._failed = len(self.refused)
-        for failure in self.refused:
+        self._done = self._failed = len(self.invalid)
+        for failure in self.invalid:
             await deliver(failure)
 
         async with open_task_group() as group:
             for poller in dict.fromkeys(target.poller for target in self.targets):
-                waiting = {each.sight.key: each for each in self.targets if each.poller is poller}
-                group.start_soon(self._watch, poller, waiting, deliver)
+                waiting = {each.state.key: each for each in self.targets if each.poller is poller}
+                group.start_soon(self._poll, poller, waiting, deliver)
 
-    async def _watch(
+    async def _poll(
         self,
         poller: Poller,
         waiting: dict[str, _Target],
         deliver: SendItem[Outcome[SessionInfo]],
     ) -> None:
-        looks = poller.join()
+        subscription = poller.subscribe()
         while waiting:
-            verdicts = await self._verdicts(await looks.next(), waiting)
-            for verdict in verdicts:
-                del waiting[verdict.key]
+            ended = await self._evaluate_all(await subscription.next(), waiting)
+            for outcome in ended:
+                del waiting[outcome.key]
                 self._done += 1
-                self._failed += not verdict.ok
+                self._failed += not outcome.ok
 
-            self._report()
-            late = [verdict for verdict in verdicts if _is_late(verdict)]
-            for verdict in verdicts:
-                if not _is_late(verdict):
-                    await deliver(verdict)
+            self._report_progress()
+            late = [outcome for outcome in ended if _is_late(outcome)]
+            for outcome in ended:
+                if not _is_late(outcome):
+                    await deliver(outcome)
 
-            for failure in await self._explained(late):
+            for failure in await self._add_events(late):
                 await deliver(failure)
 
-    async def _verdicts(
-        self, look: Snapshot | Failure, waiting: dict[str, _Target]
+    async def _evaluate_all(
+        self, snapshot: Snapshot | Failure, waiting: dict[str, _Target]
     ) -> list[Outcome[SessionInfo]]:
         elapsed = anyio.current_time() - self._started
 
-        def judge(target: _Target) -> Outcome[SessionInfo] | None:
-            if isinstance(look, Failure):
-                return evolve(look, key=target.sight.key, elapsed=elapsed)
+        def evaluate(target: _Target) -> Outcome[SessionInfo] | None:
+            if isinstance(snapshot, Failure):
+                return evolve(snapshot, key=target.state.key, elapsed=elapsed)
 
-            verdict = self._judge(target, look)
-            return None if verdict is None else evolve(verdict, elapsed=elapsed)
+            outcome = self._evaluate(target, snapshot)
+            return None if outcome is None else evolve(outcome, elapsed=elapsed)
 
-        verdicts = await map_with_checkpoints(judge, waiting.values())
-        return [verdict for verdict in verdicts if verdict is not None]
+        outcomes = await map_with_checkpoints(evaluate, waiting.values())
+        return [outcome for outcome in outcomes if outcome is not None]
 
-    def _judge(self, target: _Target, look: Snapshot) -> Outcome[SessionInfo] | None:
-        """Tell what became of one session; None while it may still get there."""
-        key, info = target.sight.key, target.sight.note(look)
+    def _evaluate(self, target: _Target, snapshot: Snapshot) -> Outcome[SessionInfo] | None:
+        """Return the outcome of one session; None while it may still meet the condition."""
+        key, info = target.state.key, target.state.update(snapshot)
         if info is None:
-            return target.sight.vanished() if target.sight.is_gone else None
+            return target.state.to_vanished() if target.state.is_gone else None
 
         if self._condition.reached(info):
             return Success(key, info)
 
         if info.status.is_terminal:
-            message = f"it ended as {info.status}; it was waited for {self._condition.goal}"
+            message = f"it ended as {info.status}, but the wait was for {self._condition.goal}"
             return Failure(key, FailureKind.WRONG_STATE, message, sent=True)
 
-        waited = look.began - self._started
+        waited = snapshot.began - self._started
         if info.status == SessionStatus.PENDING and waited >= self._condition.pending_timeout:
             message = f"it is still Pending after {waited:.0f} seconds"
             return Failure(key, FailureKind.PENDING_TIMEOUT, message, sent=True)
 
         return None
 
-    def _report(self) -> None:
+    def _report_progress(self) -> None:
         if self._condition.progress is None:
             return
 
-        seen = (target.sight for target in self.targets if not target.sight.is_gone)
-        tally = ProgressUpdate(
-            Counter(str(sight.status) for sight in seen if sight.status is not None),
+        seen = (target.state for target in self.targets if not target.state.is_gone)
+        update = ProgressUpdate(
+            Counter(str(state.status) for state in seen if state.status is not None),
             operation="wait",
             done=self._done,
             failed=self._failed,
-            expected=len(self.targets) + len(self.refused),
+            expected=len(self.targets) + len(self.invalid),
         )
-        if (tally, tally.done) != (self._told, self._told.done):
-            self._told = tally
-            self._condition.progress(tally)
+        if (update, update.done) != (self._reported, self._reported.done):
+            self._reported = update
+            self._condition.progress(update)
 
-    async def _explained(self, late: list[Failure]) -> list[Failure]:
-        """Add to failures to start what the platform reports of them."""
+    async def _add_events(self, late: list[Failure]) -> list[Failure]:
+        """Add the last platform events of each session to its failure to start."""
         if not late:
             return late
 
         keys = [failure.key for failure in late]
         events = await self._engine.collect(_operations.events(self._limits), keys)
         return [
-            evolve(failure, message=f"{failure.message}; {_reasons(events[failure.key])}")
+            evolve(failure, message=f"{failure.message}; {_format_events(events[failure.key])}")
             for failure in late
         ]
 
@@ -276,25 +282,26 @@ class _WaitRun:
 def read_condition(
     until: Until, pending_timeout: float | None = None, progress: ProgressCallback | None = None
 ) -> WaitCondition:
-    """Read the arguments of a wait.
+    """Check the arguments of a wait, and return its condition.
 
     Args:
-        until: a status, or several, one of which is to be reached; or a function that says of a
-            `SessionInfo` whether this is what is waited for.
-        pending_timeout: seconds from the beginning of the wait within which a session is to leave
-            Pending; None for no such limit.
-        progress: is told how many sessions stand where, after each look that changed something.
+        until: a status, or several, of which one suffices; or a function of a `SessionInfo` that
+            returns whether the session meets the condition.
+        pending_timeout: seconds from the start of the wait within which a session must leave
+            Pending; None for no limit.
+        progress: called with the number of sessions in each status, after each poll that shows a
+            change.
 
     Raises:
-        InvalidRequest: an argument cannot be used.
+        InvalidRequest: an argument is invalid.
     """
     check_progress(progress)
-    limit = _limit(pending_timeout)
+    limit = _read_limit(pending_timeout)
     if callable(until):
         check_synchronous(until)
-        return WaitCondition(until, "what the given function tells", limit, progress)
+        return WaitCondition(until, "the given function to return true", limit, progress)
 
-    wanted = _statuses(until)
+    wanted = _read_statuses(until)
     return WaitCondition(
         lambda info: any(info.status.matches(status) for status in wanted),
         " or ".join(wanted),
@@ -304,14 +311,14 @@ def read_condition(
 
 
 async def read_items(keys: Keys) -> dict[str, Item]:
-    """Read all sessions that are asked for, each once, by the key of its outcome."""
+    """Return the requested sessions, each once, by the key of its outcome."""
     if isinstance(keys, AsyncIterable):
-        return {key_of(item): _checked(item) async for item in keys}
+        return {key_of(item): _check_item(item) async for item in keys}
 
-    return dict(await map_with_checkpoints(_named, keys))
+    return dict(await map_with_checkpoints(_read_item, keys))
 
 
-def _limit(seconds: object) -> float:
+def _read_limit(seconds: object) -> float:
     if seconds is None:
         return math.inf
 
@@ -319,7 +326,7 @@ def _limit(seconds: object) -> float:
     return cast("float", seconds)
 
 
-def _statuses(until: str | Iterable[str]) -> list[SessionStatus]:
+def _read_statuses(until: str | Iterable[str]) -> list[SessionStatus]:
     try:
         given = [until] if isinstance(until, str) else list(until)
     except TypeError:
@@ -334,11 +341,11 @@ def _statuses(until: str | Iterable[str]) -> list[SessionStatus]:
     return sorted(check_status(each) for each in given)
 
 
-def _named(item: Any) -> tuple[str, Item]:
-    return key_of(item), _checked(item)
+def _read_item(item: Any) -> tuple[str, Item]:
+    return key_of(item), _check_item(item)
 
 
-def _checked(item: Any) -> Item:
+def _check_item(item: Any) -> Item:
     try:
         check_id(key_of(item) if isinstance(item, SessionInfo) else item)
     except InvalidRequest as error:
@@ -351,19 +358,19 @@ def _is_app(item: str | SessionInfo) -> bool:
     return isinstance(item, SessionInfo) and item.app_id is not None
 
 
-def _is_late(verdict: Outcome[SessionInfo]) -> TypeGuard[Failure]:
-    return isinstance(verdict, Failure) and verdict.kind is FailureKind.PENDING_TIMEOUT
+def _is_late(outcome: Outcome[SessionInfo]) -> TypeGuard[Failure]:
+    return isinstance(outcome, Failure) and outcome.kind is FailureKind.PENDING_TIMEOUT
 
 
-def _reasons(events: Outcome[tuple[Event, ...]]) -> str:
-    """Tell the last events of a session in a few words."""
+def _format_events(events: Outcome[tuple[Event, ...]]) -> str:
+    """Format the last events of a session as a short text."""
     if isinstance(events, Failure) and events.kind is not FailureKind.NOT_FOUND:
         return f"its events could not be read: {events.message[:EVENT_LENGTH]}"
 
-    # The server answers 404 as long as nothing was started for the session.
-    last = events.value[-EVENTS_TOLD:] if isinstance(events, Success) else ()
+    # The server responds with 404 until it has started something for the session.
+    last = events.value[-MAX_EVENTS:] if isinstance(events, Success) else ()
     if not last:
-        return "the platform reports no events of it"
+        return "the platform reports no events for it"
 
-    told = (" ".join(f"{event.reason}: {event.message}".split()) for event in last)
-    return f"its last events: {'; '.join(each[:EVENT_LENGTH] for each in told)}"
+    lines = (" ".join(f"{event.reason}: {event.message}".split()) for event in last)
+    return f"its last events: {'; '.join(each[:EVENT_LENGTH] for each in lines)}"
