@@ -13,9 +13,16 @@ from anyio.lowlevel import checkpoint
 
 from kaleden import AsyncSession, Scope
 from kaleden._wire import Request, Response
-from support import FakeTransport, data, described, launch_name, session_id, session_object, text
-
-IMAGE = "images.canfar.net/skaha/astroml:latest"
+from support import (
+    FULL_IMAGE,
+    FakeTransport,
+    data,
+    described,
+    launch_name,
+    session_id,
+    session_object,
+    text,
+)
 
 
 class FakeServer:
@@ -55,7 +62,7 @@ def test_cancelling_all_tasks_leaves_no_session_of_a_scope(steps: int, concurren
             session.scope(grace=600) as scope,
         ):
             scopes.append(scope)
-            await scope.create("fits", IMAGE, replicas=6)
+            await scope.create("fits", FULL_IMAGE, replicas=6)
             await asyncio.Event().wait()
 
     async def main() -> None:

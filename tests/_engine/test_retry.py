@@ -11,7 +11,17 @@ from email.utils import format_datetime
 import anyio
 import pytest
 
-from support import PLAIN_BACKENDS, data, described, ids, session_id, session_on, stalled, text
+from support import (
+    IMAGE,
+    PLAIN_BACKENDS,
+    data,
+    described,
+    ids,
+    session_id,
+    session_on,
+    stalled,
+    text,
+)
 
 pytest.importorskip("anycorn")
 
@@ -36,7 +46,6 @@ ResponseOrError = Response | Exception
 POLICY = RetryPolicy(seed=1)
 LOST = TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True)
 REFUSED = TransportError(FailureKind.CONNECT_FAILED, "connection refused", sent=False)
-IMAGE = "skaha/astroml:latest"
 READS = ["info", "logs", "renew", "destroy", "list"]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support import PLAIN_BACKENDS, FakeTransport, described, session_id, session_on
+from support import IMAGE, PLAIN_BACKENDS, FakeTransport, described, session_id, session_on
 
 pytest.importorskip("anycorn")
 
@@ -26,7 +26,6 @@ from kaleden.progress import rich_bars, tqdm_bars
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from virtual_time import in_virtual_time
 
-IMAGE = "skaha/astroml:latest"
 QUICK: dict[str, Any] = {"start_delay": 0, "duration": 0.05, "latency": 0.001}
 KEYS = [f"id{number}" for number in range(5)]
 

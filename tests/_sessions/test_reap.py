@@ -30,9 +30,9 @@ from kaleden._sessions._ledger._file import (
 from kaleden._sessions._ledger._process import Owner, get_this_owner
 from kaleden._wire._requests import build_create
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
+from support import IMAGE
 from virtual_time import in_virtual_time
 
-IMAGE = "skaha/astroml:latest"
 SERVER = "own transport"
 NO_SUCH_PID = 2**22 + 1
 ALIVE = get_this_owner("alive")

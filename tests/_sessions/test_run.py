@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support import PLAIN_BACKENDS
+from support import IMAGE, PLAIN_BACKENDS
 
 pytest.importorskip("anycorn")
 
@@ -17,8 +17,6 @@ import kaleden
 from kaleden import FailureKind, Outcomes, SessionStatus
 from kaleden.local import LocalPlatform, Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
-
-IMAGE = "skaha/astroml:latest"
 
 Scenario = Callable[[MemoryTransport, kaleden.AsyncSession], Awaitable[None]]
 Play = Callable[..., None]

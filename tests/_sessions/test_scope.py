@@ -14,7 +14,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from support import PLAIN_BACKENDS
+from support import IMAGE, PLAIN_BACKENDS
 
 pytest.importorskip("anycorn")
 
@@ -23,8 +23,6 @@ from kaleden import FailureKind, LedgerError, ScopeError
 from kaleden._sessions._ledger import _file
 from kaleden._sessions._ledger._file import read_ledger
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
-
-IMAGE = "skaha/astroml:latest"
 
 Scenario = Callable[[MemoryTransport, kaleden.AsyncSession], Awaitable[None]]
 

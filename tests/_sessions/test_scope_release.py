@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support import PLAIN_BACKENDS
+from support import IMAGE, PLAIN_BACKENDS
 
 pytest.importorskip("anycorn")
 
@@ -18,8 +18,6 @@ import kaleden
 from kaleden import FailureKind
 from kaleden._sessions._ledger._file import read_ledger
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
-
-IMAGE = "skaha/astroml:latest"
 
 Scenario = Callable[[MemoryTransport, kaleden.AsyncSession], Awaitable[None]]
 Play = Callable[..., None]

@@ -22,8 +22,7 @@ from kaleden._wire import (
     check_kind,
     check_status,
 )
-
-IMAGE = "skaha/astroml:latest"
+from support import IMAGE
 
 
 def make_spec(**arguments: Any) -> SessionSpec:

@@ -27,9 +27,8 @@ from kaleden._wire import Request, Response
 from kaleden.parsl import SkahaProvider
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
 from platforms import local_platform
-from support import PLAIN_BACKENDS, FakeTransport, data, session_object, text
+from support import FULL_IMAGE, PLAIN_BACKENDS, FakeTransport, data, session_object, text
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 T = TypeVar("T")
 
 QUICK: dict[str, Any] = {"latency": 0.0, "start_delay": 0.0}
@@ -53,7 +52,7 @@ def session(backend: Any, platform: MemoryTransport) -> Iterator[Session]:
 
 @pytest.fixture
 def provider(session: Session) -> Iterator[SkahaProvider]:
-    with SkahaProvider(IMAGE, session, max_blocks=4) as provider:
+    with SkahaProvider(FULL_IMAGE, session, max_blocks=4) as provider:
         yield provider
 
 
@@ -91,7 +90,7 @@ gone
 
 def test_script_reaches_the_session_unchanged(tmp_path: Any) -> None:
     with local_platform() as server, Session(server.url, server.token) as session:
-        with SkahaProvider(IMAGE, session, worker_init="true # begin") as provider:
+        with SkahaProvider(FULL_IMAGE, session, worker_init="true # begin") as provider:
             job = provider.submit(SCRIPT, 1)
             session.wait(job)
             assert {job: OUTPUT} == session.logs(job).successes
@@ -107,14 +106,14 @@ def test_script_of_any_length_fits_in_a_variable() -> None:
         word = "x" * length
         assert not set('=$"\\ ') & set(encode_script(f"echo {word}"))
         env = {**os.environ, VARIABLE: encode_script(f"echo {word}")}
-        spec = SkahaProvider(IMAGE, Session(transport=MemoryTransport()))._spec
+        spec = SkahaProvider(FULL_IMAGE, Session(transport=MemoryTransport()))._spec
         done = subprocess.run([str(spec.cmd), *spec.args], env=env, capture_output=True, text=True)
         assert f"{word}\n" == done.stdout
 
 
 def test_block_is_a_headless_session(platform: MemoryTransport, session: Session) -> None:
     sizes: dict[str, Any] = {"cores": 2.5, "ram": 4, "gpu": 1}
-    with SkahaProvider(IMAGE, session, **sizes, env={"A": "b"}) as provider:
+    with SkahaProvider(FULL_IMAGE, session, **sizes, env={"A": "b"}) as provider:
         provider.submit("work", 1, "parsl.HighThroughputExecutor.block-0")
         [remote] = call_in_loop(session, platform.sessions)
         name, _, token = remote.spec.name.rpartition("-")
@@ -145,10 +144,10 @@ def test_job_name_is_converted_to_a_session_name(job: str, name: str) -> None:
 
 
 def test_several_commands_on_a_node_require_a_launcher(session: Session) -> None:
-    with SkahaProvider(IMAGE, session) as provider:
+    with SkahaProvider(FULL_IMAGE, session) as provider:
         with pytest.raises(SubmitException, match="launcher=SingleNodeLauncher"):
             provider.submit("work", 2)
-    with SkahaProvider(IMAGE, session, launcher=SingleNodeLauncher()) as provider:
+    with SkahaProvider(FULL_IMAGE, session, launcher=SingleNodeLauncher()) as provider:
         assert provider.submit("work", 2)
 
 
@@ -169,7 +168,7 @@ def test_several_commands_on_a_node_require_a_launcher(session: Session) -> None
 def test_invalid_options_are_refused_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises((kaleden.InvalidRequest, kaleden.ConfigurationError), match=message):
         SkahaProvider(
-            **{"image": IMAGE, "session": Session(transport=MemoryTransport()), **options}
+            **{"image": FULL_IMAGE, "session": Session(transport=MemoryTransport()), **options}
         )
 
 
@@ -204,7 +203,7 @@ def test_status_of_an_ended_block_is_stored(backend: Any) -> None:
         log=lambda session, _: f"a line of {session.spec.name[:3]}\n" * 500,
     )
     with Session(transport=platform, backend=backend) as session:
-        with SkahaProvider(IMAGE, session, max_blocks=2) as provider:
+        with SkahaProvider(FULL_IMAGE, session, max_blocks=2) as provider:
             jobs = [provider.submit("work", 1, name) for name in ("good", "bad")]
             session.wait(jobs)
             for _ in range(2):
@@ -226,7 +225,7 @@ def test_failed_log_request_is_not_an_error(backend: Any) -> None:
     platform = MemoryTransport(**QUICK, duration=0.0, fails=lambda _: True, faults=faults)
     with (
         Session(transport=platform, backend=backend, retry=None) as session,
-        SkahaProvider(IMAGE, session) as provider,
+        SkahaProvider(FULL_IMAGE, session) as provider,
     ):
         job = provider.submit("work", 1)
         session.wait(job)
@@ -252,7 +251,7 @@ def test_statuses_are_mapped_to_parsl_states(status: str, state: JobState) -> No
         return data([session_object("abc", status=status)] if request.method == "GET" else [])
 
     session = Session(transport=FakeTransport(reply))
-    provider = SkahaProvider(IMAGE, session, grace=0.1)
+    provider = SkahaProvider(FULL_IMAGE, session, grace=0.1)
     assert [state] == get_states(provider, provider.submit("work", 1))
     with suppress(kaleden.ScopeError):
         provider.close()
@@ -291,7 +290,7 @@ def test_cancelled_block_is_gone(
 def test_other_sessions_are_not_touched(
     platform: MemoryTransport, provider: SkahaProvider, session: Session
 ) -> None:
-    [mine] = session.create("mine", IMAGE).values
+    [mine] = session.create("mine", FULL_IMAGE).values
     assert [False, False] == provider.cancel([mine, None])
     provider.close()
     assert [mine] == [remote.id for remote in call_in_loop(session, platform.sessions)]
@@ -300,7 +299,7 @@ def test_other_sessions_are_not_touched(
 def test_blocks_end_with_the_provider(platform: MemoryTransport, session: Session) -> None:
     error = ValueError("in the block")
     with pytest.raises(ValueError, match="in the block") as caught:
-        with SkahaProvider(IMAGE, session, max_blocks=3) as provider:
+        with SkahaProvider(FULL_IMAGE, session, max_blocks=3) as provider:
             jobs = [provider.submit("work", 1) for _ in range(3)]
             assert "<SkahaProvider images.canfar.net/skaha/astroml:latest: 3 of" in repr(provider)
             raise error
@@ -320,7 +319,7 @@ def test_launch_with_a_lost_response_is_ended(backend: Any) -> None:
     faults = [Fault(FaultKind.RESET_AFTER, "create"), Fault(FaultKind.ERROR_BEFORE, "list")]
     platform = MemoryTransport(**QUICK, faults=FaultPlan(faults))
     with Session(transport=platform, backend=backend, settle=0.05, retry=None) as session:
-        with SkahaProvider(IMAGE, session) as provider:
+        with SkahaProvider(FULL_IMAGE, session) as provider:
             with pytest.raises(SubmitException, match="unknown_effect"):
                 provider.submit("work", 1)
             assert 1 == len(call_in_loop(session, platform.sessions))
@@ -331,7 +330,7 @@ def test_launch_with_a_lost_response_is_ended(backend: Any) -> None:
 def test_survivors_are_reported(
     platform: MemoryTransport, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    provider = SkahaProvider(IMAGE, session, grace=0.2)
+    provider = SkahaProvider(FULL_IMAGE, session, grace=0.2)
     job = provider.submit("work", 1)
     set_faults(session, platform, Fault(FaultKind.STALL, "destroy"))
     with pytest.raises(kaleden.ScopeError) as caught:
@@ -352,7 +351,7 @@ def test_refused_launch_raises(
 
 
 def test_provider_is_thread_safe(platform: MemoryTransport, session: Session) -> None:
-    provider = SkahaProvider(IMAGE, session, max_blocks=8)
+    provider = SkahaProvider(FULL_IMAGE, session, max_blocks=8)
     threads = [threading.Thread(target=provider.submit, args=("work", 1)) for _ in range(8)]
     for thread in threads:
         thread.start()

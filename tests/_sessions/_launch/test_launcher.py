@@ -17,10 +17,9 @@ from kaleden._sessions._launch._launch_request import LaunchRequest, build_plain
 from kaleden._sessions._launch._launcher import InFlightCreate, Launcher
 from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import Request, Response, SessionSpec
-from support import FakeTransport, data, launch_name, session_object, session_on, text
+from support import FULL_IMAGE, FakeTransport, data, launch_name, session_object, session_on, text
 from virtual_time import in_virtual_time
 
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 BROKEN = text("something broke", 500)
 REFUSED = TransportError(FailureKind.CONNECT_FAILED, "connection refused", sent=False)
 
@@ -60,7 +59,7 @@ class LossyServer:
 async def launch_on(server: LossyServer, **options: float) -> Success[str] | Failure:
     session, transport = session_on(server, **options)
     async with session:
-        [outcome] = await session.create("fits", IMAGE)
+        [outcome] = await session.create("fits", FULL_IMAGE)
     assert 1 == sum(request.method == "POST" for request in transport.requests)
     return outcome
 
@@ -146,7 +145,7 @@ async def test_unsent_create_is_retried_and_reported_once() -> None:
     policy = RetryPolicy(attempts=4, base=1, seed=2)
     session, transport = session_on(respond, retry=policy)
     async with session:
-        [outcome] = await session.create("fits", IMAGE)
+        [outcome] = await session.create("fits", FULL_IMAGE)
         retries = session.statistics().retries
     assert isinstance(outcome, Success)
     assert ("abc", 3) == (outcome.value, outcome.attempts)
@@ -168,7 +167,7 @@ async def test_retry_launches_only_failed_replicas() -> None:
 
     session, _ = session_on(respond)
     async with session:
-        created = await session.create("fits", IMAGE, replicas=3)
+        created = await session.create("fits", FULL_IMAGE, replicas=3)
         assert ["fits-2"] == list(created.failures)
         again = await created.retry_failed()
     assert (["id-fits-1", "id-fits-2", "id-fits-3"], "create") == (again.ids, again.operation)
@@ -204,7 +203,7 @@ async def test_create_cancelled_while_it_is_recorded_is_not_sent() -> None:
 
     engine, limits = Engine(Limiter(1), transport := FakeTransport(respond)), Limits()
     launcher = Launcher(engine, SharedList(engine, limits), limits)
-    [request] = build_plain_requests(SessionSpec("fits", IMAGE))
+    [request] = build_plain_requests(SessionSpec("fits", FULL_IMAGE))
     async with anyio.create_task_group() as group:
         observer = SlowObserver(group)
         create = InFlightCreate(launcher, request, observer)

@@ -18,6 +18,7 @@ from kaleden._sessions._launch._launcher import SeenSessionIds
 from kaleden._sessions._ledger._file import read_ledger
 from kaleden._wire import Request, Response
 from support import (
+    FULL_IMAGE,
     data,
     launch_name,
     raw_server,
@@ -28,8 +29,6 @@ from support import (
     text,
 )
 from virtual_time import in_virtual_time
-
-IMAGE = "images.canfar.net/skaha/astroml:latest"
 
 
 class MixedUpServer:
@@ -90,8 +89,8 @@ async def open_scope(
 async def test_repeated_id_belongs_to_the_first_create() -> None:
     server = MixedUpServer(b="a")
     async with open_scope(server) as scope:
-        first = await scope.create("a", IMAGE)
-        second = await scope.create("b", IMAGE)
+        first = await scope.create("a", FULL_IMAGE)
+        second = await scope.create("b", FULL_IMAGE)
         assert (["id-a"], ["id-b"]) == (first.ids, second.ids)
         assert ["id-a", "id-b"] == scope.ids
 
@@ -101,8 +100,8 @@ async def test_repeated_id_without_a_scope_belongs_to_the_first_create() -> None
     server = MixedUpServer(b="a")
     session, _ = session_on(server, settle=1.0)
     async with session:
-        assert ["id-a"] == (await session.create("a", IMAGE)).ids
-        assert ["id-b"] == (await session.create("b", IMAGE)).ids
+        assert ["id-a"] == (await session.create("a", FULL_IMAGE)).ids
+        assert ["id-b"] == (await session.create("b", FULL_IMAGE)).ids
 
 
 @in_virtual_time
@@ -112,8 +111,8 @@ async def test_repeated_id_without_a_listed_session_is_unknown() -> None:
 
     session, transport = session_on(respond, settle=0.01)
     async with session:
-        await session.create("a", IMAGE)
-        [outcome] = await session.create("b", IMAGE)
+        await session.create("a", FULL_IMAGE)
+        [outcome] = await session.create("b", FULL_IMAGE)
     assert isinstance(outcome, Failure)
     assert FailureKind.UNKNOWN_EFFECT is outcome.kind
     assert "same" in outcome.message
@@ -125,18 +124,18 @@ async def test_responses_shifted_by_one_are_all_corrected() -> None:
     server = MixedUpServer(b="a", c="b", d="c")
     found: list[Outcomes[str]] = []
     async with open_scope(server) as scope, anyio.create_task_group() as group:
-        await scope.create("a", IMAGE)
+        await scope.create("a", FULL_IMAGE)
 
         async def second() -> None:
-            found.append(await scope.create("b", IMAGE))
+            found.append(await scope.create("b", FULL_IMAGE))
 
         # While the second create looks for its session, the others receive new ids.
         server.lists, server.listing = anyio.Event(), anyio.Event()
         group.start_soon(second)
         with anyio.fail_after(30):
             await server.listing.wait()
-        assert ["id-b"] == (await scope.create("c", IMAGE)).ids
-        assert ["id-c"] == (await scope.create("d", IMAGE)).ids
+        assert ["id-b"] == (await scope.create("c", FULL_IMAGE)).ids
+        assert ["id-c"] == (await scope.create("d", FULL_IMAGE)).ids
         server.lists.set()
     assert ["id-b"] == found[0].ids
 
@@ -146,10 +145,10 @@ async def launch_with_wrong_id(
     server: MixedUpServer, scope: kaleden.Scope
 ) -> AsyncIterator[anyio.abc.TaskGroup]:
     """Launch "a"; then, while the block runs, "b", which receives the id of "a"."""
-    await scope.create("a", IMAGE)
+    await scope.create("a", FULL_IMAGE)
     server.lists, server.listing = anyio.Event(), anyio.Event()
     async with anyio.create_task_group() as group:
-        group.start_soon(scope.create, "b", IMAGE)
+        group.start_soon(scope.create, "b", FULL_IMAGE)
         with anyio.fail_after(30):
             await server.listing.wait()
         yield group
@@ -162,7 +161,7 @@ async def test_nested_scope_destroys_its_own_session() -> None:
     session, _ = session_on(server, settle=1.0)
     async with session, session.scope(grace=5) as outer:
         async with launch_with_wrong_id(server, outer), session.scope(grace=5) as inner:
-            assert ["id-b"] == (await inner.create("c", IMAGE)).ids
+            assert ["id-b"] == (await inner.create("c", FULL_IMAGE)).ids
             server.lists.set()
         assert "id-c" not in server.names
     assert {} == server.names
@@ -173,7 +172,7 @@ async def test_failed_list_hides_no_session() -> None:
     server = MixedUpServer(b="a", c="b")
     async with open_scope(server) as scope:
         async with launch_with_wrong_id(server, scope):
-            await scope.create("c", IMAGE)
+            await scope.create("c", FULL_IMAGE)
             # The search for "b", and the first list of the clean-up.
             server.failing = 2
 
@@ -183,7 +182,7 @@ async def test_unknown_id_in_a_response_hides_no_session() -> None:
     server = MixedUpServer(a="elsewhere")
     server.ids["elsewhere"] = "id-elsewhere"
     async with open_scope(server) as scope:
-        assert ["id-elsewhere"] == (await scope.create("a", IMAGE)).ids
+        assert ["id-elsewhere"] == (await scope.create("a", FULL_IMAGE)).ids
 
 
 @pytest.mark.parametrize("first", "bc")
@@ -192,7 +191,7 @@ async def test_any_list_order_confirms_all_launches(first: str) -> None:
     server = MixedUpServer(b="a", c="b")
     async with open_scope(server) as scope:
         async with launch_with_wrong_id(server, scope) as group:
-            await scope.create("c", IMAGE)
+            await scope.create("c", FULL_IMAGE)
             # Cancel the wait for "b", so that the clean-up has to find it.
             group.cancel_scope.cancel()
         server.lists.set()
@@ -207,7 +206,7 @@ async def test_launch_with_a_wrong_id_stays_unconfirmed_until_it_is_listed(tmp_p
     server, ledger = MixedUpServer(b="a", c="b"), tmp_path / "ledger"
     async with anyio.create_task_group() as group, open_scope(server, ledger) as scope:
         async with launch_with_wrong_id(server, scope):
-            await scope.create("c", IMAGE)
+            await scope.create("c", FULL_IMAGE)
             # The server still processes this create, for longer than the settle time.
             name = server.names.pop("id-c")
 
@@ -244,7 +243,7 @@ async def test_concurrent_creates_of_one_name_have_their_own_sessions() -> None:
     made: list[str] = []
 
     async def launch() -> None:
-        made.extend((await session.create("a", IMAGE)).ids)
+        made.extend((await session.create("a", FULL_IMAGE)).ids)
 
     async with session, anyio.create_task_group() as group:
         group.start_soon(launch)
@@ -272,7 +271,7 @@ async def test_launch_with_two_sessions_stays_in_the_ledger_until_both_are_gone(
 
     session, _ = session_on(respond, settle=0.01, ledger=ledger)
     async with session, session.scope(grace=5) as scope:
-        await scope.create("a", IMAGE)
+        await scope.create("a", FULL_IMAGE)
     assert [1, 1] == open_counts
     assert {} == server.names
     assert [] == list(read_ledger(ledger))
@@ -282,8 +281,8 @@ async def test_launch_with_two_sessions_stays_in_the_ledger_until_both_are_gone(
 async def test_ledger_is_empty_after_a_repeated_id(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     async with open_scope(MixedUpServer(b="a"), ledger) as scope:
-        await scope.create("a", IMAGE)
-        await scope.create("b", IMAGE)
+        await scope.create("a", FULL_IMAGE)
+        await scope.create("b", FULL_IMAGE)
         assert {"id-a", "id-b"} == {launch.session_id for launch in read_ledger(ledger)}
     assert [] == list(read_ledger(ledger))
 
@@ -300,7 +299,7 @@ async def test_adopted_session_can_also_be_launched_by_the_scope() -> None:
     server = MixedUpServer()
     async with open_scope(server) as scope:
         await scope.adopt("id-a")
-        await scope.create("a", IMAGE)
+        await scope.create("a", FULL_IMAGE)
         assert ["id-a"] == scope.ids
         assert 0 == scope.statistics().unconfirmed
 
@@ -325,5 +324,5 @@ async def test_duplicated_late_response_is_corrected(lane: str) -> None:
         session.scope(grace=60) as scope,
     ):
         for name in "abc":
-            assert [f"id-{name}"] == (await scope.create(name, IMAGE)).ids
+            assert [f"id-{name}"] == (await scope.create(name, FULL_IMAGE)).ids
     assert {} == server.names

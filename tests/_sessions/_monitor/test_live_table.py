@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support import PLAIN_BACKENDS
+from support import IMAGE, PLAIN_BACKENDS
 
 pytest.importorskip("anycorn")
 
@@ -21,7 +21,6 @@ from kaleden import AsyncSession, InvalidRequest, ScopeClosed, SessionList
 from kaleden._results._tables import open_display
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 
-IMAGE = "skaha/astroml:latest"
 QUICK: dict[str, Any] = {"start_delay": 0, "duration": 0.05, "latency": 0.001}
 
 
