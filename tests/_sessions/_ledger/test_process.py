@@ -20,7 +20,6 @@ from kaleden._sessions._ledger._process import (
     find_process_status,
     find_status,
     get_this_owner,
-    is_alive,
     query_ps,
     read_start_time,
 )
@@ -51,7 +50,6 @@ def get_owner(pid: int) -> Owner:
 
 def test_this_process_is_alive() -> None:
     assert ProcessStatus.ALIVE is find_process_status(get_this_owner("a"))
-    assert is_alive(get_this_owner("a"))
 
 
 def test_clients_of_one_process_are_different_owners() -> None:
@@ -185,7 +183,6 @@ def test_status_without_proc_and_ps_is_unknown(
     assert not query_ps(os.getpid())
     assert query_ps(os.getpid()) is not None
     assert ProcessStatus.UNKNOWN is find_status(owner, owner)
-    assert is_alive(owner)
 
 
 def test_owner_does_not_reveal_the_machine_id() -> None:

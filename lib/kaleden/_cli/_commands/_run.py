@@ -151,9 +151,8 @@ class _AttachedRun:
 
     async def _show_states(self, receive: MemoryObjectReceiveStream[ProgressUpdate]) -> None:
         async for counts in receive:
-            message = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
             facts = {"counts": {str(status): count for status, count in counts.items()}}
-            await self._report("states", facts, message)
+            await self._report("states", facts, str(counts))
 
     async def _report_launches(self, created: Outcomes[str]) -> None:
         for name, key in created.successes.items():

@@ -19,7 +19,7 @@ from kaleden._results._tables import COLOURS, find_status_tone
 class StatusDisplay(Protocol):
     """Shows the states of the sessions."""
 
-    def show(self, tally: ProgressUpdate) -> None:
+    def show(self, update: ProgressUpdate) -> None:
         """Show the number of sessions in each status while the demo waits for their ends."""
         ...
 
@@ -61,12 +61,12 @@ class _LiveTable:
     def __init__(self, live: Live) -> None:
         self._live = live
 
-    def show(self, tally: ProgressUpdate) -> None:
-        if tally.operation != "wait":
+    def show(self, update: ProgressUpdate) -> None:
+        if update.operation != "wait":
             return
 
         table = Table("status", "sessions", "")
-        for status, count in sorted(tally.items()):
+        for status, count in sorted(update.items()):
             colour = COLOURS[find_status_tone(status)]
             table.add_row(Text(status, colour), str(count), Text("█" * count, colour))
         self._live.update(table, refresh=True)
@@ -76,9 +76,8 @@ class _PlainLines:
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def show(self, tally: ProgressUpdate) -> None:
-        if tally.operation != "wait":
+    def show(self, update: ProgressUpdate) -> None:
+        if update.operation != "wait":
             return
 
-        line = ", ".join(f"{count} {status}" for status, count in sorted(tally.items()))
-        self._console.print(f"  {line}", highlight=False)
+        self._console.print(f"  {update}", highlight=False)

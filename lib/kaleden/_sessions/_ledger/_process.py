@@ -67,11 +67,6 @@ def get_this_owner(client: str) -> Owner:
     return evolve(_describe(os.getpid()), client=client)
 
 
-def is_alive(owner: Owner) -> bool:
-    """Return whether *owner* may be running; an unknown state counts as alive."""
-    return find_process_status(owner) is not ProcessStatus.DEAD
-
-
 def find_process_status(owner: Owner) -> ProcessStatus:
     """Return the state of *owner*, as far as this process can find it."""
     return find_status(owner, _describe(os.getpid()))
