@@ -104,7 +104,6 @@ def loaded_by(*statements: str) -> set[str]:
 EXTRAS = {"trio", "starlette", "anycorn", "trustme", "cryptography", "rich", "pytest"}
 # Each costs milliseconds, and most programs need none of them, or not before they are at work.
 LATER = {
-    "asn1crypto",
     "asyncio",
     "cattrs",
     "certifi",

@@ -45,7 +45,7 @@ LAYERS = (
     "_engine/_operations",
     "_engine/_collectors",
     "_engine",
-    "_auth/_endpoint _auth/_environment",
+    "_auth/_endpoint _auth/_environment _auth/_x509",
     "_auth/_canfar_config _auth/_certificates _auth/_tokens",
     "_auth/_options _auth/_tls",
     "_auth/_discovery",
@@ -112,7 +112,6 @@ CONFINED = {
     "rich": "progress _cli _results/_tables",
     "shtab": "_cli",
     "yaml": "_auth",
-    "asn1crypto": "_auth",
     "certifi": "_auth",
     # The reader of a socket is the one part of the client that depends on a backend: it saves a
     # third of the processor time of an exchange.

@@ -29,7 +29,7 @@ from typing import Any, Final, cast, final
 from attrs import field, frozen
 
 from kaleden._auth._endpoint import Endpoint, parse_endpoint
-from kaleden._auth._environment import expanded, is_there
+from kaleden._auth._environment import exists, expand_home
 from kaleden._errors import ConfigurationError
 
 LOG_IN: Final = "run `canfar login`"
@@ -152,7 +152,7 @@ class Saved:
         if mode == "x509":
             path = _text(found.get("path"))
             default = self._home / PROXY_CERTIFICATE
-            return Identity(name, default if path is None else expanded(path))
+            return Identity(name, default if path is None else expand_home(path))
 
         if mode == "oidc":
             return self._token_identity(name, found)
@@ -190,7 +190,7 @@ class Saved:
 def find_saved(home: Path | None) -> Path | None:
     """Find the file, if there is one."""
     places = () if home is None else (home / place for place in PLACES)
-    return next((place for place in places if is_there(place)), None)
+    return next((place for place in places if exists(place)), None)
 
 
 def read_saved(path: Path, home: Path) -> Saved:

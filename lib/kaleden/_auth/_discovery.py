@@ -17,8 +17,8 @@ from kaleden._auth._canfar_config import (
     find_saved,
     read_saved,
 )
-from kaleden._auth._certificates import told_time
-from kaleden._auth._environment import is_there
+from kaleden._auth._certificates import format_time
+from kaleden._auth._environment import exists
 from kaleden._auth._options import ClientOptions
 from kaleden._errors import ConfigurationError
 
@@ -78,7 +78,7 @@ class ConnectionInfo:
     looked: tuple[DiscoveryStep, ...] = ()
 
     def __str__(self) -> str:
-        until = "" if self.expires is None else f", until {told_time(self.expires)}"
+        until = "" if self.expires is None else f", until {format_time(self.expires)}"
         limits = (
             f"{self.concurrency} requests at once, {self.timeout:g} s each; "
             f"{self.create_concurrency} creates, {self.create_timeout:g} s each"
@@ -128,7 +128,7 @@ class Discovery:
     def proxy_certificate(self) -> Path | None:
         """The certificate at its usual place, if there is one."""
         path = None if self.home is None else self.home / PROXY_CERTIFICATE
-        if path is None or not is_there(path):
+        if path is None or not exists(path):
             self.passed_over(f"~/{PROXY_CERTIFICATE}", "not there")
             return None
 

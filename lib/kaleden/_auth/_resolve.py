@@ -18,8 +18,8 @@ from attrs import field, frozen
 from kaleden._auth._canfar_config import LOG_IN, Saved, SavedServer
 from kaleden._auth._certificates import (
     Certificate,
+    format_time,
     read_certificate,
-    told_time,
 )
 from kaleden._auth._discovery import Discovery
 from kaleden._auth._endpoint import CANFAR_URL, Endpoint, parse_endpoint
@@ -303,7 +303,7 @@ def _saved_token(saved: Saved, name: str) -> Token:
 
     token = Token(check_token(identity.token), identity.expires)
     if token.expires is not None and token.expired:
-        expired = f"the saved login {identity.name!r} expired at {told_time(token.expires)}"
+        expired = f"the saved login {identity.name!r} expired at {format_time(token.expires)}"
         raise ConfigurationError(f"{expired}: {LOG_IN}")
 
     return token
