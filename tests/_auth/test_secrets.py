@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 
 pytest.importorskip("anycorn")
@@ -20,10 +19,10 @@ pytest.importorskip("anycorn")
 import kaleden
 from _auth.certificates import Authority
 from _auth.saved import active, save
+from _http.servers import BearerAuth
 from kaleden import ConfigurationError
 from kaleden._auth._canfar_config import read_saved
-from kaleden._auth._tokens import StaticToken, Token
-from kaleden._http._httpx_adapter import HttpxTransport
+from kaleden._auth._tokens import Token
 from kaleden.local import LocalPlatform
 from support import PLAIN_BACKENDS
 
@@ -128,23 +127,10 @@ async def test_a_token_that_httpx_sends(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     witness = Witness()
-    transport = HttpxTransport(
-        platform.url, f"{platform.url}/v1", bearer=StaticToken(TOKEN), tls=Own(), connections=4
-    )
-    async with transport:
-        await use(kaleden.AsyncSession(transport=transport, registry=("ada", SECRET)), witness)
-    assert any("httpcore" in record.name for record in caplog.records)
+    auth = BearerAuth(TOKEN)
+    await use(kaleden.AsyncSession(platform.url, auth=auth, registry=("ada", SECRET)), witness)
+    assert any("httpx" in record.name for record in caplog.records)
     witness.check(caplog)
-
-
-class Own:
-    """Trusts the platform."""
-
-    def __init__(self) -> None:
-        self._context = httpx.create_ssl_context()
-
-    async def context(self) -> Any:
-        return self._context
 
 
 async def test_tokens_of_a_function(

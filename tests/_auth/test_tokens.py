@@ -22,7 +22,6 @@ import kaleden
 from _auth.saved import active, save
 from kaleden import Failure, FailureKind
 from kaleden._auth._tokens import RefreshingToken, Token, asks_function
-from kaleden._http._httpx_adapter import HttpxTransport
 from support import raw_server, read_request, session_object
 
 
@@ -225,16 +224,6 @@ async def test_those_who_wait_share_a_failure() -> None:
         for _ in range(10):
             group.start_soon(want)
     assert (10, 1) == (failed, asked)
-
-
-async def test_the_adapter_over_httpx_asks_as_well() -> None:
-    door, giver = Door("second"), Giver(["first", "second"])
-    async with raw_server(door.serve) as url:
-        bearer = RefreshingToken(asks_function(giver.asynchronous))
-        transport = HttpxTransport(url, f"{url}/v1", bearer=bearer, connections=4)
-        async with transport, kaleden.AsyncSession(transport=transport) as session:
-            assert (await session.info("a")).ok
-    assert ["first", "second"] == door.seen
 
 
 def saved_at(home: Path, url: str, token: str, expires: float | None = None) -> None:

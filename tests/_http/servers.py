@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
+import httpx
 from anyio.abc import SocketStream
 from attrs import define, field
 
 import kaleden
+from _http.proxies import FakeProxy, open_proxy, proxy_contexts
+from _http.tls import FakeTls
 from kaleden._http import DirectTransport, Transport
 from kaleden._http._httpx_adapter import HttpxTransport
 from kaleden._http._transport import MAX_BODY
@@ -42,8 +45,34 @@ def alone(transport: Transport, concurrency: int, **options: Any) -> kaleden.Asy
     return kaleden.AsyncSession(transport=transport, concurrency=concurrency, **options)
 
 
-def over(make: type[DirectTransport | HttpxTransport]) -> Lane:
-    """Make what opens a session over a transport of this kind."""
+class BearerAuth(httpx.Auth):
+    """Sends a token by way of httpx."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        yield request
+
+
+def direct(url: str, token: str | None, **options: Any) -> DirectTransport:
+    bearer = None if token is None else FakeBearer([token])
+    return DirectTransport(url, f"{url}/v1", bearer=bearer, **options)
+
+
+def over_httpx(url: str, token: str | None, **options: Any) -> HttpxTransport:
+    return HttpxTransport(url, f"{url}/v1", auth=BearerAuth(token), **options)
+
+
+def lane_of(make: Callable[..., Any], proxy_scheme: str | None = None) -> Lane:
+    """Return a function that opens a session over a transport of this kind.
+
+    Args:
+        make: makes the transport.
+        proxy_scheme: that of a proxy to go through; it ends TLS, and goes on to a plain server.
+    """
 
     @asynccontextmanager
     async def lane(
@@ -54,19 +83,25 @@ def over(make: type[DirectTransport | HttpxTransport]) -> Lane:
         max_body: int = MAX_BODY,
         **options: Any,
     ) -> AsyncGenerator[kaleden.AsyncSession]:
-        bearer = None if token is None else FakeBearer([token])
-        async with (
-            make(
-                url, f"{url}/v1", bearer=bearer, connections=concurrency, max_body=max_body
-            ) as transport,
-            alone(transport, concurrency, **options) as session,
-        ):
-            yield session
+        async with AsyncExitStack() as stack:
+            given: dict[str, Any] = {"connections": concurrency, "max_body": max_body}
+            if proxy_scheme is not None:
+                opening = open_proxy(FakeProxy(ends_tls=True), proxy_scheme)
+                given["proxy"] = await stack.enter_async_context(opening)
+                given["tls"] = FakeTls(proxy_contexts()[1])
+                url = url.replace("http:", "https:")
+            transport = await stack.enter_async_context(make(url, token, **given))
+            yield await stack.enter_async_context(alone(transport, concurrency, **options))
 
     return lane
 
 
-LANES: dict[str, Lane] = {"direct": over(DirectTransport), "httpx": over(HttpxTransport)}
+LANES: dict[str, Lane] = {
+    "direct": lane_of(direct),
+    "httpx": lane_of(over_httpx),
+    "http proxy": lane_of(direct, "http"),
+    "https proxy": lane_of(over_httpx, "https"),
+}
 
 
 def reply(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:

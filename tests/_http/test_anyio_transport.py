@@ -20,8 +20,8 @@ from anyio.abc import SocketStream
 from anyio.lowlevel import checkpoint
 
 import kaleden
-from _http._h1.test_tls import client_context, server_context, tls_server
 from _http.servers import always, reply
+from _http.tls import client_context, server_context, tls_server
 from kaleden.http import AnyioTransport
 from support import Handler, raw_server, read_request
 

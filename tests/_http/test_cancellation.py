@@ -3,62 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import anyio
-import httpcore
 import httpx
-import pytest
 from anyio.abc import SocketStream
 
 from _http.servers import Lane
 from kaleden import FailureKind
-from kaleden._http._httpx_adapter import HeedfulBackend
 from kaleden.http import AnyioTransport
 from support import raw_server, read_request
 
 ENDLESS = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n"
-
-
-class Torrent(httpcore.AsyncNetworkStream):
-    """A stream that has bytes at once, however often it is read."""
-
-    async def read(self, *args: Any, **_options: Any) -> bytes:
-        return bytes(args[0])
-
-    async def start_tls(self, *_args: Any, **_options: Any) -> httpcore.AsyncNetworkStream:
-        return self
-
-    def get_extra_info(self, info: str) -> Any:
-        return info
-
-
-class Torrents(httpcore.AsyncNetworkBackend):
-    async def connect_tcp(self, *_args: Any, **_options: Any) -> httpcore.AsyncNetworkStream:
-        return Torrent()
-
-    async def connect_unix_socket(
-        self, *_args: Any, **_options: Any
-    ) -> httpcore.AsyncNetworkStream:
-        return Torrent()
-
-
-@pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
-async def test_a_stream_that_never_runs_dry_can_be_cancelled(way: str) -> None:
-    backend = HeedfulBackend(Torrents())
-    if way == "unix":
-        stream = await backend.connect_unix_socket("/nowhere")
-    else:
-        stream = await backend.connect_tcp("nowhere.invalid", 1)
-    if way == "tls":
-        stream = await stream.start_tls(None)  # type: ignore[arg-type]
-    assert "socket" == stream.get_extra_info("socket")
-    with anyio.CancelScope() as scope:
-        assert bytes(2) == await stream.read(2)
-        scope.cancel()
-        await stream.read(2)
-        pytest.fail("a cancelled read went on")
-    assert scope.cancelled_caught
 
 
 async def drown(stream: SocketStream) -> None:

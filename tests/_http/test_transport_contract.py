@@ -142,7 +142,7 @@ async def test_connections_are_kept_and_never_more_than_the_limit(lane: Lane) ->
                 assert (await session.info(f"id{number}" for number in range(100))).ok
             transport = session.statistics().transport
             assert transport is not None
-            assert (0, 0, 0) == (transport.in_flight, transport.stuck, transport.replaced)
+            assert (0, 0) == (transport.in_flight, transport.stuck)
             assert transport.connections <= 4
     assert opened <= 4
 
@@ -204,7 +204,7 @@ async def check_rest(session: kaleden.AsyncSession) -> None:
     state = session.statistics()
     assert state.transport is not None
     assert (0, 0) == (state.limiter.in_flight, state.limiter.waiting)
-    assert (0, 0, 0) == (state.transport.in_flight, state.transport.stuck, state.transport.replaced)
+    assert (0, 0) == (state.transport.in_flight, state.transport.stuck)
     with anyio.fail_after(60):
         assert (await session.info("next")).ok
 

@@ -81,17 +81,21 @@ class AsyncSession(AsyncContextManagerMixin):
         certificate: the path of an X.509 proxy certificate: a PEM file with the certificate, its
             key, and its chain. It is read again when it changes. Where there is a token too, the
             token is used.
-        auth: an ``httpx.Auth``, in place of *token* and *certificate*. It sees each request, which
-            then goes through httpx.
+        auth: an ``httpx.Auth``, in place of *token* and *certificate*. It sees each request and its
+            response, over the same connections as without it.
         client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, in place of all these; *url* is
             its ``base_url`` unless given. All requests go through it, with its own headers and
             auth, but with the times given here. The caller closes it. It takes a truncated reply
             over TLS as complete, unless its transport is a `kaleden.http.AnyioTransport`.
         registry: user and secret for images of a private registry; they are sent with creates only.
             By default those saved with the saved server, if it is that.
-        proxy: the URL of a proxy: http, https or, with httpx's extra, socks5. By default that of
-            ``HTTPS_PROXY``, ``HTTP_PROXY`` or ``ALL_PROXY``, unless ``NO_PROXY`` names the server,
-            or it is on this machine.
+        proxy: the URL of an http or https proxy, with user and password in it if it needs them,
+            percent-encoded. By default that of ``HTTPS_PROXY`` (``HTTP_PROXY`` for plain http) or
+            ``ALL_PROXY``, unless ``NO_PROXY`` names the server or it is on this machine.
+            ``NO_PROXY`` may list names (``site.org``, ``*.site.org``), addresses and networks
+            (``10.128.0.0/16``), each with or without a port, or ``*``. An https proxy is verified
+            with the authorities of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else Mozilla's. A
+            SOCKS proxy needs a *client*: ``httpx.AsyncClient(proxy="socks5://HOST:PORT")``.
         ssl_context: what connections over https are made with, as it is; by default one that trusts
             the authorities of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else Mozilla's. Where a
             context has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python up to 3.11.2 makes it, a

@@ -16,7 +16,7 @@ import anyio
 import pytest
 import trustme
 
-from _http._h1.test_tls import client_context, server_context
+from _http.tls import client_context, server_context
 from kaleden._http._h1._connection import Connection
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -14,69 +13,21 @@ import anyio.to_thread
 import pytest
 import trustme
 from anyio.abc import SocketStream
-from anyio.streams.tls import TLSStream
-from attrs import define
 
-from _http.servers import reply
+from _http.tls import FakeTls, client_context, server_context, tls_server
 from kaleden import FailureKind
-from kaleden._http import DirectTransport, TransportError, detect_truncation
+from kaleden._http import DirectTransport, TransportError
 from kaleden._http._h1._connection import Connection
 from kaleden._http._httpx_adapter import HttpxTransport
 from kaleden._wire import build_info
 from support import raw_server
 
 GET = build_info("a")
-OK = reply(b"{}")
 
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
-
-
-@define
-class FakeTls:
-    """Tells whatever context is there now."""
-
-    now: ssl.SSLContext
-
-    async def context(self) -> ssl.SSLContext:
-        return self.now
-
-
-def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*(names or ("127.0.0.1",))).configure_cert(context)
-    return context
-
-
-def client_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = detect_truncation(ssl.create_default_context())
-    authority.configure_trust(context)
-    return context
-
-
-async def serve(stream: TLSStream) -> None:
-    """Answer every request."""
-    while True:
-        await stream.receive()
-        await stream.send(OK)
-
-
-@asynccontextmanager
-async def tls_server(
-    context: ssl.SSLContext, handler: Callable[[TLSStream], Awaitable[None]] = serve
-) -> AsyncIterator[str]:
-    async def handle(stream: SocketStream) -> None:
-        # Clients that do not agree are what the tests are about.
-        with suppress(ssl.SSLError):
-            wrapped = await TLSStream.wrap(
-                stream, server_side=True, ssl_context=context, standard_compatible=False
-            )
-            await handler(wrapped)
-
-    async with raw_server(handle) as url:
-        yield url.replace("http:", "https:")
 
 
 def refuse_one(listener: socket.socket, context: ssl.SSLContext) -> None:
