@@ -149,6 +149,7 @@ def test_no_proxy_names_servers(no_proxy: str, host: str, bypassed: bool) -> Non
         ("http://p:3128/a/path", "http://p:3128", ("http", "p", 3128)),
         ("http://[::1]:3128", "http://[::1]:3128", ("http", "::1", 3128)),
         ("http://10.0.0.1", "http://10.0.0.1", ("http", "10.0.0.1", 80)),
+        ("http://[fe80::1%25eth0]:1", "http://[fe80::1%25eth0]:1", ("http", "fe80::1%eth0", 1)),
     ],
 )
 def test_the_url_of_a_proxy_is_parsed(url: str, shown: str, origin: tuple[str, str, int]) -> None:
@@ -165,6 +166,7 @@ def test_the_url_of_a_proxy_is_parsed(url: str, shown: str, origin: tuple[str, s
         ("ada%40site:p%3Aw%2F%25", "ada@site:p:w/%"),
         ("ada:p@w", "ada:p@w"),
         ("ada:p:w", "ada:p:w"),
+        ("SITE\\ada:p w", "SITE\\ada:p w"),
         ("%C3%A9:\u00e9", "\u00e9:\u00e9"),
     ],
 )

@@ -172,8 +172,8 @@ async def test_a_connection_with_excess_bytes_in_a_tunnel_is_not_used_again(sche
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "HTTP 502", False),
         (b"HTTP/1.1 302 Found\r\nlocation: http://login\r\n\r\n", "HTTP 302", False),
         (b"HTTP/1.1 405 No\r\n\r\n", "HTTP 405", False),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", "more than a response", False),
-        (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "more than a response", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", "more than a response", True),
+        (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "more than a response", True),
         (b"HTTP/1.1 101 Switching\r\n\r\n", "no valid response", False),
         (b"HTTP/2.0 200 OK\r\n\r\n", "no valid response", False),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "no valid response", False),
@@ -203,6 +203,26 @@ async def test_a_tunnel_may_begin_with_headers_and_an_interim_response(scheme: s
     async with raw_server(describe) as url:
         url = url.replace("http:", "https:")
         async with transport_through(Polite(ends_tls=True), scheme, url) as transport:
+            assert 200 == (await transport.send(GET)).status
+
+
+@pytest.mark.parametrize(
+    "established",
+    [
+        b"HTTP/1.0 200 Connection established\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 299 \r\nVia: 1.1 p\r\n\r\n",
+    ],
+)
+async def test_the_headers_of_a_success_announce_no_body(
+    scheme: str, established: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("_http.proxies.ESTABLISHED", established)
+    async with raw_server(describe) as url:
+        url = url.replace("http:", "https:")
+        async with transport_through(FakeProxy(ends_tls=True), scheme, url) as transport:
             assert 200 == (await transport.send(GET)).status
 
 

@@ -19,6 +19,8 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LABEL = re.compile(r"(?!xn--$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?|xn--[A-Za-z0-9-]+")
 _VERSION = re.compile(r"v\d+(\.\d+)*")
 _BAD_CHARACTERS: Final = re.compile(r"[\s\x00-\x1f\x7f\\]")
+# `urlsplit` would drop some of them silently, from a password too.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @final
@@ -134,7 +136,7 @@ def parse_proxy(url: object, source: str) -> Proxy:
             password.
     """
     try:
-        parts = urlsplit(url) if isinstance(url, str) and not _BAD_CHARACTERS.search(url) else None
+        parts = urlsplit(url) if isinstance(url, str) and not _CONTROL.search(url) else None
         port = None if parts is None else parts.port
     except ValueError:
         parts = port = None
@@ -150,6 +152,8 @@ def parse_proxy(url: object, source: str) -> Proxy:
     if not _is_host(host):
         raise ConfigurationError(f"{source} has no valid host name in its URL")
 
+    # RFC 6874 §2: the % before a zone id is encoded.
+    host = host.replace("%25", "%", 1)
     origin = Origin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme])
     return Proxy(
         f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", origin, _credentials(parts, source)

@@ -249,7 +249,8 @@ async def _open_tunnel(connected: Socket, origin: Origin, proxy: Proxy) -> None:
             why = "closed the connection" if closed else f"gave no valid response: {error.message}"
             raise _proxy_failed(origin, proxy, why) from error
         if response.status < 300:
-            raise _proxy_failed(origin, proxy, "sent more than a response to CONNECT") from error
+            why = "sent more than a response to CONNECT"
+            raise _proxy_failed(origin, proxy, why, final=True) from error
     finally:
         connection.detach()
 

@@ -99,7 +99,11 @@ class NestedTlsSocket:
         # OpenSSL requires that a write which had to wait is repeated with the same bytes.
         while self._unsent or self._outgoing.pending:
             self._unsent = self._unsent or self._outgoing.read()
-            self._unsent = self._unsent[self.outer.send(self._unsent) :]
+            try:
+                self._unsent = self._unsent[self.outer.send(self._unsent) :]
+            except ssl.SSLWantReadError:
+                self.drained = True
+                raise
 
     def _receive(self) -> None:
         self.drained = True
