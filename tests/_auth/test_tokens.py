@@ -21,7 +21,7 @@ from attrs import define, field
 import kaleden
 from _auth.saved import active, save
 from kaleden import Failure, FailureKind
-from kaleden._auth._tokens import RefreshingToken, Token, asks_function
+from kaleden._auth._tokens import RefreshingToken, Token, ask_function
 from support import raw_server, read_request, session_object
 
 
@@ -183,7 +183,7 @@ async def test_whoever_asks_may_be_cancelled_and_the_next_one_asks() -> None:
             await anyio.sleep_forever()
         return "token"
 
-    bearer = RefreshingToken(asks_function(ask))
+    bearer = RefreshingToken(ask_function(ask))
     got: list[str] = []
 
     async def want() -> None:

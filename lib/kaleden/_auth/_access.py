@@ -161,18 +161,18 @@ def find_server_access(options: ClientOptions) -> ServerAccess:
         ConfigurationError: something is missing or not usable; the message says what to do.
     """
     if options.transport is not None:
-        return _through_transport(options)
+        return _find_transport_access(options)
 
     if options.client is not None:
         library_of(options.client)  # Before its base_url is read.
-    places = Discovery(options)
-    server = find_server(places)
-    credential = find_credential(places, server)
-    registry = _find_registry(places, server)
+    discovery = Discovery(options)
+    server = find_server(discovery)
+    credential = find_credential(discovery, server)
+    registry = _find_registry(discovery, server)
     proxy = _find_proxy(options, server.endpoint)
     login = ConnectionInfo(
         server.endpoint.base,
-        server.place,
+        server.source,
         credential.kind,
         _describe_source(options, credential),
         credential.expires,
@@ -182,19 +182,19 @@ def find_server_access(options: ClientOptions) -> ServerAccess:
         options.limits.timeout,
         options.limits.create_concurrency,
         options.limits.create_timeout,
-        tuple(places.looked),
+        tuple(discovery.steps),
     )
     return ServerAccess(registry, login, options, server.endpoint, credential, proxy)
 
 
 def _describe_source(options: ClientOptions, credential: Credential) -> str:
     if credential is ANONYMOUS and options.ssl_context is not None:
-        return f"{credential.place}, unless ssl_context= shows a certificate"
+        return f"{credential.source}, unless ssl_context= shows a certificate"
 
-    return credential.place
+    return credential.source
 
 
-def _through_transport(options: ClientOptions) -> ServerAccess:
+def _find_transport_access(options: ClientOptions) -> ServerAccess:
     """Return the access through the caller's transport; only the registry is an option of it."""
     names = ("url", "token", "server", "certificate", "auth", "client", "proxy", "ssl_context")
     given = {name: getattr(options, name) for name in names} | {"max_body": options.limits.max_body}
@@ -206,12 +206,12 @@ def _through_transport(options: ClientOptions) -> ServerAccess:
     registry = None
     if options.registry is not None:
         registry = read_registry(options.registry, "registry=")
-    place = "transport="
+    source = "transport="
     login = ConnectionInfo(
         None,
-        place,
+        source,
         "own transport",
-        place,
+        source,
         None,
         None if registry is None else registry.user,
         None,
@@ -223,7 +223,7 @@ def _through_transport(options: ClientOptions) -> ServerAccess:
     return ServerAccess(registry, login, options)
 
 
-def read_registry(pair: object, place: str) -> Registry:
+def read_registry(pair: object, source: str) -> Registry:
     """Read the user and secret for private images.
 
     Raises:
@@ -233,32 +233,32 @@ def read_registry(pair: object, place: str) -> Registry:
         user, secret = cast("tuple[str, str]", pair)
         return Registry(user, registry_header(user, secret))
     except InvalidRequest as error:
-        raise ConfigurationError(f"{place}: {error}") from None
+        raise ConfigurationError(f"{source}: {error}") from None
     except (TypeError, ValueError, AttributeError):
-        raise ConfigurationError(f"{place} takes a pair of strings: (user, secret)") from None
+        raise ConfigurationError(f"{source} takes a pair of strings: (user, secret)") from None
 
 
-def _find_registry(places: Discovery, server: Server) -> Registry | None:
-    if places.options.registry is not None:
-        return read_registry(places.options.registry, "registry=")
+def _find_registry(discovery: Discovery, server: Server) -> Registry | None:
+    if discovery.options.registry is not None:
+        return read_registry(discovery.options.registry, "registry=")
 
-    return _saved_registry(places) if server.saved is not None else None
+    return _find_saved_registry(discovery) if server.saved is not None else None
 
 
-def _saved_registry(places: Discovery) -> Registry | None:
-    saved = places.saved
+def _find_saved_registry(discovery: Discovery) -> Registry | None:
+    saved = discovery.saved
     if saved is None:
         return None
 
-    place = f"registry in {places.named(saved.path)}"
+    source = f"registry in {discovery.format_path(saved.path)}"
 
     def read() -> Registry | None:
         pair = saved.registry()
-        return None if pair is None else read_registry(pair, place)
+        return None if pair is None else read_registry(pair, source)
 
-    registry = places.attempt(place, read, needed=False)
+    registry = discovery.attempt(source, read, needed=False)
     if registry is not None:
-        places.took(place, f"user {registry.user}")
+        discovery.record_used(source, f"user {registry.user}")
     return registry
 
 

@@ -229,7 +229,7 @@ def is_bypassed(no_proxy: str, host: str, port: int) -> bool:
 
     It is a list with commas or spaces between its entries. An entry is ``*`` for all servers; an
     address or a network (``10.128.0.0/16``), for servers whose URL has an address; or a name. A
-    name, also with a leading dot, stands for that host and all below it, and ``*.site.org`` only
+    name, also with a leading dot, means that host and all below it, and ``*.site.org`` only
     for those below. With ``:port`` an entry is for that port only. Zone ids are ignored.
 
     Args:

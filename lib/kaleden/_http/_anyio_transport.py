@@ -261,7 +261,7 @@ class AnyioTransport(httpx.AsyncBaseTransport):
         self._pool.close()
 
     def statistics(self) -> TransportStatistics:
-        """Return the current state; a response whose body was not read to its end is in flight."""
+        """Return the current state; a response counts as in flight until its body is read."""
         in_flight = self._pool.slots.taken
         return TransportStatistics(
             in_flight=in_flight,

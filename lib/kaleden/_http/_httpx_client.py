@@ -133,7 +133,7 @@ def _translated_errors(library: ModuleType) -> Generator[None]:
 def _translate(library: ModuleType, error: Exception) -> TransportError:
     for cause in _causes(error):
         if isinstance(cause, TransportError):
-            # From an `AnyioTransport`, which knows more than its httpx exception tells.
+            # From an `AnyioTransport`; it holds more details than the httpx exception.
             return TransportError(cause.kind, cause.message, sent=cause.sent, final=cause.final)
 
     kind, sent, final = FailureKind.PROTOCOL, True, False

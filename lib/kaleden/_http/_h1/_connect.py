@@ -66,7 +66,7 @@ class Dialer:
                     lookup.error = error
                     raise
                 finally:
-                    # Later callers start a new look-up; those who wait share this one.
+                    # Waiting callers share this look-up; later ones start another.
                     self._lookups.pop((host, port), None)
             return lookup.addresses
 
@@ -235,7 +235,7 @@ async def _open_tunnel(connected: Socket, origin: Origin, proxy: Proxy) -> None:
         ProxyResponseError: the proxy did not open one.
     """
     connection = Connection(connected, None)
-    # A successful response has no body, whatever its headers say (RFC 9110 §9.3.6).
+    # A successful response has no body, even if its headers announce one (RFC 9110 §9.3.6).
     response = ResponseParser(0, bodiless=True)
     try:
         await connection.write(proxy.format_connect(origin))
@@ -303,7 +303,7 @@ async def _start_tls(
     origin: Origin,
     prefix: str = "",
 ) -> ssl.SSLSocket | NestedTlsSocket:
-    """Make TLS with *peer*, over what is connected; close the socket if that fails."""
+    """Make TLS with *peer* over a connected socket; close the socket if that fails."""
     wrapped: ssl.SSLSocket | NestedTlsSocket | None = None
     try:
         wrapped = _wrap(connected, peer, context)

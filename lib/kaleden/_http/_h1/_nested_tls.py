@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 @final
 class NestedTlsSocket:
-    """A TLS connection whose records travel inside another one.
+    """A TLS connection inside another TLS connection.
 
     It has the methods of a non-blocking `ssl.SSLSocket` that a `Connection` needs, and they raise
     the same exceptions.

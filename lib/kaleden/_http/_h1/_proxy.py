@@ -1,4 +1,4 @@
-"""A proxy, and what is written for it."""
+"""A proxy, and the request for a tunnel through it."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class ResponseParser:
 
     Args:
         max_body: bytes of the body, at most.
-        bodiless: whether the response has no body, whatever its headers say, as one to HEAD.
+        bodiless: whether the response has no body, even if its headers announce one, as for HEAD.
 
     Attributes:
         headers: the lines of the head, names as received.
