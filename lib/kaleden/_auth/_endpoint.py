@@ -219,7 +219,7 @@ def find_environment_proxy(endpoint: Endpoint) -> Proxy | None:
     return parse_proxy(url if "://" in url else f"http://{url}", f"the proxy of the {kind}")
 
 
-_PORT: Final = re.compile(r"(?:\[([^]]*)\]|([^:\[\]]*)):(\d+)")
+_PORT: Final = re.compile(r"(?:\[([^]]*)\]|([^:\[\]]*)):(\d{1,5})")
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

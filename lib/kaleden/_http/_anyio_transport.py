@@ -12,7 +12,6 @@ from functools import partial
 from typing import Final, Self, cast, final
 
 import anyio
-import anyio.to_thread
 import httpx
 from attrs import frozen
 
@@ -26,7 +25,7 @@ from kaleden._http._anyio_options import (
 )
 from kaleden._http._h1._connect import Dialer, ProxyResponseError, open_connection
 from kaleden._http._h1._connection import Connection, read_more
-from kaleden._http._h1._pool import EXPIRY, Origin, Pool
+from kaleden._http._h1._pool import Origin, Pool
 from kaleden._http._h1._proxy import Proxy
 from kaleden._http._h1._response_parser import ResponseParser
 from kaleden._http._h1._tls import GivenTls
@@ -124,60 +123,20 @@ _LIMITS: Final = httpx.Limits(
 )
 
 
-@final
-class AnyioTransport(httpx.AsyncBaseTransport):
-    """Sends the requests of an `httpx.AsyncClient` on asyncio and trio, without httpx's pool.
-
-    ::
-
-        async with httpx.AsyncClient(transport=kaleden.http.AnyioTransport()) as client:
-            ...
-
-    A cancelled request leaves no slot of the pool in use, and the cost of a request does not grow
-    with the number of connections. The transport speaks HTTP/1.1.
+class PooledTransport(httpx.AsyncBaseTransport):
+    """An httpx transport over a pool of kaleden's connections.
 
     Args:
-        verify: the source of trust for TLS: True for the usual authorities, False for no
-            verification, a string for a file or a folder of authorities. A context is used as it
-            is: if it has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as contexts of Python up to 3.11.2
-            have, a truncated response can seem complete.
-        cert: the client's certificate: a PEM file with key and chain, or two files: chain, key. It
-            is loaded into a context that was given as *verify*, as httpx does.
-        limits: as for httpx, with the same defaults.
-        trust_env: whether SSL_CERT_FILE and SSL_CERT_DIR name the authorities.
-        proxy: an http or https proxy for all requests: a URL, or an `httpx.Proxy` with its own
-            ``auth``, ``headers`` and ``ssl_context``. Requests over https go through a tunnel
-            (``CONNECT``). A tunnel that the proxy refuses is an `httpx.ProxyError`.
-
-    Raises:
-        ConfigurationError: *verify*, *cert* or *proxy* cannot be used.
+        pool: the pool, for this transport only.
+        tls: the source of contexts for https.
+        proxy: the proxy to go through; None for none.
     """
 
-    def __init__(
-        self,
-        *,
-        verify: ssl.SSLContext | str | bool = True,
-        cert: str | tuple[str, str] | None = None,
-        limits: httpx.Limits = _LIMITS,
-        trust_env: bool = True,
-        proxy: httpx.Proxy | httpx.URL | str | None = None,
-    ) -> None:
-        check_tls(verify, cert)
-        most = sys.maxsize if limits.max_connections is None else limits.max_connections
-        keep = limits.max_keepalive_connections
-        expiry = limits.keepalive_expiry
-        self._pool = Pool(
-            most,
-            keep=most if keep is None else min(keep, most),
-            expiry=math.inf if expiry is None else expiry,
-        )
+    def __init__(self, pool: Pool, tls: Tls, proxy: Proxy | None) -> None:
+        self._pool = pool
+        self._tls = tls
+        self._proxy = proxy
         self._dialer = Dialer()
-        self._tls: Tls = (
-            GivenTls(verify)
-            if isinstance(verify, ssl.SSLContext) and cert is None
-            else LazyTls(verify, cert, trust_env)
-        )
-        self._proxy = None if proxy is None else new_proxy(proxy, trust_env)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request* and read the head of its response; the body is read as it is iterated.
@@ -270,27 +229,62 @@ class AnyioTransport(httpx.AsyncBaseTransport):
         )
 
     def __repr__(self) -> str:
-        return f"<AnyioTransport, {self._pool.open_count} connections>"
+        return f"<{type(self).__name__}, {self._pool.open_count} connections>"
 
 
-def new_session_transport(tls: Tls | None, proxy: Proxy | None, connections: int) -> AnyioTransport:
-    """Return a transport for a session of kaleden.
+@final
+class AnyioTransport(PooledTransport):
+    """Sends the requests of an `httpx.AsyncClient` on asyncio and trio, without httpx's pool.
+
+    ::
+
+        async with httpx.AsyncClient(transport=kaleden.http.AnyioTransport()) as client:
+            ...
+
+    A cancelled request leaves no slot of the pool in use, and the cost of a request does not grow
+    with the number of connections. The transport speaks HTTP/1.1.
 
     Args:
-        tls: the source of contexts; None for a server over plain http.
-        proxy: the proxy to go through; None for none.
-        connections: connections at most; all of them are kept.
+        verify: the source of trust for TLS: True for the usual authorities, False for no
+            verification, a string for a file or a folder of authorities. A context is used as it
+            is: if it has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as contexts of Python up to 3.11.2
+            have, a truncated response can seem complete.
+        cert: the client's certificate: a PEM file with key and chain, or two files: chain, key. It
+            is loaded into a context that was given as *verify*, as httpx does.
+        limits: as for httpx, with the same defaults.
+        trust_env: whether SSL_CERT_FILE and SSL_CERT_DIR name the authorities.
+        proxy: an http or https proxy for all requests: a URL, or an `httpx.Proxy` with its own
+            ``auth``, ``headers`` and ``ssl_context``. Requests over https go through a tunnel
+            (``CONNECT``). A tunnel that the proxy refuses is an `httpx.ProxyError`.
+
+    Raises:
+        ConfigurationError: *verify*, *cert* or *proxy* cannot be used.
     """
-    limits = httpx.Limits(
-        max_connections=connections,
-        max_keepalive_connections=connections,
-        keepalive_expiry=EXPIRY,
-    )
-    transport = AnyioTransport(limits=limits)
-    transport._proxy = proxy
-    if tls is not None:
-        transport._tls = tls
-    return transport
+
+    def __init__(
+        self,
+        *,
+        verify: ssl.SSLContext | str | bool = True,
+        cert: str | tuple[str, str] | None = None,
+        limits: httpx.Limits = _LIMITS,
+        trust_env: bool = True,
+        proxy: httpx.Proxy | httpx.URL | str | None = None,
+    ) -> None:
+        check_tls(verify, cert)
+        most = sys.maxsize if limits.max_connections is None else limits.max_connections
+        keep = limits.max_keepalive_connections
+        expiry = limits.keepalive_expiry
+        pool = Pool(
+            most,
+            keep=most if keep is None else min(keep, most),
+            expiry=math.inf if expiry is None else expiry,
+        )
+        tls: Tls = (
+            GivenTls(verify)
+            if isinstance(verify, ssl.SSLContext) and cert is None
+            else LazyTls(verify, cert, trust_env)
+        )
+        super().__init__(pool, tls, None if proxy is None else new_proxy(proxy, trust_env))
 
 
 @frozen

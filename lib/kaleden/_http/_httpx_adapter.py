@@ -11,8 +11,10 @@ import httpx
 from anyio import AsyncContextManagerMixin
 
 from kaleden._errors import ConfigurationError
-from kaleden._http._anyio_transport import new_session_transport
+from kaleden._http._anyio_options import LazyTls
+from kaleden._http._anyio_transport import PooledTransport
 from kaleden._http._h1._connect import check_forwarded
+from kaleden._http._h1._pool import Pool
 from kaleden._http._h1._proxy import Proxy
 from kaleden._http._h1._request_writer import origin_of
 from kaleden._http._httpx_client import HttpAuth, exchange
@@ -54,7 +56,9 @@ class HttpxTransport(AsyncContextManagerMixin):
         self._max_body = max_body
         self._origin = origin_of(root)
         self._forwarder = proxy if self._origin.scheme == "http" else None
-        self._transport = new_session_transport(tls, proxy, connections)
+        # An auth may ask a server of its own over https, although this one has plain http.
+        tls = tls or LazyTls(True, None, trust_env=True)
+        self._transport = PooledTransport(Pool(connections, keep=connections), tls, proxy)
         try:
             self._client = httpx.AsyncClient(
                 headers={"User-Agent": f"kaleden/{__version__}"},
