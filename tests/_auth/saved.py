@@ -59,5 +59,5 @@ def save(home: Path, content: object, folder: str = ".canfar") -> Path:
 
 
 def active(server: str, identity: str) -> dict[str, Any]:
-    """A document whose active server is this."""
+    """A document with this active server."""
     return document(active={"authentication": identity, "server": server, "servers": {}})

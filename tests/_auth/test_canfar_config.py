@@ -34,14 +34,14 @@ def found(**arguments: Any) -> ConnectionInfo:
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("folder", [".canfar", ".skaha"])
-def test_versions_and_places(home: Path, version: int, folder: str) -> None:
+def test_all_versions_and_paths_are_read(home: Path, version: int, folder: str) -> None:
     save(home, document(version=version), folder)
     login = found()
     assert (f"{CANFAR}/v1", "X.509 certificate") == (login.url, login.credential)
     assert f"server 'canfar' in ~/{folder}/config.yaml" == login.url_from
 
 
-def test_the_newer_place_counts(home: Path) -> None:
+def test_newer_path_is_read_first(home: Path) -> None:
     save(home, active("other", "srcnet"), ".canfar")
     save(home, document(), ".skaha")
     assert f"{OTHER}/v0" == found().url
@@ -59,7 +59,7 @@ def test_yaml_as_it_is_written(home: Path) -> None:
         ("sweden", f"{OTHER}/v0", "bearer token"),
     ],
 )
-def test_contexts_of_before_version_1(home: Path, name: str, url: str, kind: str) -> None:
+def test_contexts_before_version_1_are_read(home: Path, name: str, url: str, kind: str) -> None:
     save(home, contexts(name))
     login = found()
     assert (url, kind) == (login.url, login.credential)
@@ -67,7 +67,7 @@ def test_contexts_of_before_version_1(home: Path, name: str, url: str, kind: str
     assert url == found(server=name).url
 
 
-def test_a_server_can_be_chosen_by_name(home: Path) -> None:
+def test_server_can_be_chosen_by_name(home: Path) -> None:
     save(home, document())
     login = found(server="other")
     assert (f"{OTHER}/v0", "bearer token") == (login.url, login.credential)
@@ -76,12 +76,12 @@ def test_a_server_can_be_chosen_by_name(home: Path) -> None:
         found(server="nowhere")
 
 
-def test_a_name_without_anything_saved() -> None:
+def test_name_without_anything_saved() -> None:
     with pytest.raises(ConfigurationError, match="none is saved"):
         found(server="canfar")
 
 
-def test_a_certificate_elsewhere(home: Path, authority: Authority) -> None:
+def test_certificate_elsewhere(home: Path, authority: Authority) -> None:
     told = document()
     told["authentication"]["cadc"]["path"] = str(home / "elsewhere.pem")
     save(home, told)
@@ -100,7 +100,7 @@ def test_no_active_server_leaves_it_to_the_certificate(home: Path) -> None:
     assert f"- {PLACE}: no server is active there" in str(login)
 
 
-def test_an_expired_token_says_to_log_in_again(home: Path) -> None:
+def test_expired_token_says_to_log_in_again(home: Path) -> None:
     told = active("other", "srcnet")
     told["authentication"]["srcnet"]["expiry"]["access"] = time.time() - 60
     save(home, told)
@@ -112,7 +112,7 @@ def test_an_expired_token_says_to_log_in_again(home: Path) -> None:
 
 
 @pytest.mark.parametrize("expiry", [0, None, "soon", float("nan"), 1e300, True, -5])
-def test_an_expiry_that_nobody_knows(home: Path, expiry: object) -> None:
+def test_unknown_expiry_is_none(home: Path, expiry: object) -> None:
     told = active("other", "srcnet")
     told["authentication"]["srcnet"]["expiry"] = {"access": expiry}
     save(home, yaml.safe_dump(told))
@@ -156,7 +156,7 @@ def broken(change: Callable[[dict[str, Any]], object]) -> str:
     ],
     ids=lambda value: value[:40],
 )
-def test_broken_files_are_errors_if_needed_and_else_passed_over(
+def test_broken_files_are_errors_if_needed_and_skipped_otherwise(
     home: Path, content: str, words: str
 ) -> None:
     save(home, content)
@@ -169,7 +169,7 @@ def test_broken_files_are_errors_if_needed_and_else_passed_over(
     assert "bearer token" == found(url=URL, token="token").credential
 
 
-def test_a_file_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / ".canfar" / "config.yaml").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match=r"config.yaml cannot be read: Is a directory"):
         found()
@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
-def test_a_pipe_is_not_waited_for(home: Path) -> None:
+def test_pipe_is_not_waited_for(home: Path) -> None:
     (home / ".canfar").mkdir()
     os.mkfifo(home / ".canfar" / "config.yaml")
     with pytest.raises(ConfigurationError, match=r"config.yaml is no file"):
@@ -185,9 +185,7 @@ def test_a_pipe_is_not_waited_for(home: Path) -> None:
     assert "is no file" in str(found(url=URL))
 
 
-def test_a_folder_that_nobody_can_look_into_is_told(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stat = Path.stat
 
     def closed(self: Path, **options: Any) -> os.stat_result:
@@ -202,7 +200,7 @@ def test_a_folder_that_nobody_can_look_into_is_told(
     assert "cannot be read" in str(found(url=URL))
 
 
-def test_a_home_that_nobody_knows_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_home_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = document()
     told["authentication"]["cadc"]["path"] = "~nobody-of-this-name/proxy.pem"
     save(home, told)
@@ -213,7 +211,7 @@ def test_a_home_that_nobody_knows_is_told(home: Path, monkeypatch: pytest.Monkey
         found(url=URL)
 
 
-# Each says twice what the one before says, so that the last one has no end.
+# Each holds the previous one twice, so that the last one is endless.
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 MODE = f"""
 version: 2
@@ -235,7 +233,7 @@ authentication: {{i: {{mode: *a59}}}}
     ],
     ids=["version", "mode", "bool", "int", "timestamp", "size"],
 )
-def test_what_has_no_end_and_no_sense_is_told_briefly(home: Path, content: str, words: str) -> None:
+def test_endless_values_are_reported_briefly(home: Path, content: str, words: str) -> None:
     save(home, content)
     with pytest.raises(ConfigurationError) as caught:
         found()
@@ -243,7 +241,7 @@ def test_what_has_no_end_and_no_sense_is_told_briefly(home: Path, content: str, 
     assert 400 > len(str(caught.value))
 
 
-def test_a_broken_context_costs_only_itself(home: Path) -> None:
+def test_broken_context_affects_no_other(home: Path) -> None:
     told = contexts("sweden")
     told["contexts"].update(broken=5, empty={"server": 5})
     save(home, told)
@@ -252,14 +250,14 @@ def test_a_broken_context_costs_only_itself(home: Path) -> None:
         found(server="broken")
 
 
-def test_a_broken_registry_costs_only_itself(home: Path) -> None:
+def test_broken_registry_affects_no_login(home: Path) -> None:
     save(home, document(registry=[1]))
     login = found()
     assert ("X.509 certificate", None) == (login.credential, login.registry_user)
     assert "registry is no mapping" in str(login)
 
 
-def test_a_broken_server_costs_only_itself(home: Path) -> None:
+def test_broken_server_affects_no_other(home: Path) -> None:
     told = document()
     told["servers"]["other"] = {"url": "nonsense"}
     save(home, told)
@@ -268,7 +266,7 @@ def test_a_broken_server_costs_only_itself(home: Path) -> None:
 
 
 @pytest.mark.parametrize("secret", ["a:b", "", None, 5])
-def test_a_saved_registry_that_cannot_be_used_is_passed_over(home: Path, secret: object) -> None:
+def test_unusable_saved_registry_is_skipped(home: Path, secret: object) -> None:
     save(home, document(registry={"username": "ada", "secret": secret}))
     login = found()
     assert login.registry_user is None
@@ -284,7 +282,7 @@ VALUES = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
-def test_whatever_is_in_the_file_it_is_read_or_refused(home: Path, data: st.DataObject) -> None:
+def test_any_content_is_read_or_refused(home: Path, data: st.DataObject) -> None:
     told = data.draw(st.sampled_from([document(), active("other", "srcnet"), contexts("sweden")]))
     spot = told
     while True:

@@ -40,7 +40,7 @@ class Listener:
             await stream.send(reply(b"id%d\n" % len(self.seen)) if created else self.answer)
 
 
-async def test_a_client_brings_its_place_its_headers_and_its_auth(library: ModuleType) -> None:
+async def test_client_brings_its_url_headers_and_auth(library: ModuleType) -> None:
     listener = Listener()
     async with (
         raw_server(listener.serve) as url,
@@ -66,7 +66,7 @@ async def test_a_client_brings_its_place_its_headers_and_its_auth(library: Modul
     assert all("&image=" in request for request in posts)
 
 
-async def test_the_url_may_be_another_than_the_clients(library: ModuleType) -> None:
+async def test_url_may_differ_from_the_base_url_of_the_client(library: ModuleType) -> None:
     listener = Listener()
     async with raw_server(listener.serve) as url, library.AsyncClient() as client:
         with pytest.raises(ConfigurationError, match="no base_url"):
@@ -80,13 +80,13 @@ class Odd(httpx.AsyncClient):
     """A class of the caller's own."""
 
 
-async def test_a_class_that_inherits_is_one_too() -> None:
+async def test_subclass_of_a_client_is_accepted() -> None:
     async with raw_server(describe) as url, Odd() as client:
         async with kaleden.AsyncSession(url, client=client) as session:
             assert (await session.info("a")).ok
 
 
-def test_what_is_no_client_is_refused() -> None:
+def test_other_objects_as_client_are_refused() -> None:
     class Client:
         base_url = "https://host.example/skaha"
 
@@ -96,7 +96,7 @@ def test_what_is_no_client_is_refused() -> None:
                 kaleden.AsyncSession(url, client=client)  # type: ignore[arg-type]
 
 
-def test_nothing_else_that_says_who_or_how_goes_with_a_client() -> None:
+def test_client_goes_with_no_other_login_or_proxy() -> None:
     client = httpx.AsyncClient(base_url="https://host.example/skaha")
     for others in (
         {"token": "t"},
@@ -109,7 +109,7 @@ def test_nothing_else_that_says_who_or_how_goes_with_a_client() -> None:
             kaleden.AsyncSession(client=client, **others)
 
 
-def test_a_clients_credentials_go_to_the_place_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_of_a_client_go_to_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANFAR_URL", "https://elsewhere.example/skaha")
     monkeypatch.setenv("CANFAR_TOKEN", "token")
     client = httpx.AsyncClient(base_url="https://host.example/skaha")
@@ -150,7 +150,7 @@ async def test_exceptions_of_either_library_become_failures(
     assert f"{fault}: it broke" == failure.message
 
 
-async def test_a_client_that_follows_redirects_does_not_here(library: ModuleType) -> None:
+async def test_client_follows_no_redirect_of_a_session(library: ModuleType) -> None:
     moved = reply(b"", b"location: https://elsewhere.example/", status=b"302 Found")
     listener = Listener(moved)
     async with (
@@ -163,7 +163,7 @@ async def test_a_client_that_follows_redirects_does_not_here(library: ModuleType
     assert "redirects are not followed" in failure.message
 
 
-async def test_a_caller_who_stops_waiting_leaves_the_client_usable(library: ModuleType) -> None:
+async def test_cancelled_call_leaves_the_client_usable(library: ModuleType) -> None:
     stall = anyio.Event()
 
     async def serve(stream: SocketStream) -> None:
@@ -185,7 +185,7 @@ async def test_a_caller_who_stops_waiting_leaves_the_client_usable(library: Modu
                 assert ["a log"] == (await session.logs("next")).values
 
 
-async def test_an_auth_sees_each_request_and_its_body() -> None:
+async def test_auth_sees_each_request_and_its_body() -> None:
     class Signing(httpx.Auth):
         requires_request_body = True
 
@@ -218,7 +218,7 @@ async def test_an_auth_sees_each_request_and_its_body() -> None:
         assert length > 0
 
 
-def test_what_is_no_auth_is_refused() -> None:
+def test_other_objects_as_auth_are_refused() -> None:
     for auth in (("ada", "pw"), 5):
         with pytest.raises(ConfigurationError, match=r"httpx\.BasicAuth"):
             kaleden.AsyncSession("https://host.example", auth=auth)  # type: ignore[arg-type]

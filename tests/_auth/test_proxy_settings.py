@@ -16,7 +16,7 @@ from kaleden._auth._endpoint import is_bypassed, parse_proxy
 from support import raw_server, read_request
 
 
-async def test_a_plain_http_server_is_asked_through_a_proxy(
+async def test_plain_http_server_is_asked_through_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[str] = []
@@ -70,7 +70,7 @@ async def test_a_plain_http_server_is_asked_through_a_proxy(
         ({"HTTPS_PROXY": "http://p:1"}, "https://localhost", None),
     ],
 )
-def test_the_environment_names_a_proxy(
+def test_environment_names_a_proxy(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, proxy: str | None
 ) -> None:
     for name, value in variables.items():
@@ -152,7 +152,7 @@ def test_no_proxy_names_servers(no_proxy: str, host: str, bypassed: bool) -> Non
         ("http://[fe80::1%25eth0]:1", "http://[fe80::1%25eth0]:1", ("http", "fe80::1%eth0", 1)),
     ],
 )
-def test_the_url_of_a_proxy_is_parsed(url: str, shown: str, origin: tuple[str, str, int]) -> None:
+def test_url_of_a_proxy_is_parsed(url: str, shown: str, origin: tuple[str, str, int]) -> None:
     proxy = parse_proxy(url, "proxy=")
     assert (shown, origin, False) == (proxy.url, proxy.origin, proxy.has_credentials)
 
@@ -199,7 +199,7 @@ def test_credentials_are_percent_decoded(userinfo: str, credentials: str) -> Non
     ],
 )
 @pytest.mark.parametrize("source", ["argument", "environment"])
-def test_a_proxy_that_is_not_usable_is_refused_and_not_shown(
+def test_proxy_that_is_not_usable_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, proxy: Any, source: str
 ) -> None:
     if source == "environment":
@@ -218,7 +218,7 @@ def test_a_proxy_that_is_not_usable_is_refused_and_not_shown(
     ("scheme", "written"),
     [("socks5", "socks5"), ("socks5h", "socks5h"), ("socks", "socks5"), ("socks4a", "socks5")],
 )
-def test_a_socks_proxy_is_refused_with_the_way_to_use_it(
+def test_socks_proxy_is_refused_with_the_way_to_use_it(
     monkeypatch: pytest.MonkeyPatch, scheme: str, written: str
 ) -> None:
     url = f"{scheme}://ada:secret@p:1080"

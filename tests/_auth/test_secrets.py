@@ -46,7 +46,7 @@ async def platform(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[LocalPlatf
 
 
 class Witness:
-    """Gathers everything that somebody could see."""
+    """Collects all text that a user or a log could show."""
 
     def __init__(self, *secrets: str) -> None:
         self.secrets = (TOKEN, SECRET, HEADER, REFRESH, *secrets)
@@ -109,7 +109,7 @@ async def use(session: kaleden.AsyncSession, witness: Witness) -> None:
         witness.see(*inspect.getmembers(session._components, lambda part: not callable(part)))
 
 
-async def test_a_token_and_the_secret_of_a_registry(
+async def test_token_and_registry_secret_are_not_shown(
     platform: LocalPlatform, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -122,7 +122,7 @@ async def test_a_token_and_the_secret_of_a_registry(
     witness.check(caplog)
 
 
-async def test_a_token_that_httpx_sends(
+async def test_token_of_an_httpx_auth_is_not_shown(
     platform: LocalPlatform, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -146,7 +146,7 @@ async def test_tokens_of_a_function(
     witness.check(caplog)
 
 
-async def test_the_key_of_a_certificate(
+async def test_key_of_a_certificate_is_not_shown(
     platform: LocalPlatform, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -164,7 +164,7 @@ async def test_the_key_of_a_certificate(
     witness.check(caplog)
 
 
-async def test_what_is_saved(
+async def test_saved_secrets_are_not_shown(
     platform: LocalPlatform, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -184,7 +184,7 @@ async def test_what_is_saved(
     witness.check(caplog)
 
 
-async def test_secrets_in_the_wrong_places(
+async def test_misplaced_secrets_are_not_shown(
     authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     witness = Witness()
@@ -209,7 +209,7 @@ async def test_secrets_in_the_wrong_places(
     witness.check(caplog)
 
 
-async def test_a_stranger_at_the_door(
+async def test_refused_token_is_not_shown(
     platform: LocalPlatform, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -41,7 +41,7 @@ def generalized(text: str) -> bytes:
 @pytest.mark.parametrize(
     "expires", [datetime(2049, 12, 31, tzinfo=UTC), datetime(2051, 1, 1, tzinfo=UTC)]
 )
-def test_the_dates_of_a_real_certificate(expires: datetime) -> None:
+def test_dates_of_a_real_certificate(expires: datetime) -> None:
     leaf = trustme.CA().issue_cert("ada@example.org", not_before=BEGINS, not_after=expires)
     der = ssl.PEM_cert_to_DER_cert(leaf.cert_chain_pems[0].bytes().decode())
     assert (BEGINS, expires) == parse_validity(der)

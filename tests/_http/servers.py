@@ -1,4 +1,4 @@
-"""Servers that say just what a test wants, and sessions over each transport."""
+"""Servers with scripted bytes, and sessions over each transport."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Lane: TypeAlias = Callable[..., AbstractAsyncContextManager[kaleden.AsyncSession
 
 @define
 class FakeBearer:
-    """Tells a token, and others after it each time it is refused."""
+    """Returns a token, and the next one after each refusal."""
 
     tokens: list[str] = field(factory=lambda: [TOKEN])
 
@@ -40,7 +40,7 @@ class FakeBearer:
 
 
 def alone(transport: Transport, concurrency: int, **options: Any) -> kaleden.AsyncSession:
-    """A session that tries nothing again: what a transport brings is what the test sees."""
+    """A session without retries, so that a test sees each outcome of the transport."""
     options = {"retry": None, **options}
     return kaleden.AsyncSession(transport=transport, concurrency=concurrency, **options)
 
@@ -105,20 +105,20 @@ LANES: dict[str, Lane] = {
 
 
 def reply(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
-    """A whole reply, with its length."""
+    """A complete response with its length."""
     lines = [b"HTTP/1.1 " + status, b"content-length: %d" % len(body), *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 async def describe(stream: SocketStream) -> None:
-    """Answer every request of a connection with the session that it asks for."""
+    """Send the requested session for every request of a connection."""
     while True:
         key = asked_for(await read_request(stream))
         await stream.send(reply(json.dumps(session_object(key)).encode()))
 
 
 def always(answer: bytes) -> Callable[[SocketStream], Awaitable[None]]:
-    """Answer one request with *answer*, and close."""
+    """Send *answer* to one request, and close."""
 
     async def handler(stream: SocketStream) -> None:
         await read_request(stream)

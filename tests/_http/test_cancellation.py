@@ -1,4 +1,4 @@
-"""Whoever is cancelled ends, though the server always has more to say."""
+"""A cancelled call ends, although the server always has more to send."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ENDLESS = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n"
 
 
 async def drown(stream: SocketStream) -> None:
-    """Answer with a body that goes on, in step with whoever reads it in the same event loop."""
+    """Send an endless body, in step with its reader in the same event loop."""
     await read_request(stream)
     await stream.send(ENDLESS)
     while True:
         await stream.send(b"x" * 2500)
 
 
-async def test_a_body_without_end_ends_in_time(lane: Lane) -> None:
+async def test_endless_body_ends_in_time(lane: Lane) -> None:
     async with (
         raw_server(drown) as url,
         lane(url, max_body=2**40, timeout=0.2) as session,
@@ -33,7 +33,7 @@ async def test_a_body_without_end_ends_in_time(lane: Lane) -> None:
     assert [FailureKind.TIMED_OUT] * 2 == [each.kind for each in outcomes.failures.values()]
 
 
-async def test_a_call_is_left_in_the_middle_of_a_body_without_end(lane: Lane) -> None:
+async def test_call_can_be_cancelled_within_an_endless_body(lane: Lane) -> None:
     scope = anyio.CancelScope()
     sent = 0
 
@@ -50,11 +50,11 @@ async def test_a_call_is_left_in_the_middle_of_a_body_without_end(lane: Lane) ->
         with scope:
             await session.info("a")
     assert scope.cancelled_caught
-    # What fits into the buffers of both ends may leave, whoever reads.
+    # The buffers of both ends can be filled in any case.
     assert 2500 * sent < 32 * 2**20
 
 
-async def test_a_stream_without_end_is_left_when_its_reader_is_cancelled() -> None:
+async def test_endless_stream_ends_when_its_reader_is_cancelled() -> None:
     taken = 0
     async with (
         raw_server(drown) as url,

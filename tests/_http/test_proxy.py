@@ -82,14 +82,14 @@ async def failing(fake: Any, scheme: str, userinfo: str = "") -> TransportError:
 
 
 class Script:
-    """A proxy whose connections a function handles."""
+    """A proxy that handles its connections with a function."""
 
     def __init__(self, serve: Callable[[ByteStream], Any]) -> None:
         self.serve = serve
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_a_tunnel_has_the_tls_of_the_server_inside(
+async def test_tunnel_has_the_tls_of_the_server_inside(
     make: Callable[..., Any], scheme: str, host: str
 ) -> None:
     if host == "::1" and not socket.has_dualstack_ipv6():
@@ -144,7 +144,7 @@ async def test_concurrent_requests_pass_tunnels_in_batches(scheme: str) -> None:
             assert 4 >= transport.statistics().connections
 
 
-async def test_a_connection_with_excess_bytes_in_a_tunnel_is_not_used_again(scheme: str) -> None:
+async def test_connection_with_excess_bytes_in_a_tunnel_is_not_used_again(scheme: str) -> None:
     async def handler(stream: SocketStream) -> None:
         while True:
             await read_request(stream)
@@ -184,7 +184,7 @@ async def test_a_connection_with_excess_bytes_in_a_tunnel_is_not_used_again(sche
     ],
     ids=lambda value: repr(value)[:40],
 )
-async def test_a_proxy_that_opens_no_tunnel_is_a_failed_connection(
+async def test_proxy_that_opens_no_tunnel_is_a_failed_connection(
     scheme: str, response: bytes, words: str, final: bool
 ) -> None:
     fake = FakeProxy(response=response)
@@ -194,7 +194,7 @@ async def test_a_proxy_that_opens_no_tunnel_is_a_failed_connection(
     assert 1 == len(fake.seen)
 
 
-async def test_a_tunnel_may_begin_with_headers_and_an_interim_response(scheme: str) -> None:
+async def test_tunnel_may_begin_with_headers_and_an_interim_response(scheme: str) -> None:
     class Polite(FakeProxy):
         async def serve(self, stream: ByteStream) -> None:
             await stream.send(b"HTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n")
@@ -216,7 +216,7 @@ async def test_a_tunnel_may_begin_with_headers_and_an_interim_response(scheme: s
         b"HTTP/1.1 299 \r\nVia: 1.1 p\r\n\r\n",
     ],
 )
-async def test_the_headers_of_a_success_announce_no_body(
+async def test_headers_of_a_success_announce_no_body(
     scheme: str, established: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("_http.proxies.ESTABLISHED", established)
@@ -226,7 +226,7 @@ async def test_the_headers_of_a_success_announce_no_body(
             assert 200 == (await transport.send(GET)).status
 
 
-async def test_a_proxy_without_end_or_without_response_has_its_time(
+async def test_proxy_without_end_or_without_response_has_its_time(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kaleden._http._direct.CONNECT_TIMEOUT", 0.05)
@@ -240,7 +240,7 @@ async def test_a_proxy_without_end_or_without_response_has_its_time(
     assert f"through the proxy {scheme}://127.0.0.1" in error.message
 
 
-async def test_a_head_without_end_is_bounded(scheme: str) -> None:
+async def test_head_without_end_is_bounded(scheme: str) -> None:
     sent = 0
 
     async def flood(stream: ByteStream) -> None:
@@ -256,7 +256,7 @@ async def test_a_head_without_end_is_bounded(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("status", [b"407 Auth", b"403 Forbidden"])
-async def test_a_refusal_of_the_proxy_is_not_repeated(scheme: str, status: bytes) -> None:
+async def test_refusal_of_the_proxy_is_not_repeated(scheme: str, status: bytes) -> None:
     fake = FakeProxy(response=b"HTTP/1.1 " + status + b"\r\n\r\n")
     retry = kaleden.RetryPolicy(base=0.001)
     async with transport_through(fake, scheme, userinfo=USERINFO) as transport:
@@ -269,7 +269,7 @@ async def test_a_refusal_of_the_proxy_is_not_repeated(scheme: str, status: bytes
         assert PASSWORD not in str(failure)
 
 
-async def test_a_bad_gateway_is_retried(scheme: str) -> None:
+async def test_bad_gateway_is_retried(scheme: str) -> None:
     class Recovering(FakeProxy):
         async def serve(self, stream: ByteStream) -> None:
             self.response = b"HTTP/1.1 502 No\r\n\r\n" if len(self.seen) < 2 else None
@@ -285,7 +285,7 @@ async def test_a_bad_gateway_is_retried(scheme: str) -> None:
     assert 3 == len(fake.seen)
 
 
-async def test_a_proxy_that_cannot_be_reached_is_named() -> None:
+async def test_proxy_that_cannot_be_reached_is_named() -> None:
     async with open_proxy(FakeProxy(), "http", USERINFO) as proxy:
         pass
     async with direct("https://h", None, tls=tls(), proxy=proxy, connections=1) as transport:
@@ -293,7 +293,7 @@ async def test_a_proxy_that_cannot_be_reached_is_named() -> None:
             await transport.send(GET)
 
 
-async def test_the_certificate_of_a_proxy_is_checked() -> None:
+async def test_certificate_of_a_proxy_is_checked() -> None:
     async with open_proxy(FakeProxy(), "https") as proxy:
         stranger = Proxy(proxy.url, proxy.origin, tls=FakeTls(client_context(trustme.CA())))
         async with direct("https://h", None, tls=tls(), proxy=stranger, connections=1) as transport:
@@ -302,7 +302,7 @@ async def test_the_certificate_of_a_proxy_is_checked() -> None:
     assert caught.value.final
 
 
-async def test_the_certificate_of_a_server_in_a_tunnel_is_checked(scheme: str) -> None:
+async def test_certificate_of_a_server_in_a_tunnel_is_checked(scheme: str) -> None:
     async with (
         tls_server(server_context(trustme.CA())) as url,
         transport_through(FakeProxy(), scheme, url) as transport,
@@ -313,7 +313,7 @@ async def test_the_certificate_of_a_server_in_a_tunnel_is_checked(scheme: str) -
     assert "the proxy" not in caught.value.message
 
 
-async def test_an_http_proxy_with_an_https_url_is_reported() -> None:
+async def test_http_proxy_with_an_https_url_is_reported() -> None:
     async def serve(stream: SocketStream) -> None:
         await stream.receive()
         await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -340,7 +340,7 @@ async def test_plain_http_is_forwarded_with_the_whole_url(
     assert "\r\nAuthorization: Bearer a-token\r\n" in head
 
 
-async def test_a_refused_password_of_a_forwarded_request_is_final(
+async def test_refused_password_of_a_forwarded_request_is_final(
     make: Callable[..., Any], scheme: str
 ) -> None:
     async def refuse(stream: ByteStream) -> None:
@@ -385,7 +385,7 @@ async def test_cancelling_at_every_step_closes_the_connection(scheme: str) -> No
                     await checkpoint()
 
 
-async def test_a_session_goes_through_a_proxy_with_each_login(
+async def test_session_goes_through_a_proxy_with_each_login(
     scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     proxy_authority().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -437,7 +437,7 @@ async def test_users_of_httpx_go_through_a_proxy(scheme: str) -> None:
         assert "\r\nX-Ours: 1\r\n" in head
 
 
-async def test_a_refused_tunnel_is_a_proxy_error_for_users_of_httpx() -> None:
+async def test_refused_tunnel_is_a_proxy_error_for_users_of_httpx() -> None:
     fake = FakeProxy(response=b"HTTP/1.1 407 Auth\r\n\r\n")
     async with open_proxy(fake, "http", USERINFO) as proxy:
         address = proxy.url.replace("://", f"://{USERINFO}")
@@ -468,7 +468,7 @@ async def test_a_refused_tunnel_is_a_proxy_error_for_users_of_httpx() -> None:
         (httpx.Proxy("http://p", headers={"a": "secret\r\nb: c"}), "end its line"),
     ],
 )
-def test_a_proxy_that_httpx_cannot_use_is_refused(proxy: Any, words: str) -> None:
+def test_proxy_that_httpx_cannot_use_is_refused(proxy: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         AnyioTransport(proxy=proxy)
     assert "secret" not in str(caught.value)

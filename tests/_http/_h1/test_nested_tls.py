@@ -87,7 +87,7 @@ async def test_records_that_share_an_outer_record_are_all_read(
         assert [b"one", b"two", b"three", b""] == [await connection.read() for _ in range(4)]
 
 
-async def test_an_idle_connection_with_a_record_in_memory_is_stale(
+async def test_idle_connection_with_a_record_in_memory_is_stale(
     ends: tuple[NestedTlsSocket, Server],
 ) -> None:
     client, server = ends
@@ -99,14 +99,14 @@ async def test_an_idle_connection_with_a_record_in_memory_is_stale(
     assert connection.is_stale()
 
 
-async def test_an_idle_connection_is_not_stale_because_of_a_session_ticket(
+async def test_idle_connection_is_not_stale_because_of_a_session_ticket(
     ends: tuple[NestedTlsSocket, Server],
 ) -> None:
     client, _ = ends
     assert not Connection(client, None).is_stale()
 
 
-async def test_an_end_of_the_outer_layer_alone_is_a_truncation(
+async def test_end_of_the_outer_layer_alone_is_a_truncation(
     ends: tuple[NestedTlsSocket, Server],
 ) -> None:
     client, server = ends
@@ -120,7 +120,7 @@ async def test_an_end_of_the_outer_layer_alone_is_a_truncation(
         await connection.read()
 
 
-async def test_a_long_write_waits_for_a_full_socket(ends: tuple[NestedTlsSocket, Server]) -> None:
+async def test_long_write_waits_for_a_full_socket(ends: tuple[NestedTlsSocket, Server]) -> None:
     client, server = ends
     connection = Connection(client, None)
     data = bytes(range(256)) * 2**13
@@ -139,7 +139,7 @@ async def test_a_long_write_waits_for_a_full_socket(ends: tuple[NestedTlsSocket,
     assert data == received
 
 
-async def test_a_connection_that_does_not_accept_all_at_once_ends(
+async def test_connection_that_does_not_accept_all_at_once_ends(
     ends: tuple[NestedTlsSocket, Server],
 ) -> None:
     client, _ = ends

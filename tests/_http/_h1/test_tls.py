@@ -1,4 +1,4 @@
-"""TLS: what a connection over https is made with, and what is told if it cannot be made."""
+"""TLS: contexts, certificates, and the errors of connections that cannot be made."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_requests_over_tls(authority: trustme.CA, version: ssl.TLSVersion)
             assert 4 >= transport.statistics().connections
 
 
-async def test_a_client_certificate_is_shown(authority: trustme.CA) -> None:
+async def test_client_certificate_is_shown(authority: trustme.CA) -> None:
     demanding = server_context(authority)
     demanding.verify_mode = ssl.CERT_REQUIRED
     authority.configure_trust(demanding)
@@ -86,7 +86,7 @@ async def test_a_client_certificate_is_shown(authority: trustme.CA) -> None:
         (ssl.TLSVersion.TLSv1_2, "nothing", "handshake failure"),
     ],
 )
-async def test_a_refused_client_certificate_is_told(
+async def test_refused_client_certificate_is_reported(
     authority: trustme.CA, version: ssl.TLSVersion, shown: str, words: str
 ) -> None:
     demanding = server_context(authority)
@@ -106,7 +106,7 @@ async def test_a_refused_client_certificate_is_told(
     assert words in error.message
 
 
-async def test_a_server_that_is_not_trusted_is_told(authority: trustme.CA) -> None:
+async def test_untrusted_server_is_reported(authority: trustme.CA) -> None:
     async with tls_server(server_context(authority)) as url:
         error = await failing(url, ssl.create_default_context())
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
@@ -115,7 +115,7 @@ async def test_a_server_that_is_not_trusted_is_told(authority: trustme.CA) -> No
     assert "issuer" in error.message
 
 
-async def test_a_server_that_is_not_trusted_is_final_over_httpx_too(
+async def test_untrusted_server_is_final_over_httpx(
     authority: trustme.CA,
 ) -> None:
     tls = FakeTls(ssl.create_default_context())
@@ -129,7 +129,7 @@ async def test_a_server_that_is_not_trusted_is_final_over_httpx_too(
     assert caught.value.final
 
 
-async def test_a_certificate_of_another_host_is_told(authority: trustme.CA) -> None:
+async def test_certificate_of_another_host_is_reported(authority: trustme.CA) -> None:
     async with tls_server(server_context(authority, "other.example")) as url:
         error = await failing(url, client_context(authority))
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
@@ -137,7 +137,7 @@ async def test_a_certificate_of_another_host_is_told(authority: trustme.CA) -> N
     assert "mismatch" in error.message
 
 
-async def test_an_expired_certificate_is_told(authority: trustme.CA) -> None:
+async def test_expired_certificate_is_reported(authority: trustme.CA) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     authority.issue_cert(
@@ -151,7 +151,7 @@ async def test_an_expired_certificate_is_told(authority: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-async def test_a_server_without_tls_is_told(authority: trustme.CA, answer: bytes) -> None:
+async def test_server_without_tls_is_reported(authority: trustme.CA, answer: bytes) -> None:
     async def handler(stream: SocketStream) -> None:
         await stream.receive()
         if answer:
@@ -165,7 +165,7 @@ async def test_a_server_without_tls_is_told(authority: trustme.CA, answer: bytes
     assert "TLS" in error.message
 
 
-async def test_a_context_that_offers_what_is_not_spoken_is_told(authority: trustme.CA) -> None:
+async def test_context_that_offers_another_protocol_is_reported(authority: trustme.CA) -> None:
     serving, context = server_context(authority), client_context(authority)
     serving.set_alpn_protocols(["h2"])
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -176,7 +176,7 @@ async def test_a_context_that_offers_what_is_not_spoken_is_told(authority: trust
     assert "offers h2" in error.message
 
 
-async def test_a_connection_made_with_an_older_context_is_not_used_again(
+async def test_connection_made_with_an_older_context_is_not_used_again(
     authority: trustme.CA,
 ) -> None:
     tls = FakeTls(client_context(authority))
@@ -192,7 +192,7 @@ async def test_a_connection_made_with_an_older_context_is_not_used_again(
             assert 1 == transport.statistics().connections
 
 
-async def test_a_context_that_cannot_be_had_is_the_failure(authority: trustme.CA) -> None:
+async def test_unavailable_context_is_the_failure(authority: trustme.CA) -> None:
     class Broken:
         async def context(self) -> ssl.SSLContext:
             raise TransportError(FailureKind.NOT_AUTHENTICATED, "expired", sent=False)
@@ -224,10 +224,10 @@ def shaken(authority: trustme.CA) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
     return client, server
 
 
-async def test_a_connection_that_does_not_take_all_at_once_is_never_read_without_tls(
+async def test_connection_with_a_partial_write_is_never_read_without_tls(
     authority: trustme.CA,
 ) -> None:
-    """What came before was said under TLS, if by the server; else it is nobody's word."""
+    """Bytes are returned only if they came under TLS."""
     client, server = shaken(authority)
     connection = Connection(client, client.context)
     with server:
@@ -237,6 +237,6 @@ async def test_a_connection_that_does_not_take_all_at_once_is_never_read_without
         with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
             while not told or told[-1]:
                 told.append(await connection.read())
-    # Not every system gives what came before.
+    # Not every system returns the bytes that came before.
     assert told in ([], [b"said by the server"])
     connection.close()
