@@ -37,13 +37,13 @@ def document(**others: Any) -> dict[str, Any]:
 
 def contexts(active: str) -> dict[str, Any]:
     """A document of the shape before version 1."""
-    told = document()
+    config = document()
     servers = {"default": "canfar", "sweden": "other"}
     modes = {"default": "cadc", "sweden": "srcnet"}
     return {
         "active": active,
         "contexts": {
-            name: {**told["authentication"][modes[name]], "server": told["servers"][server]}
+            name: {**config["authentication"][modes[name]], "server": config["servers"][server]}
             for name, server in servers.items()
         },
         "registry": {},

@@ -82,9 +82,9 @@ def test_name_without_anything_saved() -> None:
 
 
 def test_certificate_elsewhere(home: Path, authority: Authority) -> None:
-    told = document()
-    told["authentication"]["cadc"]["path"] = str(home / "elsewhere.pem")
-    save(home, told)
+    config = document()
+    config["authentication"]["cadc"]["path"] = str(home / "elsewhere.pem")
+    save(home, config)
     with pytest.raises(ConfigurationError, match=r"elsewhere.pem does not exist"):
         found()
     authority.issue(expires=60).write(home / "elsewhere.pem")
@@ -101,9 +101,9 @@ def test_no_active_server_leaves_it_to_the_certificate(home: Path) -> None:
 
 
 def test_expired_token_says_to_log_in_again(home: Path) -> None:
-    told = active("other", "srcnet")
-    told["authentication"]["srcnet"]["expiry"]["access"] = time.time() - 60
-    save(home, told)
+    config = active("other", "srcnet")
+    config["authentication"]["srcnet"]["expiry"]["access"] = time.time() - 60
+    save(home, config)
     with pytest.raises(ConfigurationError, match=r"expired at 20.*`canfar login`"):
         found()
     login = found(url=OTHER)
@@ -113,20 +113,20 @@ def test_expired_token_says_to_log_in_again(home: Path) -> None:
 
 @pytest.mark.parametrize("expiry", [0, None, "soon", float("nan"), 1e300, True, -5])
 def test_unknown_expiry_is_none(home: Path, expiry: object) -> None:
-    told = active("other", "srcnet")
-    told["authentication"]["srcnet"]["expiry"] = {"access": expiry}
-    save(home, yaml.safe_dump(told))
+    config = active("other", "srcnet")
+    config["authentication"]["srcnet"]["expiry"] = {"access": expiry}
+    save(home, yaml.safe_dump(config))
     assert found().expires is None
 
 
 def broken(change: Callable[[dict[str, Any]], object]) -> str:
-    told = active("other", "srcnet")
-    change(told)
-    return str(yaml.safe_dump(told))
+    config = active("other", "srcnet")
+    change(config)
+    return str(yaml.safe_dump(config))
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "expected"),
     [
         ("version: 2\nactive: {authentication: cadc, ser", "no YAML, or only half of it"),
         ("\x00\x01", "no YAML"),
@@ -137,32 +137,38 @@ def broken(change: Callable[[dict[str, Any]], object]) -> str:
         ("", "has no `version:`"),
         ("just a text", "is no configuration of canfar"),
         ("- a\n- list", "is no configuration of canfar"),
-        (broken(lambda told: told.update(version=3)), "of version 3, and kaleden knows 1 and 2"),
-        (broken(lambda told: told.update(version="2")), "of version '2'"),
-        (broken(lambda told: told.update(version=[])), "of version"),
-        (broken(lambda told: told.pop("version")), "has no `version:`"),
-        (broken(lambda told: told.update(active="cadc")), "active is no mapping"),
-        (broken(lambda told: told.update(servers=[1])), "servers is no mapping"),
-        (broken(lambda told: told.update(servers=None)), "no server 'other'"),
-        (broken(lambda told: told["servers"].update(other=5)), "servers.other is no mapping"),
-        (broken(lambda told: told["servers"]["other"].pop("url")), "has no url"),
-        (broken(lambda told: told["servers"]["other"].update(url="host")), "no server's URL"),
-        (broken(lambda told: told["servers"]["other"].update(version="x")), "'v' and a number"),
-        (broken(lambda told: told.update(authentication={})), "has no login for server 'other'"),
-        (broken(lambda told: told["authentication"]["srcnet"].pop("mode")), "of a kind"),
-        (broken(lambda told: told["authentication"]["srcnet"].pop("token")), "has no token"),
-        (broken(lambda told: told["authentication"]["srcnet"].update(token="x")), "no mapping"),
-        (broken(lambda told: told.update(authentication={"srcnet": "x"})), "no mapping"),
+        (
+            broken(lambda file: file.update(version=3)),
+            "of version 3, and kaleden knows 1 and 2",
+        ),
+        (broken(lambda file: file.update(version="2")), "of version '2'"),
+        (broken(lambda file: file.update(version=[])), "of version"),
+        (broken(lambda file: file.pop("version")), "has no `version:`"),
+        (broken(lambda file: file.update(active="cadc")), "active is no mapping"),
+        (broken(lambda file: file.update(servers=[1])), "servers is no mapping"),
+        (broken(lambda file: file.update(servers=None)), "no server 'other'"),
+        (broken(lambda file: file["servers"].update(other=5)), "servers.other is no mapping"),
+        (broken(lambda file: file["servers"]["other"].pop("url")), "has no url"),
+        (broken(lambda file: file["servers"]["other"].update(url="host")), "no server's URL"),
+        (broken(lambda file: file["servers"]["other"].update(version="x")), "'v' and a number"),
+        (
+            broken(lambda file: file.update(authentication={})),
+            "has no login for server 'other'",
+        ),
+        (broken(lambda file: file["authentication"]["srcnet"].pop("mode")), "of a kind"),
+        (broken(lambda config: config["authentication"]["srcnet"].pop("token")), "has no token"),
+        (broken(lambda config: config["authentication"]["srcnet"].update(token="x")), "no mapping"),
+        (broken(lambda config: config.update(authentication={"srcnet": "x"})), "no mapping"),
     ],
     ids=lambda value: value[:40],
 )
 def test_broken_files_are_errors_if_needed_and_skipped_otherwise(
-    home: Path, content: str, words: str
+    home: Path, content: str, expected: str
 ) -> None:
     save(home, content)
     with pytest.raises(ConfigurationError) as caught:
         found()
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
     assert "access-token" not in str(caught.value)
     login = found(url=URL)
     assert ("none", 1) == (login.credential, str(login).count(".canfar/config.yaml"))
@@ -201,9 +207,9 @@ def test_unreadable_folder_is_reported(home: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_unknown_home_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = document()
-    told["authentication"]["cadc"]["path"] = "~nobody-of-this-name/proxy.pem"
-    save(home, told)
+    config = document()
+    config["authentication"]["cadc"]["path"] = "~nobody-of-this-name/proxy.pem"
+    save(home, config)
     with pytest.raises(ConfigurationError, match="write it out"):
         found()
     monkeypatch.setenv("CANFAR_CERTIFICATE", "~nobody-of-this-name/proxy.pem")
@@ -222,7 +228,7 @@ authentication: {{i: {{mode: *a59}}}}
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "expected"),
     [
         (f"{BOMB}version: *a59", "is of version"),
         (f"{BOMB}{MODE}", "of a kind"),
@@ -233,18 +239,18 @@ authentication: {{i: {{mode: *a59}}}}
     ],
     ids=["version", "mode", "bool", "int", "timestamp", "size"],
 )
-def test_endless_values_are_reported_briefly(home: Path, content: str, words: str) -> None:
+def test_endless_values_are_reported_briefly(home: Path, content: str, expected: str) -> None:
     save(home, content)
     with pytest.raises(ConfigurationError) as caught:
         found()
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
     assert 400 > len(str(caught.value))
 
 
 def test_broken_context_affects_no_other(home: Path) -> None:
-    told = contexts("sweden")
-    told["contexts"].update(broken=5, empty={"server": 5})
-    save(home, told)
+    config = contexts("sweden")
+    config["contexts"].update(broken=5, empty={"server": 5})
+    save(home, config)
     assert f"{OTHER}/v0" == found().url
     with pytest.raises(ConfigurationError, match=r"servers.broken is no mapping"):
         found(server="broken")
@@ -258,9 +264,9 @@ def test_broken_registry_affects_no_login(home: Path) -> None:
 
 
 def test_broken_server_affects_no_other(home: Path) -> None:
-    told = document()
-    told["servers"]["other"] = {"url": "nonsense"}
-    save(home, told)
+    config = document()
+    config["servers"]["other"] = {"url": "nonsense"}
+    save(home, config)
     assert f"{CANFAR}/v1" == found().url
     assert "X.509 certificate" == found(url=CANFAR).credential
 
@@ -283,15 +289,15 @@ VALUES = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_any_content_is_read_or_refused(home: Path, data: st.DataObject) -> None:
-    told = data.draw(st.sampled_from([document(), active("other", "srcnet"), contexts("sweden")]))
-    spot = told
+    config = data.draw(st.sampled_from([document(), active("other", "srcnet"), contexts("sweden")]))
+    spot = config
     while True:
         key = data.draw(st.sampled_from(sorted(spot)))
         if not isinstance(spot[key], dict) or not spot[key] or data.draw(st.booleans()):
             break
         spot = spot[key]
     spot[key] = data.draw(VALUES)
-    path = save(home, yaml.safe_dump(told))
+    path = save(home, yaml.safe_dump(config))
     try:
         saved = read_saved(path, home)
         for name in saved.names:

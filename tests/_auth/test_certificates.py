@@ -68,9 +68,9 @@ def test_encrypted_key_is_refused_without_a_prompt(authority: Authority, tmp_pat
 
 def test_expired_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
     path = authority.issue(begins=-7200, expires=-60).write(tmp_path / "proxy.pem")
-    said = refused(path)
-    assert "expired at 20" in said
-    assert "canfar login" in said
+    message = refused(path)
+    assert "expired at 20" in message
+    assert "canfar login" in message
 
 
 def test_certificate_of_the_future_is_refused(authority: Authority, tmp_path: Path) -> None:

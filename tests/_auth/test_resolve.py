@@ -206,7 +206,7 @@ def test_certificates_that_cannot_be_shown_are_skipped(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         ({"auth": httpx.BasicAuth("ada", "secret"), "token": "t"}, "give it without token="),
         ({"auth": httpx.BasicAuth("ada", "secret"), "certificate": "c"}, "without certificate="),
@@ -226,8 +226,8 @@ def test_certificates_that_cannot_be_shown_are_skipped(
     # Without the address of an object, which differs from worker to worker.
     ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
-def test_contradicting_arguments_are_refused(arguments: dict[str, object], words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words) as caught:
+def test_contradicting_arguments_are_refused(arguments: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=expected) as caught:
         found(URL, **arguments)  # type: ignore[arg-type]
     assert "a:b" not in str(caught.value)
     assert "hush" not in str(caught.value)

@@ -61,8 +61,8 @@ class Witness:
 
     def catch(self, error: BaseException) -> None:
         self.see(error, *error.args)
-        told = traceback.TracebackException.from_exception(error)
-        self.seen += list(told.format())
+        formatted = traceback.TracebackException.from_exception(error)
+        self.seen += list(formatted.format())
 
     def check(self, caplog: pytest.LogCaptureFixture) -> None:
         self.seen += [record.getMessage() for record in caplog.records]
@@ -168,11 +168,11 @@ async def test_saved_secrets_are_not_shown(
     platform: LocalPlatform, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    told = active("other", "srcnet")
-    told["servers"]["other"]["url"] = platform.url
-    told["authentication"]["srcnet"]["token"] = {"access": TOKEN, "refresh": REFRESH}
-    told["registry"] = {"url": "https://images", "username": "ada", "secret": SECRET}
-    path = save(home, told)
+    config = active("other", "srcnet")
+    config["servers"]["other"]["url"] = platform.url
+    config["authentication"]["srcnet"]["token"] = {"access": TOKEN, "refresh": REFRESH}
+    config["registry"] = {"url": "https://images", "username": "ada", "secret": SECRET}
+    path = save(home, config)
     witness = Witness()
     witness.see(saved := read_saved(path, home), saved.identity(saved.server("other")))
     await use(kaleden.AsyncSession(), witness)

@@ -227,12 +227,12 @@ async def test_waiting_requests_share_a_failure() -> None:
 
 
 def saved_at(home: Path, url: str, token: str, expires: float | None = None) -> None:
-    told = active("other", "srcnet")
-    told["servers"]["other"].update(url=url, version="v1")
-    told["authentication"]["srcnet"].update(
+    config = active("other", "srcnet")
+    config["servers"]["other"].update(url=url, version="v1")
+    config["authentication"]["srcnet"].update(
         token={"access": token}, expiry={"access": expires or time.time() + 3600}
     )
-    save(home, told)
+    save(home, config)
 
 
 async def test_saved_token_that_was_refused_is_read_again(home: Path) -> None:

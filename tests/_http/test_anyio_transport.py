@@ -540,7 +540,7 @@ async def ask(client: httpx.AsyncClient) -> None:
         await response.aread()
 
 
-def with_two_places() -> AnyioTransport:
+def with_two_slots() -> AnyioTransport:
     return AnyioTransport(limits=httpx.Limits(max_connections=2))
 
 
@@ -555,7 +555,7 @@ async def in_two_pieces(stream: SocketStream) -> None:
 
 @pytest.mark.slow
 async def test_cancellation_at_every_step_releases_the_slot() -> None:
-    transport = with_two_places()
+    transport = with_two_slots()
     async with client_of(in_two_pieces, transport) as client:
         for steps in range(50):
             async with anyio.create_task_group() as group:
@@ -570,7 +570,7 @@ async def test_cancellation_at_every_step_releases_the_slot() -> None:
 async def test_native_cancellation_releases_the_slot(anyio_backend_name: str) -> None:
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio has it")
-    transport = with_two_places()
+    transport = with_two_slots()
     async with client_of(in_two_pieces, transport) as client:
         for steps in range(40):
             tasks = [asyncio.ensure_future(ask(client)) for _ in range(4)]

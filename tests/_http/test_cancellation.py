@@ -16,7 +16,7 @@ from support import raw_server, read_request
 ENDLESS = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n"
 
 
-async def drown(stream: SocketStream) -> None:
+async def send_endless(stream: SocketStream) -> None:
     """Send an endless body, in step with its reader in the same event loop."""
     await read_request(stream)
     await stream.send(ENDLESS)
@@ -26,7 +26,7 @@ async def drown(stream: SocketStream) -> None:
 
 async def test_endless_body_ends_in_time(lane: Lane) -> None:
     async with (
-        raw_server(drown) as url,
+        raw_server(send_endless) as url,
         lane(url, max_body=2**40, timeout=0.2) as session,
     ):
         outcomes = await session.info(["a", "b"])
@@ -57,7 +57,7 @@ async def test_call_can_be_cancelled_within_an_endless_body(lane: Lane) -> None:
 async def test_endless_stream_ends_when_its_reader_is_cancelled() -> None:
     taken = 0
     async with (
-        raw_server(drown) as url,
+        raw_server(send_endless) as url,
         AnyioTransport() as transport,
         httpx.AsyncClient(transport=transport) as client,
         client.stream("GET", url) as reply,

@@ -149,7 +149,7 @@ async def launch_in_a_scope(seed: int) -> None:
         async with kaleden.AsyncSession(
             proxy.url, platform.token, settle=0.2, retry=kaleden.RetryPolicy(base=0.01)
         ) as session:
-            said: tuple[str, ...] = ()
+            survivors: tuple[str, ...] = ()
             names: tuple[str, ...] = ()
             try:
                 async with session.scope(grace=3) as scope:
@@ -157,8 +157,10 @@ async def launch_in_a_scope(seed: int) -> None:
                     assert 4 == len(created)
                     assert len(platform.sessions()) <= 4
             except kaleden.ScopeError as error:
-                said, names = error.survivors, error.launches
-        left = [s for s in platform.sessions() if s.id not in said and s.spec.name not in names]
+                survivors, names = error.survivors, error.launches
+        left = [
+            s for s in platform.sessions() if s.id not in survivors and s.spec.name not in names
+        ]
         assert [] == left, proxy.done
 
 

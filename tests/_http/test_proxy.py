@@ -164,7 +164,7 @@ async def test_connection_with_excess_bytes_in_a_tunnel_is_not_used_again(scheme
 
 
 @pytest.mark.parametrize(
-    ("response", "words", "final"),
+    ("response", "expected", "final"),
     [
         (b"HTTP/1.1 407 Auth\r\nProxy-Authenticate: Basic\r\n\r\n", "user and password", True),
         (b"HTTP/1.1 407 Auth\r\ncontent-length: 5\r\n\r\nlogin", "user and password", True),
@@ -185,11 +185,11 @@ async def test_connection_with_excess_bytes_in_a_tunnel_is_not_used_again(scheme
     ids=lambda value: repr(value)[:40],
 )
 async def test_proxy_that_opens_no_tunnel_is_a_failed_connection(
-    scheme: str, response: bytes, words: str, final: bool
+    scheme: str, response: bytes, expected: str, final: bool
 ) -> None:
     fake = FakeProxy(response=response)
     error = await failing(fake, scheme, USERINFO)
-    assert words in error.message
+    assert expected in error.message
     assert final == error.final
     assert 1 == len(fake.seen)
 
@@ -459,7 +459,7 @@ async def test_refused_tunnel_is_a_proxy_error_for_users_of_httpx() -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxy", "words"),
+    ("proxy", "expected"),
     [
         ("socks5://ada:secret@p:1", r"httpx\[socks\]"),
         ("ftp://ada:secret@p:1", "httpx.Proxy"),
@@ -468,7 +468,7 @@ async def test_refused_tunnel_is_a_proxy_error_for_users_of_httpx() -> None:
         (httpx.Proxy("http://p", headers={"a": "secret\r\nb: c"}), "end its line"),
     ],
 )
-def test_proxy_that_httpx_cannot_use_is_refused(proxy: Any, words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words) as caught:
+def test_proxy_that_httpx_cannot_use_is_refused(proxy: Any, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=expected) as caught:
         AnyioTransport(proxy=proxy)
     assert "secret" not in str(caught.value)

@@ -57,7 +57,7 @@ async def test_no_token_sends_no_header(lane: Lane) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "words"),
+    ("answer", "kind", "expected"),
     [
         (b"", FailureKind.CONNECTION_LOST, "disconnected"),
         (b"HTTP/1.1 200 OK\r\n", FailureKind.CONNECTION_LOST, ""),
@@ -78,13 +78,13 @@ async def test_no_token_sends_no_header(lane: Lane) -> None:
     ids=lambda value: repr(value)[:30],
 )
 async def test_unusable_response_is_a_failure(
-    lane: Lane, answer: bytes, kind: FailureKind, words: str
+    lane: Lane, answer: bytes, kind: FailureKind, expected: str
 ) -> None:
     async with raw_server(always(answer)) as url, lane(url) as session:
         [outcome] = await session.info("a")
         assert isinstance(outcome, Failure)
         assert (kind, True) == (outcome.kind, outcome.sent)
-        assert words in outcome.message
+        assert expected in outcome.message
         assert 0 == session.statistics().transport.stuck  # type: ignore[union-attr]
     if kind is FailureKind.UNAVAILABLE:
         assert 30.0 == outcome.retry_after
@@ -215,7 +215,7 @@ async def check_rest(session: kaleden.AsyncSession) -> None:
 async def test_cancellation_at_any_time_costs_the_client_nothing(
     lane: Lane, limit: int, trials: int
 ) -> None:
-    moments = random.Random(limit)
+    chance = random.Random(limit)
     async with (
         raw_server(describe) as url,
         lane(url, concurrency=limit) as session,
@@ -223,7 +223,7 @@ async def test_cancellation_at_any_time_costs_the_client_nothing(
         for _ in range(trials):
             async with anyio.create_task_group() as group:
                 group.start_soon(session.info, [f"id{number}" for number in range(10_000)])
-                for _ in range(moments.randrange(100)):
+                for _ in range(chance.randrange(100)):
                     await checkpoint()
                 group.cancel_scope.cancel()
             await check_rest(session)
@@ -235,7 +235,7 @@ async def test_native_cancellation_costs_the_client_nothing(
 ) -> None:
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio has it")
-    moments = random.Random(5)
+    chance = random.Random(5)
     async with (
         raw_server(describe) as url,
         lane(url, concurrency=8) as session,
@@ -246,7 +246,7 @@ async def test_native_cancellation_costs_the_client_nothing(
                 session.info("one"),
             ):
                 task = asyncio.ensure_future(call)
-                for _ in range(moments.randrange(60)):
+                for _ in range(chance.randrange(60)):
                     await checkpoint()
                 for _ in range(times):
                     task.cancel()

@@ -249,10 +249,10 @@ def test_headers_ignore_case_and_hide_values() -> None:
 
 def ends_well(raw: bytes, cuts: Iterable[int]) -> bool:
     """Parse *raw* in pieces; return whether it is a response. Other errors are raised."""
-    places = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
+    positions = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
     reply = ResponseParser(10_000)
     try:
-        for start, stop in pairwise(places):
+        for start, stop in pairwise(positions):
             reply.feed(raw[start:stop])
         if not reply.complete:
             reply.end()

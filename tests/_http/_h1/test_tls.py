@@ -77,7 +77,7 @@ async def test_client_certificate_is_shown(authority: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "shown", "words"),
+    ("version", "shown", "expected"),
     [
         (ssl.TLSVersion.TLSv1_3, "nothing", "client's certificate"),
         (ssl.TLSVersion.TLSv1_3, "a stranger's", "client's certificate"),
@@ -87,7 +87,7 @@ async def test_client_certificate_is_shown(authority: trustme.CA) -> None:
     ],
 )
 async def test_refused_client_certificate_is_reported(
-    authority: trustme.CA, version: ssl.TLSVersion, shown: str, words: str
+    authority: trustme.CA, version: ssl.TLSVersion, shown: str, expected: str
 ) -> None:
     demanding = server_context(authority)
     demanding.verify_mode = ssl.CERT_REQUIRED
@@ -103,7 +103,7 @@ async def test_refused_client_certificate_is_reported(
             error = await failing(url, context)
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
     assert error.final
-    assert words in error.message
+    assert expected in error.message
 
 
 async def test_untrusted_server_is_reported(authority: trustme.CA) -> None:
@@ -231,12 +231,12 @@ async def test_connection_with_a_partial_write_is_never_read_without_tls(
     client, server = shaken(authority)
     connection = Connection(client, client.context)
     with server:
-        server.send(b"said by the server")
+        server.send(b"sent by the server")
         connection.write_or_end(bytes(2**22))
-        told: list[bytes] = []
+        received: list[bytes] = []
         with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
-            while not told or told[-1]:
-                told.append(await connection.read())
+            while not received or received[-1]:
+                received.append(await connection.read())
     # Not every system returns the bytes that came before.
-    assert told in ([], [b"said by the server"])
+    assert received in ([], [b"sent by the server"])
     connection.close()

@@ -75,7 +75,7 @@ async def test_cancelled_task_does_not_stop_the_batch(struck: int) -> None:
     """The requests of other tasks are sent; a closed connection does no harm."""
     outbox = WriteBatcher()
     scopes: list[anyio.CancelScope] = []
-    told: list[bytes] = []
+    received: list[bytes] = []
 
     async def send(connection: Connection) -> None:
         with anyio.CancelScope() as scope:
@@ -93,10 +93,10 @@ async def test_cancelled_task_does_not_stop_the_batch(struck: int) -> None:
         async with anyio.create_task_group() as group:
             for connection, _ in made:
                 group.start_soon(send, connection)
-        told = [came(theirs) for _, theirs in made]
+        received = [came(theirs) for _, theirs in made]
 
     assert scopes[struck].cancelled_caught
-    assert told.count(b"it") == 2 if struck == 0 else told.count(b"it") >= 2
+    assert received.count(b"it") == 2 if struck == 0 else received.count(b"it") >= 2
 
 
 async def test_cancelled_first_task_does_not_send_its_request() -> None:
@@ -176,15 +176,15 @@ async def test_request_that_a_kept_connection_did_not_accept_is_resent(
     """The bodies show that each response belongs to its own request."""
     keys = [f"key{number}" for number in range(8)]
 
-    async def send(transport: DirectTransport, told: dict[str, bytes], key: str) -> None:
-        told[key] = (await transport.send(build_info(key))).body
+    async def send(transport: DirectTransport, received: dict[str, bytes], key: str) -> None:
+        received[key] = (await transport.send(build_info(key))).body
 
     async def send_all(transport: DirectTransport) -> dict[str, bytes]:
-        told: dict[str, bytes] = {}
+        received: dict[str, bytes] = {}
         async with anyio.create_task_group() as group:
             for key in keys:
-                group.start_soon(send, transport, told, key)
-        return told
+                group.start_soon(send, transport, received, key)
+        return received
 
     def refuse(connection: Any, data: bytes) -> None:
         if any(key in data for key in (b"key2", b"key5")):
