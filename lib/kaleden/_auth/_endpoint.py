@@ -179,7 +179,8 @@ def _describe_socks(scheme: str, source: str) -> str:
         f"{source} names a SOCKS proxy, which only a client of your own can use: install "
         "httpx[socks] and give "
         f'client=httpx.AsyncClient(proxy="{scheme if known else "socks5"}://HOST:PORT"), '
-        f"with the login in its auth= or headers=.{hint}"
+        "with the login in its auth= or headers=; or, if the server can be reached without a "
+        f"proxy, name it in NO_PROXY.{hint}"
     )
 
 
