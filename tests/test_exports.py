@@ -104,7 +104,6 @@ def find_loaded_modules(*statements: str) -> set[str]:
 EXTRAS = {"trio", "starlette", "anycorn", "trustme", "cryptography", "rich", "pytest"}
 # Each import takes milliseconds, and most programs do not need these modules at start.
 LAZY = {
-    "asn1crypto",
     "asyncio",
     "cattrs",
     "certifi",

@@ -31,11 +31,14 @@ LAYERS = (
     "_results/_tables",
     "_results",
     "_http/_transport _http/_h1/_reader _http/_h1/_tls",
-    "_http/_h1/_asyncio_reader _http/_h1/_response_parser",
+    "_http/_h1/_asyncio_reader _http/_h1/_nested_tls _http/_h1/_response_parser",
     "_http/_h1/_connection",
     "_http/_h1/_pool _http/_h1/_write_batch",
+    "_http/_h1/_proxy",
+    "_http/_h1/_connect _http/_h1/_request_writer",
     "_http/_h1",
-    "_http/_anyio_transport _http/_direct _http/_httpx_client",
+    "_http/_anyio_options _http/_direct _http/_httpx_client",
+    "_http/_anyio_transport",
     "_http/_httpx_adapter",
     "_http",
     "http progress",
@@ -45,7 +48,7 @@ LAYERS = (
     "_engine/_operations",
     "_engine/_collectors",
     "_engine",
-    "_auth/_endpoint _auth/_environment",
+    "_auth/_endpoint _auth/_environment _auth/_x509",
     "_auth/_canfar_config _auth/_certificates _auth/_tokens",
     "_auth/_options _auth/_tls",
     "_auth/_discovery",
@@ -100,7 +103,6 @@ RANKS = {prefix: rank for rank, layer in enumerate(LAYERS) for prefix in layer.s
 # Libraries that only some modules import.
 CONFINED = {
     "httptools": "_http/_h1",
-    "httpcore": "_http",
     "httpx": "_http",
     "starlette": "local",
     "anycorn": "local",
@@ -110,7 +112,6 @@ CONFINED = {
     "rich": "progress _cli _results/_tables",
     "shtab": "_cli",
     "yaml": "_auth",
-    "asn1crypto": "_auth",
     "certifi": "_auth",
     # The reader of a socket is the one part of the client that depends on a backend: it saves a
     # third of the processor time of an exchange.

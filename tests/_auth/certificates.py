@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 @frozen
 class Pem:
-    """What is in a file as ``cadc-get-cert`` writes it.
+    """The content of a file as ``cadc-get-cert`` writes it.
 
     Attributes:
         certificate: the certificate and its chain.
@@ -22,7 +22,7 @@ class Pem:
     key: str
 
     def write(self, path: Path, content: str | None = None, mode: int = 0o600) -> Path:
-        """Write it to *path*, or *content* in its place."""
+        """Write it, or *content*, to *path*."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.certificate + self.key if content is None else content)
         path.chmod(mode)

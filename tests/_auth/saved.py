@@ -37,13 +37,13 @@ def document(**others: Any) -> dict[str, Any]:
 
 def contexts(active: str) -> dict[str, Any]:
     """A document of the shape before version 1."""
-    told = document()
+    config = document()
     servers = {"default": "canfar", "sweden": "other"}
     modes = {"default": "cadc", "sweden": "srcnet"}
     return {
         "active": active,
         "contexts": {
-            name: {**told["authentication"][modes[name]], "server": told["servers"][server]}
+            name: {**config["authentication"][modes[name]], "server": config["servers"][server]}
             for name, server in servers.items()
         },
         "registry": {},
@@ -59,5 +59,5 @@ def save(home: Path, content: object, folder: str = ".canfar") -> Path:
 
 
 def active(server: str, identity: str) -> dict[str, Any]:
-    """A document whose active server is this."""
+    """A document with this active server."""
     return document(active={"authentication": identity, "server": server, "servers": {}})

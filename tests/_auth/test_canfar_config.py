@@ -34,14 +34,14 @@ def found(**arguments: Any) -> ConnectionInfo:
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("folder", [".canfar", ".skaha"])
-def test_versions_and_places(home: Path, version: int, folder: str) -> None:
+def test_all_versions_and_paths_are_read(home: Path, version: int, folder: str) -> None:
     save(home, document(version=version), folder)
     login = found()
     assert (f"{CANFAR}/v1", "X.509 certificate") == (login.url, login.credential)
     assert f"server 'canfar' in ~/{folder}/config.yaml" == login.url_from
 
 
-def test_the_newer_place_counts(home: Path) -> None:
+def test_newer_path_is_read_first(home: Path) -> None:
     save(home, active("other", "srcnet"), ".canfar")
     save(home, document(), ".skaha")
     assert f"{OTHER}/v0" == found().url
@@ -59,7 +59,7 @@ def test_yaml_as_it_is_written(home: Path) -> None:
         ("sweden", f"{OTHER}/v0", "bearer token"),
     ],
 )
-def test_contexts_of_before_version_1(home: Path, name: str, url: str, kind: str) -> None:
+def test_contexts_before_version_1_are_read(home: Path, name: str, url: str, kind: str) -> None:
     save(home, contexts(name))
     login = found()
     assert (url, kind) == (login.url, login.credential)
@@ -67,7 +67,7 @@ def test_contexts_of_before_version_1(home: Path, name: str, url: str, kind: str
     assert url == found(server=name).url
 
 
-def test_a_server_can_be_chosen_by_name(home: Path) -> None:
+def test_server_can_be_chosen_by_name(home: Path) -> None:
     save(home, document())
     login = found(server="other")
     assert (f"{OTHER}/v0", "bearer token") == (login.url, login.credential)
@@ -76,15 +76,15 @@ def test_a_server_can_be_chosen_by_name(home: Path) -> None:
         found(server="nowhere")
 
 
-def test_a_name_without_anything_saved() -> None:
+def test_name_without_anything_saved() -> None:
     with pytest.raises(ConfigurationError, match="none is saved"):
         found(server="canfar")
 
 
-def test_a_certificate_elsewhere(home: Path, authority: Authority) -> None:
-    told = document()
-    told["authentication"]["cadc"]["path"] = str(home / "elsewhere.pem")
-    save(home, told)
+def test_certificate_elsewhere(home: Path, authority: Authority) -> None:
+    config = document()
+    config["authentication"]["cadc"]["path"] = str(home / "elsewhere.pem")
+    save(home, config)
     with pytest.raises(ConfigurationError, match=r"elsewhere.pem does not exist"):
         found()
     authority.issue(expires=60).write(home / "elsewhere.pem")
@@ -100,10 +100,10 @@ def test_no_active_server_leaves_it_to_the_certificate(home: Path) -> None:
     assert f"- {PLACE}: no server is active there" in str(login)
 
 
-def test_an_expired_token_says_to_log_in_again(home: Path) -> None:
-    told = active("other", "srcnet")
-    told["authentication"]["srcnet"]["expiry"]["access"] = time.time() - 60
-    save(home, told)
+def test_expired_token_says_to_log_in_again(home: Path) -> None:
+    config = active("other", "srcnet")
+    config["authentication"]["srcnet"]["expiry"]["access"] = time.time() - 60
+    save(home, config)
     with pytest.raises(ConfigurationError, match=r"expired at 20.*`canfar login`"):
         found()
     login = found(url=OTHER)
@@ -112,21 +112,21 @@ def test_an_expired_token_says_to_log_in_again(home: Path) -> None:
 
 
 @pytest.mark.parametrize("expiry", [0, None, "soon", float("nan"), 1e300, True, -5])
-def test_an_expiry_that_nobody_knows(home: Path, expiry: object) -> None:
-    told = active("other", "srcnet")
-    told["authentication"]["srcnet"]["expiry"] = {"access": expiry}
-    save(home, yaml.safe_dump(told))
+def test_unknown_expiry_is_none(home: Path, expiry: object) -> None:
+    config = active("other", "srcnet")
+    config["authentication"]["srcnet"]["expiry"] = {"access": expiry}
+    save(home, yaml.safe_dump(config))
     assert found().expires is None
 
 
 def broken(change: Callable[[dict[str, Any]], object]) -> str:
-    told = active("other", "srcnet")
-    change(told)
-    return str(yaml.safe_dump(told))
+    config = active("other", "srcnet")
+    change(config)
+    return str(yaml.safe_dump(config))
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "expected"),
     [
         ("version: 2\nactive: {authentication: cadc, ser", "no YAML, or only half of it"),
         ("\x00\x01", "no YAML"),
@@ -137,39 +137,45 @@ def broken(change: Callable[[dict[str, Any]], object]) -> str:
         ("", "has no `version:`"),
         ("just a text", "is no configuration of canfar"),
         ("- a\n- list", "is no configuration of canfar"),
-        (broken(lambda told: told.update(version=3)), "of version 3, and kaleden knows 1 and 2"),
-        (broken(lambda told: told.update(version="2")), "of version '2'"),
-        (broken(lambda told: told.update(version=[])), "of version"),
-        (broken(lambda told: told.pop("version")), "has no `version:`"),
-        (broken(lambda told: told.update(active="cadc")), "active is no mapping"),
-        (broken(lambda told: told.update(servers=[1])), "servers is no mapping"),
-        (broken(lambda told: told.update(servers=None)), "no server 'other'"),
-        (broken(lambda told: told["servers"].update(other=5)), "servers.other is no mapping"),
-        (broken(lambda told: told["servers"]["other"].pop("url")), "has no url"),
-        (broken(lambda told: told["servers"]["other"].update(url="host")), "no server's URL"),
-        (broken(lambda told: told["servers"]["other"].update(version="x")), "'v' and a number"),
-        (broken(lambda told: told.update(authentication={})), "has no login for server 'other'"),
-        (broken(lambda told: told["authentication"]["srcnet"].pop("mode")), "of a kind"),
-        (broken(lambda told: told["authentication"]["srcnet"].pop("token")), "has no token"),
-        (broken(lambda told: told["authentication"]["srcnet"].update(token="x")), "no mapping"),
-        (broken(lambda told: told.update(authentication={"srcnet": "x"})), "no mapping"),
+        (
+            broken(lambda file: file.update(version=3)),
+            "of version 3, and kaleden knows 1 and 2",
+        ),
+        (broken(lambda file: file.update(version="2")), "of version '2'"),
+        (broken(lambda file: file.update(version=[])), "of version"),
+        (broken(lambda file: file.pop("version")), "has no `version:`"),
+        (broken(lambda file: file.update(active="cadc")), "active is no mapping"),
+        (broken(lambda file: file.update(servers=[1])), "servers is no mapping"),
+        (broken(lambda file: file.update(servers=None)), "no server 'other'"),
+        (broken(lambda file: file["servers"].update(other=5)), "servers.other is no mapping"),
+        (broken(lambda file: file["servers"]["other"].pop("url")), "has no url"),
+        (broken(lambda file: file["servers"]["other"].update(url="host")), "no server's URL"),
+        (broken(lambda file: file["servers"]["other"].update(version="x")), "'v' and a number"),
+        (
+            broken(lambda file: file.update(authentication={})),
+            "has no login for server 'other'",
+        ),
+        (broken(lambda file: file["authentication"]["srcnet"].pop("mode")), "of a kind"),
+        (broken(lambda config: config["authentication"]["srcnet"].pop("token")), "has no token"),
+        (broken(lambda config: config["authentication"]["srcnet"].update(token="x")), "no mapping"),
+        (broken(lambda config: config.update(authentication={"srcnet": "x"})), "no mapping"),
     ],
     ids=lambda value: value[:40],
 )
-def test_broken_files_are_errors_if_needed_and_else_passed_over(
-    home: Path, content: str, words: str
+def test_broken_files_are_errors_if_needed_and_skipped_otherwise(
+    home: Path, content: str, expected: str
 ) -> None:
     save(home, content)
     with pytest.raises(ConfigurationError) as caught:
         found()
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
     assert "access-token" not in str(caught.value)
     login = found(url=URL)
     assert ("none", 1) == (login.credential, str(login).count(".canfar/config.yaml"))
     assert "bearer token" == found(url=URL, token="token").credential
 
 
-def test_a_file_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / ".canfar" / "config.yaml").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match=r"config.yaml cannot be read: Is a directory"):
         found()
@@ -177,7 +183,7 @@ def test_a_file_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
-def test_a_pipe_is_not_waited_for(home: Path) -> None:
+def test_pipe_is_not_waited_for(home: Path) -> None:
     (home / ".canfar").mkdir()
     os.mkfifo(home / ".canfar" / "config.yaml")
     with pytest.raises(ConfigurationError, match=r"config.yaml is no file"):
@@ -185,9 +191,7 @@ def test_a_pipe_is_not_waited_for(home: Path) -> None:
     assert "is no file" in str(found(url=URL))
 
 
-def test_a_folder_that_nobody_can_look_into_is_told(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stat = Path.stat
 
     def closed(self: Path, **options: Any) -> os.stat_result:
@@ -202,10 +206,10 @@ def test_a_folder_that_nobody_can_look_into_is_told(
     assert "cannot be read" in str(found(url=URL))
 
 
-def test_a_home_that_nobody_knows_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = document()
-    told["authentication"]["cadc"]["path"] = "~nobody-of-this-name/proxy.pem"
-    save(home, told)
+def test_unknown_home_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = document()
+    config["authentication"]["cadc"]["path"] = "~nobody-of-this-name/proxy.pem"
+    save(home, config)
     with pytest.raises(ConfigurationError, match="write it out"):
         found()
     monkeypatch.setenv("CANFAR_CERTIFICATE", "~nobody-of-this-name/proxy.pem")
@@ -213,7 +217,7 @@ def test_a_home_that_nobody_knows_is_told(home: Path, monkeypatch: pytest.Monkey
         found(url=URL)
 
 
-# Each says twice what the one before says, so that the last one has no end.
+# Each holds the previous one twice, so that the last one is endless.
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 MODE = f"""
 version: 2
@@ -224,7 +228,7 @@ authentication: {{i: {{mode: *a59}}}}
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "expected"),
     [
         (f"{BOMB}version: *a59", "is of version"),
         (f"{BOMB}{MODE}", "of a kind"),
@@ -235,40 +239,40 @@ authentication: {{i: {{mode: *a59}}}}
     ],
     ids=["version", "mode", "bool", "int", "timestamp", "size"],
 )
-def test_what_has_no_end_and_no_sense_is_told_briefly(home: Path, content: str, words: str) -> None:
+def test_endless_values_are_reported_briefly(home: Path, content: str, expected: str) -> None:
     save(home, content)
     with pytest.raises(ConfigurationError) as caught:
         found()
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
     assert 400 > len(str(caught.value))
 
 
-def test_a_broken_context_costs_only_itself(home: Path) -> None:
-    told = contexts("sweden")
-    told["contexts"].update(broken=5, empty={"server": 5})
-    save(home, told)
+def test_broken_context_affects_no_other(home: Path) -> None:
+    config = contexts("sweden")
+    config["contexts"].update(broken=5, empty={"server": 5})
+    save(home, config)
     assert f"{OTHER}/v0" == found().url
     with pytest.raises(ConfigurationError, match=r"servers.broken is no mapping"):
         found(server="broken")
 
 
-def test_a_broken_registry_costs_only_itself(home: Path) -> None:
+def test_broken_registry_affects_no_login(home: Path) -> None:
     save(home, document(registry=[1]))
     login = found()
     assert ("X.509 certificate", None) == (login.credential, login.registry_user)
     assert "registry is no mapping" in str(login)
 
 
-def test_a_broken_server_costs_only_itself(home: Path) -> None:
-    told = document()
-    told["servers"]["other"] = {"url": "nonsense"}
-    save(home, told)
+def test_broken_server_affects_no_other(home: Path) -> None:
+    config = document()
+    config["servers"]["other"] = {"url": "nonsense"}
+    save(home, config)
     assert f"{CANFAR}/v1" == found().url
     assert "X.509 certificate" == found(url=CANFAR).credential
 
 
 @pytest.mark.parametrize("secret", ["a:b", "", None, 5])
-def test_a_saved_registry_that_cannot_be_used_is_passed_over(home: Path, secret: object) -> None:
+def test_unusable_saved_registry_is_skipped(home: Path, secret: object) -> None:
     save(home, document(registry={"username": "ada", "secret": secret}))
     login = found()
     assert login.registry_user is None
@@ -284,16 +288,16 @@ VALUES = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
-def test_whatever_is_in_the_file_it_is_read_or_refused(home: Path, data: st.DataObject) -> None:
-    told = data.draw(st.sampled_from([document(), active("other", "srcnet"), contexts("sweden")]))
-    spot = told
+def test_any_content_is_read_or_refused(home: Path, data: st.DataObject) -> None:
+    config = data.draw(st.sampled_from([document(), active("other", "srcnet"), contexts("sweden")]))
+    spot = config
     while True:
         key = data.draw(st.sampled_from(sorted(spot)))
         if not isinstance(spot[key], dict) or not spot[key] or data.draw(st.booleans()):
             break
         spot = spot[key]
     spot[key] = data.draw(VALUES)
-    path = save(home, yaml.safe_dump(told))
+    path = save(home, yaml.safe_dump(config))
     try:
         saved = read_saved(path, home)
         for name in saved.names:

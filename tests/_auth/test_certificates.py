@@ -1,4 +1,4 @@
-"""A certificate file is looked at before it is used, and what is wrong with it is told."""
+"""A certificate file is checked before it is used, and the message names the fault."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ URL = "https://host.example/skaha"
 
 
 def refused(path: Path) -> str:
-    """What a client says of a certificate that it does not take."""
+    """Return the message of a client that refuses a certificate."""
     with pytest.raises(ConfigurationError) as caught:
         kaleden.AsyncSession(URL, certificate=path)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
 
-def test_a_good_one_is_taken_and_its_end_is_told(authority: Authority, tmp_path: Path) -> None:
+def test_valid_certificate_is_used_and_its_expiry_shown(
+    authority: Authority, tmp_path: Path
+) -> None:
     path = authority.issue(expires=86400).write(tmp_path / "proxy.pem")
     login = kaleden.AsyncSession(URL, certificate=str(path)).describe()
     assert ("X.509 certificate", "certificate=") == (login.credential, login.credential_from)
@@ -32,7 +34,7 @@ def test_a_good_one_is_taken_and_its_end_is_told(authority: Authority, tmp_path:
     assert f", until {login.expires:%Y-%m-%d %H:%M} UTC" in str(login)
 
 
-def test_the_home_directory_has_its_short_name(authority: Authority, home: Path) -> None:
+def test_home_directory_has_its_short_name(authority: Authority, home: Path) -> None:
     authority.issue().write(home / "proxy.pem")
     kaleden.AsyncSession(URL, certificate="~/proxy.pem")
 
@@ -43,22 +45,20 @@ def test_key_and_chain_may_come_first(authority: Authority, tmp_path: Path) -> N
     assert kaleden.AsyncSession(URL, certificate=path).describe().expires is not None
 
 
-def test_a_file_without_key(authority: Authority, tmp_path: Path) -> None:
+def test_file_without_key_is_refused(authority: Authority, tmp_path: Path) -> None:
     pem = authority.issue()
     path = pem.write(tmp_path / "proxy.pem", pem.certificate)
     assert "there is no private key" in refused(path)
 
 
-def test_a_file_without_certificate(authority: Authority, tmp_path: Path) -> None:
+def test_file_without_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
     pem = authority.issue()
     for content in (pem.key, "", "\x00\xff"):
         path = pem.write(tmp_path / "proxy.pem", content)
         assert "there is no certificate" in refused(path)
 
 
-def test_a_key_with_a_password_is_refused_and_nobody_asked(
-    authority: Authority, tmp_path: Path
-) -> None:
+def test_encrypted_key_is_refused_without_a_prompt(authority: Authority, tmp_path: Path) -> None:
     pem = authority.issue()
     key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIF\n-----END ENCRYPTED PRIVATE KEY-----\n"
     assert "password" in refused(pem.write(tmp_path / "new.pem", pem.certificate + key))
@@ -66,19 +66,19 @@ def test_a_key_with_a_password_is_refused_and_nobody_asked(
     assert "password" in refused(pem.write(tmp_path / "old.pem", pem.certificate + key))
 
 
-def test_an_expired_one(authority: Authority, tmp_path: Path) -> None:
+def test_expired_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
     path = authority.issue(begins=-7200, expires=-60).write(tmp_path / "proxy.pem")
-    said = refused(path)
-    assert "expired at 20" in said
-    assert "canfar login" in said
+    message = refused(path)
+    assert "expired at 20" in message
+    assert "canfar login" in message
 
 
-def test_one_that_is_not_valid_yet(authority: Authority, tmp_path: Path) -> None:
+def test_certificate_of_the_future_is_refused(authority: Authority, tmp_path: Path) -> None:
     path = authority.issue(begins=3600, expires=7200).write(tmp_path / "proxy.pem")
     assert "not valid before 20" in refused(path)
 
 
-def test_a_damaged_one(authority: Authority, tmp_path: Path) -> None:
+def test_damaged_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
     pem = authority.issue()
     lines = pem.certificate.splitlines()
     for middle in (["AAAA"], ["§§§§"], [lines[1]], []):
@@ -86,17 +86,17 @@ def test_a_damaged_one(authority: Authority, tmp_path: Path) -> None:
         assert "damaged" in refused(pem.write(tmp_path / "proxy.pem", content))
 
 
-def test_no_file_and_a_directory(tmp_path: Path) -> None:
+def test_missing_file_and_directory_are_refused(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "proxy.pem")
     assert "is no file" in refused(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_one_that_may_not_be_read(authority: Authority, tmp_path: Path) -> None:
+def test_file_without_permission_is_refused(authority: Authority, tmp_path: Path) -> None:
     assert "cannot be read" in refused(authority.issue().write(tmp_path / "proxy.pem", mode=0))
 
 
-def test_one_that_cannot_be_read(
+def test_unreadable_file_is_refused(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -108,7 +108,7 @@ def test_one_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o640, 0o604])
-def test_one_that_others_may_read_is_used_with_a_warning(
+def test_file_that_others_may_read_is_used_with_a_warning(
     authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
 ) -> None:
     path = authority.issue().write(tmp_path / "proxy.pem", mode=mode)
@@ -125,14 +125,14 @@ def test_certificates_need_https(authority: Authority, tmp_path: Path) -> None:
         kaleden.AsyncSession("http://127.0.0.1/skaha", certificate=path)
 
 
-def test_token_wins_over_certificate_and_that_is_told(tmp_path: Path) -> None:
+def test_token_comes_before_certificate(tmp_path: Path) -> None:
     # The certificate is not even looked at.
     session = kaleden.AsyncSession(URL, "token", certificate=tmp_path / "none.pem")
     assert "bearer token" == session.describe().credential
     assert "- certificate=: the token wins" in str(session.describe())
 
 
-async def test_one_that_has_gone_since_is_refused_when_the_client_is_entered(
+async def test_certificate_removed_later_is_refused_at_entry(
     authority: Authority, tmp_path: Path
 ) -> None:
     path = authority.issue().write(tmp_path / "proxy.pem")
@@ -143,7 +143,7 @@ async def test_one_that_has_gone_since_is_refused_when_the_client_is_entered(
             pass
 
 
-async def test_a_key_of_another_certificate_is_refused_when_the_client_is_entered(
+async def test_key_of_another_certificate_is_refused_at_entry(
     authority: Authority, tmp_path: Path
 ) -> None:
     path = authority.issue().write(
@@ -154,7 +154,7 @@ async def test_a_key_of_another_certificate_is_refused_when_the_client_is_entere
             pass
 
 
-async def test_authorities_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreadable_authorities_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
     with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
         async with kaleden.AsyncSession(URL):

@@ -24,13 +24,13 @@ from support import described, session_on
         ("HTTPS://host/skaha", "https://host/skaha/v1"),
     ],
 )
-def test_the_url_may_name_the_version_or_not(url: str, base: str) -> None:
+def test_url_may_name_the_version_or_not(url: str, base: str) -> None:
     endpoint = parse_endpoint(url, "v1")
     assert base == endpoint.base
     assert base.rpartition("/")[0] == endpoint.root
 
 
-def test_the_version_can_be_chosen() -> None:
+def test_version_can_be_chosen() -> None:
     assert "https://host/skaha/v0" == parse_endpoint("https://host/skaha", "v0").base
 
 
@@ -53,7 +53,7 @@ def test_the_version_can_be_chosen() -> None:
         "https://-host/skaha",
     ],
 )
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError):
         kaleden.AsyncSession(url, "token")
 
@@ -61,7 +61,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["https://user:secret@host/x", "https://host/x?secret=1", "https://host/#secret"]
 )
-def test_a_url_with_more_than_a_place_is_refused_without_showing_it(url: str) -> None:
+def test_url_with_user_query_or_fragment_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match="token=") as caught:
         kaleden.AsyncSession(url, "token")
     assert "secret" not in str(caught.value)
@@ -73,7 +73,7 @@ def test_no_url_names_the_ways_to_get_one() -> None:
 
 
 @pytest.mark.parametrize("token", ["a\nb", "token\n", "a b", "", "tökén", "a\x00", 5])
-def test_a_token_that_cannot_be_a_header_is_refused_without_showing_it(token: Any) -> None:
+def test_token_that_cannot_be_a_header_is_refused_without_showing_it(token: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"strip\(\)") as caught:
         kaleden.AsyncSession("https://host/skaha", token)
     assert repr(token) not in str(caught.value)
@@ -82,14 +82,14 @@ def test_a_token_that_cannot_be_a_header_is_refused_without_showing_it(token: An
 @pytest.mark.parametrize(
     "host", ["host", "10.0.0.1", "127.0.0.1.example.org", "localhost.example.org"]
 )
-def test_a_token_is_not_sent_in_the_clear(host: str) -> None:
+def test_token_is_not_sent_in_the_clear(host: str) -> None:
     with pytest.raises(ConfigurationError, match="use https"):
         kaleden.AsyncSession(f"http://{host}/skaha", "token")
     kaleden.AsyncSession(f"http://{host}/skaha")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "[::1]"])
-def test_a_token_may_stay_on_this_machine(host: str) -> None:
+def test_token_may_stay_on_this_machine(host: str) -> None:
     assert host in repr(kaleden.AsyncSession(f"http://{host}/skaha", "token"))
 
 
@@ -108,22 +108,22 @@ def test_limits_are_whole_numbers_above_zero(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 1e6, "64 MiB", True])
-def test_the_longest_reply_is_a_number_of_bytes(value: Any) -> None:
+def test_max_body_is_a_number_of_bytes(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="max_body is a whole number of bytes"):
         kaleden.AsyncSession("https://host", "token", max_body=value)
 
 
-def test_the_version_has_a_shape() -> None:
+def test_invalid_version_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'v' and a number"):
         kaleden.AsyncSession("https://host", version="../v1")
 
 
-def test_the_repr_shows_no_token() -> None:
+def test_repr_shows_no_token() -> None:
     session = kaleden.AsyncSession("https://host/skaha", "hush-hush")
     assert "<AsyncSession https://host/skaha/v1: not open>" == repr(session)
 
 
-def test_a_transport_of_ones_own_has_its_own_place() -> None:
+def test_transport_of_the_caller_refuses_other_arguments() -> None:
     _, transport = session_on(described)
     given: list[dict[str, Any]] = [{"url": "https://host"}, {"token": "secret"}, {"max_body": 1}]
     for arguments in given:
@@ -132,12 +132,12 @@ def test_a_transport_of_ones_own_has_its_own_place() -> None:
 
 
 @pytest.mark.parametrize("url", [b"https://host.example/skaha", "https://host.example/\x7f"])
-def test_what_is_no_text_of_a_url_is_refused(url: Any) -> None:
+def test_url_of_another_type_is_refused(url: Any) -> None:
     with pytest.raises(ConfigurationError):
         kaleden.AsyncSession(url, "token")
 
 
 @pytest.mark.parametrize("version", [None, 1, b"v1"])
-def test_a_version_is_a_text(version: Any) -> None:
+def test_version_is_a_text(version: Any) -> None:
     with pytest.raises(ConfigurationError, match="version is 'v' and a number"):
         kaleden.AsyncSession("https://host.example/skaha", "token", version=version)

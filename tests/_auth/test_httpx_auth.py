@@ -1,4 +1,4 @@
-"""What has to go through httpx: clients of the caller's, and proxies."""
+"""Logins that need httpx: an ``httpx.Auth``, and clients of the caller."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Listener:
             await stream.send(reply(b"id%d\n" % len(self.seen)) if created else self.answer)
 
 
-async def test_a_client_brings_its_place_its_headers_and_its_auth(library: ModuleType) -> None:
+async def test_client_brings_its_url_headers_and_auth(library: ModuleType) -> None:
     listener = Listener()
     async with (
         raw_server(listener.serve) as url,
@@ -66,7 +66,7 @@ async def test_a_client_brings_its_place_its_headers_and_its_auth(library: Modul
     assert all("&image=" in request for request in posts)
 
 
-async def test_the_url_may_be_another_than_the_clients(library: ModuleType) -> None:
+async def test_url_may_differ_from_the_base_url_of_the_client(library: ModuleType) -> None:
     listener = Listener()
     async with raw_server(listener.serve) as url, library.AsyncClient() as client:
         with pytest.raises(ConfigurationError, match="no base_url"):
@@ -80,13 +80,13 @@ class Odd(httpx.AsyncClient):
     """A class of the caller's own."""
 
 
-async def test_a_class_that_inherits_is_one_too() -> None:
+async def test_subclass_of_a_client_is_accepted() -> None:
     async with raw_server(describe) as url, Odd() as client:
         async with kaleden.AsyncSession(url, client=client) as session:
             assert (await session.info("a")).ok
 
 
-def test_what_is_no_client_is_refused() -> None:
+def test_other_objects_as_client_are_refused() -> None:
     class Client:
         base_url = "https://host.example/skaha"
 
@@ -96,7 +96,7 @@ def test_what_is_no_client_is_refused() -> None:
                 kaleden.AsyncSession(url, client=client)  # type: ignore[arg-type]
 
 
-def test_nothing_else_that_says_who_or_how_goes_with_a_client() -> None:
+def test_client_goes_with_no_other_login_or_proxy() -> None:
     client = httpx.AsyncClient(base_url="https://host.example/skaha")
     for others in (
         {"token": "t"},
@@ -109,7 +109,7 @@ def test_nothing_else_that_says_who_or_how_goes_with_a_client() -> None:
             kaleden.AsyncSession(client=client, **others)
 
 
-def test_a_clients_credentials_go_to_the_place_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_of_a_client_go_to_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANFAR_URL", "https://elsewhere.example/skaha")
     monkeypatch.setenv("CANFAR_TOKEN", "token")
     client = httpx.AsyncClient(base_url="https://host.example/skaha")
@@ -150,7 +150,7 @@ async def test_exceptions_of_either_library_become_failures(
     assert f"{fault}: it broke" == failure.message
 
 
-async def test_a_client_that_follows_redirects_does_not_here(library: ModuleType) -> None:
+async def test_client_follows_no_redirect_of_a_session(library: ModuleType) -> None:
     moved = reply(b"", b"location: https://elsewhere.example/", status=b"302 Found")
     listener = Listener(moved)
     async with (
@@ -163,7 +163,7 @@ async def test_a_client_that_follows_redirects_does_not_here(library: ModuleType
     assert "redirects are not followed" in failure.message
 
 
-async def test_a_caller_who_stops_waiting_leaves_the_client_usable(library: ModuleType) -> None:
+async def test_cancelled_call_leaves_the_client_usable(library: ModuleType) -> None:
     stall = anyio.Event()
 
     async def serve(stream: SocketStream) -> None:
@@ -185,62 +185,40 @@ async def test_a_caller_who_stops_waiting_leaves_the_client_usable(library: Modu
                 assert ["a log"] == (await session.logs("next")).values
 
 
-async def test_a_proxy_is_asked_for_what_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    listener = Listener()
-    async with raw_server(listener.serve) as url:
-        proxy = url.removesuffix("/skaha").replace("://", "://ada:pw@")
-        async with kaleden.AsyncSession("http://host.example/skaha", proxy=proxy) as session:
+async def test_auth_sees_each_request_and_its_body() -> None:
+    class Signing(httpx.Auth):
+        requires_request_body = True
+
+        def auth_flow(self, request: httpx.Request) -> Any:
+            request.headers["X-Length"] = str(len(request.content))
+            response = yield request
+            if response.status_code == 401:
+                request.headers["X-Second"] = "1"
+                yield request
+
+    seen: list[str] = []
+
+    async def serve(stream: SocketStream) -> None:
+        while True:
+            seen.append((await read_request(stream)).decode())
+            if "x-second" not in seen[-1].lower():
+                await stream.send(reply(b"", status=b"401 No"))
+            else:
+                await stream.send(reply(b"id1\n" if seen[-1].startswith("POST") else b"[]"))
+
+    async with raw_server(serve) as url:
+        async with kaleden.AsyncSession(url, auth=Signing(), settle=0.1) as session:
             assert [] == await session.fetch()
-            told = session.describe().proxy
-            assert url.removesuffix("/skaha") == told
-        monkeypatch.setenv("HTTP_PROXY", proxy)
-        async with kaleden.AsyncSession("http://host.example/skaha") as session:
-            assert [] == await session.fetch()
-            assert told == session.describe().proxy
-    assert 2 == len(listener.seen)
-    for request in listener.seen:
-        assert request.startswith("GET http://host.example/skaha/v1/session HTTP/1.1\r\n")
-        assert "proxy-authorization: basic" in request.lower()
+            assert (await session.create("fits", "skaha/astroml:latest")).ok
+    posts = [request for request in seen if request.startswith("POST")]
+    assert 2 == len(posts)
+    for post in posts:
+        length = len(post.partition("\r\n\r\n")[2])
+        assert f"\r\nx-length: {length}\r\n" in post.lower()
+        assert length > 0
 
 
-@pytest.mark.parametrize(
-    ("variables", "url", "proxy"),
-    [
-        ({"HTTPS_PROXY": "http://p:1"}, "https://host.example", "http://p:1"),
-        ({"https_proxy": "p:1"}, "https://host.example", "http://p:1"),
-        ({"ALL_PROXY": "socks5://p:1"}, "https://host.example", "socks5://p:1"),
-        ({"HTTP_PROXY": "http://p:1"}, "https://host.example", None),
-        ({"HTTPS_PROXY": ""}, "https://host.example", None),
-        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "example"}, "https://host.example", None),
-        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, "https://host.example", None),
-        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "fd00::1"}, "https://[fd00::1]", None),
-        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "[fd00::1]"}, "https://[fd00::1]", None),
-        ({"HTTPS_PROXY": "http://p:1"}, "https://127.0.0.1:1", None),
-        ({"HTTPS_PROXY": "http://p:1"}, "https://localhost", None),
-    ],
-)
-def test_which_proxy_the_environment_names(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, proxy: str | None
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert proxy == kaleden.AsyncSession(url).describe().proxy
-
-
-async def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "ftp://ada:secret@host")
-    with pytest.raises(ConfigurationError, match="proxy of the environment") as caught:
-        kaleden.AsyncSession("https://host.example")
-    assert "secret" not in str(caught.value)
-
-
-def test_a_password_that_ends_the_place_of_a_proxy_early_is_not_shown() -> None:
-    with pytest.raises(ConfigurationError, match="proxy= has no URL of a proxy") as caught:
-        kaleden.AsyncSession("https://host.example", proxy="http://ada:57/34@host:1")
-    assert "57" not in str(caught.value)
-
-
-def test_what_is_no_auth_is_refused() -> None:
+def test_other_objects_as_auth_are_refused() -> None:
     for auth in (("ada", "pw"), 5):
         with pytest.raises(ConfigurationError, match=r"httpx\.BasicAuth"):
             kaleden.AsyncSession("https://host.example", auth=auth)  # type: ignore[arg-type]

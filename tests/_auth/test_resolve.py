@@ -1,4 +1,4 @@
-"""Where the server and the login are looked for, in which order, and what goes to whom."""
+"""The sources of server and login, their order, and the server that each login goes to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL = "https://host.example/skaha"
 
 @pytest.fixture
 def certificate(authority: Authority, home: Path) -> Path:
-    """A certificate at its usual place."""
+    """The certificate of the home directory."""
     return authority.issue().write(home / ".ssl" / "cadcproxy.pem")
 
 
@@ -29,19 +29,19 @@ def found(url: str | None = None, token: str | None = None, **arguments: object)
 
 
 def reason(login: ConnectionInfo, place: str) -> str:
-    """Why a place was passed over."""
+    """Return why a source was skipped."""
     [looked] = [looked for looked in login.looked if place in looked.place and not looked.used]
     return looked.found
 
 
-def test_nothing_anywhere_names_the_ways_out() -> None:
+def test_no_server_is_an_error_with_advice() -> None:
     with pytest.raises(ConfigurationError) as caught:
         kaleden.AsyncSession()
     for way in ("canfar login", "url=", "token=", "CANFAR_URL and CANFAR_TOKEN", "LocalPlatform"):
         assert way in str(caught.value)
 
 
-def test_a_token_alone_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_without_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="which server"):
         kaleden.AsyncSession(token="token")
     monkeypatch.setenv("CANFAR_TOKEN", "token")
@@ -59,7 +59,7 @@ def test_arguments_come_before_everything(
     assert (f"{URL}/v1", "url=", "token=") == (login.url, login.url_from, login.credential_from)
 
 
-def test_the_environment_comes_before_what_is_saved(
+def test_environment_comes_before_the_saved_configuration(
     monkeypatch: pytest.MonkeyPatch, home: Path, certificate: Path
 ) -> None:
     monkeypatch.setenv("CANFAR_URL", f"{OTHER}/v1")
@@ -70,7 +70,7 @@ def test_the_environment_comes_before_what_is_saved(
     assert ("bearer token", "CANFAR_TOKEN") == (login.credential, login.credential_from)
 
 
-def test_what_is_saved_comes_before_the_certificate_at_its_usual_place(
+def test_saved_configuration_comes_before_the_certificate_in_the_home(
     home: Path, certificate: Path
 ) -> None:
     save(home, active("other", "srcnet"))
@@ -79,7 +79,7 @@ def test_what_is_saved_comes_before_the_certificate_at_its_usual_place(
     assert "login 'srcnet' in ~/.canfar/config.yaml" == login.credential_from
 
 
-def test_the_certificate_at_its_usual_place_is_for_canfar_itself(certificate: Path) -> None:
+def test_certificate_in_the_home_is_for_canfar_itself(certificate: Path) -> None:
     login = found()
     assert f"{CANFAR}/v1" == login.url
     assert ("X.509 certificate", "~/.ssl/cadcproxy.pem") == (
@@ -92,7 +92,7 @@ def test_the_certificate_at_its_usual_place_is_for_canfar_itself(certificate: Pa
     assert "none" == found(URL).credential
 
 
-def test_an_expired_certificate_at_its_usual_place_is_an_error_only_if_needed(
+def test_expired_certificate_in_the_home_is_an_error_only_if_needed(
     authority: Authority, home: Path
 ) -> None:
     authority.issue(begins=-7200, expires=-60).write(home / ".ssl" / "cadcproxy.pem")
@@ -103,7 +103,7 @@ def test_an_expired_certificate_at_its_usual_place_is_an_error_only_if_needed(
 
 
 @pytest.mark.parametrize("empty", ["", "  "])
-def test_empty_variables_are_as_none(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+def test_empty_variables_are_ignored(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
     for name in ("URL", "TOKEN", "CERTIFICATE", "TIMEOUT", "CONCURRENCY"):
         monkeypatch.setenv(f"CANFAR_{name}", empty)
     login = found(URL)
@@ -112,7 +112,7 @@ def test_empty_variables_are_as_none(monkeypatch: pytest.MonkeyPatch, empty: str
         found()
 
 
-def test_limits_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANFAR_TIMEOUT", "7.5")
     monkeypatch.setenv("CANFAR_CONCURRENCY", "4")
     login = found(URL)
@@ -142,7 +142,7 @@ def test_bad_variables_are_named(monkeypatch: pytest.MonkeyPatch, name: str, val
         found()
 
 
-def test_of_token_and_certificate_in_the_environment_the_token_wins(
+def test_token_comes_before_certificate_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, certificate: Path
 ) -> None:
     monkeypatch.setenv("CANFAR_CERTIFICATE", str(certificate))
@@ -153,7 +153,7 @@ def test_of_token_and_certificate_in_the_environment_the_token_wins(
     assert "the token wins" == reason(login, "CANFAR_CERTIFICATE")
 
 
-def test_a_login_of_the_environment_goes_to_no_other_server(
+def test_login_of_the_environment_goes_to_no_other_server(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     save(home, active("other", "srcnet"))
@@ -175,7 +175,7 @@ def test_without_canfar_url_it_goes_to_the_server_that_is_found_otherwise(
     assert "CANFAR_TOKEN" == found().credential_from
 
 
-def test_a_saved_login_goes_to_its_own_server_only(home: Path) -> None:
+def test_saved_login_goes_to_its_own_server_only(home: Path) -> None:
     save(home, active("other", "srcnet"))
     login = found(URL)
     assert "none" == login.credential
@@ -183,7 +183,7 @@ def test_a_saved_login_goes_to_its_own_server_only(home: Path) -> None:
     assert "login 'srcnet' in ~/.canfar/config.yaml" == found(f"{OTHER}/v1").credential_from
 
 
-def test_a_token_is_not_sent_in_the_clear_wherever_it_was_found(
+def test_token_of_any_source_is_not_sent_in_the_clear(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CANFAR_TOKEN", "token")
@@ -191,7 +191,7 @@ def test_a_token_is_not_sent_in_the_clear_wherever_it_was_found(
         found("http://host.example/skaha")
 
 
-def test_certificates_are_passed_over_where_they_cannot_be_shown(
+def test_certificates_that_cannot_be_shown_are_skipped(
     monkeypatch: pytest.MonkeyPatch, certificate: Path
 ) -> None:
     monkeypatch.setenv("CANFAR_CERTIFICATE", str(certificate))
@@ -206,7 +206,7 @@ def test_certificates_are_passed_over_where_they_cannot_be_shown(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         ({"auth": httpx.BasicAuth("ada", "secret"), "token": "t"}, "give it without token="),
         ({"auth": httpx.BasicAuth("ada", "secret"), "certificate": "c"}, "without certificate="),
@@ -226,20 +226,20 @@ def test_certificates_are_passed_over_where_they_cannot_be_shown(
     # Without the address of an object, which differs from worker to worker.
     ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
-def test_what_does_not_go_together_or_at_all(arguments: dict[str, object], words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words) as caught:
+def test_contradicting_arguments_are_refused(arguments: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=expected) as caught:
         found(URL, **arguments)  # type: ignore[arg-type]
     assert "a:b" not in str(caught.value)
     assert "hush" not in str(caught.value)
 
 
-def test_a_context_of_ones_own_may_show_who_asks() -> None:
+def test_context_of_the_caller_may_hold_a_certificate() -> None:
     login = found(URL, ssl_context=ssl.create_default_context())
     assert "none" == login.credential
     assert "unless ssl_context= shows a certificate" in login.credential_from
 
 
-def test_a_transport_of_ones_own_takes_a_registry_and_nothing_else() -> None:
+def test_transport_of_the_caller_takes_a_registry_only() -> None:
     session, transport = session_on(described, registry=("ada", "secret"))
     login = session.describe()
     assert (None, "own transport", "ada") == (login.url, login.credential, login.registry_user)
@@ -248,7 +248,7 @@ def test_a_transport_of_ones_own_takes_a_registry_and_nothing_else() -> None:
         kaleden.AsyncSession(transport=transport, certificate="proxy.pem")
 
 
-def test_no_home_is_as_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_home_is_like_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -258,7 +258,7 @@ def test_no_home_is_as_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
         found()
 
 
-def test_the_whole_description_reads_well(home: Path, certificate: Path) -> None:
+def test_description_has_all_parts(home: Path, certificate: Path) -> None:
     save(home, document(registry={"url": "https://images", "username": "ada", "secret": "hush"}))
     login = found()
     until = f"{login.expires:%Y-%m-%d %H:%M} UTC"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 
 pytest.importorskip("anycorn")
@@ -20,10 +19,10 @@ pytest.importorskip("anycorn")
 import kaleden
 from _auth.certificates import Authority
 from _auth.saved import active, save
+from _http.servers import BearerAuth
 from kaleden import ConfigurationError
 from kaleden._auth._canfar_config import read_saved
-from kaleden._auth._tokens import StaticToken, Token
-from kaleden._http._httpx_adapter import HttpxTransport
+from kaleden._auth._tokens import Token
 from kaleden.local import LocalPlatform
 from support import PLAIN_BACKENDS
 
@@ -47,7 +46,7 @@ async def platform(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[LocalPlatf
 
 
 class Witness:
-    """Gathers everything that somebody could see."""
+    """Collects all text that a user or a log could show."""
 
     def __init__(self, *secrets: str) -> None:
         self.secrets = (TOKEN, SECRET, HEADER, REFRESH, *secrets)
@@ -62,8 +61,8 @@ class Witness:
 
     def catch(self, error: BaseException) -> None:
         self.see(error, *error.args)
-        told = traceback.TracebackException.from_exception(error)
-        self.seen += list(told.format())
+        formatted = traceback.TracebackException.from_exception(error)
+        self.seen += list(formatted.format())
 
     def check(self, caplog: pytest.LogCaptureFixture) -> None:
         self.seen += [record.getMessage() for record in caplog.records]
@@ -110,7 +109,7 @@ async def use(session: kaleden.AsyncSession, witness: Witness) -> None:
         witness.see(*inspect.getmembers(session._components, lambda part: not callable(part)))
 
 
-async def test_a_token_and_the_secret_of_a_registry(
+async def test_token_and_registry_secret_are_not_shown(
     platform: LocalPlatform, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -123,28 +122,15 @@ async def test_a_token_and_the_secret_of_a_registry(
     witness.check(caplog)
 
 
-async def test_a_token_that_httpx_sends(
+async def test_token_of_an_httpx_auth_is_not_shown(
     platform: LocalPlatform, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     witness = Witness()
-    transport = HttpxTransport(
-        platform.url, f"{platform.url}/v1", bearer=StaticToken(TOKEN), tls=Own(), connections=4
-    )
-    async with transport:
-        await use(kaleden.AsyncSession(transport=transport, registry=("ada", SECRET)), witness)
-    assert any("httpcore" in record.name for record in caplog.records)
+    auth = BearerAuth(TOKEN)
+    await use(kaleden.AsyncSession(platform.url, auth=auth, registry=("ada", SECRET)), witness)
+    assert any("httpx" in record.name for record in caplog.records)
     witness.check(caplog)
-
-
-class Own:
-    """Trusts the platform."""
-
-    def __init__(self) -> None:
-        self._context = httpx.create_ssl_context()
-
-    async def context(self) -> Any:
-        return self._context
 
 
 async def test_tokens_of_a_function(
@@ -160,7 +146,7 @@ async def test_tokens_of_a_function(
     witness.check(caplog)
 
 
-async def test_the_key_of_a_certificate(
+async def test_key_of_a_certificate_is_not_shown(
     platform: LocalPlatform, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -178,15 +164,15 @@ async def test_the_key_of_a_certificate(
     witness.check(caplog)
 
 
-async def test_what_is_saved(
+async def test_saved_secrets_are_not_shown(
     platform: LocalPlatform, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    told = active("other", "srcnet")
-    told["servers"]["other"]["url"] = platform.url
-    told["authentication"]["srcnet"]["token"] = {"access": TOKEN, "refresh": REFRESH}
-    told["registry"] = {"url": "https://images", "username": "ada", "secret": SECRET}
-    path = save(home, told)
+    config = active("other", "srcnet")
+    config["servers"]["other"]["url"] = platform.url
+    config["authentication"]["srcnet"]["token"] = {"access": TOKEN, "refresh": REFRESH}
+    config["registry"] = {"url": "https://images", "username": "ada", "secret": SECRET}
+    path = save(home, config)
     witness = Witness()
     witness.see(saved := read_saved(path, home), saved.identity(saved.server("other")))
     await use(kaleden.AsyncSession(), witness)
@@ -198,7 +184,7 @@ async def test_what_is_saved(
     witness.check(caplog)
 
 
-async def test_secrets_in_the_wrong_places(
+async def test_misplaced_secrets_are_not_shown(
     authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     witness = Witness()
@@ -223,7 +209,7 @@ async def test_secrets_in_the_wrong_places(
     witness.check(caplog)
 
 
-async def test_a_stranger_at_the_door(
+async def test_refused_token_is_not_shown(
     platform: LocalPlatform, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

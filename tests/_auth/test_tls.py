@@ -31,7 +31,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def platform(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[LocalPlatform]:
-    """A platform whose authority is trusted here."""
+    """A platform with an authority that the environment trusts."""
     async with LocalPlatform(tls=True, user="ada") as platform:
         monkeypatch.setenv("SSL_CERT_FILE", str(platform.ca_pem))
         platform.add_user("bob")
@@ -47,7 +47,7 @@ class InTwoHours(datetime):
 
 
 async def whose(session: kaleden.AsyncSession) -> str:
-    """Launch a session, and tell whose it is."""
+    """Launch a session, and return its owner."""
     [created] = (await session.create("notes", "skaha/lab:1", kind="notebook")).values
     [info] = await session.info(created)
     assert isinstance(info, kaleden.Success)
@@ -61,18 +61,18 @@ async def only_failure(session: kaleden.AsyncSession) -> Failure:
     return outcome
 
 
-async def test_a_token(platform: LocalPlatform) -> None:
+async def test_token_is_accepted(platform: LocalPlatform) -> None:
     async with kaleden.AsyncSession(platform.url, platform.token_for("bob")) as session:
         assert "bob" == await whose(session)
 
 
-async def test_a_proxy_certificate(platform: LocalPlatform) -> None:
+async def test_proxy_certificate_is_accepted(platform: LocalPlatform) -> None:
     path = platform.issue_certificate("bob")
     async with kaleden.AsyncSession(platform.url, certificate=path) as session:
         assert "bob" == await whose(session)
 
 
-async def test_a_context_of_ones_own(
+async def test_context_of_the_caller_is_used(
     platform: LocalPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
@@ -102,7 +102,7 @@ async def test_credentials_for_a_registry_go_with_creates(platform: LocalPlatfor
     assert registry == platform.registry_login("ada")
 
 
-async def test_an_authority_that_nobody_trusts(
+async def test_untrusted_authority_is_a_failure(
     platform: LocalPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
@@ -115,7 +115,7 @@ async def test_an_authority_that_nobody_trusts(
     assert (1, 1) == (failure.attempts, launch.attempts)
 
 
-async def test_a_certificate_of_another_authority(
+async def test_certificate_of_another_authority_is_refused(
     platform: LocalPlatform, authority: Authority, tmp_path: Path
 ) -> None:
     path = authority.issue().write(tmp_path / "proxy.pem")
@@ -126,13 +126,13 @@ async def test_a_certificate_of_another_authority(
     assert "unknown ca" in failure.message.lower().replace("_", " ")
 
 
-async def test_an_expired_certificate_is_refused_here(platform: LocalPlatform) -> None:
+async def test_expired_certificate_is_refused_by_the_client(platform: LocalPlatform) -> None:
     path = platform.issue_certificate("bob", expires_in=-60)
     with pytest.raises(ConfigurationError, match="expired at"):
         kaleden.AsyncSession(platform.url, certificate=path)
 
 
-async def test_an_expired_certificate_is_refused_there(platform: LocalPlatform) -> None:
+async def test_expired_certificate_is_refused_by_the_server(platform: LocalPlatform) -> None:
     context = platform.ssl_context(platform.issue_certificate("bob", expires_in=-60))
     async with kaleden.AsyncSession(platform.url, ssl_context=context) as session:
         failure = await only_failure(session)
@@ -141,7 +141,7 @@ async def test_an_expired_certificate_is_refused_there(platform: LocalPlatform) 
     assert "expired" in failure.message
 
 
-async def test_a_certificate_that_expires_while_the_client_is_open(
+async def test_certificate_that_expires_while_the_client_is_open(
     platform: LocalPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = platform.issue_certificate("ada", path=tmp_path / "proxy.pem")
@@ -154,18 +154,18 @@ async def test_a_certificate_that_expires_while_the_client_is_open(
         assert "canfar login" in failure.message
 
 
-async def test_a_certificate_that_was_replaced_is_read_again(
+async def test_certificate_that_was_replaced_is_read_again(
     platform: LocalPlatform, tmp_path: Path
 ) -> None:
     path = platform.issue_certificate("ada", path=tmp_path / "proxy.pem")
     async with kaleden.AsyncSession(platform.url, certificate=path) as session:
         assert "ada" == await whose(session)
         platform.issue_certificate("bob", path=path)
-        # Nothing goes over a connection that was made as somebody else.
+        # A connection made with another login is not used.
         assert "bob" == await whose(session)
 
 
-async def test_a_certificate_that_was_renewed_before_the_client_is_entered(
+async def test_certificate_that_was_renewed_before_the_client_is_entered(
     platform: LocalPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = platform.issue_certificate("ada", path=tmp_path / "proxy.pem", expires_in=3600)
@@ -176,7 +176,7 @@ async def test_a_certificate_that_was_renewed_before_the_client_is_entered(
         assert "bob" == await whose(session)
 
 
-async def test_a_replacement_that_cannot_be_used_is_passed_over(
+async def test_replacement_that_cannot_be_used_is_passed_over(
     platform: LocalPlatform, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = platform.issue_certificate("ada", path=tmp_path / "proxy.pem")
@@ -194,7 +194,9 @@ async def test_a_replacement_that_cannot_be_used_is_passed_over(
 
 
 @pytest.mark.parametrize("anonymous", [400, 401])
-async def test_nobody(anonymous: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_anonymous_request_is_refused(
+    anonymous: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with LocalPlatform(tls=True, anonymous=anonymous) as platform:  # type: ignore[arg-type]
         monkeypatch.setenv("SSL_CERT_FILE", str(platform.ca_pem))
         async with kaleden.AsyncSession(platform.url) as session:
@@ -202,7 +204,7 @@ async def test_nobody(anonymous: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (FailureKind.NOT_AUTHENTICATED, anonymous) == (failure.kind, failure.status)
 
 
-async def test_who_was_refused_is_told_and_nothing_secret(
+async def test_refused_login_is_named_without_secrets(
     platform: LocalPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with kaleden.AsyncSession(platform.url) as session:
@@ -216,20 +218,20 @@ async def test_who_was_refused_is_told_and_nothing_secret(
     assert "hush" not in str(caught.value)
 
 
-async def test_a_token_that_nobody_knows(platform: LocalPlatform) -> None:
+async def test_unknown_token_is_refused(platform: LocalPlatform) -> None:
     async with kaleden.AsyncSession(platform.url, "unknown") as session:
         failure = await only_failure(session)
     assert (FailureKind.NOT_AUTHENTICATED, 401) == (failure.kind, failure.status)
 
 
-async def test_somebody_who_may_not(platform: LocalPlatform) -> None:
+async def test_unauthorized_user_is_refused(platform: LocalPlatform) -> None:
     platform.add_user("eve", authorized=False)
     async with kaleden.AsyncSession(platform.url, platform.token_for("eve")) as session:
         failure = await only_failure(session)
     assert (FailureKind.NOT_AUTHORIZED, 403) == (failure.kind, failure.status)
 
 
-async def test_the_context_is_made_once_and_off_the_event_loop(
+async def test_context_is_made_once_and_off_the_event_loop(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[bool] = []

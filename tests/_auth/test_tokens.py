@@ -1,4 +1,4 @@
-"""Tokens that a function gives: asked for once, and again when one was refused."""
+"""Tokens of a function: it is called once, and again after a refusal."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from attrs import define, field
 import kaleden
 from _auth.saved import active, save
 from kaleden import Failure, FailureKind
-from kaleden._auth._tokens import RefreshingToken, Token, asks_function
-from kaleden._http._httpx_adapter import HttpxTransport
+from kaleden._auth._tokens import RefreshingToken, Token, ask_function
 from support import raw_server, read_request, session_object
 
 
@@ -85,7 +84,7 @@ IDS = [f"id{number}" for number in range(100)]
     ],
     ids=["plain", "async", "partial", "lambda"],
 )
-async def test_a_function_is_asked_once_and_again_when_refused(
+async def test_function_is_called_once_and_after_a_refusal(
     called: Callable[[Giver], Any],
 ) -> None:
     door, giver = Door(), Giver(["first", "second"])
@@ -96,12 +95,12 @@ async def test_a_function_is_asked_once_and_again_when_refused(
         door.token = "second"
         assert (await session.info(IDS)).ok
         assert 2 == giver.calls
-    # Whoever was refused asked once more with the new one.
+    # Each refused request was sent once more with the new token.
     assert {"first", "second"} == set(door.seen)
     assert len(door.seen) <= 232
 
 
-async def test_a_request_is_tried_again_once_only() -> None:
+async def test_request_is_resent_once_after_a_refusal() -> None:
     door, giver = Door("nobody knows"), Giver(["first", "second", "third"])
     async with served(door, giver.asynchronous) as session:
         [outcome] = await session.info("a")
@@ -110,7 +109,7 @@ async def test_a_request_is_tried_again_once_only() -> None:
     assert ["first", "second"] == door.seen
 
 
-async def test_the_same_answer_is_not_tried_again() -> None:
+async def test_unchanged_token_is_not_resent() -> None:
     door, giver = Door("another"), Giver(["first"])
     async with served(door, giver.asynchronous) as session:
         assert not (await session.info("a")).ok
@@ -118,7 +117,7 @@ async def test_the_same_answer_is_not_tried_again() -> None:
     assert 2 == giver.calls
 
 
-async def test_a_token_that_stays_is_not_tried_again() -> None:
+async def test_fixed_token_is_not_resent() -> None:
     door = Door("another")
     async with served(door, "first") as session:
         assert not (await session.info("a")).ok
@@ -126,7 +125,7 @@ async def test_a_token_that_stays_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("value", ["a b", "", None, 5, b"token", "token\n"])
-async def test_an_answer_that_is_no_token_is_told_and_nothing_sent(value: Any) -> None:
+async def test_invalid_result_of_the_function_sends_nothing(value: Any) -> None:
     door = Door()
     async with served(door, lambda: value) as session:
         [failure] = (await session.info("a")).failures.values()
@@ -138,7 +137,7 @@ async def test_an_answer_that_is_no_token_is_told_and_nothing_sent(value: Any) -
     assert [] == door.seen
 
 
-async def test_an_error_of_the_function_is_told_and_nothing_sent() -> None:
+async def test_error_of_the_function_sends_nothing() -> None:
     async def fail() -> str:
         raise KeyError("keyring")
 
@@ -153,7 +152,7 @@ async def test_an_error_of_the_function_is_told_and_nothing_sent() -> None:
     assert [] == door.seen
 
 
-async def test_an_error_after_a_refusal_is_told_and_the_next_call_asks_again(
+async def test_error_after_a_refusal_is_reported_and_the_next_call_retries(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answers: Iterator[Any] = iter(["first", RuntimeError("offline"), "second"])
@@ -174,7 +173,7 @@ async def test_an_error_after_a_refusal_is_told_and_the_next_call_asks_again(
     assert ["first", "second"] == door.seen
 
 
-async def test_whoever_asks_may_be_cancelled_and_the_next_one_asks() -> None:
+async def test_cancelled_refresh_is_taken_over_by_the_next_request() -> None:
     asked = 0
 
     async def ask() -> str:
@@ -184,7 +183,7 @@ async def test_whoever_asks_may_be_cancelled_and_the_next_one_asks() -> None:
             await anyio.sleep_forever()
         return "token"
 
-    bearer = RefreshingToken(asks_function(ask))
+    bearer = RefreshingToken(ask_function(ask))
     got: list[str] = []
 
     async def want() -> None:
@@ -203,7 +202,7 @@ async def test_whoever_asks_may_be_cancelled_and_the_next_one_asks() -> None:
     assert (["token", "token"], 2) == (got, asked)
 
 
-async def test_those_who_wait_share_a_failure() -> None:
+async def test_waiting_requests_share_a_failure() -> None:
     asked = 0
 
     async def ask() -> Token:
@@ -227,26 +226,16 @@ async def test_those_who_wait_share_a_failure() -> None:
     assert (10, 1) == (failed, asked)
 
 
-async def test_the_adapter_over_httpx_asks_as_well() -> None:
-    door, giver = Door("second"), Giver(["first", "second"])
-    async with raw_server(door.serve) as url:
-        bearer = RefreshingToken(asks_function(giver.asynchronous))
-        transport = HttpxTransport(url, f"{url}/v1", bearer=bearer, connections=4)
-        async with transport, kaleden.AsyncSession(transport=transport) as session:
-            assert (await session.info("a")).ok
-    assert ["first", "second"] == door.seen
-
-
 def saved_at(home: Path, url: str, token: str, expires: float | None = None) -> None:
-    told = active("other", "srcnet")
-    told["servers"]["other"].update(url=url, version="v1")
-    told["authentication"]["srcnet"].update(
+    config = active("other", "srcnet")
+    config["servers"]["other"].update(url=url, version="v1")
+    config["authentication"]["srcnet"].update(
         token={"access": token}, expiry={"access": expires or time.time() + 3600}
     )
-    save(home, told)
+    save(home, config)
 
 
-async def test_a_saved_token_that_was_refused_is_read_again(home: Path) -> None:
+async def test_saved_token_that_was_refused_is_read_again(home: Path) -> None:
     door = Door("first")
     async with raw_server(door.serve) as url:
         saved_at(home, url, "first")
@@ -259,7 +248,7 @@ async def test_a_saved_token_that_was_refused_is_read_again(home: Path) -> None:
     assert ["first", "first", "first", "second"] == door.seen
 
 
-async def test_a_saved_token_that_expires_is_read_again_and_else_told(
+async def test_expired_saved_token_is_read_again_or_reported(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door = Door("first")
@@ -281,7 +270,7 @@ async def test_a_saved_token_that_expires_is_read_again_and_else_told(
             assert "config.yaml cannot be read" in failure.message
 
 
-async def test_an_auth_of_httpx_sees_every_request() -> None:
+async def test_auth_of_httpx_sees_every_request() -> None:
     class Rotating(httpx.Auth):
         def auth_flow(self, request: httpx.Request) -> Any:
             request.headers["Authorization"] = "Bearer first"

@@ -1,1 +1,1 @@
-"""Tests of what carries requests: one contract for all, and what each can meet beside it."""
+"""Tests of the transports: one contract for all, and more for each."""

@@ -1,4 +1,4 @@
-"""The transports that share one contract, and one more event loop to meet it on."""
+"""The transports of the shared contract, and uvloop as one more event loop."""
 
 from __future__ import annotations
 

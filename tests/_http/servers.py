@@ -1,16 +1,19 @@
-"""Servers that say just what a test wants, and sessions over each transport."""
+"""Servers with scripted bytes, and sessions over each transport."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
+import httpx
 from anyio.abc import SocketStream
 from attrs import define, field
 
 import kaleden
+from _http.proxies import FakeProxy, open_proxy, proxy_contexts
+from _http.tls import FakeTls
 from kaleden._http import DirectTransport, Transport
 from kaleden._http._httpx_adapter import HttpxTransport
 from kaleden._http._transport import MAX_BODY
@@ -23,7 +26,7 @@ Lane: TypeAlias = Callable[..., AbstractAsyncContextManager[kaleden.AsyncSession
 
 @define
 class FakeBearer:
-    """Tells a token, and others after it each time it is refused."""
+    """Returns a token, and the next one after each refusal."""
 
     tokens: list[str] = field(factory=lambda: [TOKEN])
 
@@ -37,13 +40,39 @@ class FakeBearer:
 
 
 def alone(transport: Transport, concurrency: int, **options: Any) -> kaleden.AsyncSession:
-    """A session that tries nothing again: what a transport brings is what the test sees."""
+    """A session without retries, so that a test sees each outcome of the transport."""
     options = {"retry": None, **options}
     return kaleden.AsyncSession(transport=transport, concurrency=concurrency, **options)
 
 
-def over(make: type[DirectTransport | HttpxTransport]) -> Lane:
-    """Make what opens a session over a transport of this kind."""
+class BearerAuth(httpx.Auth):
+    """Sends a token by way of httpx."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        yield request
+
+
+def direct(url: str, token: str | None, **options: Any) -> DirectTransport:
+    bearer = None if token is None else FakeBearer([token])
+    return DirectTransport(url, f"{url}/v1", bearer=bearer, **options)
+
+
+def over_httpx(url: str, token: str | None, **options: Any) -> HttpxTransport:
+    return HttpxTransport(url, f"{url}/v1", auth=BearerAuth(token), **options)
+
+
+def lane_of(make: Callable[..., Any], proxy_scheme: str | None = None) -> Lane:
+    """Return a function that opens a session over a transport of this kind.
+
+    Args:
+        make: makes the transport.
+        proxy_scheme: that of a proxy to go through; it ends TLS, and goes on to a plain server.
+    """
 
     @asynccontextmanager
     async def lane(
@@ -54,36 +83,42 @@ def over(make: type[DirectTransport | HttpxTransport]) -> Lane:
         max_body: int = MAX_BODY,
         **options: Any,
     ) -> AsyncGenerator[kaleden.AsyncSession]:
-        bearer = None if token is None else FakeBearer([token])
-        async with (
-            make(
-                url, f"{url}/v1", bearer=bearer, connections=concurrency, max_body=max_body
-            ) as transport,
-            alone(transport, concurrency, **options) as session,
-        ):
-            yield session
+        async with AsyncExitStack() as stack:
+            given: dict[str, Any] = {"connections": concurrency, "max_body": max_body}
+            if proxy_scheme is not None:
+                opening = open_proxy(FakeProxy(ends_tls=True), proxy_scheme)
+                given["proxy"] = await stack.enter_async_context(opening)
+                given["tls"] = FakeTls(proxy_contexts()[1])
+                url = url.replace("http:", "https:")
+            transport = await stack.enter_async_context(make(url, token, **given))
+            yield await stack.enter_async_context(alone(transport, concurrency, **options))
 
     return lane
 
 
-LANES: dict[str, Lane] = {"direct": over(DirectTransport), "httpx": over(HttpxTransport)}
+LANES: dict[str, Lane] = {
+    "direct": lane_of(direct),
+    "httpx": lane_of(over_httpx),
+    "http proxy": lane_of(direct, "http"),
+    "https proxy": lane_of(over_httpx, "https"),
+}
 
 
 def reply(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
-    """A whole reply, with its length."""
+    """A complete response with its length."""
     lines = [b"HTTP/1.1 " + status, b"content-length: %d" % len(body), *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 async def describe(stream: SocketStream) -> None:
-    """Answer every request of a connection with the session that it asks for."""
+    """Send the requested session for every request of a connection."""
     while True:
         key = asked_for(await read_request(stream))
         await stream.send(reply(json.dumps(session_object(key)).encode()))
 
 
 def always(answer: bytes) -> Callable[[SocketStream], Awaitable[None]]:
-    """Answer one request with *answer*, and close."""
+    """Send *answer* to one request, and close."""
 
     async def handler(stream: SocketStream) -> None:
         await read_request(stream)

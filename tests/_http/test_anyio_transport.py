@@ -20,8 +20,8 @@ from anyio.abc import SocketStream
 from anyio.lowlevel import checkpoint
 
 import kaleden
-from _http._h1.test_tls import client_context, server_context, tls_server
 from _http.servers import always, reply
+from _http.tls import client_context, server_context, tls_server
 from kaleden.http import AnyioTransport
 from support import Handler, raw_server, read_request
 
@@ -33,7 +33,7 @@ Make = Callable[..., httpx.AsyncBaseTransport]
 
 @pytest.fixture(params=["ours", "httpx's"])
 def make(request: pytest.FixtureRequest) -> Make:
-    """Both, where what is expected is httpx's public behaviour."""
+    """Both transports, for the public behaviour of httpx."""
     return AnyioTransport if request.param == "ours" else httpx.AsyncHTTPTransport
 
 
@@ -74,7 +74,9 @@ def answering(answer: bytes | Callable[[bytes], bytes], seen: list[bytes] | None
         (reply(b"", b"connection: close", status=b"500 Broken"), 500, b""),
     ],
 )
-async def test_replies(make: Make, answer: bytes, status: int, body: bytes) -> None:
+async def test_response_is_returned_with_status_and_body(
+    make: Make, answer: bytes, status: int, body: bytes
+) -> None:
     async with client_of(always(answer), make()) as client:
         for _ in range(2):
             response = await client.get("/")
@@ -91,7 +93,7 @@ async def test_headers_are_as_they_came(make: Make) -> None:
         assert {"a": "1", "b": "2"} == dict(client.cookies)
 
 
-async def test_a_reply_to_head_has_no_body(make: Make) -> None:
+async def test_reply_to_head_has_no_body(make: Make) -> None:
     async with client_of(
         answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), make()
     ) as client:
@@ -142,7 +144,7 @@ async def test_bodies_go_out_with_a_length_or_in_chunks(make: Make) -> None:
 
 
 @pytest.mark.parametrize("length", ["3", "5", "x"])
-async def test_a_body_that_is_not_as_announced_is_refused(length: str) -> None:
+async def test_body_that_is_not_as_announced_is_refused(length: str) -> None:
     async def pieces() -> AsyncGenerator[bytes]:
         yield b"four"
 
@@ -166,7 +168,7 @@ async def test_a_body_that_is_not_as_announced_is_refused(length: str) -> None:
         {"method": "CONNECT"},
     ],
 )
-async def test_what_would_be_read_as_something_else_is_not_sent(options: dict[str, Any]) -> None:
+async def test_invalid_request_is_not_sent(options: dict[str, Any]) -> None:
     seen: list[bytes] = []
     async with client_of(answering(OK, seen), AnyioTransport()) as client:
         with pytest.raises(httpx.LocalProtocolError):
@@ -175,7 +177,7 @@ async def test_what_would_be_read_as_something_else_is_not_sent(options: dict[st
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "no-protocol"])
-async def test_a_protocol_that_is_not_spoken_is_refused(make: Make, url: str) -> None:
+async def test_unsupported_protocol_is_refused(make: Make, url: str) -> None:
     async with httpx.AsyncClient(transport=make()) as client:
         with pytest.raises(httpx.UnsupportedProtocol):
             await client.get(url)
@@ -192,7 +194,7 @@ async def test_a_protocol_that_is_not_spoken_is_refused(make: Make, url: str) ->
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", httpx.RemoteProtocolError),
     ],
 )
-async def test_replies_that_break_off_or_are_none(
+async def test_malformed_response_is_a_protocol_error(
     make: Make, answer: bytes, error: type[Exception]
 ) -> None:
     async with client_of(always(answer), make()) as client:
@@ -202,7 +204,7 @@ async def test_replies_that_break_off_or_are_none(
         assert "GET" == caught.value.request.method
 
 
-async def test_a_reset_is_a_read_error(make: Make) -> None:
+async def test_reset_is_a_read_error(make: Make) -> None:
     async def handler(stream: SocketStream) -> None:
         await read_request(stream)
         raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
@@ -214,7 +216,7 @@ async def test_a_reset_is_a_read_error(make: Make) -> None:
             await client.get("/")
 
 
-async def test_nobody_listens(make: Make) -> None:
+async def test_refused_connection_is_a_connect_error(make: Make) -> None:
     async with raw_server(answering(OK)) as url:
         pass
     async with httpx.AsyncClient(transport=make()) as client:
@@ -223,18 +225,18 @@ async def test_nobody_listens(make: Make) -> None:
 
 
 async def stall(stream: SocketStream) -> None:
-    """Read a request and never answer."""
+    """Read a request and send no response."""
     await read_request(stream)
     await anyio.sleep_forever()
 
 
-async def test_a_stalled_reply_is_a_read_timeout(make: Make) -> None:
+async def test_stalled_reply_is_a_read_timeout(make: Make) -> None:
     async with client_of(stall, make(), timeout=httpx.Timeout(None, read=0.01)) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.get("/")
 
 
-async def test_a_stalled_body_is_a_read_timeout(make: Make) -> None:
+async def test_stalled_body_is_a_read_timeout(make: Make) -> None:
     async def handler(stream: SocketStream) -> None:
         await read_request(stream)
         await stream.send(OK[:-2])
@@ -254,8 +256,8 @@ async def test_a_stalled_body_is_a_read_timeout(make: Make) -> None:
     assert head_came
 
 
-async def test_a_server_that_does_not_read_is_a_write_timeout() -> None:
-    # Nobody accepts the connection, so what the kernel has room for is all that can be written.
+async def test_server_that_does_not_read_is_a_write_timeout() -> None:
+    # The connection is not accepted, so only the buffers of the kernel can be filled.
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
         timeout = httpx.Timeout(None, write=0.05)
@@ -264,7 +266,7 @@ async def test_a_server_that_does_not_read_is_a_write_timeout() -> None:
                 await client.post(url, content=b"x" * 50_000_000)
 
 
-async def test_a_full_pool_is_a_pool_timeout(make: Make) -> None:
+async def test_full_pool_is_a_pool_timeout(make: Make) -> None:
     release = anyio.Event()
 
     async def handler(stream: SocketStream) -> None:
@@ -284,7 +286,7 @@ async def test_a_full_pool_is_a_pool_timeout(make: Make) -> None:
         assert b"hello" == (await client.get("/")).content
 
 
-async def test_a_connection_not_made_in_time_is_a_connect_timeout(
+async def test_connection_not_made_in_time_is_a_connect_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def never(host: str, port: int) -> Any:
@@ -297,7 +299,7 @@ async def test_a_connection_not_made_in_time_is_a_connect_timeout(
             await client.get("/")
 
 
-async def test_a_body_is_read_as_it_comes(make: Make) -> None:
+async def test_body_is_read_in_pieces(make: Make) -> None:
     taken = [anyio.Event() for _ in range(3)]
 
     async def handler(stream: SocketStream) -> None:
@@ -318,7 +320,7 @@ async def test_a_body_is_read_as_it_comes(make: Make) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_large_bodies_both_ways(make: Make, chunked: bool) -> None:
+async def test_large_bodies_are_sent_and_received(make: Make, chunked: bool) -> None:
     size = 5_000_000
 
     async def handler(stream: SocketStream) -> None:
@@ -356,14 +358,14 @@ async def test_redirects_cookies_and_authentication_are_the_clients(make: Make) 
     assert (b"in", 2) == (response.content, len(response.history))
 
 
-async def test_what_is_compressed_is_decoded_by_the_client(make: Make) -> None:
+async def test_compressed_body_is_decoded_by_the_client(make: Make) -> None:
     async with client_of(
         answering(reply(gzip.compress(b"hello"), b"content-encoding: gzip")), make()
     ) as client:
         assert "hello" == (await client.get("/")).text
 
 
-async def test_many_origins(make: Make) -> None:
+async def test_each_origin_has_its_own_connections(make: Make) -> None:
     limits = httpx.Limits(max_connections=2)
     async with (
         raw_server(answering(reply(b"1"))) as one,
@@ -376,16 +378,14 @@ async def test_many_origins(make: Make) -> None:
                 assert body == (await client.get(url)).text
 
 
-async def test_a_kept_connection_that_was_closed_is_replaced() -> None:
+async def test_kept_connection_that_was_closed_is_replaced() -> None:
     async with client_of(always(OK), AnyioTransport()) as client:
         for _ in range(5):
             assert 200 == (await client.get("/")).status_code
 
 
 @pytest.mark.parametrize("options", ["close", "x-one, Close"])
-async def test_a_connection_of_which_a_request_was_the_last_is_not_used_again(
-    make: Make, options: str
-) -> None:
+async def test_connection_close_of_a_request_ends_its_connection(make: Make, options: str) -> None:
     served: list[int] = []
 
     async def handler(stream: SocketStream) -> None:
@@ -401,7 +401,7 @@ async def test_a_connection_of_which_a_request_was_the_last_is_not_used_again(
     assert [1, 1, 1] == served
 
 
-async def test_many_connections_to_many_origins_with_few_idle_ones(make: Make) -> None:
+async def test_few_idle_connections_serve_many_origins(make: Make) -> None:
     limits = httpx.Limits(max_connections=8, max_keepalive_connections=1)
     async with (
         raw_server(answering(reply(b"1"))) as one,
@@ -420,7 +420,7 @@ async def test_many_connections_to_many_origins_with_few_idle_ones(make: Make) -
                 group.start_soon(ask, two, "2")
 
 
-async def test_requests_that_may_be_repeated_are_and_no_others() -> None:
+async def test_only_idempotent_requests_are_resent() -> None:
     seen: list[bytes] = []
 
     async def handler(stream: SocketStream) -> None:
@@ -440,7 +440,7 @@ async def test_requests_that_may_be_repeated_are_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("given", ["context", "file", "context and file", "authorities"])
-async def test_tls_with_a_client_certificate(given: str, tmp_path: Any) -> None:
+async def test_client_certificate_is_shown(given: str, tmp_path: Any) -> None:
     authority = trustme.CA()
     demanding = server_context(authority)
     demanding.verify_mode = ssl.CERT_REQUIRED
@@ -473,12 +473,12 @@ async def test_tls_with_a_client_certificate(given: str, tmp_path: Any) -> None:
     "options",
     [{"verify": 5}, {"verify": None}, {"cert": Path("mine.pem")}, {"cert": ("chain.pem", None)}],
 )
-def test_what_no_tls_can_be_made_with_is_refused(options: dict[str, Any]) -> None:
+def test_unusable_tls_arguments_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(kaleden.ConfigurationError, match=f"{next(iter(options))}= takes"):
         AnyioTransport(**options)
 
 
-async def test_a_server_that_is_not_trusted_is_a_connect_error() -> None:
+async def test_server_that_is_not_trusted_is_a_connect_error() -> None:
     async with (
         tls_server(server_context(trustme.CA())) as url,
         httpx.AsyncClient(transport=AnyioTransport()) as client,
@@ -487,7 +487,7 @@ async def test_a_server_that_is_not_trusted_is_a_connect_error() -> None:
             await client.get(url)
 
 
-async def test_everybody_may_be_trusted(make: Make) -> None:
+async def test_verify_false_trusts_every_server(make: Make) -> None:
     async with (
         tls_server(server_context(trustme.CA())) as url,
         httpx.AsyncClient(transport=make(verify=False)) as client,
@@ -495,7 +495,7 @@ async def test_everybody_may_be_trusted(make: Make) -> None:
         assert "{}" == (await client.get(url)).text
 
 
-async def test_a_body_that_is_left_early_costs_no_place() -> None:
+async def test_unread_body_releases_its_slot() -> None:
     async def endless(stream: SocketStream) -> None:
         await read_request(stream)
         await stream.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -540,7 +540,7 @@ async def ask(client: httpx.AsyncClient) -> None:
         await response.aread()
 
 
-def with_two_places() -> AnyioTransport:
+def with_two_slots() -> AnyioTransport:
     return AnyioTransport(limits=httpx.Limits(max_connections=2))
 
 
@@ -554,8 +554,8 @@ async def in_two_pieces(stream: SocketStream) -> None:
 
 
 @pytest.mark.slow
-async def test_cancelling_at_every_step_costs_no_place() -> None:
-    transport = with_two_places()
+async def test_cancellation_at_every_step_releases_the_slot() -> None:
+    transport = with_two_slots()
     async with client_of(in_two_pieces, transport) as client:
         for steps in range(50):
             async with anyio.create_task_group() as group:
@@ -567,10 +567,10 @@ async def test_cancelling_at_every_step_costs_no_place() -> None:
             await check_rest(transport, client)
 
 
-async def test_native_cancellation_costs_no_place(anyio_backend_name: str) -> None:
+async def test_native_cancellation_releases_the_slot(anyio_backend_name: str) -> None:
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio has it")
-    transport = with_two_places()
+    transport = with_two_slots()
     async with client_of(in_two_pieces, transport) as client:
         for steps in range(40):
             tasks = [asyncio.ensure_future(ask(client)) for _ in range(4)]
@@ -584,7 +584,7 @@ async def test_native_cancellation_costs_no_place(anyio_backend_name: str) -> No
             await check_rest(transport, client)
 
 
-async def test_every_place_where_a_server_may_die(make: Make) -> None:
+async def test_server_that_closes_after_each_byte_is_an_error(make: Make) -> None:
     async def handler(stream: SocketStream) -> None:
         request = await read_request(stream)
         found = re.search(rb"/(\d+) ", request)

@@ -1,4 +1,4 @@
-"""Connections of our own: when they are used again, what is sent twice, and what never is."""
+"""The direct transport: reuse of connections, and requests that are sent again or never."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ OK = reply(b"{}")
 
 @define
 class Script:
-    """A server that counts connections, and answers each request as *answer* says.
+    """A server that counts connections, and sends the responses of a function.
 
-    *answer* gets the number of the connection and of the request on it, both from 0; what it
-    returns is sent. None closes the connection without a word.
+    *answer* gets the number of the connection and of the request on it, both from 0, and returns
+    the response. None closes the connection.
     """
 
     answer: Callable[[int, int], bytes | None]
@@ -78,14 +78,14 @@ async def failing(transport: DirectTransport, request: Request) -> TransportErro
     return caught.value
 
 
-async def test_a_connection_is_used_again() -> None:
+async def test_connection_is_used_again() -> None:
     script = Script(lambda *_: OK)
     async with opened(script.serve) as transport:
         for _ in range(3):
             assert 200 == (await transport.send(GET)).status
         state = transport.statistics()
     assert 1 == script.connections
-    assert (0, 1, 0, 0) == (state.in_flight, state.connections, state.stuck, state.replaced)
+    assert (0, 1, 0) == (state.in_flight, state.connections, state.stuck)
     assert 0 == transport.statistics().connections
 
 
@@ -93,7 +93,7 @@ async def test_a_connection_is_used_again() -> None:
     "answer",
     [reply(b"{}", b"connection: close"), OK.replace(b"1.1", b"1.0"), b"HTTP/1.1 200 OK\r\n\r\n{}"],
 )
-async def test_a_connection_that_the_server_ends_is_not_used_again(answer: bytes) -> None:
+async def test_connection_that_the_server_ends_is_not_used_again(answer: bytes) -> None:
     async def handler(stream: SocketStream) -> None:
         await read_request(stream)
         await stream.send(answer)
@@ -105,7 +105,7 @@ async def test_a_connection_that_the_server_ends_is_not_used_again(answer: bytes
 
 
 @pytest.mark.parametrize("request_", [GET, DELETE, POST])
-async def test_a_connection_that_was_closed_while_idle_is_noticed(request_: Request) -> None:
+async def test_connection_that_was_closed_while_idle_is_noticed(request_: Request) -> None:
     """Even a POST can then be sent: nothing of it went out on the old one."""
     closed = anyio.Event()
 
@@ -122,7 +122,7 @@ async def test_a_connection_that_was_closed_while_idle_is_noticed(request_: Requ
 
 
 @pytest.mark.parametrize("surplus", [b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b"x"])
-async def test_a_connection_with_bytes_nobody_asked_for_is_not_used_again(surplus: bytes) -> None:
+async def test_connection_with_excess_bytes_is_not_used_again(surplus: bytes) -> None:
     answered, sent = anyio.Event(), anyio.Event()
 
     async def handler(stream: SocketStream) -> None:
@@ -141,7 +141,7 @@ async def test_a_connection_with_bytes_nobody_asked_for_is_not_used_again(surplu
 
 
 @pytest.mark.parametrize("request_", [GET, DELETE])
-async def test_what_a_kept_connection_did_not_answer_is_sent_once_more(request_: Request) -> None:
+async def test_idempotent_request_is_resent_on_a_new_connection(request_: Request) -> None:
     script = Script(lambda _connection, number: OK if number == 0 else None)
     async with opened(script.serve) as transport:
         await transport.send(GET)
@@ -149,7 +149,7 @@ async def test_what_a_kept_connection_did_not_answer_is_sent_once_more(request_:
     assert (2, 3) == (script.connections, len(script.requests))
 
 
-async def test_a_post_is_never_sent_twice() -> None:
+async def test_post_is_never_sent_twice() -> None:
     script = Script(lambda _connection, number: OK if number == 0 else None)
     async with opened(script.serve) as transport:
         await transport.send(GET)
@@ -158,7 +158,7 @@ async def test_a_post_is_never_sent_twice() -> None:
     assert 2 == len(script.requests)
 
 
-async def test_nothing_is_sent_again_once_a_reply_has_begun() -> None:
+async def test_request_is_not_resent_after_the_first_byte_of_a_response() -> None:
     script = Script(lambda *_: OK)
 
     async def handler(stream: SocketStream) -> None:
@@ -173,14 +173,14 @@ async def test_nothing_is_sent_again_once_a_reply_has_begun() -> None:
     assert 2 == len(script.requests)
 
 
-async def test_nothing_is_sent_again_on_a_new_connection() -> None:
+async def test_request_on_a_new_connection_is_not_resent() -> None:
     script = Script(lambda *_: None)
     async with opened(script.serve) as transport:
         assert FailureKind.CONNECTION_LOST is (await failing(transport, GET)).kind
     assert 1 == len(script.requests)
 
 
-async def test_the_second_try_is_the_last() -> None:
+async def test_request_is_resent_once_only() -> None:
     script = Script(lambda connection, number: OK if connection == number == 0 else None)
     async with opened(script.serve) as transport:
         await transport.send(GET)
@@ -188,7 +188,7 @@ async def test_the_second_try_is_the_last() -> None:
     assert 3 == len(script.requests)
 
 
-async def test_a_refused_token_is_renewed_and_the_request_sent_once_more() -> None:
+async def test_refused_token_is_renewed_and_the_request_sent_once_more() -> None:
     script = Script(lambda _connection, number: OK if number else reply(b"", status=b"401 No"))
     async with opened(script.serve, bearer=FakeBearer(["old", "new"])) as transport:
         assert 200 == (await transport.send(POST)).status
@@ -198,14 +198,14 @@ async def test_a_refused_token_is_renewed_and_the_request_sent_once_more() -> No
 
 
 @pytest.mark.parametrize(("tokens", "times"), [(["one"], 1), (["one", "two", "three"], 2)])
-async def test_a_401_that_stays_is_the_reply(tokens: list[str], times: int) -> None:
+async def test_second_401_is_the_response(tokens: list[str], times: int) -> None:
     script = Script(lambda *_: reply(b"no", status=b"401 No"))
     async with opened(script.serve, bearer=FakeBearer(list(tokens))) as transport:
         assert 401 == (await transport.send(GET)).status
     assert times == len(script.requests)
 
 
-async def test_there_are_never_more_connections_than_were_allowed() -> None:
+async def test_connections_stay_within_the_limit() -> None:
     script = Script(lambda *_: OK)
     async with opened(script.serve, connections=3) as transport:
         async with anyio.create_task_group() as group:
@@ -216,7 +216,7 @@ async def test_there_are_never_more_connections_than_were_allowed() -> None:
     assert script.most_together <= 3
 
 
-async def test_a_large_form_that_is_refused_early_is_answered() -> None:
+async def test_early_refusal_of_a_large_form_is_the_response() -> None:
     async def handler(stream: SocketStream) -> None:
         await stream.receive(10)
         await stream.send(reply(b"too large", b"connection: close", status=b"413 Large"))
@@ -229,7 +229,7 @@ async def test_a_large_form_that_is_refused_early_is_answered() -> None:
         assert (413, b"too large") == (response.status, response.body)
 
 
-async def test_a_connection_that_is_not_made_in_time_is_told(
+async def test_connect_timeout_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def never(address: object) -> socket.socket:
@@ -245,13 +245,13 @@ async def test_a_connection_that_is_not_made_in_time_is_told(
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70 + ".example"])
-async def test_a_host_that_cannot_be_found_is_told(host: str) -> None:
+async def test_unknown_host_is_reported(host: str) -> None:
     async with DirectTransport(f"http://{host}", f"http://{host}/v1", connections=1) as transport:
         error = await failing(transport, GET)
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
 
 
-async def test_ipv6() -> None:
+async def test_ipv6_server_is_reached() -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
     script = Script(lambda *_: OK)
@@ -263,14 +263,14 @@ async def test_ipv6() -> None:
     assert b"Host: [::1]:" in script.requests[0]
 
 
-def test_families_take_turns() -> None:
+def test_address_families_alternate() -> None:
     six, four = socket.AF_INET6, socket.AF_INET
     found = [(six, 1), (six, 2), (six, 3), (four, 4)]
-    assert [(six, 1), (four, 4), (six, 2), (six, 3)] == _connect._interleaved(found)
+    assert [(six, 1), (four, 4), (six, 2), (six, 3)] == _connect._interleave(found)
 
 
 @pytest.mark.parametrize("first", ["stalls", "fails"])
-async def test_the_next_address_is_tried_beside_one_that_does_not_answer(
+async def test_next_address_is_tried_beside_a_stalled_one(
     monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     truly = _connect._connect
@@ -295,7 +295,7 @@ async def test_the_next_address_is_tried_beside_one_that_does_not_answer(
     assert len(tried) >= 2
 
 
-async def test_an_error_of_every_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failure_of_all_addresses_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     async def connect(address: object) -> socket.socket:
         raise ConnectionRefusedError(111, "refused")
 
@@ -308,7 +308,7 @@ async def test_an_error_of_every_address_is_told(monkeypatch: pytest.MonkeyPatch
         assert "refused" in (await failing(transport, GET)).message
 
 
-async def test_a_name_is_looked_up_once_for_all_who_dial_at_the_same_time(
+async def test_concurrent_dials_share_a_look_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked_up: list[str] = []
@@ -329,10 +329,10 @@ async def test_a_name_is_looked_up_once_for_all_who_dial_at_the_same_time(
             for _ in range(4):
                 group.start_soon(transport.send, GET)
         assert 2 == len(looked_up)
-        assert not transport._dialer._names
+        assert not transport._dialer._lookups
 
 
-async def test_those_who_wait_for_a_look_up_share_its_failure(
+async def test_concurrent_dials_share_the_failure_of_a_look_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked_up: list[str] = []
@@ -357,13 +357,13 @@ async def test_those_who_wait_for_a_look_up_share_its_failure(
             waiting.set()
         assert (4, 1) == (len(messages), len(looked_up))
         assert all("no such host" in message for message in messages)
-        assert not transport._dialer._names
+        assert not transport._dialer._lookups
 
 
 async def check_rest(transport: DirectTransport) -> None:
     state = transport.statistics()
     assert (0, 0) == (state.in_flight, state.stuck)
-    assert state.connections == transport._pool.idle_count
+    assert state.connections == idle_count(transport._pool)
     with anyio.fail_after(60):
         assert 200 == (await transport.send(GET)).status
 
@@ -400,7 +400,7 @@ async def test_native_cancellation_at_every_step_loses_no_connection(
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
-async def test_a_slot_that_a_cancelled_task_was_given_goes_to_the_next(cancelled: int) -> None:
+async def test_slot_of_a_cancelled_task_goes_to_the_next(cancelled: int) -> None:
     slots = Semaphore(1)
     await slots.acquire()
     scopes = [anyio.CancelScope() for _ in range(3)]
@@ -439,7 +439,7 @@ class FakeConnection(Connection):  # type: ignore[misc]
         self.closed = True
 
 
-def test_a_connection_can_be_closed_after_its_event_loop() -> None:
+def test_connection_can_be_closed_after_its_event_loop() -> None:
     ours, theirs = socket.socketpair()
 
     async def connect() -> Connection:
@@ -472,7 +472,7 @@ async def filled(pool: Pool, *origins: Origin) -> list[FakeConnection]:
     return made
 
 
-async def test_the_connection_used_last_is_used_next_and_old_ones_are_closed() -> None:
+async def test_connection_used_last_is_used_next_and_old_ones_are_closed() -> None:
     now = 100.0
     pool = Pool(4, keep=4, expiry=10.0, clock=lambda: now)
     first, second, third = await filled(pool, HERE, HERE, HERE)
@@ -483,10 +483,10 @@ async def test_the_connection_used_last_is_used_next_and_old_ones_are_closed() -
     assert third is pool.acquire(HERE, None)
     assert None is pool.acquire(HERE, None)
     assert (True, True, False) == (first.closed, second.closed, third.closed)
-    assert (1, 0) == (pool.open_count, pool.idle_count)
+    assert (1, 0) == (pool.open_count, idle_count(pool))
 
 
-async def test_a_connection_is_for_its_origin_only_and_the_oldest_makes_room() -> None:
+async def test_connection_is_for_its_origin_only_and_the_oldest_makes_room() -> None:
     now = 100.0
     pool = Pool(2, keep=2, clock=lambda: now)
     [here] = await filled(pool, HERE)
@@ -499,20 +499,24 @@ async def test_a_connection_is_for_its_origin_only_and_the_oldest_makes_room() -
     assert (True, 2) == (there.closed, pool.open_count)
 
 
-async def test_an_origin_whose_connections_are_all_in_use_has_none_to_make_room() -> None:
+def idle_count(pool: Pool) -> int:
+    return pool.open_count - pool.in_use_count
+
+
+async def test_origin_whose_connections_are_all_in_use_has_none_to_make_room() -> None:
     pool = Pool(4, keep=1)
     [here] = await filled(pool, HERE)
     assert here is pool.acquire(HERE, None)
     first, second = await filled(pool, THERE, THERE)
-    assert (True, False, 1) == (first.closed, second.closed, pool.idle_count)
+    assert (True, False, 1) == (first.closed, second.closed, idle_count(pool))
     pool.release(HERE, here)
-    assert (False, True, 1) == (here.closed, second.closed, pool.idle_count)
+    assert (False, True, 1) == (here.closed, second.closed, idle_count(pool))
 
 
-async def test_no_more_idle_connections_are_kept_than_was_said() -> None:
+async def test_idle_connections_stay_within_the_limit() -> None:
     pool = Pool(4, keep=1)
     first, second = await filled(pool, HERE, HERE)
-    assert (True, False, 1) == (first.closed, second.closed, pool.idle_count)
+    assert (True, False, 1) == (first.closed, second.closed, idle_count(pool))
     pool.close()
     assert (True, 0) == (second.closed, pool.open_count)
     [late] = await filled(pool, HERE)
@@ -528,7 +532,9 @@ async def test_no_more_idle_connections_are_kept_than_was_said() -> None:
         ("http://[::1]/skaha", ("http", "::1", 80), "[::1]"),
     ],
 )
-def test_a_request_as_it_is_written(url: str, origin: tuple[str, str, int], host: str) -> None:
+def test_request_line_and_headers_are_written(
+    url: str, origin: tuple[str, str, int], host: str
+) -> None:
     heads = RequestWriter(url, f"{url}/v1")
     lines = heads.write(GET, "tok").decode().split("\r\n")
     assert origin == origin_of(url)
@@ -541,7 +547,7 @@ def test_a_request_as_it_is_written(url: str, origin: tuple[str, str, int], host
     assert unversioned.startswith(b"GET /skaha/availability HTTP/1.1\r\n")
 
 
-def test_a_form_and_headers_as_they_are_written() -> None:
+def test_form_and_headers_are_written() -> None:
     request = Request("POST", "session", form=b"a=1", headers=(("x-skaha-registry-auth", "dTpw"),))
     written = RequestWriter("http://a", "http://a/v1").write(request, None)
     assert b"x-skaha-registry-auth: dTpw\r\n" in written
@@ -558,12 +564,12 @@ def test_a_form_and_headers_as_they_are_written() -> None:
         Request("GET", "session", headers=(("a\n", "b"),)),
     ],
 )
-def test_what_would_break_out_of_its_line_is_refused(request_: Request) -> None:
+def test_line_break_in_a_request_is_refused(request_: Request) -> None:
     with pytest.raises(InvalidRequest):
         RequestWriter("http://a", "http://a/v1").write(request_, None)
 
 
-async def test_every_place_where_a_server_may_die() -> None:
+async def test_server_that_closes_after_each_byte_is_an_error() -> None:
     whole = reply(json.dumps(session_object("a")).encode(), b"content-type: application/json")
 
     async def handler(stream: SocketStream) -> None:

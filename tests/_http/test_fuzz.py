@@ -1,4 +1,4 @@
-"""Mutated replies over sockets: each is a reply or an error, in time, and costs no connection."""
+"""Mutated responses over sockets: each is a response or an error, and costs no connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIALS = 5000
 
 
 class Mutating:
-    """A server that answers in two pieces, neither quite right, and hangs up."""
+    """A server that sends a mutated response in two pieces, and closes."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -39,7 +39,7 @@ class Mutating:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
-async def test_mutated_replies_to_the_client_itself() -> None:
+async def test_mutated_responses_cost_a_session_no_connection() -> None:
     ends = Counter[str]()
     async with raw_server(Mutating(5).serve) as url:
         async with DirectTransport(url, f"{url}/v1", connections=4, max_body=1000) as transport:
@@ -58,7 +58,7 @@ async def test_mutated_replies_to_the_client_itself() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
-async def test_mutated_replies_to_users_of_httpx() -> None:
+async def test_mutated_responses_cost_an_httpx_client_no_connection() -> None:
     ends = Counter[str]()
     transport = AnyioTransport(limits=httpx.Limits(max_connections=4))
     async with (

@@ -1,4 +1,4 @@
-"""A client says how long a reply may be, whatever carries its requests."""
+"""`max_body` bounds a response over every transport."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support import raw_server, read_request
 
 LOG = "x" * 1000
 
-# What each way of asking needs beside the URL.
+# The arguments of each kind of login.
 WAYS: dict[str, Callable[[str], dict[str, Any]]] = {
     "token": lambda url: {"url": url, "token": TOKEN},
     "auth": lambda url: {"url": url, "auth": httpx.BasicAuth("me", "secret")},
@@ -27,7 +27,7 @@ WAYS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 @asynccontextmanager
 async def log_server() -> AsyncIterator[str]:
-    """A server whose every reply is the log."""
+    """A server that sends the log for every request."""
 
     async def handler(stream: Any) -> None:
         while True:
@@ -47,7 +47,7 @@ def assert_too_long(outcomes: kaleden.Outcomes[str]) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_reply_may_be_as_long_as_the_client_says(way: str) -> None:
+async def test_max_body_bounds_the_response(way: str) -> None:
     async with log_server() as url:
         arguments = WAYS[way](url)
         async with kaleden.AsyncSession(**arguments, max_body=999) as session:
@@ -60,7 +60,7 @@ async def test_a_reply_may_be_as_long_as_the_client_says(way: str) -> None:
             await arguments["client"].aclose()
 
 
-async def test_plain_code_says_so_as_well() -> None:
+async def test_max_body_bounds_the_response_in_plain_code() -> None:
     def ask(url: str, max_body: int) -> kaleden.Outcomes[str]:
         with kaleden.Session(url, TOKEN, max_body=max_body) as session:
             return session.logs("a")

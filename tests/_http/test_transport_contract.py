@@ -1,4 +1,4 @@
-"""What every transport does alike: replies, errors, and that no connection is ever lost."""
+"""The contract of all transports: responses, errors, and that no connection is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kaleden import Failure, FailureKind
 from support import PLAIN_BACKENDS, raw_server, read_request, session_object
 
 
-async def test_what_is_sent(lane: Lane) -> None:
+async def test_requests_have_login_agent_and_no_cookie(lane: Lane) -> None:
     seen: list[bytes] = []
 
     async def handler(stream: SocketStream) -> None:
@@ -44,7 +44,7 @@ async def test_what_is_sent(lane: Lane) -> None:
         assert "cookie" not in request.lower()
 
 
-async def test_no_token_is_no_header(lane: Lane) -> None:
+async def test_no_token_sends_no_header(lane: Lane) -> None:
     seen: list[bytes] = []
 
     async def handler(stream: SocketStream) -> None:
@@ -57,7 +57,7 @@ async def test_no_token_is_no_header(lane: Lane) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "words"),
+    ("answer", "kind", "expected"),
     [
         (b"", FailureKind.CONNECTION_LOST, "disconnected"),
         (b"HTTP/1.1 200 OK\r\n", FailureKind.CONNECTION_LOST, ""),
@@ -77,20 +77,20 @@ async def test_no_token_is_no_header(lane: Lane) -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-async def test_what_a_server_may_say_instead(
-    lane: Lane, answer: bytes, kind: FailureKind, words: str
+async def test_unusable_response_is_a_failure(
+    lane: Lane, answer: bytes, kind: FailureKind, expected: str
 ) -> None:
     async with raw_server(always(answer)) as url, lane(url) as session:
         [outcome] = await session.info("a")
         assert isinstance(outcome, Failure)
         assert (kind, True) == (outcome.kind, outcome.sent)
-        assert words in outcome.message
+        assert expected in outcome.message
         assert 0 == session.statistics().transport.stuck  # type: ignore[union-attr]
     if kind is FailureKind.UNAVAILABLE:
         assert 30.0 == outcome.retry_after
 
 
-async def test_nothing_was_sent_where_nobody_listens(lane: Lane) -> None:
+async def test_refused_connection_sent_nothing(lane: Lane) -> None:
     async with raw_server(describe) as url:
         pass
     async with lane(url) as session:
@@ -101,7 +101,7 @@ async def test_nothing_was_sent_where_nobody_listens(lane: Lane) -> None:
     assert 3 == len(outcomes)
 
 
-async def test_a_reply_without_end_is_cut_off(lane: Lane) -> None:
+async def test_endless_response_is_cut_off(lane: Lane) -> None:
     async def handler(stream: SocketStream) -> None:
         await read_request(stream)
         await stream.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -115,7 +115,7 @@ async def test_a_reply_without_end_is_cut_off(lane: Lane) -> None:
         assert 0 == session.statistics().transport.stuck  # type: ignore[union-attr]
 
 
-async def test_a_reply_that_trickles_has_its_time_as_a_whole(lane: Lane) -> None:
+async def test_slow_response_is_bounded_as_a_whole(lane: Lane) -> None:
     async def handler(stream: SocketStream) -> None:
         await read_request(stream)
         await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
@@ -142,13 +142,13 @@ async def test_connections_are_kept_and_never_more_than_the_limit(lane: Lane) ->
                 assert (await session.info(f"id{number}" for number in range(100))).ok
             transport = session.statistics().transport
             assert transport is not None
-            assert (0, 0, 0) == (transport.in_flight, transport.stuck, transport.replaced)
+            assert (0, 0) == (transport.in_flight, transport.stuck)
             assert transport.connections <= 4
     assert opened <= 4
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-async def test_surplus_bytes_of_a_reply_answer_no_other_id(lane: Lane, concurrency: int) -> None:
+async def test_excess_bytes_answer_no_other_request(lane: Lane, concurrency: int) -> None:
     async def handler(stream: SocketStream) -> None:
         while True:
             request = await read_request(stream)
@@ -166,14 +166,14 @@ async def test_surplus_bytes_of_a_reply_answer_no_other_id(lane: Lane, concurren
     async with raw_server(handler) as url:
         async with lane(url, concurrency=concurrency) as session:
             outcomes = await session.info(keys)
-    # What follows a whole reply may come too late to be known before that is handed on.
+    # Bytes after a complete response may come after it was returned.
     assert {"odd1", "odd2"} <= set(outcomes.failures) <= {"odd1", "odd2", "short1", "short2"}
     assert {key: key for key in outcomes.successes} == {
         key: info.id for key, info in outcomes.successes.items()
     }
 
 
-async def test_nothing_is_sent_and_no_socket_left_after_the_session_was_left(lane: Lane) -> None:
+async def test_closed_session_sends_nothing_and_leaves_no_socket(lane: Lane) -> None:
     seen = 0
 
     async def handler(stream: SocketStream) -> None:
@@ -190,7 +190,7 @@ async def test_nothing_is_sent_and_no_socket_left_after_the_session_was_left(lan
                     group.start_soon(session.renew, [f"id{number}" for number in range(8)])
                     for _ in range(steps):
                         await checkpoint()
-                # What had arrived by then is read; nothing more comes.
+                # Requests that had arrived are read; no more come.
                 for _ in range(20):
                     await checkpoint()
                 at_the_end = seen
@@ -204,7 +204,7 @@ async def check_rest(session: kaleden.AsyncSession) -> None:
     state = session.statistics()
     assert state.transport is not None
     assert (0, 0) == (state.limiter.in_flight, state.limiter.waiting)
-    assert (0, 0, 0) == (state.transport.in_flight, state.transport.stuck, state.transport.replaced)
+    assert (0, 0) == (state.transport.in_flight, state.transport.stuck)
     with anyio.fail_after(60):
         assert (await session.info("next")).ok
 
@@ -212,10 +212,10 @@ async def check_rest(session: kaleden.AsyncSession) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", PLAIN_BACKENDS)
 @pytest.mark.parametrize(("limit", "trials"), [(1, 20), (8, 60), (32, 30)])
-async def test_cancelling_at_any_moment_costs_the_client_nothing(
+async def test_cancellation_at_any_time_costs_the_client_nothing(
     lane: Lane, limit: int, trials: int
 ) -> None:
-    moments = random.Random(limit)
+    chance = random.Random(limit)
     async with (
         raw_server(describe) as url,
         lane(url, concurrency=limit) as session,
@@ -223,7 +223,7 @@ async def test_cancelling_at_any_moment_costs_the_client_nothing(
         for _ in range(trials):
             async with anyio.create_task_group() as group:
                 group.start_soon(session.info, [f"id{number}" for number in range(10_000)])
-                for _ in range(moments.randrange(100)):
+                for _ in range(chance.randrange(100)):
                     await checkpoint()
                 group.cancel_scope.cancel()
             await check_rest(session)
@@ -235,7 +235,7 @@ async def test_native_cancellation_costs_the_client_nothing(
 ) -> None:
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio has it")
-    moments = random.Random(5)
+    chance = random.Random(5)
     async with (
         raw_server(describe) as url,
         lane(url, concurrency=8) as session,
@@ -246,7 +246,7 @@ async def test_native_cancellation_costs_the_client_nothing(
                 session.info("one"),
             ):
                 task = asyncio.ensure_future(call)
-                for _ in range(moments.randrange(60)):
+                for _ in range(chance.randrange(60)):
                     await checkpoint()
                 for _ in range(times):
                     task.cancel()

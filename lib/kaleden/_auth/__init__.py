@@ -1,4 +1,4 @@
-"""How a client reaches its server, and who it is there."""
+"""The server, the login and the transport of a client."""
 
 from __future__ import annotations
 

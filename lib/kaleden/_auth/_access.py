@@ -1,4 +1,4 @@
-"""All that it takes to reach a server, found before anything is sent."""
+"""Access to a server: its endpoint, login, proxy and transport, found before any request."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, cast, final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from kaleden._auth._discovery import ConnectionInfo, Discovery
-from kaleden._auth._endpoint import Endpoint, check_proxy, environment_proxy, shown_proxy
+from kaleden._auth._endpoint import Endpoint, find_environment_proxy, parse_proxy
 from kaleden._auth._options import ClientOptions
 from kaleden._auth._resolve import ANONYMOUS, Credential, Server, find_credential, find_server
-from kaleden._auth._tls import GivenTls, OwnTls
+from kaleden._auth._tls import OwnTls
 from kaleden._errors import ConfigurationError, InvalidRequest
-from kaleden._http import MAX_BODY, CallerTransport, DirectTransport, Transport, library_of
+from kaleden._http import (
+    MAX_BODY,
+    CallerTransport,
+    DirectTransport,
+    GivenTls,
+    Proxy,
+    Transport,
+    library_of,
+)
 from kaleden._wire import build_registry_header
 
 if TYPE_CHECKING:
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
 
 EXPLAINED_BY: Final = "describe()"
-"""What messages refer to: the method that tells where a login was found."""
+"""The method that messages refer to: it returns where a login was found."""
 
 
 @final
@@ -31,8 +39,8 @@ class Registry:
     """Credentials for private images.
 
     Attributes:
-        user: the user there.
-        header: what goes with each create.
+        user: the user name.
+        header: the header of each create.
     """
 
     user: str
@@ -42,11 +50,11 @@ class Registry:
 @final
 @frozen
 class ServerAccess:
-    """What was found.
+    """The server, the login and the way to them.
 
     Attributes:
         registry: credentials for private images, if there are any.
-        login: all that can be told of it.
+        login: the public description.
     """
 
     registry: Registry | None
@@ -54,16 +62,16 @@ class ServerAccess:
     _options: ClientOptions
     _endpoint: Endpoint | None = None
     _credential: Credential = ANONYMOUS
-    _proxy: str | None = field(default=None, repr=False)
+    _proxy: Proxy | None = None
 
     @property
     def where(self) -> str:
-        """The server's URL, or what stands in its place."""
+        """The server's URL, or a name for a transport of the caller's own."""
         return self.login.url or "own transport"
 
     @property
     def refusal(self) -> str:
-        """What to add when the server answers that it wants another login; nothing secret."""
+        """A sentence for messages about a refused login; nothing secret."""
         login = self.login
         if self._endpoint is None:
             return ""
@@ -87,30 +95,31 @@ class ServerAccess:
             return
 
         tls = self._tls(endpoint)
-        if tls is not None:
+        if isinstance(tls, OwnTls):
             await tls.prepare()
-        bearer = None if self._credential.bearer is None else self._credential.bearer()
+        proxy = await self._open_proxy()
         transport: DirectTransport | HttpxTransport
-        if options.auth is None and self._proxy is None:
+        if options.auth is None:
+            bearer = self._credential.bearer
             transport = DirectTransport(
                 endpoint.root,
                 endpoint.base,
-                bearer=bearer,
+                bearer=None if bearer is None else bearer(),
                 tls=tls,
+                proxy=proxy,
                 connections=limits.concurrency,
                 max_body=max_body,
             )
         else:
-            # Only who needs it waits for httpx to be imported.
+            # httpx takes long to import.
             from kaleden._http._httpx_adapter import HttpxTransport  # noqa: PLC0415
 
             transport = HttpxTransport(
                 endpoint.root,
                 endpoint.base,
-                bearer=bearer,
-                tls=tls,
                 auth=options.auth,
-                proxy=self._proxy,
+                tls=tls,
+                proxy=proxy,
                 connections=limits.concurrency,
                 max_body=max_body,
             )
@@ -122,8 +131,17 @@ class ServerAccess:
         if client is not None and endpoint is not None:
             return CallerTransport(client, endpoint.root, endpoint.base, max_body)
 
-        assert self._options.transport is not None  # noqa: S101  # else there is an endpoint
+        assert self._options.transport is not None  # noqa: S101  # otherwise there is an endpoint
         return self._options.transport
+
+    async def _open_proxy(self) -> Proxy | None:
+        """Return the proxy, with TLS of its own if it needs it; it never gets a certificate."""
+        if self._proxy is None or self._proxy.origin.scheme == "http":
+            return self._proxy
+
+        tls = OwnTls(None)
+        await tls.prepare()
+        return evolve(self._proxy, tls=tls)
 
     def _tls(self, endpoint: Endpoint) -> GivenTls | OwnTls | None:
         if not endpoint.encrypted:
@@ -134,50 +152,50 @@ class ServerAccess:
 
 
 def find_server_access(options: ClientOptions) -> ServerAccess:
-    """Find the server and who asks, in arguments, environment and files.
+    """Find the server and the login in arguments, environment and files.
 
     Args:
         options: the arguments.
 
     Raises:
-        ConfigurationError: something is missing, or cannot be used; the message says what to do.
+        ConfigurationError: something is missing or not usable; the message says what to do.
     """
     if options.transport is not None:
-        return _through_transport(options)
+        return _find_transport_access(options)
 
     if options.client is not None:
-        library_of(options.client)  # Its server is asked for first.
-    places = Discovery(options)
-    server = find_server(places)
-    credential = find_credential(places, server)
-    registry = _find_registry(places, server)
+        library_of(options.client)  # Before its base_url is read.
+    discovery = Discovery(options)
+    server = find_server(discovery)
+    credential = find_credential(discovery, server)
+    registry = _find_registry(discovery, server)
     proxy = _find_proxy(options, server.endpoint)
     login = ConnectionInfo(
         server.endpoint.base,
-        server.place,
+        server.source,
         credential.kind,
-        _told_place(options, credential),
+        _describe_source(options, credential),
         credential.expires,
         None if registry is None else registry.user,
-        None if proxy is None else shown_proxy(proxy),
+        None if proxy is None else proxy.url,
         options.limits.concurrency,
         options.limits.timeout,
         options.limits.create_concurrency,
         options.limits.create_timeout,
-        tuple(places.looked),
+        tuple(discovery.steps),
     )
     return ServerAccess(registry, login, options, server.endpoint, credential, proxy)
 
 
-def _told_place(options: ClientOptions, credential: Credential) -> str:
+def _describe_source(options: ClientOptions, credential: Credential) -> str:
     if credential is ANONYMOUS and options.ssl_context is not None:
-        return f"{credential.place}, unless ssl_context= shows a certificate"
+        return f"{credential.source}, unless ssl_context= shows a certificate"
 
-    return credential.place
+    return credential.source
 
 
-def _through_transport(options: ClientOptions) -> ServerAccess:
-    """Leave everything but the registry to the caller's transport."""
+def _find_transport_access(options: ClientOptions) -> ServerAccess:
+    """Return the access through the caller's transport; only the registry is an option of it."""
     names = ("url", "token", "server", "certificate", "auth", "client", "proxy", "ssl_context")
     given = {name: getattr(options, name) for name in names} | {"max_body": options.limits.max_body}
     for name, value in given.items():
@@ -188,12 +206,12 @@ def _through_transport(options: ClientOptions) -> ServerAccess:
     registry = None
     if options.registry is not None:
         registry = read_registry(options.registry, "registry=")
-    place = "transport="
+    source = "transport="
     login = ConnectionInfo(
         None,
-        place,
+        source,
         "own transport",
-        place,
+        source,
         None,
         None if registry is None else registry.user,
         None,
@@ -205,54 +223,53 @@ def _through_transport(options: ClientOptions) -> ServerAccess:
     return ServerAccess(registry, login, options)
 
 
-def read_registry(pair: object, place: str) -> Registry:
+def read_registry(pair: object, source: str) -> Registry:
     """Read the user and secret for private images.
 
     Raises:
-        ConfigurationError: they cannot be used; the message does not show the secret.
+        ConfigurationError: they are not usable; the message does not show the secret.
     """
     try:
         user, secret = cast("tuple[str, str]", pair)
         return Registry(user, build_registry_header(user, secret))
     except InvalidRequest as error:
-        raise ConfigurationError(f"{place}: {error}") from None
+        raise ConfigurationError(f"{source}: {error}") from None
     except (TypeError, ValueError, AttributeError):
-        raise ConfigurationError(f"{place} takes a pair of strings: (user, secret)") from None
+        raise ConfigurationError(f"{source} takes a pair of strings: (user, secret)") from None
 
 
-def _find_registry(places: Discovery, server: Server) -> Registry | None:
-    if places.options.registry is not None:
-        return read_registry(places.options.registry, "registry=")
+def _find_registry(discovery: Discovery, server: Server) -> Registry | None:
+    if discovery.options.registry is not None:
+        return read_registry(discovery.options.registry, "registry=")
 
-    return _saved_registry(places) if server.saved is not None else None
+    return _find_saved_registry(discovery) if server.saved is not None else None
 
 
-def _saved_registry(places: Discovery) -> Registry | None:
-    saved = places.saved
+def _find_saved_registry(discovery: Discovery) -> Registry | None:
+    saved = discovery.saved
     if saved is None:
         return None
 
-    place = f"registry in {places.named(saved.path)}"
+    source = f"registry in {discovery.format_path(saved.path)}"
 
     def read() -> Registry | None:
         pair = saved.registry()
-        return None if pair is None else read_registry(pair, place)
+        return None if pair is None else read_registry(pair, source)
 
-    registry = places.attempt(place, read, needed=False)
+    registry = discovery.attempt(source, read, needed=False)
     if registry is not None:
-        places.took(place, f"user {registry.user}")
+        discovery.record_used(source, f"user {registry.user}")
     return registry
 
 
-def _find_proxy(options: ClientOptions, endpoint: Endpoint) -> str | None:
+def _find_proxy(options: ClientOptions, endpoint: Endpoint) -> Proxy | None:
     if options.client is not None:
         if options.proxy is not None or options.ssl_context is not None:
             msg = "client= makes its own connections: give it without proxy= and ssl_context="
             raise ConfigurationError(msg)
         return None
 
-    return (
-        environment_proxy(endpoint)
-        if options.proxy is None
-        else check_proxy(options.proxy, "proxy=")
-    )
+    if options.proxy is None:
+        return find_environment_proxy(endpoint)
+
+    return parse_proxy(options.proxy, "proxy=")

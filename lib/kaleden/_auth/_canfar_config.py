@@ -1,6 +1,6 @@
-"""The login that the ``canfar`` client has saved, as far as it can be used without that client.
+"""The configuration that the ``canfar`` client has saved: servers, logins, a registry.
 
-Three shapes of its file are about. Versions 1 and 2 have servers and identities apart::
+Its file has one of three forms. Versions 1 and 2 have servers and identities apart::
 
     version: 2
     active: {authentication: <idp>, server: <name>}
@@ -9,12 +9,12 @@ Three shapes of its file are about. Versions 1 and 2 have servers and identities
     servers: {<name>: {idp: <idp>, url: <url>, version: v1}}
     registry: {url: <url>, username: <user>, secret: <secret>}
 
-The one before had no version, and contexts, each an identity with its one server in it::
+The form before them has no version. It has contexts, each an identity with its one server::
 
     active: <name>
     contexts: {<name>: {mode: ..., server: {name: <name>, url: <url>, version: v1}}}
 
-Only what is asked for is read, so a damaged part costs nothing but itself.
+Each part is read when it is needed, so a damaged part affects no other.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from typing import Any, Final, cast, final
 from attrs import field, frozen
 
 from kaleden._auth._endpoint import Endpoint, parse_endpoint
-from kaleden._auth._environment import expanded, is_there
+from kaleden._auth._environment import exists, expand_home
 from kaleden._errors import ConfigurationError
 
 LOG_IN: Final = "run `canfar login`"
-"""What to do about a login that cannot be used."""
+"""Advice in messages about a login that is not usable."""
 
-PLACES: Final = (".canfar/config.yaml", ".skaha/config.yaml")
-"""Where the file is, under the home directory: the first that exists counts."""
+CONFIG_PATHS: Final = (".canfar/config.yaml", ".skaha/config.yaml")
+"""The paths of the file, under the home directory: the first that exists is used."""
 
 PROXY_CERTIFICATE: Final = ".ssl/cadcproxy.pem"
-"""Where ``cadc-get-cert`` and ``canfar login`` put the certificate, under the home directory."""
+"""The path of the certificate of ``cadc-get-cert`` and ``canfar login``, in the home directory."""
 
 _VERSIONS: Final = (1, 2)
 _MAX_SIZE: Final = 2**16
-"""Bytes of a file; real ones are some thousand."""
+"""Bytes of a file, at most; real ones have some thousand."""
 
 Tree = Mapping[str, Any]
 
@@ -51,13 +51,13 @@ Tree = Mapping[str, Any]
 @final
 @frozen
 class Identity:
-    """Who somebody is to the servers of one identity provider.
+    """A login for the servers of one identity provider.
 
     Attributes:
-        name: the provider's, or that of the context.
-        certificate: where the X.509 certificate is, for one of that kind.
-        token: the OIDC access token, for one of that kind.
-        expires: until when the token is valid, if that is known.
+        name: the name of the provider or of the context.
+        certificate: the path of the X.509 certificate, for a login of that kind.
+        token: the OIDC access token, for a login of that kind.
+        expires: the end of the token's validity, if that is known.
     """
 
     name: str
@@ -72,8 +72,8 @@ class SavedServer:
     """A server of the file.
 
     Attributes:
-        name: what it is called there.
-        endpoint: where it is.
+        name: its name in the file.
+        endpoint: its endpoint.
         identity: the name of the identity that belongs to it, if any.
     """
 
@@ -85,11 +85,11 @@ class SavedServer:
 @final
 @frozen
 class Saved:
-    """What is in the file.
+    """The content of the file.
 
     Attributes:
-        path: where the file is.
-        active: the name of the server in use, if one is.
+        path: the path of the file.
+        active: the name of the active server, if one is.
     """
 
     path: Path
@@ -109,29 +109,29 @@ class Saved:
         """Read one server.
 
         Raises:
-            ConfigurationError: there is none of that name, or it cannot be read.
+            ConfigurationError: no server has that name, or it cannot be read.
         """
         if name not in self._servers:
             known = f"it has {', '.join(self.names)}" if self._servers else "it has none"
             msg = f"there is no server {name!r} in {self.path}: {known}"
             raise ConfigurationError(msg)
 
-        found = _tree(self._servers[name], f"servers.{name}", self.path)
-        url = _text(found.get("url"))
+        found = _as_mapping(self._servers[name], f"servers.{name}", self.path)
+        url = _as_text(found.get("url"))
         if url is None:
             raise ConfigurationError(f"server {name!r} in {self.path} has no url: {LOG_IN}")
 
         identity = self._active_identity if name == self.active else None
-        endpoint = parse_endpoint(url, _text(found.get("version")) or "v1")
-        return SavedServer(name, endpoint, identity or _text(found.get("idp")))
+        endpoint = parse_endpoint(url, _as_text(found.get("version")) or "v1")
+        return SavedServer(name, endpoint, identity or _as_text(found.get("idp")))
 
     def server_at(self, endpoint: Endpoint) -> SavedServer | None:
-        """Find the server that is at an endpoint; the active one before others."""
+        """Find the server with an endpoint; the active one before others."""
         for name in sorted(self._servers, key=lambda name: name != self.active):
             try:
                 server = self.server(name)
             except ConfigurationError:
-                continue  # It is not this one, as far as anybody can tell.
+                continue  # A damaged entry cannot be the server.
             if server.endpoint.is_same_server(endpoint):
                 return server
         return None
@@ -140,36 +140,36 @@ class Saved:
         """Read the identity that belongs to a server.
 
         Raises:
-            ConfigurationError: there is none, or it cannot be used.
+            ConfigurationError: it has none, or one that is not usable.
         """
         name = server.identity
         if name is None or name not in self._identities:
             msg = f"{self.path} has no login for server {server.name!r}: {LOG_IN}"
             raise ConfigurationError(msg)
 
-        found = _tree(self._identities[name], f"the login {name}", self.path)
+        found = _as_mapping(self._identities[name], f"the login {name}", self.path)
         mode = found.get("mode")
         if mode == "x509":
-            path = _text(found.get("path"))
+            path = _as_text(found.get("path"))
             default = self._home / PROXY_CERTIFICATE
-            return Identity(name, default if path is None else expanded(path))
+            return Identity(name, default if path is None else expand_home(path))
 
         if mode == "oidc":
             return self._token_identity(name, found)
 
-        kind = f"of a kind that kaleden does not know: {_brief(mode)}"
+        kind = f"of a kind that kaleden does not know: {_shorten(mode)}"
         raise ConfigurationError(f"the login {name!r} in {self.path} is {kind}")
 
     def _token_identity(self, name: str, found: Tree) -> Identity:
-        token = _text(_tree(found.get("token"), f"{name}.token", self.path).get("access"))
+        token = _as_text(_as_mapping(found.get("token"), f"{name}.token", self.path).get("access"))
         if token is None:
             raise ConfigurationError(f"the login {name!r} in {self.path} has no token: {LOG_IN}")
 
-        seconds = _tree(found.get("expiry"), f"{name}.expiry", self.path).get("access")
-        return Identity(name, token=token, expires=_moment(seconds))
+        seconds = _as_mapping(found.get("expiry"), f"{name}.expiry", self.path).get("access")
+        return Identity(name, token=token, expires=_parse_seconds(seconds))
 
     def read_again(self) -> Saved:
-        """Read what is in the file now.
+        """Read the current content of the file.
 
         Raises:
             ConfigurationError: it cannot be read any more.
@@ -180,26 +180,26 @@ class Saved:
         """Read the user and secret of a private image registry, if there are any.
 
         Raises:
-            ConfigurationError: what is there is no mapping.
+            ConfigurationError: the registry is not a mapping.
         """
-        found = _tree(self._registry, "registry", self.path)
-        username, secret = _text(found.get("username")), _text(found.get("secret"))
+        found = _as_mapping(self._registry, "registry", self.path)
+        username, secret = _as_text(found.get("username")), _as_text(found.get("secret"))
         return None if username is None or secret is None else (username, secret)
 
 
 def find_saved(home: Path | None) -> Path | None:
     """Find the file, if there is one."""
-    places = () if home is None else (home / place for place in PLACES)
-    return next((place for place in places if is_there(place)), None)
+    paths = () if home is None else (home / path for path in CONFIG_PATHS)
+    return next((path for path in paths if exists(path)), None)
 
 
 def read_saved(path: Path, home: Path) -> Saved:
     """Read the file.
 
     Raises:
-        ConfigurationError: it cannot be read as any of its known shapes.
+        ConfigurationError: it has none of the known forms.
     """
-    document = _tree(_load(path), "what is in it", path)
+    document = _as_mapping(_load(path), "its content", path)
     if "contexts" in document and "version" not in document:
         return _read_contexts(document, path, home)
 
@@ -209,29 +209,29 @@ def read_saved(path: Path, home: Path) -> Saved:
 
     if version not in _VERSIONS:
         msg = (
-            f"{path} is of version {_brief(version)}, and kaleden knows "
+            f"{path} is of version {_shorten(version)}, and kaleden knows "
             f"{' and '.join(map(str, _VERSIONS))}: update kaleden, or give url= and token="
         )
         raise ConfigurationError(msg)
 
-    active = _tree(document.get("active"), "active", path)
+    active = _as_mapping(document.get("active"), "active", path)
     return Saved(
         path,
-        _text(active.get("server")),
+        _as_text(active.get("server")),
         home,
-        _tree(document.get("servers"), "servers", path),
-        _tree(document.get("authentication"), "authentication", path),
-        _text(active.get("authentication")),
+        _as_mapping(document.get("servers"), "servers", path),
+        _as_mapping(document.get("authentication"), "authentication", path),
+        _as_text(active.get("authentication")),
         document.get("registry"),
     )
 
 
 def _read_contexts(document: Tree, path: Path, home: Path) -> Saved:
-    contexts = _tree(document["contexts"], "contexts", path)
-    servers = {name: _server_in(context, name) for name, context in contexts.items()}
+    contexts = _as_mapping(document["contexts"], "contexts", path)
+    servers = {name: _extract_server(context, name) for name, context in contexts.items()}
     return Saved(
         path,
-        _text(document.get("active")),
+        _as_text(document.get("active")),
         home,
         servers,
         contexts,
@@ -240,21 +240,21 @@ def _read_contexts(document: Tree, path: Path, home: Path) -> Saved:
     )
 
 
-def _server_in(context: object, name: str) -> object:
-    """Take the server out of a context; what is none is refused when it is asked for."""
+def _extract_server(context: object, name: str) -> object:
+    """Return the server of a context; one that is not a mapping is refused when it is read."""
     server = cast("Tree", context).get("server") if isinstance(context, Mapping) else context
     return {**cast("Tree", server), "idp": name} if isinstance(server, Mapping) else server
 
 
 def _load(path: Path) -> object:
-    # Only who has such a file needs it.
+    # Slow to load, and needed only for such a file.
     import yaml  # noqa: PLC0415
 
     content = _read(path)
     try:
         return yaml.safe_load(content)
-    except Exception:  # noqa: BLE001  # besides its own errors PyYAML raises whatever comes
-        # The error itself quotes the place, where a secret may stand.
+    except Exception:  # noqa: BLE001  # PyYAML raises errors of other types too
+        # The error quotes the line, which may hold a secret.
         msg = f"{path} is no YAML, or only half of it: {LOG_IN}, or give url= and token="
         raise ConfigurationError(msg) from None
 
@@ -263,7 +263,7 @@ def _read(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            # To open a pipe would wait for somebody to write.
+            # To open a pipe would wait for a writer.
             raise ConfigurationError(f"{path} is no file: {LOG_IN}, or give url= and token=")
 
         with path.open("rb") as file:
@@ -278,29 +278,35 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _brief(value: object) -> str:
-    """Quote a value, but no list or mapping: by aliases these may be endless."""
+def _shorten(value: object) -> str:
+    """Quote a value, except a list or mapping: with aliases these may be endless."""
     return reprlib.repr(value) if isinstance(value, str | int | float | None) else "something else"
 
 
-def _tree(value: object, what: str, path: Path) -> Tree:
-    """Take a mapping, or nothing for none."""
+def _as_mapping(value: object, part: str, path: Path) -> Tree:
+    """Return a mapping, an empty one for None.
+
+    Args:
+        value: the mapping.
+        part: its name in messages.
+        path: the file.
+    """
     if value is None:
         return {}
 
     if not isinstance(value, Mapping):
-        msg = f"{path} is no configuration of canfar: {what} is no mapping"
+        msg = f"{path} is no configuration of canfar: {part} is no mapping"
         raise ConfigurationError(msg)
 
     return cast("Tree", value)
 
 
-def _text(value: object) -> str | None:
+def _as_text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _moment(seconds: object) -> datetime | None:
-    """Read seconds since 1970; 0 is how the file says that nobody knows."""
+def _parse_seconds(seconds: object) -> datetime | None:
+    """Parse seconds since 1970; the file has 0 if the time is unknown."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
         return None
 

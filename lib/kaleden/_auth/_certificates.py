@@ -1,7 +1,6 @@
 """X.509 proxy certificates: a file with the certificate, its private key, and its chain.
 
-The file is read here only to tell whether it can be used, and until when; the key is left to
-OpenSSL.
+The file is read here only to check whether it is usable, and until when; OpenSSL reads the key.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ import re
 import ssl
 import stat
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 from attrs import frozen
 
-from kaleden._auth._environment import expanded
+from kaleden._auth._environment import expand_home
+from kaleden._auth._x509 import parse_validity
 from kaleden._errors import ConfigurationError
 
 logger = logging.getLogger("kaleden")
 
 NEW_ONE: Final = "get a new one with `canfar login` or `cadc-get-cert`"
-"""What to do about a certificate that cannot be used."""
+"""Advice in messages about a certificate that is not usable."""
 
 _MAX_SIZE: Final = 2**20
 """Bytes of a file; a certificate, its key and its chain are some thousand."""
@@ -38,15 +37,15 @@ _KEY = re.compile(rb"-----BEGIN ((?:RSA |EC |ENCRYPTED )?PRIVATE KEY)-----\s(.{0
 @final
 @frozen
 class Certificate:
-    """A certificate that can be used.
+    """A usable certificate.
 
     Attributes:
-        path: where it is, with its key.
-        begins: from when it is valid.
-        expires: until when it is valid.
-        stamp: tells one content of the file from another.
-        open_to_others: whether others than its owner may read or change the file; not known but on
-            POSIX.
+        path: the file with the certificate and its key.
+        begins: the start of its validity.
+        expires: the end of its validity.
+        stamp: a value that changes with the content of the file.
+        open_to_others: whether others than its owner may read or change the file; always False if
+            the system is not POSIX.
     """
 
     path: Path
@@ -56,64 +55,64 @@ class Certificate:
     open_to_others: bool = False
 
     def check_time(self, now: datetime | None = None) -> None:
-        """Make sure that it is valid now.
+        """Check that it is valid now.
 
         Args:
-            now: the present, aware; the clock's by default.
+            now: the current time, aware; by default that of the clock.
 
         Raises:
-            ConfigurationError: it is not.
+            ConfigurationError: it is not valid.
         """
-        moment = now or datetime.now(UTC)
-        if moment >= self.expires:
-            expired = f"the certificate {self.path} expired at {told_time(self.expires)}"
+        now = now or datetime.now(UTC)
+        if now >= self.expires:
+            expired = f"the certificate {self.path} expired at {format_time(self.expires)}"
             raise ConfigurationError(f"{expired}: {NEW_ONE}")
 
-        if moment < self.begins:
-            begins = f"the certificate {self.path} is not valid before {told_time(self.begins)}"
+        if now < self.begins:
+            begins = f"the certificate {self.path} is not valid before {format_time(self.begins)}"
             raise ConfigurationError(f"{begins}: is this machine's clock right?")
 
 
 def read_certificate(path: str | os.PathLike[str]) -> Certificate:
-    """Read a certificate and make sure that it can be used now.
+    """Read a certificate and check that it is usable now.
 
     A file that others than its owner may read or change is used, with a warning in the log.
 
     Raises:
-        ConfigurationError: it cannot; the message says why, and what to do.
+        ConfigurationError: it is not usable; the message says why, and what to do.
     """
-    place = expanded(path)
-    status, content = _read(place)
+    file = expand_home(path)
+    status, content = _read(file)
     found = _CERTIFICATE.search(content)
     if found is None:
-        raise ConfigurationError(f"there is no certificate in {place}: {NEW_ONE}")
+        raise ConfigurationError(f"there is no certificate in {file}: {NEW_ONE}")
 
-    _check_key(place, content)
-    begins, expires = _validity(place, found[0])
-    certificate = Certificate(place, begins, expires, _stamp(status), _is_open_to_others(status))
+    _check_key(file, content)
+    begins, expires = _read_validity(file, found[0])
+    certificate = Certificate(file, begins, expires, _stamp(status), _is_open_to_others(status))
     certificate.check_time()
     if certificate.open_to_others:
         logger.warning(
             "others than its owner may read or change %s, which holds a private key: "
             "do `chmod 600 %s`",
-            place,
-            place,
+            file,
+            file,
         )
     return certificate
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
-    """Tell one content of a file from another, without reading it.
+    """Return a value that changes with the content of a file, without reading it.
 
     Raises:
-        OSError: there is no such file now.
+        OSError: the file does not exist now.
     """
     return _stamp(path.stat())
 
 
-def told_time(moment: datetime) -> str:
-    """Write a moment for people."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+def format_time(time: datetime) -> str:
+    """Return a time as text, in minutes."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
@@ -124,37 +123,32 @@ def _is_open_to_others(status: os.stat_result) -> bool:
     return os.name == "posix" and bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
-def _read(place: Path) -> tuple[os.stat_result, bytes]:
+def _read(file: Path) -> tuple[os.stat_result, bytes]:
     try:
-        if not place.is_file():
-            problem = "is no file" if place.exists() else "does not exist"
-            raise ConfigurationError(f"the certificate {place} {problem}: {NEW_ONE}")
+        if not file.is_file():
+            problem = "is no file" if file.exists() else "does not exist"
+            raise ConfigurationError(f"the certificate {file} {problem}: {NEW_ONE}")
 
-        with place.open("rb") as file:
-            return os.fstat(file.fileno()), file.read(_MAX_SIZE)
+        with file.open("rb") as opened:
+            return os.fstat(opened.fileno()), opened.read(_MAX_SIZE)
     except OSError as error:
-        msg = f"the certificate {place} cannot be read: {error.strerror}"
+        msg = f"the certificate {file} cannot be read: {error.strerror}"
         raise ConfigurationError(msg) from error
 
 
-def _check_key(place: Path, content: bytes) -> None:
+def _check_key(file: Path, content: bytes) -> None:
     key = _KEY.search(content)
     if key is None:
-        msg = f"there is no private key in {place}: it belongs into the same file"
+        msg = f"there is no private key in {file}: it belongs into the same file"
         raise ConfigurationError(msg)
 
     if key[1].startswith(b"ENCRYPTED") or b"ENCRYPTED" in key[2]:
-        msg = f"the private key in {place} is protected by a password, which nobody is asked for"
+        msg = f"the private key in {file} is protected by a password: store it without one"
         raise ConfigurationError(msg)
 
 
-def _validity(place: Path, pem: bytes) -> tuple[datetime, datetime]:
-    # Only who has a certificate needs it; it has no type stubs.
-    x509: Any = import_module("asn1crypto.x509")
+def _read_validity(file: Path, pem: bytes) -> tuple[datetime, datetime]:
     try:
-        parsed = x509.Certificate.load(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")))
-        begins, expires = parsed.not_valid_before, parsed.not_valid_after
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ConfigurationError(f"the certificate in {place} is damaged: {NEW_ONE}") from error
-
-    return begins, expires
+        return parse_validity(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")))
+    except ValueError as error:
+        raise ConfigurationError(f"the certificate in {file} is damaged: {NEW_ONE}") from error

@@ -1,4 +1,4 @@
-"""Where servers and logins are looked for, and what came of it."""
+"""The search for a server and a login, and its record."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TypeVar, final
 from attrs import frozen
 
 from kaleden._auth._canfar_config import (
-    PLACES,
+    CONFIG_PATHS,
     PROXY_CERTIFICATE,
     Saved,
     find_saved,
     read_saved,
 )
-from kaleden._auth._certificates import told_time
-from kaleden._auth._environment import is_there
+from kaleden._auth._certificates import format_time
+from kaleden._auth._environment import exists
 from kaleden._auth._options import ClientOptions
 from kaleden._errors import ConfigurationError
 
@@ -26,12 +26,12 @@ from kaleden._errors import ConfigurationError
 @final
 @frozen
 class DiscoveryStep:
-    """A place where a server or a login was looked for.
+    """One source in which a server or a login was sought.
 
     Attributes:
-        place: where.
-        found: what came of it: what was taken from there, or why it was passed over.
-        used: whether something was taken from there.
+        place: the source: an argument, a variable, a file.
+        found: the value that was used, or why the source was skipped.
+        used: whether a value from it was used.
     """
 
     place: str
@@ -45,23 +45,23 @@ class DiscoveryStep:
 @final
 @frozen
 class ConnectionInfo:
-    """How a client reaches its server and who it is there; ``print`` shows it for people.
+    """The server and the login of a client, and their sources; ``print`` shows it for people.
 
     Attributes:
         url: the server's URL with the API version; None for a transport of the caller's own.
-        url_from: where the URL was found.
-        credential: the kind: ``"bearer token"``, ``"bearer tokens of a function"``,
+        url_from: the source of the URL.
+        credential: the kind of login: ``"bearer token"``, ``"bearer tokens of a function"``,
             ``"X.509 certificate"``, ``"httpx auth"``, ``"httpx client"``, ``"own transport"``, or
             ``"none"``.
-        credential_from: where it was found.
-        expires: until when it is valid, if that is known; aware.
+        credential_from: the source of the login.
+        expires: the end of its validity, if that is known; aware.
         registry_user: the user at a registry of private images, if there are credentials for one.
-        proxy: the proxy on the way, without its credentials.
+        proxy: the URL of the proxy, without its credentials.
         concurrency: requests in flight at once.
         timeout: seconds for one attempt of a request.
         create_concurrency: creates in flight at once.
         create_timeout: seconds for one attempt of a create.
-        looked: everywhere that was looked, in order.
+        looked: all sources, in the order of the search.
     """
 
     url: str | None
@@ -78,7 +78,7 @@ class ConnectionInfo:
     looked: tuple[DiscoveryStep, ...] = ()
 
     def __str__(self) -> str:
-        until = "" if self.expires is None else f", until {told_time(self.expires)}"
+        until = "" if self.expires is None else f", until {format_time(self.expires)}"
         limits = (
             f"{self.concurrency} requests at once, {self.timeout:g} s each; "
             f"{self.create_concurrency} creates, {self.create_timeout:g} s each"
@@ -99,7 +99,7 @@ T = TypeVar("T")
 
 @final
 class Discovery:
-    """The places of one search, which remember what was taken from them, or why nothing.
+    """One search, with a record of each source.
 
     Args:
         options: the arguments of the client.
@@ -107,43 +107,43 @@ class Discovery:
 
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
-        self.looked: list[DiscoveryStep] = []
-        self.home = _home()
+        self.steps: list[DiscoveryStep] = []
+        self.home = _find_home()
 
     @cached_property
     def saved(self) -> Saved | None:
-        """What the ``canfar`` client has saved, if it has.
+        """The configuration that the ``canfar`` client has saved, if any.
 
         Raises:
             ConfigurationError: it cannot be read.
         """
         path = None if self.home is None else find_saved(self.home)
         if path is None or self.home is None:
-            self.passed_over(f"~/{PLACES[0]}", "not there")
+            self.record_skipped(f"~/{CONFIG_PATHS[0]}", "not there")
             return None
 
         return read_saved(path, self.home)
 
     @property
     def proxy_certificate(self) -> Path | None:
-        """The certificate at its usual place, if there is one."""
+        """The path of the certificate in the home directory, if it exists."""
         path = None if self.home is None else self.home / PROXY_CERTIFICATE
-        if path is None or not is_there(path):
-            self.passed_over(f"~/{PROXY_CERTIFICATE}", "not there")
+        if path is None or not exists(path):
+            self.record_skipped(f"~/{PROXY_CERTIFICATE}", "not there")
             return None
 
         return path
 
-    def took(self, place: str, what: str) -> None:
-        """Remember what was taken from a place."""
-        self.looked.append(DiscoveryStep(place, what, used=True))
+    def record_used(self, source: str, value: str) -> None:
+        """Record the value that was used from a source."""
+        self.steps.append(DiscoveryStep(source, value, used=True))
 
-    def passed_over(self, place: str, why: str) -> None:
-        """Remember why nothing was taken from a place."""
-        self.looked.append(DiscoveryStep(place, why))
+    def record_skipped(self, source: str, reason: str) -> None:
+        """Record why a source was skipped."""
+        self.steps.append(DiscoveryStep(source, reason))
 
-    def attempt(self, place: str, read: Callable[[], T], *, needed: bool) -> T | None:
-        """Read what is at a place; if nothing can be read, pass it over unless it is *needed*.
+    def attempt(self, source: str, read: Callable[[], T], *, needed: bool) -> T | None:
+        """Read a source; if that fails, skip the source unless it is *needed*.
 
         Raises:
             ConfigurationError: it is needed, and cannot be read.
@@ -153,19 +153,19 @@ class Discovery:
         except ConfigurationError as error:
             if needed:
                 raise
-            self.passed_over(place, str(error))
+            self.record_skipped(source, str(error))
             return None
 
-    def named(self, path: Path) -> str:
-        """Write a path as people know it."""
+    def format_path(self, path: Path) -> str:
+        """Return a path as text, with ``~`` for the home directory."""
         if self.home is not None and path.is_relative_to(self.home):
             return f"~/{path.relative_to(self.home).as_posix()}"
 
         return str(path)
 
 
-def _home() -> Path | None:
+def _find_home() -> Path | None:
     try:
         return Path.home()
     except RuntimeError:
-        return None  # As in a container whose user has no name.
+        return None  # For example in a container whose user has no name.

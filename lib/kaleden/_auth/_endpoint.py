@@ -1,76 +1,26 @@
-"""Where a server is."""
+"""Servers and proxies: their URLs, and the proxy that the environment names."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final, final
-from urllib.parse import SplitResult, urlsplit
+from typing import Final, TypeAlias, final
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from attrs import frozen
 
 from kaleden._errors import ConfigurationError
-
-_SCHEMES = {"http", "https", "socks5", "socks5h"}
-
-
-def environment_proxy(endpoint: Endpoint) -> str | None:
-    """Find the proxy that the environment, or the system, names for a server.
-
-    ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` are read as `urllib.request`
-    does. A proxy has no business between two programs of one machine.
-    """
-    from urllib.request import getproxies  # noqa: PLC0415 - slow to load, for who asks over HTTP
-
-    parts = urlsplit(endpoint.root)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is None or endpoint.loopback or _is_passed_by(parts):
-        return None
-
-    return check_proxy(
-        proxy if "://" in proxy else f"http://{proxy}", "the proxy of the environment"
-    )
-
-
-def _is_passed_by(parts: SplitResult) -> bool:
-    """Whether ``NO_PROXY`` names a server; an IPv6 address with brackets or without."""
-    from urllib.request import proxy_bypass  # noqa: PLC0415 - as above
-
-    return bool(proxy_bypass(parts.netloc) or proxy_bypass(parts.hostname or ""))
-
-
-def check_proxy(url: object, what: str) -> str:
-    """Return *url* if it is a proxy's.
-
-    Raises:
-        ConfigurationError: it is not; the message does not show it, since it may hold a password.
-    """
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        usable = parts is not None and parts.scheme in _SCHEMES and parts.hostname
-        # A password with a / in it would end the host's place early.
-        if usable and parts is not None and parts.port != 0 and "@" not in parts.path:
-            return str(url)
-    except ValueError:
-        pass  # As any other that is none.
-
-    msg = f"{what} has no URL of a proxy, such as http://host:3128"
-    raise ConfigurationError(msg)
-
-
-def shown_proxy(url: str) -> str:
-    """Write the URL of a proxy without its credentials."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
+from kaleden._http import Origin, Proxy, format_credentials
 
 CANFAR_URL: Final = "https://ws-uv.canfar.net/skaha"
-"""Where CANFAR itself is."""
+"""The URL of CANFAR itself."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LABEL = re.compile(r"(?!xn--$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?|xn--[A-Za-z0-9-]+")
 _VERSION = re.compile(r"v\d+(\.\d+)*")
+_BAD_CHARACTERS: Final = re.compile(r"[\s\x00-\x1f\x7f\\]")
+# `urlsplit` would drop some of them silently, from a password too.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @final
@@ -95,23 +45,23 @@ class Endpoint:
 
     @property
     def private(self) -> bool:
-        """Whether nobody on the way can read what is sent."""
+        """Whether requests cannot be read on the network path."""
         return self.encrypted or self.loopback
 
     def is_same_server(self, other: Endpoint) -> bool:
-        """Tell whether *other* is this server, of whichever API version."""
-        return _place(self) == _place(other)
+        """Return whether *other* is the same server; the API version may differ."""
+        return _address(self) == _address(other)
 
 
 def parse_endpoint(url: object, version: object) -> Endpoint:
-    """Read the URL of a server, with or without the API's version at its end.
+    """Parse the URL of a server, with or without the API version at its end.
 
     Args:
-        url: the URL as the user gave it.
-        version: the version to use where *url* names none.
+        url: the URL from the user.
+        version: the version if *url* names none.
 
     Raises:
-        ConfigurationError: it is no URL of a server; the message says what to do.
+        ConfigurationError: it is not the URL of a server; the message says what to do.
     """
     parts = _split(url)
     path = parts.path.rstrip("/")
@@ -133,33 +83,33 @@ def _split(url: object) -> SplitResult:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname or ""
     except ValueError:
-        raise ConfigurationError(f"{_shown(url)} is no URL") from None
+        raise ConfigurationError(f"{_quote(url)} is not a URL") from None
 
     if "@" in parts.netloc or parts.query or parts.fragment:
-        # Not shown: what stands before the @ may be a password.
+        # Not shown: there may be a password before the @.
         msg = "the url must have no user, query or fragment: give the token as token="
         raise ConfigurationError(msg)
 
     usable = parts.scheme in {"http", "https"} and port != 0 and _is_host(host)
-    if not usable or not url.isascii() or re.search(r"[\s\x00-\x1f\x7f\\]", url):
-        msg = f"{_shown(url)} is no server's URL: it begins with https:// and a host name"
+    if not usable or not url.isascii() or _BAD_CHARACTERS.search(url):
+        msg = f"{_quote(url)} is no server's URL: it begins with https:// and a host name"
         raise ConfigurationError(msg)
 
     return parts
 
 
-def _shown(url: object) -> str:
-    """Quote what was given, unless there may be a password or a token in it."""
+def _quote(url: object) -> str:
+    """Quote a URL, unless there may be a password or a token in it."""
     return "<not shown>" if re.search(r"[@?#]", str(url)) else repr(url)
 
 
-def _place(endpoint: Endpoint) -> tuple[str, str | None, int, str]:
+def _address(endpoint: Endpoint) -> tuple[str, str | None, int, str]:
     parts = urlsplit(endpoint.root)
     return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme], parts.path
 
 
 def _is_host(name: str) -> bool:
-    """Tell an address or a name that can be looked up."""
+    """Return whether *name* is an address or a name that can be looked up."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -172,3 +122,158 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def parse_proxy(url: object, source: str) -> Proxy:
+    """Parse the URL of an http or https proxy. Its path is ignored, as everywhere.
+
+    Args:
+        url: the URL.
+        source: the argument or variable that it comes from, for messages.
+
+    Raises:
+        ConfigurationError: it is not usable. The message does not show it, since it may hold a
+            password.
+    """
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and not _CONTROL.search(url) else None
+        port = None if parts is None else parts.port
+    except ValueError:
+        parts = port = None
+    if parts is not None and parts.scheme.startswith("socks"):
+        raise ConfigurationError(_describe_socks(parts.scheme, source))
+
+    # A password with a / ? or # in it would end the authority early.
+    rest = "" if parts is None else parts.path + parts.query + parts.fragment
+    host = None if parts is None else parts.hostname
+    if parts is None or not host or parts.scheme not in _DEFAULT_PORTS or port == 0 or "@" in rest:
+        raise ConfigurationError(f"{source} has no URL of a proxy, such as http://host:3128")
+
+    if not _is_host(host):
+        raise ConfigurationError(f"{source} has no valid host name in its URL")
+
+    # RFC 6874 §2: the % before a zone id is encoded.
+    host = host.replace("%25", "%", 1)
+    origin = Origin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme])
+    return Proxy(
+        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", origin, _credentials(parts, source)
+    )
+
+
+def _credentials(parts: SplitResult, source: str) -> str:
+    if not parts.username and not parts.password:
+        return ""
+
+    user = unquote_to_bytes(parts.username or "")
+    if b":" in user:
+        # RFC 7617 §2.
+        raise ConfigurationError(f"{source} has a user with a colon in it, which cannot be sent")
+
+    return format_credentials(user, unquote_to_bytes(parts.password or ""))
+
+
+def _describe_socks(scheme: str, source: str) -> str:
+    known = scheme in {"socks5", "socks5h"}
+    hint = "" if known else f" httpx knows no {scheme}://: write socks5:// if the proxy speaks it."
+    return (
+        f"{source} names a SOCKS proxy, which only a client of your own can use: install "
+        "httpx[socks] and give "
+        f'client=httpx.AsyncClient(proxy="{scheme if known else "socks5"}://HOST:PORT"), '
+        "with the login in its auth= or headers=; or, if the server can be reached without a "
+        f"proxy, name it in NO_PROXY.{hint}"
+    )
+
+
+def find_environment_proxy(endpoint: Endpoint) -> Proxy | None:
+    """Find the proxy that the environment, or the system, names for a server.
+
+    ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY`` are read as `urllib.request` does: lower case
+    before upper case. A server on this machine has no proxy, nor has one that ``NO_PROXY`` names.
+
+    Raises:
+        ConfigurationError: a proxy is named, and its URL is not usable.
+    """
+    # Slow to load, and not needed for every transport.
+    from urllib.request import (  # noqa: PLC0415
+        getproxies,
+        getproxies_environment,
+        proxy_bypass,
+    )
+
+    environment = getproxies_environment()
+    proxies = environment or getproxies()
+    parts = urlsplit(endpoint.root)
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    url = (proxies.get(name) or "").strip()
+    if not url or endpoint.loopback:
+        return None
+
+    host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+    if environment:
+        bypassed = is_bypassed(environment.get("no", ""), host, port)
+    else:
+        bypassed = bool(proxy_bypass(parts.netloc))
+    if bypassed:
+        return None
+
+    kind = f"environment ({name.upper()}_PROXY)" if environment else "system"
+    return parse_proxy(url if "://" in url else f"http://{url}", f"the proxy of the {kind}")
+
+
+_PORT: Final = re.compile(r"(?:\[([^]]*)\]|([^:\[\]]*)):(\d{1,5})")
+
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def is_bypassed(no_proxy: str, host: str, port: int) -> bool:
+    """Return whether a value of ``NO_PROXY`` names a server.
+
+    It is a list with commas or spaces between its entries. An entry is ``*`` for all servers; an
+    address or a network (``10.128.0.0/16``), for servers whose URL has an address; or a name. A
+    name, also with a leading dot, means that host and all below it, and ``*.site.org`` only
+    for those below. With ``:port`` an entry is for that port only. Zone ids are ignored.
+
+    Args:
+        no_proxy: the value of the variable.
+        host: the host of the server, without brackets.
+        port: the port of the server.
+    """
+    host = host.lower().rstrip(".")
+    for entry in re.split(r"[\s,]+", no_proxy.lower()):
+        pattern = entry
+        if match := _PORT.fullmatch(entry):
+            if int(match[3]) != port:
+                continue
+            pattern = match[1] or match[2] or ""
+        if pattern and _matches(pattern, host):
+            return True
+    return False
+
+
+def _matches(pattern: str, host: str) -> bool:
+    if pattern == "*":
+        return True
+
+    address = _read_network(host)
+    if address is not None:
+        network = _read_network(pattern)
+        return network is not None and address.network_address in network
+
+    name = pattern.lstrip("*.").rstrip(".")
+    return bool(name) and (
+        host.endswith(f".{name}") or (host == name and not pattern.startswith("*"))
+    )
+
+
+def _read_network(text: str) -> _Network | None:
+    """Read an address or a network; one that is mapped from IPv4 as that (RFC 4291 §2.5.5.2)."""
+    try:
+        network = ipaddress.ip_network(re.sub(r"%[^/]*|[\[\]]", "", text), strict=False)
+    except ValueError:
+        return None
+
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network

@@ -1,4 +1,4 @@
-"""The variables of the environment that are for this library; an empty one is as none."""
+"""The environment: variables for this library, paths, and the home directory."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import TypeVar
 from kaleden._errors import ConfigurationError
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether there is something at a place; what nobody can look at counts, and is told."""
+def exists(path: Path) -> bool:
+    """Return whether a path exists, or cannot be examined, so that reading it fails."""
     try:
         return path.exists()
     except OSError:
         return True
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """Put a home directory in the place of ``~``.
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Replace a leading ``~`` with the home directory.
 
     Raises:
-        ConfigurationError: nobody knows it.
+        ConfigurationError: the home directory is unknown.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        msg = f"nobody knows which directory ~ is in {path}: write it out"
+        msg = f"it is unknown which directory ~ is in {path}: write it out"
         raise ConfigurationError(msg) from error
 
 
@@ -36,7 +36,7 @@ T = TypeVar("T", int, float)
 
 
 def variable(name: str) -> str | None:
-    """Read a variable."""
+    """Return a variable of the environment, or None if it is not set or empty."""
     return os.environ.get(name, "").strip() or None
 
 
@@ -46,10 +46,10 @@ def number(name: str, kind: Callable[[str], T], default: T) -> T:
     Args:
         name: the variable.
         kind: `int` or `float`.
-        default: what it is where the variable is not set.
+        default: the number if the variable is not set.
 
     Raises:
-        ConfigurationError: it is no such number; the message names the variable.
+        ConfigurationError: it is not such a number; the message names the variable.
     """
     value = variable(name)
     if value is None:

@@ -24,7 +24,7 @@ def _check_retry(_: object, __: object, value: object) -> None:
 @final
 @frozen(kw_only=True)
 class ClientOptions:
-    """The arguments of `AsyncSession`, which documents them; *limits* has those that are numbers.
+    """The arguments of `AsyncSession`, which documents them; *limits* holds the numbers.
 
     Raises:
         ConfigurationError: *retry* is not a policy.

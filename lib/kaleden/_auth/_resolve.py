@@ -1,8 +1,8 @@
-"""Who asks: as the arguments, the environment, a saved login or a certificate say.
+"""The server and the login: from arguments, environment, saved configuration, certificate.
 
-It may be found in another place than the server, but goes to nobody whom its own place does not
-name: what is saved goes to the server that it was saved for, what is in the environment not past
-``CANFAR_URL``, and the certificate at its usual place to CANFAR itself.
+Server and login may have different sources, but a login goes only to the server that its own source
+names: a saved login to the server that it was saved for, one from the environment to
+``CANFAR_URL``, and the certificate in the home directory to CANFAR itself.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from attrs import field, frozen
 from kaleden._auth._canfar_config import LOG_IN, Saved, SavedServer
 from kaleden._auth._certificates import (
     Certificate,
+    format_time,
     read_certificate,
-    told_time,
 )
 from kaleden._auth._discovery import Discovery
 from kaleden._auth._endpoint import CANFAR_URL, Endpoint, parse_endpoint
@@ -30,8 +30,8 @@ from kaleden._auth._tokens import (
     StaticToken,
     Token,
     TokenFunction,
-    asks_function,
-    asks_in_thread,
+    ask_function,
+    ask_in_thread,
     check_token,
 )
 from kaleden._errors import ConfigurationError
@@ -50,44 +50,44 @@ class Server:
     """A server that was found.
 
     Attributes:
-        endpoint: where it is.
-        place: where it was found.
-        saved: what is saved of it, if that is where it was found.
-        certificate: whether it was chosen for the sake of the certificate at its usual place.
+        endpoint: its URLs.
+        source: the source that names it.
+        saved: its entry in the saved configuration, if that is the source.
+        certificate: whether it was chosen because the certificate of the home directory exists.
     """
 
     endpoint: Endpoint
-    place: str
+    source: str
     saved: SavedServer | None = None
     certificate: bool = False
 
 
-def find_server(places: Discovery) -> Server:
+def find_server(discovery: Discovery) -> Server:
     """Find the server.
 
     Raises:
-        ConfigurationError: nothing names one, or what does cannot be used.
+        ConfigurationError: no source names one, or the value is not usable.
     """
     found = (
-        _server_of_arguments(places)
-        or _server_of_environment(places)
-        or _server_of_saved(places)
-        or _server_of_certificate(places)
+        _find_server_in_arguments(discovery)
+        or _find_server_in_environment(discovery)
+        or _find_saved_server(discovery)
+        or _find_server_by_certificate(discovery)
     )
     if found is None:
         half = variable("CANFAR_TOKEN") is not None
         hint = "CANFAR_TOKEN is set, and CANFAR_URL is not: " if half else ""
         raise ConfigurationError(hint + NO_SERVER)
 
-    places.took(found.place, found.endpoint.base)
+    discovery.record_used(found.source, found.endpoint.base)
     return found
 
 
-def environment_endpoint(version: str) -> Endpoint | None:
+def read_environment_endpoint(version: str) -> Endpoint | None:
     """Read ``CANFAR_URL``, if it is set.
 
     Raises:
-        ConfigurationError: it is no server's URL.
+        ConfigurationError: it is not the URL of a server.
     """
     url = variable("CANFAR_URL")
     if url is None:
@@ -99,10 +99,10 @@ def environment_endpoint(version: str) -> Endpoint | None:
         raise ConfigurationError(f"CANFAR_URL: {error}") from None
 
 
-def _server_of_arguments(places: Discovery) -> Server | None:
-    options = places.options
+def _find_server_in_arguments(discovery: Discovery) -> Server | None:
+    options = discovery.options
     if options.server is not None:
-        return _named(places, options.server)
+        return _find_named(discovery, options.server)
 
     if options.url is not None:
         return Server(parse_endpoint(options.url, options.version), "url=")
@@ -113,72 +113,76 @@ def _server_of_arguments(places: Discovery) -> Server | None:
             raise ConfigurationError("client= has no base_url: give it one, or give url=")
         return Server(parse_endpoint(url, options.version), "base_url of client=")
 
-    places.passed_over("arguments", "no url=, no server=")
+    discovery.record_skipped("arguments", "no url=, no server=")
     return None
 
 
-def _named(places: Discovery, name: str) -> Server:
-    if places.options.url is not None or places.options.client is not None:
+def _find_named(discovery: Discovery, name: str) -> Server:
+    if discovery.options.url is not None or discovery.options.client is not None:
         msg = "server= names a saved server and its login: give it without url= and client="
         raise ConfigurationError(msg)
 
-    if places.saved is None:
+    if discovery.saved is None:
         msg = f"server={name!r} names a saved server, and none is saved: {LOG_IN}"
         raise ConfigurationError(msg)
 
-    return _saved(places, places.saved, name)
+    return _new_saved_server(discovery, discovery.saved, name)
 
 
-def _server_of_environment(places: Discovery) -> Server | None:
-    endpoint = environment_endpoint(places.options.version)
+def _find_server_in_environment(discovery: Discovery) -> Server | None:
+    endpoint = read_environment_endpoint(discovery.options.version)
     if endpoint is None:
-        places.passed_over("CANFAR_URL", "not set")
+        discovery.record_skipped("CANFAR_URL", "not set")
         return None
 
     return Server(endpoint, "CANFAR_URL")
 
 
-def _server_of_saved(places: Discovery) -> Server | None:
-    saved = places.saved
+def _find_saved_server(discovery: Discovery) -> Server | None:
+    saved = discovery.saved
     if saved is None:
         return None
 
     if saved.active is None:
-        places.passed_over(places.named(saved.path), "no server is active there")
+        discovery.record_skipped(discovery.format_path(saved.path), "no server is active there")
         return None
 
-    return _saved(places, saved, saved.active)
+    return _new_saved_server(discovery, saved, saved.active)
 
 
-def _saved(places: Discovery, saved: Saved, name: str) -> Server:
+def _new_saved_server(discovery: Discovery, saved: Saved, name: str) -> Server:
     server = saved.server(name)
-    return Server(server.endpoint, f"server {name!r} in {places.named(saved.path)}", server)
+    return Server(
+        server.endpoint, f"server {name!r} in {discovery.format_path(saved.path)}", server
+    )
 
 
-def _server_of_certificate(places: Discovery) -> Server | None:
-    path = places.proxy_certificate
+def _find_server_by_certificate(discovery: Discovery) -> Server | None:
+    path = discovery.proxy_certificate
     if path is None:
         return None
 
-    endpoint = parse_endpoint(CANFAR_URL, places.options.version)
-    return Server(endpoint, f"CANFAR itself, since {places.named(path)} is there", certificate=True)
+    endpoint = parse_endpoint(CANFAR_URL, discovery.options.version)
+    return Server(
+        endpoint, f"CANFAR itself, since {discovery.format_path(path)} is there", certificate=True
+    )
 
 
 @final
 @frozen
 class Credential:
-    """Who asks.
+    """A login.
 
     Attributes:
-        kind: as of `ConnectionInfo.credential`.
-        place: where it was found.
-        expires: until when it is valid, if that is known.
-        bearer: makes what tells the tokens, for a credential of that kind.
-        certificate: the certificate, for one of that kind.
+        kind: see `ConnectionInfo.credential`.
+        source: where it was found.
+        expires: the end of its validity, if that is known.
+        bearer: makes the source of tokens, for a login by token.
+        certificate: the certificate, for a login by certificate.
     """
 
     kind: str
-    place: str
+    source: str
     expires: datetime | None = None
     bearer: Callable[[], Bearer] | None = field(default=None, repr=False)
     certificate: Certificate | None = None
@@ -187,32 +191,32 @@ class Credential:
 ANONYMOUS: Final = Credential("none", "nothing was found: the server is asked anonymously")
 
 
-def find_credential(places: Discovery, server: Server) -> Credential:
-    """Find out who asks.
+def find_credential(discovery: Discovery, server: Server) -> Credential:
+    """Find the login.
 
     Raises:
-        ConfigurationError: what was given, or what belongs to the server, cannot be used.
+        ConfigurationError: the login that was given or belongs to the server is not usable.
     """
-    found = _login_of_arguments(places, server.endpoint)
+    found = _find_login_in_arguments(discovery, server.endpoint)
     if found is None:
         found = (
-            _login_of_environment(places, server.endpoint)
-            or _login_of_saved(places, server)
-            or _login_of_certificate(places, server)
+            _find_login_in_environment(discovery, server.endpoint)
+            or _find_saved_login(discovery, server)
+            or _find_certificate(discovery, server)
             or ANONYMOUS
         )
     if found.kind != ANONYMOUS.kind:
         _check_private(found, server.endpoint)
-        places.took(found.place, found.kind)
+        discovery.record_used(found.source, found.kind)
     return found
 
 
-def _login_of_arguments(places: Discovery, endpoint: Endpoint) -> Credential | None:
-    options = places.options
+def _find_login_in_arguments(discovery: Discovery, endpoint: Endpoint) -> Credential | None:
+    options = discovery.options
     names = ("client", "auth", "token", "certificate")
     given = [name for name in names if getattr(options, name) is not None]
     if not given:
-        places.passed_over("arguments", "no token=, no certificate=")
+        discovery.record_skipped("arguments", "no token=, no certificate=")
         return None
 
     if given[0] in {"client", "auth"}:
@@ -224,13 +228,13 @@ def _login_of_arguments(places: Discovery, endpoint: Endpoint) -> Credential | N
 
     if options.token is not None:
         if options.certificate is not None:
-            places.passed_over("certificate=", "the token wins")
-        return _given_token(options.token)
+            discovery.record_skipped("certificate=", "the token wins")
+        return _new_given_token(options.token)
 
-    if (obstacle := _tls_obstacle(places, endpoint)) is not None:
+    if (obstacle := _find_tls_obstacle(discovery, endpoint)) is not None:
         raise ConfigurationError(f"certificate= is of no use: {obstacle}")
 
-    return _certified(places, "certificate=", Path(options.certificate or ""))
+    return _new_certificate(discovery, "certificate=", Path(options.certificate or ""))
 
 
 def _check_auth(options: ClientOptions) -> None:
@@ -239,123 +243,125 @@ def _check_auth(options: ClientOptions) -> None:
         raise ConfigurationError(msg)
 
 
-def _login_of_environment(places: Discovery, endpoint: Endpoint) -> Credential | None:
+def _find_login_in_environment(discovery: Discovery, endpoint: Endpoint) -> Credential | None:
     token, certificate = variable("CANFAR_TOKEN"), variable("CANFAR_CERTIFICATE")
     if token is None and certificate is None:
-        places.passed_over("CANFAR_TOKEN, CANFAR_CERTIFICATE", "not set")
+        discovery.record_skipped("CANFAR_TOKEN, CANFAR_CERTIFICATE", "not set")
         return None
 
-    place = "CANFAR_TOKEN" if token is not None else "CANFAR_CERTIFICATE"
-    own = environment_endpoint(places.options.version)
+    source = "CANFAR_TOKEN" if token is not None else "CANFAR_CERTIFICATE"
+    own = read_environment_endpoint(discovery.options.version)
     if own is not None and not own.is_same_server(endpoint):
-        places.passed_over(place, f"it belongs to CANFAR_URL, which is {own.root}")
+        discovery.record_skipped(source, f"it belongs to CANFAR_URL, which is {own.root}")
         return None
 
     if token is not None:
         if certificate is not None:
-            places.passed_over("CANFAR_CERTIFICATE", "the token wins")
-        return _fixed_token(place, token)
+            discovery.record_skipped("CANFAR_CERTIFICATE", "the token wins")
+        return _new_fixed_token(source, token)
 
-    obstacle = _tls_obstacle(places, endpoint)
+    obstacle = _find_tls_obstacle(discovery, endpoint)
     if obstacle is not None:
-        places.passed_over(place, obstacle)
+        discovery.record_skipped(source, obstacle)
         return None
 
-    return _certified(places, place, Path(certificate or ""))
+    return _new_certificate(discovery, source, Path(certificate or ""))
 
 
-def _login_of_saved(places: Discovery, server: Server) -> Credential | None:
+def _find_saved_login(discovery: Discovery, server: Server) -> Credential | None:
     needed = server.saved is not None
-    saved = places.attempt("saved login", lambda: places.saved, needed=needed)
+    saved = discovery.attempt("saved login", lambda: discovery.saved, needed=needed)
     if saved is None:
         return None
 
-    place = places.named(saved.path)
+    source = discovery.format_path(saved.path)
     known = server.saved or saved.server_at(server.endpoint)
     if known is None:
-        places.passed_over(place, "it has no login for this server")
+        discovery.record_skipped(source, "it has no login for this server")
         return None
 
-    identify = partial(_identified, places, saved, known)
-    return places.attempt(place, identify, needed=needed)
+    identify = partial(_read_identity, discovery, saved, known)
+    return discovery.attempt(source, identify, needed=needed)
 
 
-def _identified(places: Discovery, saved: Saved, server: SavedServer) -> Credential | None:
+def _read_identity(discovery: Discovery, saved: Saved, server: SavedServer) -> Credential | None:
     identity = saved.identity(server)
-    place = f"login {identity.name!r} in {places.named(saved.path)}"
+    source = f"login {identity.name!r} in {discovery.format_path(saved.path)}"
     if identity.certificate is not None:
-        obstacle = _tls_obstacle(places, server.endpoint)
+        obstacle = _find_tls_obstacle(discovery, server.endpoint)
         if obstacle is None:
-            return _certified(places, place, identity.certificate)
+            return _new_certificate(discovery, source, identity.certificate)
 
-        places.passed_over(place, obstacle)
+        discovery.record_skipped(source, obstacle)
         return None
 
-    token = _saved_token(saved, server.name)
-    ask = asks_in_thread(lambda: _saved_token(saved.read_again(), server.name))
-    return Credential("bearer token", place, token.expires, partial(RefreshingToken, ask, token))
+    token = _read_saved_token(saved, server.name)
+    ask = ask_in_thread(lambda: _read_saved_token(saved.read_again(), server.name))
+    return Credential("bearer token", source, token.expires, partial(RefreshingToken, ask, token))
 
 
-def _saved_token(saved: Saved, name: str) -> Token:
+def _read_saved_token(saved: Saved, name: str) -> Token:
     identity = saved.identity(saved.server(name))
     if identity.token is None:
         raise ConfigurationError(f"the saved login {identity.name!r} is no longer one by token")
 
     token = Token(check_token(identity.token), identity.expires)
     if token.expires is not None and token.expired:
-        expired = f"the saved login {identity.name!r} expired at {told_time(token.expires)}"
+        expired = f"the saved login {identity.name!r} expired at {format_time(token.expires)}"
         raise ConfigurationError(f"{expired}: {LOG_IN}")
 
     return token
 
 
-def _login_of_certificate(places: Discovery, server: Server) -> Credential | None:
+def _find_certificate(discovery: Discovery, server: Server) -> Credential | None:
     if not parse_endpoint(CANFAR_URL, "v1").is_same_server(server.endpoint):
         return None
 
-    path = places.proxy_certificate
+    path = discovery.proxy_certificate
     if path is None:
         return None
 
-    place = places.named(path)
-    obstacle = _tls_obstacle(places, server.endpoint)
+    source = discovery.format_path(path)
+    obstacle = _find_tls_obstacle(discovery, server.endpoint)
     if obstacle is not None:
-        places.passed_over(place, obstacle)
+        discovery.record_skipped(source, obstacle)
         return None
 
-    certify = partial(_certified, places, place, path)
-    return places.attempt(place, certify, needed=server.certificate)
+    certify = partial(_new_certificate, discovery, source, path)
+    return discovery.attempt(source, certify, needed=server.certificate)
 
 
-def _given_token(token: str | TokenFunction) -> Credential:
+def _new_given_token(token: str | TokenFunction) -> Credential:
     if callable(token):
-        bearer = partial(RefreshingToken, asks_function(token))
+        bearer = partial(RefreshingToken, ask_function(token))
         return Credential("bearer tokens of a function", "token=", bearer=bearer)
 
-    return _fixed_token("token=", token)
+    return _new_fixed_token("token=", token)
 
 
-def _fixed_token(place: str, token: str) -> Credential:
+def _new_fixed_token(source: str, token: str) -> Credential:
     try:
-        return Credential("bearer token", place, bearer=partial(StaticToken, check_token(token)))
+        return Credential("bearer token", source, bearer=partial(StaticToken, check_token(token)))
     except ConfigurationError as error:
-        raise ConfigurationError(f"{place}: {error}") from None
+        raise ConfigurationError(f"{source}: {error}") from None
 
 
-def _certified(places: Discovery, place: str, path: Path) -> Credential:
+def _new_certificate(discovery: Discovery, source: str, path: Path) -> Credential:
     try:
         certificate = read_certificate(path)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{place}: {error}") from error
+        raise ConfigurationError(f"{source}: {error}") from error
 
     if certificate.open_to_others:
-        places.passed_over(places.named(certificate.path), "warning: others may read its key")
-    return Credential("X.509 certificate", place, certificate.expires, certificate=certificate)
+        discovery.record_skipped(
+            discovery.format_path(certificate.path), "warning: others may read its key"
+        )
+    return Credential("X.509 certificate", source, certificate.expires, certificate=certificate)
 
 
-def _tls_obstacle(places: Discovery, endpoint: Endpoint) -> str | None:
-    """Say why no certificate can be shown to the server."""
-    if places.options.ssl_context is not None:
+def _find_tls_obstacle(discovery: Discovery, endpoint: Endpoint) -> str | None:
+    """Return why no certificate can be shown to the server, or None."""
+    if discovery.options.ssl_context is not None:
         return "ssl_context= is used as it is: load the certificate into it"
 
     return None if endpoint.encrypted else "certificates are shown over https only"

@@ -1,7 +1,7 @@
-"""What connections over https are made with.
+"""The TLS context of a session.
 
-A context takes tens of milliseconds to make, most of them for the certificate authorities, so it is
-made in a thread, once, and again when the file of the client's certificate has changed.
+To make one takes tens of milliseconds, most of them for the certificate authorities, so it is made
+in a thread, once, and again when the file of the client's certificate has changed.
 """
 
 from __future__ import annotations
@@ -24,29 +24,14 @@ logger = logging.getLogger("kaleden")
 
 
 @final
-class GivenTls:
-    """A context that the caller made."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-
-    async def prepare(self) -> None:
-        """Do nothing: it is there."""
-
-    async def context(self) -> ssl.SSLContext:
-        """Tell the context."""
-        return self._context
-
-
-@final
 class OwnTls:
-    """A context of ours, with the client's certificate if there is one.
+    """A context of kaleden's own, with the client's certificate if there is one.
 
-    A file that was replaced is read again. If that cannot be used, the one read before is, as long
-    as it is valid.
+    A file that was replaced is read again. If its content is not usable, the previous certificate
+    is used for as long as it is valid.
 
     Args:
-        certificate: the client's.
+        certificate: the client's certificate; None for none.
     """
 
     def __init__(self, certificate: Certificate | None) -> None:
@@ -57,18 +42,18 @@ class OwnTls:
 
     @property
     def expires(self) -> datetime | None:
-        """Until when the certificate is valid."""
+        """The end of the certificate's validity."""
         return None if self._certificate is None else self._certificate.expires
 
     async def prepare(self) -> None:
         """Make the context.
 
         Raises:
-            ConfigurationError: the certificate, or the authorities, cannot be used.
+            ConfigurationError: the certificate or the authorities are not usable.
         """
         if self._certificate is not None:
-            # It may have been found long ago, and renewed since.
-            await self._follow(self._certificate.path)
+            # It may have been renewed since it was found.
+            await self._reload_if_changed(self._certificate.path)
             self._certificate.check_time()
         async with self._lock:
             if self._context is None:
@@ -76,62 +61,65 @@ class OwnTls:
                 self._context = await to_thread.run_sync(make_context, path)
 
     async def context(self) -> ssl.SSLContext:
-        """Tell the context for a new connection; see `Tls.context`."""
+        """Return the context for a new connection; see `Tls.context`."""
         try:
             if self._context is None:
                 await self.prepare()
             if self._certificate is not None:
-                await self._follow(self._certificate.path)
+                await self._reload_if_changed(self._certificate.path)
                 self._certificate.check_time()
         except ConfigurationError as error:
             raise TransportError(FailureKind.NOT_AUTHENTICATED, str(error), sent=False) from error
 
-        assert self._context is not None  # noqa: S101  # it was prepared
+        assert self._context is not None  # noqa: S101  # `prepare` has set it
         return self._context
 
-    async def _follow(self, path: Path) -> None:
+    async def _reload_if_changed(self, path: Path) -> None:
         """Read the file again if it has changed."""
-        if self._new_stamp(path) is None:
+        if self._changed_stamp(path) is None:
             return
 
         async with self._lock:
-            stamp = self._new_stamp(path)
+            stamp = self._changed_stamp(path)
             if stamp is not None:
                 self._passed_over = stamp
-                await self._read_again(path)
+                await self._reload(path)
 
-    def _new_stamp(self, path: Path) -> tuple[int, ...] | None:
+    def _changed_stamp(self, path: Path) -> tuple[int, ...] | None:
         try:
             stamp = stamp_of(path)
         except OSError:
-            return None  # It may be about to be replaced; what was read is good while it is valid.
+            return None  # It may be about to be replaced; the loaded certificate stays in use.
 
         known = None if self._certificate is None else self._certificate.stamp
         return None if stamp in {known, self._passed_over} else stamp
 
-    async def _read_again(self, path: Path) -> None:
+    async def _reload(self, path: Path) -> None:
         try:
             certificate = await to_thread.run_sync(read_certificate, path)
             context = await to_thread.run_sync(make_context, path)
         except ConfigurationError as error:
-            logger.warning("%s; the certificate that was there before is used on", error)
+            logger.warning("%s; the previous certificate stays in use", error)
         else:
             self._certificate, self._context = certificate, context
 
 
 def make_context(certificate: Path | None) -> ssl.SSLContext:
-    """Make a context for a client, with the authorities of ``SSL_CERT_FILE``, ``SSL_CERT_DIR``.
+    """Return a context for a client, with the authorities of ``SSL_CERT_FILE``, ``SSL_CERT_DIR``.
 
-    Without either they are Mozilla's, as for httpx.
+    If neither is set, they are Mozilla's, as for httpx.
+
+    Args:
+        certificate: the file with the client's certificate and key; None for none.
 
     Raises:
-        ConfigurationError: a file cannot be used.
+        ConfigurationError: a file is not usable.
     """
-    context = detect_truncation(_trusting())
+    context = detect_truncation(_load_authorities())
     context.set_alpn_protocols(["http/1.1"])
     if certificate is not None:
         try:
-            # Without the function OpenSSL would ask at the terminal.
+            # Without this function OpenSSL would ask for a password at the terminal.
             context.load_cert_chain(certificate, password=lambda: "")
         except (ssl.SSLError, OSError, ValueError) as error:
             msg = f"the certificate and key in {certificate} cannot be used: {_reason(error)}"
@@ -140,7 +128,7 @@ def make_context(certificate: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _trusting() -> ssl.SSLContext:
+def _load_authorities() -> ssl.SSLContext:
     import certifi  # noqa: PLC0415 - slow to load, and this is a thread
 
     file = os.environ.get("SSL_CERT_FILE") or None
@@ -156,7 +144,7 @@ def _trusting() -> ssl.SSLContext:
 
 
 def _reason(error: Exception) -> str:
-    """Say what OpenSSL, or the system, found wrong."""
+    """Return the reason that OpenSSL or the system gives."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
 

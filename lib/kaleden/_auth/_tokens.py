@@ -1,4 +1,4 @@
-"""Bearer tokens: one that stays, and those of somebody who is asked for another."""
+"""Bearer tokens: a fixed one, and tokens that are refreshed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from kaleden._http import TransportError
 logger = logging.getLogger("kaleden")
 
 TokenFunction: TypeAlias = Callable[[], str] | Callable[[], Awaitable[str]]
-"""What gives a bearer token: a plain function, which is called in a thread, or an async one."""
+"""Returns a bearer token: a plain function, which is called in a thread, or an async one."""
 
 UNUSABLE: Final = (
     "the token must be a string of printable ASCII characters, with no space or line break: "
     "if it was read from a file, strip() it"
 )
 
-# What RFC 6750 allows in a bearer token, and a little more; never what could end the header.
+# The characters of RFC 6750 and some more, but none that could end the header.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -36,8 +36,8 @@ class Token:
     """A bearer token.
 
     Attributes:
-        value: what is sent.
-        expires: until when it is valid, if that is known.
+        value: the token.
+        expires: the end of its validity, if that is known.
     """
 
     value: str = field(repr=False)
@@ -45,19 +45,19 @@ class Token:
 
     @property
     def expired(self) -> bool:
-        """Whether it is not worth sending any more."""
+        """Whether it has expired."""
         return self.expires is not None and datetime.now(UTC) >= self.expires
 
 
 Ask: TypeAlias = Callable[[], Awaitable[Token]]
-"""Gets a token, or raises `ConfigurationError`."""
+"""Returns a token, or raises `ConfigurationError`."""
 
 
 def check_token(value: object) -> str:
     """Return *value* if it can be sent as a token.
 
     Raises:
-        ConfigurationError: it cannot; the message does not show it.
+        ConfigurationError: it cannot be sent; the message does not show it.
     """
     if isinstance(value, str) and value.lower().startswith("bearer "):
         raise ConfigurationError("give the token without 'Bearer ' before it")
@@ -70,80 +70,80 @@ def check_token(value: object) -> str:
 
 @final
 class StaticToken:
-    """A token that stays what it is."""
+    """A token that is never refreshed."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
     async def token(self) -> str:
-        """Tell the token."""
+        """Return the token."""
         return self._token
 
-    async def renew(self, refused: str) -> bool:  # noqa: ARG002  # there is no other one
-        """Hear of a 401, in vain."""
+    async def renew(self, refused: str) -> bool:  # noqa: ARG002  # there is no other token
+        """Return False: there is no other token."""
         return False
 
 
 @final
 class RefreshingToken:
-    """Tokens of somebody who is asked at first, when one has expired, and when one was refused.
+    """Tokens that are requested at first use, after expiry, and after a refusal.
 
-    However many requests want one at a time, one of them asks, and all of them hear the answer.
+    Concurrent requests share one call of *ask* and its result.
 
     Args:
-        ask: gets a token.
-        first: the token to begin with, if there is one.
+        ask: returns a token.
+        first: the first token, if there is one.
     """
 
     def __init__(self, ask: Ask, first: Token | None = None) -> None:
         self._ask = ask
         self._token = first
         self._problem = ""
-        self._answers = 0
+        self._refreshes = 0
         self._lock = anyio.Lock()
 
     async def token(self) -> str:
-        """Tell the token to send now; see `Bearer.token`."""
+        """Return the token to send now; see `Bearer.token`."""
         token = self._token
-        return (await self._asked() if token is None or token.expired else token).value
+        return (await self._refresh() if token is None or token.expired else token).value
 
     async def renew(self, refused: str) -> bool:
-        """Hear of a 401, and ask, unless somebody else has by now; see `Bearer.renew`."""
+        """Request another token, unless another task already has; see `Bearer.renew`."""
         token = self._token
         if token is None or token.value == refused:
             try:
-                token = await self._asked()
+                token = await self._refresh()
             except TransportError as error:
                 logger.warning("the server refused the token, and %s", error)
                 return False
 
         return token.value != refused
 
-    async def _asked(self) -> Token:
-        answers = self._answers
+    async def _refresh(self) -> Token:
+        refreshes = self._refreshes
         async with self._lock:
-            if self._answers == answers:
-                await self._do_ask()
+            if self._refreshes == refreshes:
+                await self._call_ask()
         if self._token is None:
             raise TransportError(FailureKind.NOT_AUTHENTICATED, self._problem, sent=False)
 
         return self._token
 
-    async def _do_ask(self) -> None:
-        # If this is cancelled nothing has changed, and whoever waits asks next.
+    async def _call_ask(self) -> None:
+        # A cancellation changes nothing; the next task that holds the lock calls it.
         try:
             self._token = await self._ask()
         except ConfigurationError as error:
             self._token, self._problem = None, str(error)
-        self._answers += 1
+        self._refreshes += 1
 
 
-def asks_function(function: TokenFunction) -> Ask:
-    """Ask a function of the caller's for a token."""
+def ask_function(function: TokenFunction) -> Ask:
+    """Return an `Ask` that calls a function of the caller."""
 
     async def ask() -> Token:
         try:
-            value = await _called(function)
+            value = await _call(function)
         except Exception as error:
             msg = f"the function that was given as token= raised {type(error).__name__}: {error}"
             raise ConfigurationError(msg) from error
@@ -160,8 +160,8 @@ def asks_function(function: TokenFunction) -> Ask:
     return ask
 
 
-def asks_in_thread(read: Callable[[], Token]) -> Ask:
-    """Ask something that reads files."""
+def ask_in_thread(read: Callable[[], Token]) -> Ask:
+    """Return an `Ask` that calls a function in a thread."""
 
     async def ask() -> Token:
         return await to_thread.run_sync(read)
@@ -169,11 +169,11 @@ def asks_in_thread(read: Callable[[], Token]) -> Ask:
     return ask
 
 
-async def _called(function: TokenFunction) -> Any:
+async def _call(function: TokenFunction) -> Any:
     if iscoroutinefunction(function):
         return await function()
 
-    # In a list, because trio takes no coroutine from a thread. It may wait for a person; whoever is
-    # cancelled meanwhile need not.
+    # In a list, because trio refuses a coroutine as the result of a thread. The function may wait
+    # for a person; a cancelled task does not wait for it.
     [value] = await to_thread.run_sync(lambda: [function()], abandon_on_cancel=True)
     return await value if isawaitable(value) else value

@@ -88,17 +88,21 @@ class AsyncSession(AsyncContextManagerMixin):
         certificate: the path of an X.509 proxy certificate: a PEM file with the certificate, its
             key, and its chain. It is read again when it changes. If there is also a token, the
             token is used.
-        auth: an ``httpx.Auth``, in place of *token* and *certificate*. It sees each request, which
-            then goes through httpx.
+        auth: an ``httpx.Auth``, in place of *token* and *certificate*. It sees each request and its
+            response, over the same connections as without it.
         client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, instead of all the arguments
             above; its ``base_url`` is the default of *url*. All requests use its headers and auth;
             the time-outs are those of this session. The caller closes it. It accepts a truncated
             response over TLS as complete, unless its transport is a `kaleden.http.AnyioTransport`.
         registry: the user and the secret for images of a private registry, which are sent only with
             creates. By default those that are saved with the saved server, if that is used.
-        proxy: the URL of a proxy: http, https or, with httpx's extra, socks5. By default that of
-            ``HTTPS_PROXY``, ``HTTP_PROXY`` or ``ALL_PROXY``, unless ``NO_PROXY`` names the server,
-            or it is on this machine.
+        proxy: the URL of an http or https proxy, with user and password in it if it needs them,
+            percent-encoded. By default that of ``HTTPS_PROXY`` (``HTTP_PROXY`` for plain http) or
+            ``ALL_PROXY``, unless ``NO_PROXY`` names the server or it is on this machine.
+            ``NO_PROXY`` may list names (``site.org``, ``*.site.org``), addresses and networks
+            (``10.128.0.0/16``), each with or without a port, or ``*``. An https proxy is verified
+            with the authorities of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else Mozilla's. A
+            SOCKS proxy needs a *client*: ``httpx.AsyncClient(proxy="socks5://HOST:PORT")``.
         ssl_context: the context of connections over https, which is used unchanged; by default one
             that trusts the authorities of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else
             Mozilla's. With a context that has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python up to

@@ -1,4 +1,4 @@
-"""The same connections for any user of httpx."""
+"""An httpx transport over kaleden's connections, for any `httpx.AsyncClient`."""
 
 from __future__ import annotations
 
@@ -9,78 +9,76 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Final, Self, cast, final
 
 import anyio
-import anyio.to_thread
 import httpx
 from attrs import frozen
 
-from kaleden._errors import ConfigurationError
-from kaleden._http._h1._connect import Dialer, open_connection
+from kaleden._http._anyio_options import (
+    TOKEN,
+    VALUE,
+    LazyTls,
+    check_tls,
+    new_proxy,
+    origin_of,
+)
+from kaleden._http._h1._connect import Dialer, ProxyResponseError, open_connection
 from kaleden._http._h1._connection import Connection, read_more
 from kaleden._http._h1._pool import Origin, Pool
+from kaleden._http._h1._proxy import Proxy
 from kaleden._http._h1._response_parser import ResponseParser
-from kaleden._http._h1._tls import detect_truncation
-from kaleden._http._transport import TransportError, TransportStatistics
+from kaleden._http._h1._tls import GivenTls
+from kaleden._http._transport import Tls, TransportError, TransportStatistics
 
-# RFC 9110 §5.6.2 and §5.5: a token, and the value of a header without what would end its line.
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE: Final = re.compile(rb"[^\x00\r\n]*")
 _TARGET: Final = re.compile(rb"[\x21-\x7e]+")
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
+def format_head(request: httpx.Request, forwarder: Proxy | None = None) -> bytes:
+    """Return the request line and the headers.
 
-def origin_of(url: httpx.URL) -> Origin:
-    """Tell where a request goes to.
-
-    Raises:
-        httpx.UnsupportedProtocol: it is neither http nor https.
-    """
-    if url.scheme not in _DEFAULT_PORTS:
-        what = f"protocol {url.scheme!r}" if url.scheme else "URL without a protocol"
-        raise httpx.UnsupportedProtocol(f"cannot send to a {what}: http:// or https:// is needed")
-
-    return Origin(url.scheme, url.raw_host.decode("ascii"), url.port or _DEFAULT_PORTS[url.scheme])
-
-
-def write_head(request: httpx.Request) -> bytes:
-    """Write the request line and the headers.
+    Args:
+        request: the request.
+        forwarder: the proxy that forwards it, which needs the absolute form (RFC 9112 §3.2.2).
 
     Raises:
-        httpx.LocalProtocolError: they would not be read as what they are.
+        httpx.LocalProtocolError: a server would read them as something else.
     """
     method = request.method.encode("ascii", "replace")
     target = cast("bytes", request.extensions.get("target", request.url.raw_path))
-    if not _TOKEN.fullmatch(method) or method == b"CONNECT":
-        raise httpx.LocalProtocolError(f"{request.method!r} is no method that can be sent")
+    if not TOKEN.fullmatch(method) or method == b"CONNECT":
+        raise httpx.LocalProtocolError(f"{request.method!r} is not a method that can be sent")
 
     if not _TARGET.fullmatch(target):
-        raise httpx.LocalProtocolError(f"{target!r} is no target of a request")
+        raise httpx.LocalProtocolError(f"{target!r} is not a valid target of a request")
 
-    lines = [b"%b %b HTTP/1.1" % (method, target)]
+    lines = b""
     for name, value in request.headers.raw:
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-            # Not shown: it may be a secret.
-            raise httpx.LocalProtocolError(f"header {name!r} has what would end its line")
-        lines.append(b"%b: %b" % (name, value))
-    return b"\r\n".join((*lines, b"", b""))
+        if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
+            # The value is not shown: it may be a secret.
+            raise httpx.LocalProtocolError(
+                f"header {name!r} has characters that would end its line"
+            )
+        lines += b"%b: %b\r\n" % (name, value)
+    if forwarder is not None:
+        lines += forwarder.headers.encode("latin-1")
+        if target.startswith(b"/"):
+            target = b"http://%b%b" % (request.url.netloc, target)
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, lines)
 
 
-async def write_body(request: httpx.Request) -> AsyncGenerator[bytes]:
-    """Write the body in pieces, as the headers announce it (RFC 9112 §6).
+async def frame_body(request: httpx.Request) -> AsyncGenerator[bytes]:
+    """Yield the body in pieces, framed as the headers announce it (RFC 9112 §6).
 
     Raises:
-        httpx.LocalProtocolError: it is not what the headers announce.
+        httpx.LocalProtocolError: its length is not as announced.
     """
     if not isinstance(request.stream, httpx.AsyncByteStream):
-        raise httpx.LocalProtocolError("the body can only be read by blocking: use an async one")
+        raise httpx.LocalProtocolError("the body is a synchronous stream: use an asynchronous one")
 
-    length, chunked = _announced(request.headers)
+    length, chunked = _parse_framing(request.headers)
     sent = 0
-    async with _iterated(request.stream) as pieces:
+    async with _iterate(request.stream) as pieces:
         async for piece in pieces:
             if not piece:
                 continue
@@ -97,8 +95,8 @@ async def write_body(request: httpx.Request) -> AsyncGenerator[bytes]:
 
 
 @asynccontextmanager
-async def _iterated(stream: httpx.AsyncByteStream) -> AsyncGenerator[AsyncIterator[bytes]]:
-    """Iterate a stream and end that at once: trio warns of async generators that are left."""
+async def _iterate(stream: httpx.AsyncByteStream) -> AsyncGenerator[AsyncIterator[bytes]]:
+    """Iterate a stream and close it: trio warns of async generators that are not closed."""
     pieces = aiter(stream)
     try:
         yield pieces
@@ -107,13 +105,13 @@ async def _iterated(stream: httpx.AsyncByteStream) -> AsyncGenerator[AsyncIterat
             await pieces.aclose()
 
 
-def _announced(headers: httpx.Headers) -> tuple[int, bool]:
+def _parse_framing(headers: httpx.Headers) -> tuple[int, bool]:
     coding, length = headers.get("transfer-encoding"), headers.get("content-length")
     if coding is not None and (length is not None or coding.lower() != "chunked"):
-        raise httpx.LocalProtocolError("a body has a Content-Length, or comes in chunks")
+        raise httpx.LocalProtocolError("a body has either a Content-Length or chunks")
 
     if length is not None and not (length.isascii() and length.isdigit()):
-        raise httpx.LocalProtocolError(f"Content-Length {length!r} is no number")
+        raise httpx.LocalProtocolError(f"Content-Length {length!r} is not a number")
 
     return int(length or 0), coding is not None
 
@@ -125,31 +123,142 @@ _LIMITS: Final = httpx.Limits(
 )
 
 
+class PooledTransport(httpx.AsyncBaseTransport):
+    """An httpx transport over a pool of kaleden's connections.
+
+    Args:
+        pool: the pool, for this transport only.
+        tls: the source of contexts for https.
+        proxy: the proxy to go through; None for none.
+    """
+
+    def __init__(self, pool: Pool, tls: Tls, proxy: Proxy | None) -> None:
+        self._pool = pool
+        self._tls = tls
+        self._proxy = proxy
+        self._dialer = Dialer()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request* and read the head of its response; the body is read as it is iterated.
+
+        Raises:
+            httpx.TransportError: one of its subclasses, by the kind of failure.
+
+        Cancellation:
+            The exchange ends and its connection is closed.
+        """
+        origin = origin_of(request.url)
+        head = format_head(request, self._proxy if origin.scheme == "http" else None)
+        prepared = _PreparedRequest(request, origin, head, _Timeouts.of(request))
+        context = await self._tls.context() if origin.scheme == "https" else None
+        slots = self._pool.slots
+        if not slots.acquire_nowait():
+            with _within(prepared.timeouts.pool, httpx.PoolTimeout):
+                await slots.acquire()
+        try:
+            connection, response = await self._converse(prepared, context)
+        except BaseException:
+            slots.release()
+            raise
+
+        body = _Body(self._pool, prepared, connection, response)
+        if response.complete:
+            body.end()
+        version = {"http_version": f"HTTP/{response.version}".encode()}
+        return httpx.Response(
+            response.status, headers=response.headers, stream=body, extensions=version
+        )
+
+    async def _converse(
+        self, prepared: _PreparedRequest, context: ssl.SSLContext | None
+    ) -> tuple[Connection, ResponseParser]:
+        """Send the request, and read until the head of its response is complete."""
+        connection = self._pool.acquire(prepared.origin, context)
+        if connection is not None:
+            response = prepared.new_parser()
+            try:
+                await self._exchange(prepared, connection, response)
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                if response.started or not prepared.may_be_resent(connection):
+                    raise
+            else:
+                return connection, response
+
+        connection = await self._dial(prepared, context)
+        response = prepared.new_parser()
+        await self._exchange(prepared, connection, response)
+        return connection, response
+
+    async def _exchange(
+        self, prepared: _PreparedRequest, connection: Connection, response: ResponseParser
+    ) -> None:
+        try:
+            sent_all = await _write(prepared, connection)
+            while not response.head_complete:
+                await _read(prepared, connection, response)
+            response.keep = response.keep and sent_all and not prepared.closes
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+
+    async def _dial(self, prepared: _PreparedRequest, context: ssl.SSLContext | None) -> Connection:
+        dial = partial(open_connection, self._dialer, prepared.origin, context, self._proxy)
+        try:
+            with _within(prepared.timeouts.connect, httpx.ConnectTimeout):
+                return await self._pool.add(dial)
+        except ProxyResponseError as error:
+            raise httpx.ProxyError(error.message) from error
+        except TransportError as error:
+            raise httpx.ConnectError(error.message) from error
+
+    async def aclose(self) -> None:
+        """Close all idle connections now, and the others when they are released.
+
+        Cancellation:
+            It waits for nothing.
+        """
+        self._pool.close()
+
+    def statistics(self) -> TransportStatistics:
+        """Return the current state; a response counts as in flight until its body is read."""
+        in_flight = self._pool.slots.taken
+        return TransportStatistics(
+            in_flight=in_flight,
+            connections=self._pool.open_count,
+            stuck=max(0, self._pool.in_use_count - in_flight),
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, {self._pool.open_count} connections>"
+
+
 @final
-class AnyioTransport(httpx.AsyncBaseTransport):
-    """Carries the requests of an `httpx.AsyncClient`, on asyncio and trio, without httpx's pool.
+class AnyioTransport(PooledTransport):
+    """Sends the requests of an `httpx.AsyncClient` on asyncio and trio, without httpx's pool.
 
     ::
 
         async with httpx.AsyncClient(transport=kaleden.http.AnyioTransport()) as client:
             ...
 
-    A request that is cancelled costs no place in the pool, and what a request costs does not grow
-    with the number of connections. It speaks HTTP/1.1, and knows no proxies: mount it for the URLs
-    that need none.
+    A cancelled request leaves no slot of the pool in use, and the cost of a request does not grow
+    with the number of connections. The transport speaks HTTP/1.1.
 
     Args:
-        verify: what TLS is made with; True for the usual authorities, False to trust everybody, a
-            string for a file or a folder of authorities. A context is used as it is: where it has
-            `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as Python up to 3.11.2 makes it, a truncated
-            reply can be taken as complete.
-        cert: the client's certificate: a PEM file with key and chain, or two files: chain, key. A
-            context that was given as *verify* gets it loaded, as by httpx.
+        verify: the source of trust for TLS: True for the usual authorities, False for no
+            verification, a string for a file or a folder of authorities. A context is used as it
+            is: if it has `ssl.OP_IGNORE_UNEXPECTED_EOF` set, as contexts of Python up to 3.11.2
+            have, a truncated response can seem complete.
+        cert: the client's certificate: a PEM file with key and chain, or two files: chain, key. It
+            is loaded into a context that was given as *verify*, as httpx does.
         limits: as for httpx, with the same defaults.
         trust_env: whether SSL_CERT_FILE and SSL_CERT_DIR name the authorities.
+        proxy: an http or https proxy for all requests: a URL, or an `httpx.Proxy` with its own
+            ``auth``, ``headers`` and ``ssl_context``. Requests over https go through a tunnel
+            (``CONNECT``). A tunnel that the proxy refuses is an `httpx.ProxyError`.
 
     Raises:
-        ConfigurationError: *verify* or *cert* is of a type that cannot be used.
+        ConfigurationError: *verify*, *cert* or *proxy* cannot be used.
     """
 
     def __init__(
@@ -159,121 +268,28 @@ class AnyioTransport(httpx.AsyncBaseTransport):
         cert: str | tuple[str, str] | None = None,
         limits: httpx.Limits = _LIMITS,
         trust_env: bool = True,
+        proxy: httpx.Proxy | httpx.URL | str | None = None,
     ) -> None:
-        _check_tls(verify, cert)
+        check_tls(verify, cert)
         most = sys.maxsize if limits.max_connections is None else limits.max_connections
         keep = limits.max_keepalive_connections
         expiry = limits.keepalive_expiry
-        self._pool = Pool(
+        pool = Pool(
             most,
             keep=most if keep is None else min(keep, most),
             expiry=math.inf if expiry is None else expiry,
         )
-        self._dialer = Dialer()
-        self._making = anyio.Lock()
-        self._context: ssl.SSLContext | None = None
-        if isinstance(verify, ssl.SSLContext) and cert is None:
-            self._context = verify
-        else:
-            self._new_context = partial(_new_context, verify, cert, trust_env)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request* and read the head of its reply; the body comes as it is read.
-
-        Raises:
-            httpx.TransportError: one of its children, by what went wrong.
-
-        Cancellation:
-            The exchange is given up and its connection closed.
-        """
-        asked = _Asked(request, origin_of(request.url), write_head(request), _Timeouts.of(request))
-        context = await self._tls() if asked.origin.scheme == "https" else None
-        slots = self._pool.slots
-        if not slots.acquire_nowait():
-            with _within(asked.timeouts.pool, httpx.PoolTimeout):
-                await slots.acquire()
-        try:
-            connection, reply = await self._converse(asked, context)
-        except BaseException:
-            slots.release()
-            raise
-
-        body = _Body(self._pool, asked, connection, reply)
-        if reply.complete:
-            body.end()
-        version = {"http_version": f"HTTP/{reply.version}".encode()}
-        return httpx.Response(reply.status, headers=reply.headers, stream=body, extensions=version)
-
-    async def _converse(
-        self, asked: _Asked, context: ssl.SSLContext | None
-    ) -> tuple[Connection, ResponseParser]:
-        """Send the request, and read until the head of its reply is there."""
-        connection = self._pool.acquire(asked.origin, context)
-        if connection is not None:
-            reply = asked.reply()
-            try:
-                await self._exchange(asked, connection, reply)
-            except (httpx.NetworkError, httpx.RemoteProtocolError):
-                if reply.started or not asked.may_go_again(connection):
-                    raise
-            else:
-                return connection, reply
-
-        connection = await self._dial(asked, context)
-        reply = asked.reply()
-        await self._exchange(asked, connection, reply)
-        return connection, reply
-
-    async def _exchange(self, asked: _Asked, connection: Connection, reply: ResponseParser) -> None:
-        try:
-            whole = await _write(asked, connection)
-            while not reply.head_complete:
-                await _read(asked, connection, reply)
-            reply.keep = reply.keep and whole and not asked.closes
-        except BaseException:
-            self._pool.discard(connection)
-            raise
-
-    async def _dial(self, asked: _Asked, context: ssl.SSLContext | None) -> Connection:
-        try:
-            with _within(asked.timeouts.connect, httpx.ConnectTimeout):
-                dial = partial(open_connection, self._dialer, asked.origin, context)
-                return await self._pool.add(dial)
-        except TransportError as error:
-            raise httpx.ConnectError(error.message) from error
-
-    async def _tls(self) -> ssl.SSLContext:
-        async with self._making:
-            if self._context is None:
-                # It takes a while to read all those authorities.
-                self._context = await anyio.to_thread.run_sync(self._new_context)
-            return self._context
-
-    async def aclose(self) -> None:
-        """Close all connections that are not in use, and the others when they are not any more.
-
-        Cancellation:
-            There is nothing to wait for.
-        """
-        self._pool.close()
-
-    def statistics(self) -> TransportStatistics:
-        """Tell the state now; a reply whose body was not read to its end is in flight."""
-        in_flight = self._pool.slots.taken
-        return TransportStatistics(
-            in_flight=in_flight,
-            connections=self._pool.open_count,
-            stuck=max(0, self._pool.in_use_count - in_flight),
-            replaced=0,
+        tls: Tls = (
+            GivenTls(verify)
+            if isinstance(verify, ssl.SSLContext) and cert is None
+            else LazyTls(verify, cert, trust_env)
         )
-
-    def __repr__(self) -> str:
-        return f"<AnyioTransport, {self._pool.open_count} connections>"
+        super().__init__(pool, tls, None if proxy is None else new_proxy(proxy, trust_env))
 
 
 @frozen
 class _Timeouts:
-    """Seconds, by what is waited for; None to wait for ever."""
+    """Seconds by kind of wait; None for no limit."""
 
     connect: float | None
     read: float | None
@@ -287,8 +303,8 @@ class _Timeouts:
 
 
 @frozen
-class _Asked:
-    """A request, with what is read from it once."""
+class _PreparedRequest:
+    """A request, with the values that are read from it once."""
 
     request: httpx.Request
     origin: Origin
@@ -297,42 +313,46 @@ class _Asked:
 
     @property
     def closes(self) -> bool:
-        """Whether it says that it is the last one on its connection (RFC 9112 §9.6)."""
+        """Whether it announces that it is the last on its connection (RFC 9112 §9.6)."""
         options = self.request.headers.get("connection", "").lower().split(",")
         return "close" in [option.strip() for option in options]
 
-    def reply(self) -> ResponseParser:
-        """Begin to expect a reply."""
+    def new_parser(self) -> ResponseParser:
+        """Return a parser for its response."""
         return ResponseParser(sys.maxsize, bodiless=self.request.method == "HEAD")
 
-    def may_go_again(self, connection: Connection) -> bool:
-        """Tell whether a connection that brought nothing may be followed by another one."""
-        # A body that is a stream has been used up.
-        again = isinstance(self.request.stream, httpx.ByteStream)
-        return again and (self.request.method in _IDEMPOTENT or not connection.wrote)
+    def may_be_resent(self, connection: Connection) -> bool:
+        """Return whether it may be sent again after a connection that returned nothing."""
+        # Any other stream is consumed.
+        repeatable = isinstance(self.request.stream, httpx.ByteStream)
+        return repeatable and (self.request.method in _IDEMPOTENT or not connection.wrote)
 
 
 @final
 class _Body(httpx.AsyncByteStream):
-    """The body of a reply, read piece by piece; gives its connection back when it has ended."""
+    """The body of a response, read piece by piece; it releases its connection at its end."""
 
     def __init__(
-        self, pool: Pool, asked: _Asked, connection: Connection, reply: ResponseParser
+        self,
+        pool: Pool,
+        prepared: _PreparedRequest,
+        connection: Connection,
+        response: ResponseParser,
     ) -> None:
         self._pool = pool
-        self._asked = asked
+        self._prepared = prepared
         self._connection = connection
-        self._reply = reply
+        self._response = response
         self._ended = False
 
     def end(self) -> None:
-        """Give the connection back, or close it if there is more to come; the first time only."""
+        """Release the connection, or close it if there is more to come; the first time only."""
         if self._ended:
             return
 
         self._ended = True
-        if self._reply.complete and self._reply.keep:
-            self._pool.release(self._asked.origin, self._connection)
+        if self._response.complete and self._response.keep:
+            self._pool.release(self._prepared.origin, self._connection)
         else:
             self._pool.discard(self._connection)
         self._pool.slots.release()
@@ -341,8 +361,8 @@ class _Body(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        while not (piece := self._reply.take_body()):
-            if self._reply.complete:
+        while not (piece := self._response.take_body()):
+            if self._response.complete:
                 raise StopAsyncIteration
             if self._ended:
                 raise httpx.StreamClosed
@@ -351,46 +371,48 @@ class _Body(httpx.AsyncByteStream):
 
     async def _read(self) -> None:
         try:
-            await _read(self._asked, self._connection, self._reply)
+            await _read(self._prepared, self._connection, self._response)
         except BaseException:
             self.end()
             raise
-        if self._reply.complete:
+        if self._response.complete:
             self.end()
 
     async def aclose(self) -> None:
         self.end()
 
 
-async def _write(asked: _Asked, connection: Connection) -> bool:
-    """Send a request; tell whether all of it went out."""
-    waiting = asked.head
-    async with aclosing(write_body(asked.request)) as pieces:
+async def _write(prepared: _PreparedRequest, connection: Connection) -> bool:
+    """Send a request; return whether all of it was sent."""
+    waiting = prepared.head
+    async with aclosing(frame_body(prepared.request)) as pieces:
         async for piece in pieces:
-            if not await _write_piece(asked, connection, waiting + piece):
+            if not await _write_piece(prepared, connection, waiting + piece):
                 return False
             waiting = b""
-    return not waiting or await _write_piece(asked, connection, waiting)
+    return not waiting or await _write_piece(prepared, connection, waiting)
 
 
-async def _write_piece(asked: _Asked, connection: Connection, piece: bytes) -> bool:
+async def _write_piece(prepared: _PreparedRequest, connection: Connection, piece: bytes) -> bool:
     try:
-        with _within(asked.timeouts.write, httpx.WriteTimeout):
+        with _within(prepared.timeouts.write, httpx.WriteTimeout):
             await connection.write(piece)
     except OSError as error:
         if not connection.wrote:
             raise httpx.WriteError(str(error)) from error
 
-        # A server that refuses a large body may answer before it has read all of it.
+        # A server that refuses a large body may respond before it has read all of it.
         return False
     return True
 
 
-async def _read(asked: _Asked, connection: Connection, reply: ResponseParser) -> None:
-    """Read more of a reply."""
+async def _read(
+    prepared: _PreparedRequest, connection: Connection, response: ResponseParser
+) -> None:
+    """Read more of a response."""
     try:
-        with _within(asked.timeouts.read, httpx.ReadTimeout):
-            await read_more(connection, reply)
+        with _within(prepared.timeouts.read, httpx.ReadTimeout):
+            await read_more(connection, response)
     except OSError as error:
         raise httpx.ReadError(str(error)) from error
     except TransportError as error:
@@ -399,7 +421,7 @@ async def _read(asked: _Asked, connection: Connection, reply: ResponseParser) ->
 
 @contextmanager
 def _within(seconds: float | None, error: type[httpx.TimeoutException]) -> Generator[None]:
-    """Raise *error* if what is inside takes longer."""
+    """Raise *error* if the block takes longer."""
     if seconds is None:
         yield
         return
@@ -408,34 +430,3 @@ def _within(seconds: float | None, error: type[httpx.TimeoutException]) -> Gener
         yield
     if scope.cancelled_caught:
         raise error(f"it took longer than {seconds:g} seconds")
-
-
-def _check_tls(verify: object, cert: object) -> None:
-    if not isinstance(verify, ssl.SSLContext | str | bool):
-        msg = f"verify= takes an ssl.SSLContext, a path as a string, or a bool, not {verify!r}"
-        raise ConfigurationError(msg)
-
-    files = cast("tuple[object, ...]", cert) if isinstance(cert, tuple) else (cert,)
-    if cert is not None and not all(isinstance(file, str) for file in files):
-        msg = "cert= takes the path of a PEM file as a string, or two of them: (chain, key)"
-        raise ConfigurationError(msg)
-
-
-def _new_context(
-    verify: ssl.SSLContext | str | bool,
-    cert: str | tuple[str, str] | None,
-    trust_env: bool,
-) -> ssl.SSLContext:
-    if isinstance(verify, ssl.SSLContext):
-        context = verify
-    elif isinstance(verify, str):
-        # httpx takes it too, with a warning that it will not for ever.
-        file, folder = (None, verify) if Path(verify).is_dir() else (verify, None)
-        context = detect_truncation(ssl.create_default_context(cafile=file, capath=folder))
-        context.set_alpn_protocols(["http/1.1"])
-    else:
-        context = detect_truncation(httpx.create_ssl_context(verify=verify, trust_env=trust_env))
-        context.set_alpn_protocols(["http/1.1"])
-    if cert is not None:
-        context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
-    return context

@@ -1,4 +1,4 @@
-"""The transport of the client's own requests: prepared bytes out, replies read strictly."""
+"""The transport of the client's own requests: prepared bytes out, responses parsed strictly."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from anyio import AsyncContextManagerMixin
 
 from kaleden._http._h1._connect import (
     Dialer,
+    check_forwarded,
     connect_failed,
     describe_error,
     is_certificate_refusal,
@@ -20,8 +21,9 @@ from kaleden._http._h1._connect import (
 )
 from kaleden._http._h1._connection import Connection, read_more
 from kaleden._http._h1._pool import Pool
+from kaleden._http._h1._proxy import Proxy
 from kaleden._http._h1._request_writer import RequestWriter, origin_of
-from kaleden._http._h1._response_parser import Headers, ResponseParser, lost
+from kaleden._http._h1._response_parser import Headers, ResponseParser, connection_lost
 from kaleden._http._h1._write_batch import MAX_BATCHED_BYTES, WriteBatcher
 from kaleden._http._transport import (
     CONNECT_TIMEOUT,
@@ -30,13 +32,13 @@ from kaleden._http._transport import (
     Tls,
     TransportError,
     TransportStatistics,
-    send_as,
+    send_with_token,
 )
 from kaleden._wire import Request, Response
 
 _IDEMPOTENT: Final = frozenset({"GET", "DELETE"})
 
-# Requests in flight from which on it pays to send together: it takes a turn of the event loop.
+# Requests in flight from which batching pays: it costs an event-loop iteration.
 _BATCH_THRESHOLD: Final = 4
 
 _Write: TypeAlias = Callable[[Connection, bytes], Awaitable[None]]
@@ -44,18 +46,19 @@ _Write: TypeAlias = Callable[[Connection, bytes], Awaitable[None]]
 
 @final
 class DirectTransport(AsyncContextManagerMixin):
-    """Carries requests over HTTP/1.1 connections of its own, which are kept.
+    """Sends requests over HTTP/1.1 connections of its own, which are kept.
 
     A connection belongs to the task that uses it: if that is cancelled, the connection is closed,
-    and nothing that others use is left half-changed.
+    and no state that others use is left half-changed.
 
     Args:
-        root: the server's URL without version, for what has no version.
+        root: the server's URL without version, for resources that have none.
         base: the URL that versioned resources are under; of the same server.
-        bearer: tells the token to send; None to send none.
-        tls: what connections are made with; None for plain http.
+        bearer: the source of tokens; None to send none.
+        tls: the source of contexts for https; None for plain http.
+        proxy: the proxy to go through; None for none.
         connections: connections at most.
-        max_body: bytes of one reply, at most.
+        max_body: bytes of one response, at most.
     """
 
     def __init__(
@@ -65,15 +68,18 @@ class DirectTransport(AsyncContextManagerMixin):
         *,
         bearer: Bearer | None = None,
         tls: Tls | None = None,
+        proxy: Proxy | None = None,
         connections: int,
         max_body: int = MAX_BODY,
     ) -> None:
         self._base = base
         self._bearer = bearer
         self._tls = tls
+        self._proxy = proxy
         self._max_body = max_body
-        self._writer = RequestWriter(root, base)
         self._origin = origin_of(root)
+        self._forwarder = proxy if self._origin.scheme == "http" else None
+        self._writer = RequestWriter(root, base, self._forwarder)
         self._pool = Pool(connections, keep=connections)
         self._dialer = Dialer()
         self._batcher = WriteBatcher()
@@ -87,10 +93,10 @@ class DirectTransport(AsyncContextManagerMixin):
             self._pool.close()
 
     async def send(self, request: Request) -> Response:
-        """Send *request* and read the whole reply; see `Transport.send`."""
+        """Send *request* and read the whole response; see `Transport.send`."""
         self._in_flight += 1
         try:
-            return await send_as(self._bearer, self._deliver, request)
+            return await send_with_token(self._bearer, self._deliver, request)
         finally:
             self._in_flight -= 1
 
@@ -111,25 +117,25 @@ class DirectTransport(AsyncContextManagerMixin):
         connection = pool.acquire(self._origin, context)
         if connection is None:
             connection = await pool.add(partial(self._dial, context))
-        reply = ResponseParser(self._max_body)
-        write = self._way(request, connection, data)
+        response = ResponseParser(self._max_body)
+        write = self._choose_write(request, connection, data)
         try:
-            return await self._exchange(connection, data, reply, write)
+            return await self._exchange(connection, data, response, write)
         except TransportError:
-            if not connection.reused or reply.started:
+            if not connection.reused or response.started:
                 raise
 
             if connection.wrote and request.method not in _IDEMPOTENT:
                 raise
 
-        # The server had closed the connection while nobody used it (RFC 9112 §9.3.1).
+        # The server had closed the connection while it was idle (RFC 9112 §9.3.1).
         connection = await pool.add(partial(self._dial, context))
         return await self._exchange(
             connection, data, ResponseParser(self._max_body), Connection.write
         )
 
-    def _way(self, request: Request, connection: Connection, data: bytes) -> _Write:
-        """Choose how a request is sent: with others only if it could be sent once more."""
+    def _choose_write(self, request: Request, connection: Connection, data: bytes) -> _Write:
+        """Choose how to send a request: in a batch only if it may be sent once more."""
         if (
             self._in_flight >= _BATCH_THRESHOLD
             and connection.reused
@@ -141,58 +147,60 @@ class DirectTransport(AsyncContextManagerMixin):
         return Connection.write
 
     async def _exchange(
-        self, connection: Connection, data: bytes, reply: ResponseParser, write: _Write
+        self, connection: Connection, data: bytes, response: ResponseParser, write: _Write
     ) -> Response:
         try:
-            await self._converse(connection, data, reply, write)
+            await self._converse(connection, data, response, write)
         except BaseException:
             self._pool.discard(connection)
             raise
 
-        if reply.keep:
+        if response.keep:
             self._pool.release(self._origin, connection)
         else:
             self._pool.discard(connection)
-        return Response(reply.status, Headers(reply.headers), reply.take_body())
+        if self._forwarder is not None:
+            check_forwarded(self._origin, self._forwarder, response.status)
+        return Response(response.status, Headers(response.headers), response.take_body())
 
     async def _converse(
-        self, connection: Connection, data: bytes, reply: ResponseParser, write: _Write
+        self, connection: Connection, data: bytes, response: ResponseParser, write: _Write
     ) -> None:
-        """Send a request and read its reply."""
-        whole = True
+        """Send a request and read its response."""
+        sent_all = True
         try:
             await write(connection, data)
         except OSError as error:
             if not connection.wrote:
                 raise connect_failed(self._origin, str(error)) from error
 
-            # A server that refuses a large form may answer before it has read all of it.
-            whole = False
+            # A server that refuses a large form may respond before it has read all of it.
+            sent_all = False
 
-        while not reply.complete:
+        while not response.complete:
             try:
-                await read_more(connection, reply)
+                await read_more(connection, response)
             except OSError as error:
                 if is_certificate_refusal(error) and not connection.reused:
                     raise connect_failed(self._origin, describe_error(error), final=True) from error
-                raise lost(f"the connection broke off: {error}") from error
-        reply.keep = reply.keep and whole
+                raise connection_lost(f"the connection broke off: {error}") from error
+        response.keep = response.keep and sent_all
 
     async def _dial(self, context: ssl.SSLContext | None) -> Connection:
         try:
             with anyio.fail_after(CONNECT_TIMEOUT):
-                return await open_connection(self._dialer, self._origin, context)
+                return await open_connection(self._dialer, self._origin, context, self._proxy)
         except TimeoutError:
-            why = f"it was not made within {CONNECT_TIMEOUT:g} seconds"
+            via = "" if self._proxy is None else f" through the proxy {self._proxy.url}"
+            why = f"it was not made{via} within {CONNECT_TIMEOUT:g} seconds"
             raise connect_failed(self._origin, why) from None
 
     def statistics(self) -> TransportStatistics:
-        """Tell the transport's state now."""
+        """Return the current state."""
         return TransportStatistics(
             in_flight=self._in_flight,
             connections=self._pool.open_count,
             stuck=max(0, self._pool.in_use_count - self._in_flight),
-            replaced=0,
         )
 
     def __repr__(self) -> str:

@@ -1,14 +1,14 @@
-"""One exchange over an httpx client, ours or a caller's.
+"""One exchange over an httpx client, kaleden's own or the caller's.
 
-The client may be of httpx or of httpx2, which continues it under another name: classes and
-exceptions are looked up in the library that the client comes from.
+The client may be one of httpx or of httpx2, which continues it under another name: classes and
+exceptions are taken from the library of the client.
 """
 
 from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -16,70 +16,67 @@ from typing import Any, Protocol, final
 
 from kaleden._errors import ConfigurationError, FailureKind
 from kaleden._http._h1._connect import is_lasting
-from kaleden._http._transport import CONNECT_TIMEOUT, MAX_BODY, TransportError, too_long_for
+from kaleden._http._transport import CONNECT_TIMEOUT, MAX_BODY, TransportError, format_too_long
 from kaleden._wire import FORM_TYPE, Request, Response
 
 
 async def exchange(
-    library: ModuleType,
-    client: Any,
-    url: str,
-    request: Request,
-    token: str | None,
-    max_body: int,
+    library: ModuleType, client: Any, url: str, request: Request, max_body: int
 ) -> Response:
-    """Send *request* to *url* with *client* and read the whole reply.
+    """Send *request* to *url* with *client* and read the whole response.
 
     Args:
-        library: the module ``httpx`` or ``httpx2``, whichever *client* is of.
+        library: the module ``httpx`` or ``httpx2``, to which *client* belongs.
         client: an ``AsyncClient``.
-        url: where to, without the request's own target.
-        request: what to ask.
-        token: the bearer token to send, if any.
-        max_body: bytes of the reply, at most.
+        url: the URL that the target of *request* is under.
+        request: the request.
+        max_body: bytes of the response, at most.
 
     Raises:
-        TransportError: there was no whole reply.
+        TransportError: there was no complete response.
     """
-    headers = _headers(request)
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
     with _translated_errors(library):
         outgoing = client.build_request(
             request.method,
             f"{url}/{request.target}",
-            headers=headers,
-            # The whole attempt has its time from the engine. Only a connection that cannot be made
-            # is told apart here, since then nothing was sent.
+            # An auth may sign the body.
+            content=request.form or None,
+            headers=_headers(request),
+            # The engine bounds the attempt as a whole. Only the time to connect is bounded here,
+            # since after that it is certain that nothing was sent.
             timeout=library.Timeout(None, connect=CONNECT_TIMEOUT, pool=CONNECT_TIMEOUT),
         )
         if request.form:
             outgoing.stream = _form_class(library)(request.form)
-        reply = await client.send(outgoing, stream=True, follow_redirects=False)
+        response = await client.send(outgoing, stream=True, follow_redirects=False)
         try:
-            return Response(reply.status_code, reply.headers, await _read(library, reply, max_body))
+            body = await _read(library, response, max_body)
+            return Response(response.status_code, response.headers, body)
         finally:
-            await reply.aclose()
+            await response.aclose()
 
 
 @cache
 def _form_class(library: ModuleType) -> Any:
-    """Make the class of bodies in one piece: the library's own is an async generator.
+    """Return a class for bodies in one piece.
 
-    trio warns of a generator that is left.
+    The library's own iterates with an async generator; trio warns of one that is not closed.
     """
 
-    class Form(library.AsyncByteStream):  # type: ignore[name-defined,misc]
+    class Form(library.ByteStream):  # type: ignore[name-defined,misc]
         def __init__(self, form: bytes) -> None:
             self._form = form
 
+        def __iter__(self) -> Iterator[bytes]:
+            return iter((self._form,))
+
         def __aiter__(self) -> AsyncIterator[bytes]:
-            return _Once(self._form)
+            return _SinglePiece(self._form)
 
     return Form
 
 
-class _Once(AsyncIterator[bytes]):
+class _SinglePiece(AsyncIterator[bytes]):
     def __init__(self, piece: bytes) -> None:
         self._pieces = [piece]
 
@@ -89,20 +86,20 @@ class _Once(AsyncIterator[bytes]):
         return self._pieces.pop()
 
 
-async def _read(library: ModuleType, reply: Any, max_body: int) -> bytes:
-    """Read the body, as long as it is bearable."""
+async def _read(library: ModuleType, response: Any, max_body: int) -> bytes:
+    """Read the body, up to *max_body* bytes."""
     body = bytearray()
     too_long = TransportError(
-        FailureKind.PROTOCOL, f"the reply is {too_long_for(max_body)}", sent=True
+        FailureKind.PROTOCOL, f"the response is {format_too_long(max_body)}", sent=True
     )
     try:
-        async for chunk in reply.aiter_raw():
+        async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > max_body:
-                # Not simply left: httpx reads through a chain of generators, all of which end only
-                # if the innermost does. Without a connection, it does.
-                await reply.aclose()
-    except library.HTTPError as error:
+                # A `break` would leave httpx's chain of async generators open. Without a connection
+                # the innermost one ends, and with it all others.
+                await response.aclose()
+    except (library.HTTPError, library.StreamError) as error:
         if len(body) > max_body:
             raise too_long from error
         raise
@@ -113,7 +110,8 @@ async def _read(library: ModuleType, reply: Any, max_body: int) -> bytes:
 
 
 def _headers(request: Request) -> dict[str, str]:
-    # Nothing compressed: a small reply gains nothing, and no reply can be larger than it seems.
+    # No compression: a small response gains nothing, and no response can be larger than the bytes
+    # that were received.
     headers = {"Accept": request.accept, "Accept-Encoding": "identity", **dict(request.headers)}
     if request.form:
         headers["Content-Length"] = str(len(request.form))
@@ -124,52 +122,56 @@ def _headers(request: Request) -> dict[str, str]:
 
 @contextmanager
 def _translated_errors(library: ModuleType) -> Generator[None]:
-    """Turn the library's exceptions into ours, by what is known of whether the request left."""
+    """Turn the library's exceptions into `TransportError`, by whether the request was sent."""
     try:
         yield
-    except (library.ConnectError, library.ConnectTimeout, library.PoolTimeout) as error:
-        raise TransportError(
-            FailureKind.CONNECT_FAILED, _told(error), sent=False, final=_is_final(error)
-        ) from error
-    except library.ProxyError as error:
-        raise TransportError(FailureKind.CONNECT_FAILED, _told(error), sent=False) from error
-    except (library.UnsupportedProtocol, library.InvalidURL) as error:
-        raise TransportError(
-            FailureKind.CONNECT_FAILED, _told(error), sent=False, final=True
-        ) from error
-    except library.TimeoutException as error:
-        raise TransportError(FailureKind.TIMED_OUT, _told(error), sent=True) from error
-    except library.NetworkError as error:
-        raise TransportError(
-            FailureKind.CONNECTION_LOST, _told(error), sent=True, final=_is_final(error)
-        ) from error
-    except library.RemoteProtocolError as error:
-        raise TransportError(_protocol_kind(error), _told(error), sent=True) from error
-    except library.HTTPError as error:
-        raise TransportError(FailureKind.PROTOCOL, _told(error), sent=True) from error
-    except UnicodeError as error:
-        # Of a host name that cannot be looked up.
-        raise TransportError(FailureKind.CONNECT_FAILED, _told(error), sent=False) from error
+    except (library.HTTPError, library.InvalidURL, UnicodeError) as error:
+        # UnicodeError: the host name cannot be looked up.
+        raise _translate(library, error) from error
 
 
-def _is_final(error: BaseException | None) -> bool:
-    """Tell whether TLS, which the library's exceptions come from, would fail a second time."""
+def _translate(library: ModuleType, error: Exception) -> TransportError:
+    for cause in _causes(error):
+        if isinstance(cause, TransportError):
+            # From an `AnyioTransport`; it holds more details than the httpx exception.
+            return TransportError(cause.kind, cause.message, sent=cause.sent, final=cause.final)
+
+    kind, sent, final = FailureKind.PROTOCOL, True, False
+    if isinstance(error, (library.ConnectError, library.ConnectTimeout, library.PoolTimeout)):
+        kind, sent, final = FailureKind.CONNECT_FAILED, False, _is_final(error)
+    elif isinstance(error, (library.ProxyError, UnicodeError)):
+        kind, sent = FailureKind.CONNECT_FAILED, False
+    elif isinstance(error, (library.UnsupportedProtocol, library.InvalidURL)):
+        kind, sent, final = FailureKind.CONNECT_FAILED, False, True
+    elif isinstance(error, library.TimeoutException):
+        kind = FailureKind.TIMED_OUT
+    elif isinstance(error, library.NetworkError):
+        kind, final = FailureKind.CONNECTION_LOST, _is_final(error)
+    elif isinstance(error, library.RemoteProtocolError):
+        kind = _protocol_kind(error)
+    return TransportError(kind, _describe(error), sent=sent, final=final)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, ssl.SSLError) and is_lasting(error):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _is_final(error: BaseException) -> bool:
+    """Return whether the error comes from TLS, and would come a second time."""
+    return any(isinstance(cause, ssl.SSLError) and is_lasting(cause) for cause in _causes(error))
 
 
 def _protocol_kind(error: Exception) -> FailureKind:
-    # httpx has one class for a reply that broke off and for one that is not HTTP; only the text
+    # httpx has one class for a response that broke off and one that is not HTTP; only the text
     # differs.
     broke_off = "disconnected" in str(error) or "peer closed" in str(error)
     return FailureKind.CONNECTION_LOST if broke_off else FailureKind.PROTOCOL
 
 
-def _told(error: Exception) -> str:
-    """Say what happened; some of httpx's exceptions have no text but their name."""
+def _describe(error: Exception) -> str:
+    """Return name and text of an exception; some of httpx's have no text."""
     name = type(error).__name__
     return f"{name}: {error}" if str(error) else name
 
@@ -184,12 +186,12 @@ class HttpClient(Protocol):
 
     @property
     def build_request(self) -> Any:
-        """Makes a request, with the client's own headers, cookies and parameters."""
+        """Build a request, with the client's own headers, cookies and parameters."""
         ...
 
     @property
     def send(self) -> Any:
-        """Sends a request, through the client's own auth, hooks and proxies."""
+        """Send a request, through the client's own auth, hooks and proxies."""
         ...
 
 
@@ -197,22 +199,22 @@ class HttpAuth(Protocol):
     """An ``httpx.Auth``."""
 
     def async_auth_flow(self, request: Any, /) -> AsyncGenerator[Any, Any]:
-        """Give the requests to send, and take their replies."""
+        """Yield the requests to send, and receive their responses."""
         ...
 
 
 @final
 class CallerTransport:
-    """Carries requests with the caller's client, and leaves it open.
+    """Sends requests with the caller's client, and leaves it open.
 
-    Its headers, cookies, auth, hooks, proxies and pool are its own. The times are not: an attempt
-    is bounded as a whole by whoever sends it.
+    Headers, cookies, auth, hooks, proxies and pool are those of the client. The time-outs are not:
+    the engine bounds each attempt as a whole.
 
     Args:
         client: the client.
-        root: the server's URL without version, for what has no version.
+        root: the server's URL without version, for resources that have none.
         base: the URL that versioned resources are under.
-        max_body: bytes of one reply, at most.
+        max_body: bytes of one response, at most.
     """
 
     def __init__(self, client: HttpClient, root: str, base: str, max_body: int = MAX_BODY) -> None:
@@ -223,19 +225,19 @@ class CallerTransport:
         self._max_body = max_body
 
     async def send(self, request: Request) -> Response:
-        """Send *request* and read the whole reply; see `Transport.send`."""
+        """Send *request* and read the whole response; see `Transport.send`."""
         url = self._base if request.versioned else self._root
-        return await exchange(self._library, self._client, url, request, None, self._max_body)
+        return await exchange(self._library, self._client, url, request, self._max_body)
 
     def __repr__(self) -> str:
         return f"<CallerTransport {self._base}>"
 
 
 def library_of(client: object) -> ModuleType:
-    """Find the library that a client is of, or a class that it inherits from.
+    """Return the library of a client, or of a class that it inherits from.
 
     Raises:
-        ConfigurationError: it is no client that can be used.
+        ConfigurationError: it is not a client of httpx or httpx2.
     """
     for ancestor in type(client).__mro__:
         library = ancestor.__module__.partition(".")[0]

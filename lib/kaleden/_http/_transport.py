@@ -1,4 +1,4 @@
-"""The seam between what is asked and how it travels."""
+"""The interface between requests and the transports that send them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from kaleden._errors import FailureKind
 from kaleden._wire import Request, Response
 
 CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for a connection to be made; a Skaha server answers that at once, however busy."""
+"""Seconds to open a connection; a Skaha server accepts one at once, however busy it is."""
 
 MAX_BODY: Final = 64 * 2**20
-"""Bytes of one reply, at most. Only logs come near."""
+"""Bytes of one response, at most; only logs come near."""
 
 
-def too_long_for(max_body: int) -> str:
-    """Say that a reply is longer than that, and what bears more."""
+def format_too_long(max_body: int) -> str:
+    """Return the end of a message about a response that is longer than *max_body*."""
     return f"longer than {max_body} bytes; max_body= of the session takes more"
 
 
 class TransportError(Exception):
-    """An exchange that brought no reply.
+    """An exchange without a response.
 
     Args:
         kind: `CONNECT_FAILED`, `CONNECTION_LOST`, `TIMED_OUT` or `PROTOCOL`; `NOT_AUTHENTICATED` if
-            there is no token, or no certificate that is valid.
-        message: what happened, in a sentence for the user.
-        sent: whether any of the request may have reached the server.
-        final: whether it would be the same a second time: a certificate that is not trusted, say.
+            there is no token or no valid certificate.
+        message: a sentence for the user.
+        sent: whether any part of the request may have reached the server.
+        final: whether another attempt would fail in the same way, for example because a certificate
+            is not trusted.
     """
 
     def __init__(self, kind: FailureKind, message: str, *, sent: bool, final: bool = False) -> None:
@@ -44,28 +45,28 @@ class TransportError(Exception):
 
 @runtime_checkable
 class Transport(Protocol):
-    """Anything that can carry one request and bring its reply.
+    """Sends one request and returns its response.
 
-    A transport does not retry, follow redirects, or judge a reply by its status. It may be called
-    from many tasks at once; the client calls it from children of an anyio task group only, and
-    never from more of them than its ``concurrency``.
+    A transport does not retry, follow redirects, or judge a response by its status. It may be
+    called from many tasks at once; the client calls it only from children of an anyio task group,
+    and never from more of them than its ``concurrency``.
     """
 
     async def send(self, request: Request) -> Response:
-        """Send *request* and read the whole reply.
+        """Send *request* and read the whole response.
 
         Args:
-            request: what to ask, relative to the server's base URL.
+            request: the request, relative to the server's base URL.
 
         Returns:
-            The reply, whatever its status, with its body read to the end.
+            The response, of any status, with its whole body.
 
         Raises:
-            TransportError: there was no reply, or not a whole one.
+            TransportError: there was no response, or an incomplete one.
 
         Cancellation:
-            The exchange is given up and its connection closed; the server may do what it was asked
-            all the same.
+            The exchange ends and its connection is closed; the server may process the request all
+            the same.
         """
         ...
 
@@ -73,68 +74,67 @@ class Transport(Protocol):
 @final
 @frozen
 class TransportStatistics:
-    """The state of a transport of ours.
+    """The state of a transport of kaleden's own.
 
     Attributes:
-        in_flight: exchanges under way.
-        connections: connections open now, idle ones included.
+        in_flight: exchanges in progress.
+        connections: open connections, idle ones included.
         stuck: connections that belong to no exchange and are not idle; anything but 0 is a lost
             slot.
-        replaced: how often a pool with a lost slot was replaced.
     """
 
     in_flight: int
     connections: int
     stuck: int
-    replaced: int
 
 
 class Bearer(Protocol):
-    """A bearer token, which may be another one by the next request."""
+    """A source of bearer tokens, which may return another one for the next request."""
 
     async def token(self) -> str:
-        """Tell the token to send now.
+        """Return the token to send now.
 
         Raises:
-            TransportError: there is none, so nothing was sent.
+            TransportError: no token is available, so nothing was sent.
         """
         ...
 
     async def renew(self, refused: str) -> bool:
-        """Hear that the server answered 401 to *refused*.
+        """Replace a token that the server refused with 401, if possible.
 
         Returns:
-            Whether `token` now tells another one, so that the request can be sent once more: the
-            server did nothing of what it refused to authenticate.
+            Whether `token` now returns another one, so that the request can be sent once more: a
+            server does not process a request that it refused to authenticate.
         """
         ...
 
 
 class Tls(Protocol):
-    """What a connection over https is made with."""
+    """A source of contexts for connections over https."""
 
     async def context(self) -> ssl.SSLContext:
-        """Tell the context for a new connection: the same object for as long as nothing changed.
+        """Return the context for a new connection, the same object while nothing has changed.
 
-        Connections made with an older one are not used for further requests.
+        Connections made with an older context are not used for further requests.
 
         Raises:
-            TransportError: there is none, an expired certificate say, so nothing was sent.
+            TransportError: no context is available, for example because a certificate has expired;
+                nothing was sent.
         """
         ...
 
 
-async def send_as(
+async def send_with_token(
     bearer: Bearer | None,
     attempt: Callable[[Request, str | None], Awaitable[Response]],
     request: Request,
 ) -> Response:
-    """Send a request with the token of *bearer*, and once more if another one is to be tried.
+    """Send a request with a token of *bearer*, and once more if a refused token was renewed.
 
     Args:
-        bearer: tells the token to send; None to send none.
+        bearer: the source of the token; None to send none.
         attempt: sends a request with a token.
-        request: what to send.
+        request: the request.
     """
     if bearer is None:
         return await attempt(request, None)

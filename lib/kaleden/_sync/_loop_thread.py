@@ -25,7 +25,6 @@ from contextvars import Context
 from typing import Any, Final, Protocol, TypeVar, final
 
 import anyio
-import sniffio
 from anyio.from_thread import BlockingPortal
 
 from kaleden._errors import SessionForked, SessionNotOpen, WrongThread
@@ -300,8 +299,8 @@ def wait(event: threading.Event) -> None:
 
 def _runs_trio() -> bool:
     try:
-        return sniffio.current_async_library() == "trio"
-    except sniffio.AsyncLibraryNotFoundError:
+        return anyio.get_cancelled_exc_class().__module__.startswith("trio")
+    except anyio.NoEventLoopError:
         return False
 
 

@@ -1,4 +1,4 @@
-"""A connection that is reset ends every read, also where bytes came in the same moment.
+"""A reset connection ends every read, even if bytes came at the same time.
 
 uvloop watches a socket no longer once it is broken, and reports that with its last bytes.
 """
@@ -16,7 +16,7 @@ import anyio
 import pytest
 import trustme
 
-from _http._h1.test_tls import client_context, server_context
+from _http.tls import client_context, server_context
 from kaleden._http._h1._connection import Connection
 
 
@@ -52,7 +52,7 @@ async def read_to_the_end(connection: Connection) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n"])
-async def test_a_reset_behind_bytes_is_reported(
+async def test_reset_behind_bytes_is_reported(
     sockets: tuple[socket.socket, socket.socket], sent: bytes
 ) -> None:
     near, far = sockets
@@ -63,7 +63,7 @@ async def test_a_reset_behind_bytes_is_reported(
         assert sent == await read_to_the_end(connection)
 
 
-async def test_a_reset_between_replies_is_reported(
+async def test_reset_between_replies_is_reported(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     near, far = sockets
@@ -81,7 +81,7 @@ async def test_a_reset_between_replies_is_reported(
 def shake_hands(
     near: socket.socket, far: socket.socket, authority: trustme.CA
 ) -> tuple[ssl.SSLSocket, ssl.SSLObject, ssl.MemoryBIO]:
-    """Begin TLS: return the near end, and the far one, whose records go where it is told."""
+    """Begin TLS; return the near end, and the far end with buffers in memory."""
     context = client_context(authority)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = server_context(authority).wrap_bio(incoming, outgoing, server_side=True)
@@ -104,7 +104,7 @@ def shake_hands(
 
 @pytest.mark.parametrize("whole", [b"", b"HTTP/1.1 200 OK\r\n"])
 @pytest.mark.parametrize("part", [0, 3, 20])
-async def test_a_reset_behind_part_of_a_record_is_reported(
+async def test_reset_behind_part_of_a_record_is_reported(
     sockets: tuple[socket.socket, socket.socket], whole: bytes, part: int
 ) -> None:
     near, far = sockets

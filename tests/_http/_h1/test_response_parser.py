@@ -1,4 +1,4 @@
-"""Reading a reply: what is taken, what is refused, and that nothing crashes or has no end."""
+"""The response parser: accepted and refused responses, bounds, and random bytes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def refused(pieces: Iterable[bytes], max_body: int = 1000) -> TransportError:
 
 
 @pytest.mark.parametrize("raw", [PLAIN, CHUNKED, INTERIM + PLAIN, b"\r\n" + PLAIN])
-def test_a_reply_is_read_however_it_is_cut(raw: bytes) -> None:
+def test_response_is_parsed_in_any_pieces(raw: bytes) -> None:
     for cut in range(len(raw) + 1):
         reply = read([raw[:cut], raw[cut:]] if 0 < cut < len(raw) else [raw])
         assert (True, True, 200) == (reply.complete, reply.keep, reply.status)
@@ -55,7 +55,7 @@ def test_a_reply_is_read_however_it_is_cut(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", [PLAIN, CHUNKED, INTERIM + PLAIN])
-def test_a_server_that_dies_anywhere_in_a_reply_is_told_as_a_lost_connection(raw: bytes) -> None:
+def test_end_within_a_response_is_a_lost_connection(raw: bytes) -> None:
     for cut in range(len(raw)):
         pieces = [raw[:cut]] if cut else []
         assert FailureKind.CONNECTION_LOST is refused(pieces).kind
@@ -74,7 +74,7 @@ def test_a_server_that_dies_anywhere_in_a_reply_is_told_as_a_lost_connection(raw
         (OK + b"TRANSFER-ENCODING: Chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", True, b"hi"),
     ],
 )
-def test_where_a_reply_ends_and_whether_its_connection_is_kept(
+def test_response_ends_and_keeps_its_connection_as_framed(
     raw: bytes, keep: bool, body: bytes
 ) -> None:
     reply = read([raw])
@@ -82,14 +82,14 @@ def test_where_a_reply_ends_and_whether_its_connection_is_kept(
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_a_body_without_a_length_ends_with_its_connection(version: bytes) -> None:
+def test_body_without_a_length_ends_with_its_connection(version: bytes) -> None:
     reply = read([b"HTTP/" + version + b" 200 OK\r\nContent-Type: text/plain\r\n\r\nhel", b"lo"])
     assert not reply.complete
     reply.end()
     assert (True, False, b"hello") == (reply.complete, reply.keep, reply.take_body())
 
 
-def test_a_reply_to_head_has_no_body_whatever_it_says() -> None:
+def test_response_to_head_has_no_body() -> None:
     reply = read([OK + b"Content-Length: 5\r\n\r\n"], bodiless=True)
     assert (True, True, b"") == (reply.complete, reply.keep, reply.take_body())
     with pytest.raises(TransportError, match="more came"):
@@ -103,7 +103,7 @@ def chunked(rest: bytes) -> bytes:
 @pytest.mark.parametrize(
     "raw",
     [
-        # Two lengths, or a length and chunks: whoever believes the other one sees another reply.
+        # Two lengths, or a length and chunks: two parsers could see two responses.
         OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         OK + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
         OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
@@ -143,7 +143,7 @@ def chunked(rest: bytes) -> bytes:
         chunked(b"0\r\nA: b\n\r\n"),
         OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        # Not a reply that was asked for.
+        # A response that was not asked for.
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         b"HTTP/2.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
@@ -154,7 +154,7 @@ def chunked(rest: bytes) -> bytes:
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"\x15\x03\x01\x00\x02\x02P",
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        # More than the reply.
+        # More than the response.
         PLAIN + b"x",
         PLAIN + PLAIN,
         CHUNKED + b"0\r\n\r\n",
@@ -163,18 +163,18 @@ def chunked(rest: bytes) -> bytes:
         OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nhi!",
     ],
 )
-def test_what_is_no_reply_is_refused(raw: bytes) -> None:
+def test_malformed_response_is_refused(raw: bytes) -> None:
     assert FailureKind.PROTOCOL is refused([raw]).kind
     by_bytes = refused(raw[i : i + 1] for i in range(len(raw)))
     assert FailureKind.PROTOCOL is by_bytes.kind
 
 
-def test_a_coding_that_hides_the_end_is_refused() -> None:
+def test_coding_that_hides_the_end_is_refused() -> None:
     hidden = OK + b"Transfer-Encoding: gzip\r\n\r\nhello"
     assert FailureKind.CONNECTION_LOST is refused([hidden]).kind
 
 
-def test_a_body_may_be_as_long_as_its_bound_and_no_longer() -> None:
+def test_body_may_be_as_long_as_its_bound_and_no_longer() -> None:
     whole = OK + b"Content-Length: 5\r\n\r\nhello"
     assert b"hello" == read([whole], max_body=5).take_body()
     assert "longer than 4 bytes" in str(refused([whole], max_body=4))
@@ -182,7 +182,7 @@ def test_a_body_may_be_as_long_as_its_bound_and_no_longer() -> None:
     assert "longer than 4 bytes" in str(refused([OK + b"\r\nhel", b"lo"], max_body=4))
 
 
-def test_a_head_may_be_as_long_as_its_bound_and_no_longer() -> None:
+def test_head_may_be_as_long_as_its_bound_and_no_longer() -> None:
     def head(length: int) -> bytes:
         lines = b"Content-Length: 0\r\nA: \r\n"
         return OK + b"Content-Length: 0\r\nA: " + b"x" * (length - len(lines)) + b"\r\n\r\n"
@@ -193,13 +193,13 @@ def test_a_head_may_be_as_long_as_its_bound_and_no_longer() -> None:
     assert "head is longer" in str(refused([OK + b"A: ", *(next(pieces) for _ in range(70))]))
 
 
-def test_a_head_has_no_more_lines_than_its_bound() -> None:
+def test_head_has_no_more_lines_than_its_bound() -> None:
     lines = [b"A: b\r\n"] * (MAX_HEADERS - 1)
     assert read([OK + b"Content-Length: 0\r\n", *lines, b"\r\n"]).complete
     assert "headers" in str(refused([OK + b"Content-Length: 0\r\n", *lines, b"A: b\r\n\r\n"]))
 
 
-def test_interim_replies_have_an_end() -> None:
+def test_interim_responses_are_bounded() -> None:
     assert read([b"HTTP/1.1 102 Wait\r\n\r\n" * MAX_INTERIM + PLAIN]).complete
     endless = [b"HTTP/1.1 102 Wait\r\n\r\n"] * (MAX_INTERIM + 1)
     assert "interim" in str(refused(endless))
@@ -208,7 +208,7 @@ def test_interim_replies_have_an_end() -> None:
 @pytest.mark.parametrize(
     "piece", [b"1;" + b"a" * 3000 + b"\r\nx\r\n", b"0\r\nT: " + b"x" * 100_000, b"1\r\nx\r\n"]
 )
-def test_framing_has_an_end(piece: bytes) -> None:
+def test_framing_is_bounded(piece: bytes) -> None:
     reply = ResponseParser(1_000_000)
     reply.feed(chunked(b""))
     with pytest.raises(TransportError, match=r"framing|longer"):
@@ -217,7 +217,7 @@ def test_framing_has_an_end(piece: bytes) -> None:
 
 
 @pytest.mark.parametrize("opening", [b"0\r\nT: ", b"1;a="])
-def test_framing_has_an_end_also_after_much_content(opening: bytes) -> None:
+def test_framing_is_bounded_after_much_content(opening: bytes) -> None:
     reply = ResponseParser(100_000_000)
     reply.feed(chunked(b""))
     content = b"x" * 1_000_000
@@ -232,14 +232,14 @@ def test_framing_has_an_end_also_after_much_content(opening: bytes) -> None:
     assert MAX_HEAD < fed
 
 
-def test_white_space_around_a_value_is_no_part_of_it() -> None:
+def test_white_space_around_a_value_is_removed() -> None:
     lines = b"A: \tb c \t\r\nTransfer-Encoding: chunked \r\nEmpty: \t \r\n\r\n"
     reply = read([OK + lines + b"2\r\nok\r\n0\r\n\r\n"])
     assert [b"b c", b"chunked", b""] == [value for _, value in reply.headers]
     assert (b"ok", True) == (reply.take_body(), reply.keep)
 
 
-def test_headers_are_found_in_any_case_and_show_no_value() -> None:
+def test_headers_ignore_case_and_hide_values() -> None:
     headers = Headers([(b"Set-Cookie", b"a=secret"), (b"X", b"1"), (b"x", b"2"), (b"L", b"\xe9")])
     assert ("a=secret", "1, 2", "\xe9") == (headers["set-cookie"], headers["X"], headers.get("l"))
     assert (None, 3) == (headers.get("absent"), len(headers))
@@ -248,11 +248,11 @@ def test_headers_are_found_in_any_case_and_show_no_value() -> None:
 
 
 def ends_well(raw: bytes, cuts: Iterable[int]) -> bool:
-    """Read *raw* cut up; whether it was a reply. Anything but that and `TransportError` raises."""
-    places = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
+    """Parse *raw* in pieces; return whether it is a response. Other errors are raised."""
+    positions = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
     reply = ResponseParser(10_000)
     try:
-        for start, stop in pairwise(places):
+        for start, stop in pairwise(positions):
             reply.feed(raw[start:stop])
         if not reply.complete:
             reply.end()
@@ -268,7 +268,7 @@ cuts = st.lists(st.integers(min_value=0), max_size=4)
 
 @given(st.binary(max_size=300), cuts)
 @example(b"", [])
-def test_any_bytes_are_a_reply_or_an_error(raw: bytes, cuts: list[int]) -> None:
+def test_any_bytes_are_a_response_or_an_error(raw: bytes, cuts: list[int]) -> None:
     ends_well(raw, cuts)
 
 
@@ -280,9 +280,7 @@ PARTS = [
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=30), cuts)
-def test_pieces_of_replies_in_any_order_are_a_reply_or_an_error(
-    parts: list[bytes], cuts: list[int]
-) -> None:
+def test_shuffled_pieces_are_a_response_or_an_error(parts: list[bytes], cuts: list[int]) -> None:
     ends_well(b"".join(parts), cuts)
 
 
@@ -301,7 +299,7 @@ def mutated(raw: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.slow
-def test_mutated_replies_are_a_reply_or_an_error() -> None:
+def test_mutated_responses_are_a_response_or_an_error() -> None:
     chance = random.Random(5)
     trials = 200_000
     read = sum(
@@ -311,5 +309,5 @@ def test_mutated_replies_are_a_reply_or_an_error() -> None:
         )
         for _ in range(trials)
     )
-    # Both ends were reached, or the mutations are too small or too large to tell anything.
+    # Both outcomes must occur, or the mutations are too small or too large.
     assert trials // 50 < read < trials - trials // 50

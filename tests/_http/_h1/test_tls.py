@@ -1,12 +1,11 @@
-"""TLS: what a connection over https is made with, and what is told if it cannot be made."""
+"""TLS: contexts, certificates, and the errors of connections that cannot be made."""
 
 from __future__ import annotations
 
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -14,69 +13,21 @@ import anyio.to_thread
 import pytest
 import trustme
 from anyio.abc import SocketStream
-from anyio.streams.tls import TLSStream
-from attrs import define
 
-from _http.servers import reply
+from _http.tls import FakeTls, client_context, server_context, tls_server
 from kaleden import FailureKind
-from kaleden._http import DirectTransport, TransportError, detect_truncation
+from kaleden._http import DirectTransport, TransportError
 from kaleden._http._h1._connection import Connection
 from kaleden._http._httpx_adapter import HttpxTransport
 from kaleden._wire._requests import build_info
 from support import raw_server
 
 GET = build_info("a")
-OK = reply(b"{}")
 
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
-
-
-@define
-class FakeTls:
-    """Tells whatever context is there now."""
-
-    now: ssl.SSLContext
-
-    async def context(self) -> ssl.SSLContext:
-        return self.now
-
-
-def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*(names or ("127.0.0.1",))).configure_cert(context)
-    return context
-
-
-def client_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = detect_truncation(ssl.create_default_context())
-    authority.configure_trust(context)
-    return context
-
-
-async def serve(stream: TLSStream) -> None:
-    """Answer every request."""
-    while True:
-        await stream.receive()
-        await stream.send(OK)
-
-
-@asynccontextmanager
-async def tls_server(
-    context: ssl.SSLContext, handler: Callable[[TLSStream], Awaitable[None]] = serve
-) -> AsyncIterator[str]:
-    async def handle(stream: SocketStream) -> None:
-        # Clients that do not agree are what the tests are about.
-        with suppress(ssl.SSLError):
-            wrapped = await TLSStream.wrap(
-                stream, server_side=True, ssl_context=context, standard_compatible=False
-            )
-            await handler(wrapped)
-
-    async with raw_server(handle) as url:
-        yield url.replace("http:", "https:")
 
 
 def refuse_one(listener: socket.socket, context: ssl.SSLContext) -> None:
@@ -115,7 +66,7 @@ async def test_requests_over_tls(authority: trustme.CA, version: ssl.TLSVersion)
             assert 4 >= transport.statistics().connections
 
 
-async def test_a_client_certificate_is_shown(authority: trustme.CA) -> None:
+async def test_client_certificate_is_shown(authority: trustme.CA) -> None:
     demanding = server_context(authority)
     demanding.verify_mode = ssl.CERT_REQUIRED
     authority.configure_trust(demanding)
@@ -126,7 +77,7 @@ async def test_a_client_certificate_is_shown(authority: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "shown", "words"),
+    ("version", "shown", "expected"),
     [
         (ssl.TLSVersion.TLSv1_3, "nothing", "client's certificate"),
         (ssl.TLSVersion.TLSv1_3, "a stranger's", "client's certificate"),
@@ -135,8 +86,8 @@ async def test_a_client_certificate_is_shown(authority: trustme.CA) -> None:
         (ssl.TLSVersion.TLSv1_2, "nothing", "handshake failure"),
     ],
 )
-async def test_a_refused_client_certificate_is_told(
-    authority: trustme.CA, version: ssl.TLSVersion, shown: str, words: str
+async def test_refused_client_certificate_is_reported(
+    authority: trustme.CA, version: ssl.TLSVersion, shown: str, expected: str
 ) -> None:
     demanding = server_context(authority)
     demanding.verify_mode = ssl.CERT_REQUIRED
@@ -152,10 +103,10 @@ async def test_a_refused_client_certificate_is_told(
             error = await failing(url, context)
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
     assert error.final
-    assert words in error.message
+    assert expected in error.message
 
 
-async def test_a_server_that_is_not_trusted_is_told(authority: trustme.CA) -> None:
+async def test_untrusted_server_is_reported(authority: trustme.CA) -> None:
     async with tls_server(server_context(authority)) as url:
         error = await failing(url, ssl.create_default_context())
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
@@ -164,7 +115,7 @@ async def test_a_server_that_is_not_trusted_is_told(authority: trustme.CA) -> No
     assert "issuer" in error.message
 
 
-async def test_a_server_that_is_not_trusted_is_final_over_httpx_too(
+async def test_untrusted_server_is_final_over_httpx(
     authority: trustme.CA,
 ) -> None:
     tls = FakeTls(ssl.create_default_context())
@@ -178,7 +129,7 @@ async def test_a_server_that_is_not_trusted_is_final_over_httpx_too(
     assert caught.value.final
 
 
-async def test_a_certificate_of_another_host_is_told(authority: trustme.CA) -> None:
+async def test_certificate_of_another_host_is_reported(authority: trustme.CA) -> None:
     async with tls_server(server_context(authority, "other.example")) as url:
         error = await failing(url, client_context(authority))
     assert (FailureKind.CONNECT_FAILED, False) == (error.kind, error.sent)
@@ -186,7 +137,7 @@ async def test_a_certificate_of_another_host_is_told(authority: trustme.CA) -> N
     assert "mismatch" in error.message
 
 
-async def test_an_expired_certificate_is_told(authority: trustme.CA) -> None:
+async def test_expired_certificate_is_reported(authority: trustme.CA) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     authority.issue_cert(
@@ -200,7 +151,7 @@ async def test_an_expired_certificate_is_told(authority: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-async def test_a_server_without_tls_is_told(authority: trustme.CA, answer: bytes) -> None:
+async def test_server_without_tls_is_reported(authority: trustme.CA, answer: bytes) -> None:
     async def handler(stream: SocketStream) -> None:
         await stream.receive()
         if answer:
@@ -214,7 +165,7 @@ async def test_a_server_without_tls_is_told(authority: trustme.CA, answer: bytes
     assert "TLS" in error.message
 
 
-async def test_a_context_that_offers_what_is_not_spoken_is_told(authority: trustme.CA) -> None:
+async def test_context_that_offers_another_protocol_is_reported(authority: trustme.CA) -> None:
     serving, context = server_context(authority), client_context(authority)
     serving.set_alpn_protocols(["h2"])
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -225,7 +176,7 @@ async def test_a_context_that_offers_what_is_not_spoken_is_told(authority: trust
     assert "offers h2" in error.message
 
 
-async def test_a_connection_made_with_an_older_context_is_not_used_again(
+async def test_connection_made_with_an_older_context_is_not_used_again(
     authority: trustme.CA,
 ) -> None:
     tls = FakeTls(client_context(authority))
@@ -241,7 +192,7 @@ async def test_a_connection_made_with_an_older_context_is_not_used_again(
             assert 1 == transport.statistics().connections
 
 
-async def test_a_context_that_cannot_be_had_is_the_failure(authority: trustme.CA) -> None:
+async def test_unavailable_context_is_the_failure(authority: trustme.CA) -> None:
     class Broken:
         async def context(self) -> ssl.SSLContext:
             raise TransportError(FailureKind.NOT_AUTHENTICATED, "expired", sent=False)
@@ -273,19 +224,19 @@ def shaken(authority: trustme.CA) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
     return client, server
 
 
-async def test_a_connection_that_does_not_take_all_at_once_is_never_read_without_tls(
+async def test_connection_with_a_partial_write_is_never_read_without_tls(
     authority: trustme.CA,
 ) -> None:
-    """What came before was said under TLS, if by the server; else it is nobody's word."""
+    """Bytes are returned only if they came under TLS."""
     client, server = shaken(authority)
     connection = Connection(client, client.context)
     with server:
-        server.send(b"said by the server")
+        server.send(b"sent by the server")
         connection.write_or_end(bytes(2**22))
-        told: list[bytes] = []
+        received: list[bytes] = []
         with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
-            while not told or told[-1]:
-                told.append(await connection.read())
-    # Not every system gives what came before.
-    assert told in ([], [b"said by the server"])
+            while not received or received[-1]:
+                received.append(await connection.read())
+    # Not every system returns the bytes that came before.
+    assert received in ([], [b"sent by the server"])
     connection.close()

@@ -1,4 +1,4 @@
-"""A reply over TLS that ends without ``close_notify`` is not complete (RFC 9112 §9.8).
+"""A response over TLS that ends without ``close_notify`` is not complete (RFC 9112 §9.8).
 
 All tests here run as on Python 3.11.2, where a new context ignores the missing alert.
 """
@@ -12,20 +12,21 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpcore
 import httpx
 import pytest
 import trustme
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSStream
+from attrs import define
 
 pytest.importorskip("anycorn")
 
 import kaleden
 import kaleden.local._listener
-from _http._h1.test_tls import server_context, tls_server
+from _http.proxies import ESTABLISHED, open_proxy, proxy_authority, proxy_contexts, receive_head
+from _http.tls import server_context, tls_server
 from kaleden._auth._tls import make_context
-from kaleden._http import _anyio_transport, _httpx_adapter, detect_truncation
+from kaleden._http import _anyio_options, detect_truncation
 from kaleden.http import AnyioTransport
 
 IGNORE_TRUNCATION = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
@@ -47,7 +48,7 @@ def old_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> trustme.CA:
-    """An authority that the environment says to trust."""
+    """An authority that the environment trusts."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -55,7 +56,7 @@ def authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> trustme.CA:
 
 
 async def truncate(stream: TLSStream) -> None:
-    """Send a reply that ends with its connection, and close the socket below TLS."""
+    """Send a response that ends with its connection, and close the socket below TLS."""
     await stream.receive()
     await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhel")
     # A duplicate, since uvloop's own object cannot be shut down.
@@ -65,7 +66,7 @@ async def truncate(stream: TLSStream) -> None:
 
 @pytest.fixture
 async def truncating_url(authority: trustme.CA) -> AsyncIterator[str]:
-    """A server over TLS that sends part of a reply."""
+    """A server over TLS that sends part of a response."""
     async with tls_server(server_context(authority), truncate) as url:
         yield url
 
@@ -82,37 +83,54 @@ def check_lost(outcome: kaleden.Outcome[str]) -> None:
     assert kaleden.FailureKind.CONNECTION_LOST is outcome.kind
 
 
-def test_a_new_context_ignores_truncation_here() -> None:
+@define
+class TruncatingProxy:
+    """Opens a tunnel, and ends one layer of its TLS without ``close_notify``."""
+
+    layer: str
+
+    async def serve(self, stream: TLSStream) -> None:
+        await receive_head(stream)
+        await stream.send(ESTABLISHED)
+        inner = await TLSStream.wrap(stream, server_side=True, ssl_context=proxy_contexts()[0])
+        if self.layer == "outer":
+            await truncate(inner)
+            return
+
+        await inner.receive()
+        await inner.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhel")
+        # The proxy ends its own layer properly.
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("layer", ["inner", "outer"])
+async def test_reply_that_is_truncated_in_a_tunnel_is_a_lost_connection(
+    layer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proxy_authority().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    async with open_proxy(TruncatingProxy(layer), "https") as proxy:
+        check_lost(await read_log("https://127.0.0.1:1/skaha", token="secret", proxy=proxy.url))
+
+
+def test_new_context_ignores_truncation_here() -> None:
     assert ssl.create_default_context().options & IGNORE_TRUNCATION
 
 
-async def test_a_truncated_reply_is_a_lost_connection(truncating_url: str) -> None:
+async def test_truncated_reply_is_a_lost_connection(truncating_url: str) -> None:
     check_lost(await read_log(truncating_url, token="secret"))
 
 
-async def test_a_truncated_reply_is_a_lost_connection_over_httpx(truncating_url: str) -> None:
+async def test_truncated_reply_is_a_lost_connection_over_httpx(truncating_url: str) -> None:
     check_lost(await read_log(truncating_url, auth=httpx.Auth()))
 
 
-async def test_a_reply_that_a_proxy_truncates_is_a_lost_connection(truncating_url: str) -> None:
+async def test_reply_that_a_proxy_truncates_is_a_lost_connection(truncating_url: str) -> None:
     proxy = truncating_url.removesuffix("/skaha")
     check_lost(await read_log("http://127.0.0.1:1/skaha", token="secret", proxy=proxy))
 
 
-async def test_a_proxy_is_trusted_by_the_authorities_of_httpcore_and_needs_no_file(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
-    proxy = "https://127.0.0.1:1"
-    outcome = await read_log("http://127.0.0.1:1/skaha", token="secret", proxy=proxy)
-    assert isinstance(outcome, kaleden.Failure)
-    assert kaleden.FailureKind.CONNECT_FAILED is outcome.kind
-    context = _httpx_adapter._new_proxy(proxy).ssl_context
-    assert context is not None
-    assert httpcore.default_ssl_context().cert_store_stats() == context.cert_store_stats()
-
-
-async def test_a_truncated_reply_is_a_read_error_for_a_user_of_httpx(truncating_url: str) -> None:
+async def test_truncated_reply_is_a_read_error_for_a_user_of_httpx(truncating_url: str) -> None:
     async with httpx.AsyncClient(transport=AnyioTransport()) as client:
         with pytest.raises(httpx.ReadError):
             await client.get(truncating_url)
@@ -120,16 +138,12 @@ async def test_a_truncated_reply_is_a_read_error_for_a_user_of_httpx(truncating_
 
 MAKERS: dict[str, Callable[[Path], ssl.SSLContext]] = {
     "session": lambda _folder: make_context(None),
-    "AnyioTransport": lambda _folder: _anyio_transport._new_context(True, None, True),
-    "AnyioTransport, verify=False": lambda _folder: _anyio_transport._new_context(
-        False, None, False
-    ),
-    "AnyioTransport, a file": lambda folder: _anyio_transport._new_context(
+    "AnyioTransport": lambda _folder: _anyio_options.new_context(True, None, True),
+    "AnyioTransport, verify=False": lambda _folder: _anyio_options.new_context(False, None, False),
+    "AnyioTransport, a file": lambda folder: _anyio_options.new_context(
         str(folder / "ca.pem"), None, False
     ),
-    "AnyioTransport, a folder": lambda folder: _anyio_transport._new_context(
-        str(folder), None, False
-    ),
+    "AnyioTransport, a folder": lambda folder: _anyio_options.new_context(str(folder), None, False),
 }
 
 
@@ -157,7 +171,7 @@ async def test_both_ends_of_an_embedded_platform_detect_truncation(
 
 
 @pytest.mark.parametrize("option", ["ssl_context", "verify"])
-async def test_a_context_of_the_caller_is_left_as_it_is(option: str, authority: trustme.CA) -> None:
+async def test_context_of_the_caller_is_left_as_it_is(option: str, authority: trustme.CA) -> None:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     async with tls_server(server_context(authority)) as url:
@@ -169,7 +183,7 @@ async def test_a_context_of_the_caller_is_left_as_it_is(option: str, authority: 
     assert context.options & IGNORE_TRUNCATION
 
 
-def test_the_other_options_of_a_context_stay() -> None:
+def test_other_options_of_a_context_stay() -> None:
     context = ssl.create_default_context()
     before = context.options
     assert detect_truncation(context).options == before & ~IGNORE_TRUNCATION

@@ -1,4 +1,4 @@
-"""What is sent together: all of it, in whatever way one of the senders is given up."""
+"""Batched writes: all requests are sent, even if one of the tasks is cancelled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def came(theirs: socket.socket) -> bytes:
         return b""
 
 
-async def test_what_comes_in_one_turn_leaves_together() -> None:
+async def test_requests_of_one_iteration_are_sent_together() -> None:
     """The first waits for that, and the others go on at once."""
     outbox = WriteBatcher()
     early: list[bytes] = []
@@ -63,7 +63,7 @@ async def test_what_comes_in_one_turn_leaves_together() -> None:
     assert [b"", b"it", b"it"] == sorted(late)
 
 
-async def test_the_next_turn_has_a_first_of_its_own() -> None:
+async def test_next_iteration_has_its_own_batch() -> None:
     outbox = WriteBatcher()
     async with pairs(1) as [(connection, theirs)]:
         for word in (b"one", b"two"):
@@ -72,11 +72,11 @@ async def test_the_next_turn_has_a_first_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("struck", [0, 1, 2])
-async def test_of_those_who_send_together_one_is_cancelled(struck: int) -> None:
-    """What the others have put in leaves; a connection that was closed meanwhile harms nobody."""
+async def test_cancelled_task_does_not_stop_the_batch(struck: int) -> None:
+    """The requests of other tasks are sent; a closed connection does no harm."""
     outbox = WriteBatcher()
     scopes: list[anyio.CancelScope] = []
-    told: list[bytes] = []
+    received: list[bytes] = []
 
     async def send(connection: Connection) -> None:
         with anyio.CancelScope() as scope:
@@ -94,13 +94,13 @@ async def test_of_those_who_send_together_one_is_cancelled(struck: int) -> None:
         async with anyio.create_task_group() as group:
             for connection, _ in made:
                 group.start_soon(send, connection)
-        told = [came(theirs) for _, theirs in made]
+        received = [came(theirs) for _, theirs in made]
 
     assert scopes[struck].cancelled_caught
-    assert told.count(b"it") == 2 if struck == 0 else told.count(b"it") >= 2
+    assert received.count(b"it") == 2 if struck == 0 else received.count(b"it") >= 2
 
 
-async def test_whoever_is_given_up_as_the_first_sends_nothing_of_its_own() -> None:
+async def test_cancelled_first_task_does_not_send_its_request() -> None:
     outbox = WriteBatcher()
     async with pairs(2) as [(first, its), (second, others)]:
         with anyio.CancelScope() as scope:
@@ -112,8 +112,8 @@ async def test_whoever_is_given_up_as_the_first_sends_nothing_of_its_own() -> No
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_good_deal_leaves_at_once(cancelled: bool) -> None:
-    """Whoever was the first has nothing left to send then, but what came after that."""
+async def test_full_batch_is_sent_at_once(cancelled: bool) -> None:
+    """The first task then has only later requests left to send."""
     outbox = WriteBatcher()
     early: list[int] = []
     scopes: list[anyio.CancelScope] = []
@@ -147,7 +147,7 @@ async def full(connection: Connection, theirs: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["full", "ended", "closed"])
-async def test_a_connection_that_does_not_take_all_at_once_ends(trouble: str) -> None:
+async def test_connection_with_a_partial_write_ends(trouble: str) -> None:
     async with pairs(2) as [(connection, theirs), (other, its)]:
         if trouble == "full":
             await full(connection, theirs)
@@ -171,21 +171,21 @@ async def answer(stream: SocketStream) -> None:
         await stream.send(reply(asked_for(request).encode()))
 
 
-async def test_what_a_kept_connection_did_not_take_is_sent_once_more(
+async def test_request_that_a_kept_connection_did_not_accept_is_resent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The bodies tell that each reply is the one to its own request."""
+    """The bodies show that each response belongs to its own request."""
     keys = [f"key{number}" for number in range(8)]
 
-    async def send(transport: DirectTransport, told: dict[str, bytes], key: str) -> None:
-        told[key] = (await transport.send(build_info(key))).body
+    async def send(transport: DirectTransport, received: dict[str, bytes], key: str) -> None:
+        received[key] = (await transport.send(build_info(key))).body
 
     async def send_all(transport: DirectTransport) -> dict[str, bytes]:
-        told: dict[str, bytes] = {}
+        received: dict[str, bytes] = {}
         async with anyio.create_task_group() as group:
             for key in keys:
-                group.start_soon(send, transport, told, key)
-        return told
+                group.start_soon(send, transport, received, key)
+        return received
 
     def refuse(connection: Any, data: bytes) -> None:
         if any(key in data for key in (b"key2", b"key5")):
@@ -206,7 +206,7 @@ async def test_what_a_kept_connection_did_not_take_is_sent_once_more(
 
 
 @pytest.mark.parametrize(("count", "together"), [(3, False), (4, True)])
-async def test_a_few_requests_wait_for_nobody(
+async def test_few_requests_are_not_batched(
     count: int, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bytes] = []
@@ -228,7 +228,9 @@ async def test_a_few_requests_wait_for_nobody(
     assert together == bool(sent)
 
 
-async def test_what_must_not_come_twice_is_sent_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_that_is_not_idempotent_is_not_batched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(Connection, "write_or_end")
     post = Request("POST", "session/key", form=b"name=a")
     async with (

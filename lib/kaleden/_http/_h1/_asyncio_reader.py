@@ -1,8 +1,8 @@
 """Reading from a socket under asyncio, which has no cheap way to wait for one once.
 
-To begin and end watching a socket for every reply costs asyncio as much as the rest of an exchange.
-Here it is watched for as long as the connection lives. This is the only module that knows asyncio;
-everything works without it, as it does on trio and where an event loop cannot watch sockets.
+To add and remove a watcher for every response costs asyncio as much as the rest of an exchange, so
+the socket is watched for as long as the connection lives. This is the only module that imports
+asyncio; everything works without it, as on trio and where an event loop cannot watch sockets.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ class AsyncioReader:
         NotImplementedError: this event loop cannot watch sockets.
     """
 
-    __slots__ = ("_loop", "_poll", "_socket", "_turn", "_watched")
+    __slots__ = ("_loop", "_poll", "_received", "_socket", "_watched")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._loop = asyncio.get_running_loop()
         self._poll = new_poll(connected, readable=False)
-        self._turn: asyncio.Future[bytes] | None = None
+        self._received: asyncio.Future[bytes] | None = None
         self._watched = False
         self._watch()
 
     async def read(self) -> bytes:
-        """Wait for bytes, and take them."""
+        """Wait for bytes and return them."""
         if not self._watched:
             self._watch()
         elif self._poll is not None and self._poll.poll(0):
-            # uvloop stops watching a socket that is reset, although bytes came in the same moment.
+            # uvloop stops watching a socket that is reset, even if bytes came at the same time.
             return self._socket.recv(PIECE)
 
-        turn: asyncio.Future[bytes] = self._loop.create_future()
-        self._turn = turn
+        received: asyncio.Future[bytes] = self._loop.create_future()
+        self._received = received
         try:
-            return await turn
+            return await received
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                # What came in the same moment is nobody's: asyncio would log an error as forgotten.
-                turn.exception()
+            if received.done() and not received.cancelled():
+                # Retrieve an error that came at the same time, or asyncio would log it.
+                received.exception()
             raise
         finally:
-            self._turn = None
+            self._received = None
 
     def close(self) -> None:
-        """Watch it no longer."""
+        """Stop watching the socket."""
         if self._watched:
             self._watched = False
-            # A closed one watches nothing any more, and would raise.
+            # A closed event loop watches nothing, and would raise.
             if not self._loop.is_closed():
                 self._loop.remove_reader(self._socket)
 
@@ -68,15 +68,15 @@ class AsyncioReader:
         self._watched = True
 
     def _on_readable(self) -> None:
-        turn = self._turn
-        if turn is None:
-            # Nobody reads, so what has come would be told again in every turn of the loop.
+        received = self._received
+        if received is None:
+            # No task is reading, so the event loop would call this in every iteration.
             self.close()
-        elif not turn.done():
-            # Taken here and not in the task, or the loop would tell of it again before that runs.
+        elif not received.done():
+            # Read here and not in the task, or the event loop would call this again before it runs.
             try:
-                turn.set_result(self._socket.recv(PIECE))
+                received.set_result(self._socket.recv(PIECE))
             except NOT_NOW:
                 pass
             except OSError as error:
-                turn.set_exception(error)
+                received.set_exception(error)

@@ -1,4 +1,4 @@
-"""A connection that is ready for use: dialled, and with its TLS made."""
+"""Open connections: addresses, TLS, and the tunnel of a proxy."""
 
 from __future__ import annotations
 
@@ -13,64 +13,67 @@ import anyio
 from attrs import define, field
 
 from kaleden._errors import FailureKind
-from kaleden._http._h1._connection import Connection
+from kaleden._http._h1._connection import Connection, Socket, read_more
+from kaleden._http._h1._nested_tls import NestedTlsSocket
 from kaleden._http._h1._pool import Origin
+from kaleden._http._h1._proxy import Proxy
+from kaleden._http._h1._response_parser import ResponseParser
 from kaleden._http._transport import TransportError
 
 STAGGER: Final = 0.25
-"""Seconds that an address has for itself before the next one is tried beside it (RFC 8305 §5)."""
+"""Seconds before the next address is tried beside the previous one (RFC 8305 §5)."""
 
 Address: TypeAlias = tuple[socket.AddressFamily, Any]
 
 
 @final
 class Dialer:
-    """Connects to hosts. Those who dial one host at the same time share one look-up of its name."""
+    """Connects to hosts; concurrent calls for one host share one look-up of its name."""
 
     def __init__(self) -> None:
-        self._names: dict[tuple[str, int], _Name] = {}
+        self._lookups: dict[tuple[str, int], _Lookup] = {}
 
     async def connect(self, host: str, port: int) -> socket.socket:
-        """Connect to *host*, its addresses tried one after the other, each with a head start.
+        """Connect to *host*; its addresses are tried in turn, each with a head start.
 
         Returns:
             A connected, non-blocking socket.
 
         Raises:
-            OSError: no address answered, or there is none.
+            OSError: the name has no address, or none accepts a connection.
 
         Cancellation:
             Every socket is closed.
         """
-        race = _Race(_interleaved(await self._addresses(host, port)))
+        race = _Race(_interleave(await self._find_addresses(host, port)))
         try:
             await race.run()
-            return race.won()
+            return race.get_winner()
         except BaseException:
             race.close()
             raise
 
-    async def _addresses(self, host: str, port: int) -> list[Address]:
-        name = self._names.setdefault((host, port), _Name())
-        async with name.lock:
-            if name.error is not None:
-                raise OSError(*name.error.args)
+    async def _find_addresses(self, host: str, port: int) -> list[Address]:
+        lookup = self._lookups.setdefault((host, port), _Lookup())
+        async with lookup.lock:
+            if lookup.error is not None:
+                raise OSError(*lookup.error.args)
 
-            if not name.addresses:
+            if not lookup.addresses:
                 try:
-                    name.addresses = await _look_up(host, port)
+                    lookup.addresses = await _look_up(host, port)
                 except OSError as error:
-                    name.error = error
+                    lookup.error = error
                     raise
                 finally:
-                    # Whoever comes later asks anew; whoever waits has this one.
-                    self._names.pop((host, port), None)
-            return name.addresses
+                    # Waiting callers share this look-up; later ones start another.
+                    self._lookups.pop((host, port), None)
+            return lookup.addresses
 
 
 @define(eq=False)
-class _Name:
-    """A name that is being looked up."""
+class _Lookup:
+    """The look-up of a name, and its result."""
 
     lock: anyio.Lock = field(factory=anyio.Lock)
     addresses: list[Address] = field(factory=list[Address])
@@ -86,8 +89,8 @@ async def _look_up(host: str, port: int) -> list[Address]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-def _interleaved(addresses: list[Address]) -> list[Address]:
-    """Let families take turns, the one that the system prefers first (RFC 8305 §4)."""
+def _interleave(addresses: list[Address]) -> list[Address]:
+    """Alternate address families, beginning with the one that the system prefers (RFC 8305 §4)."""
     first = [address for address in addresses if address[0] == addresses[0][0]]
     others = [address for address in addresses if address[0] != addresses[0][0]]
     return [each for each in chain(*zip_longest(first, others)) if each is not None]
@@ -108,12 +111,12 @@ class _Race:
 
         async with anyio.create_task_group() as group:
             for address in self.addresses:
-                over = anyio.Event()
-                group.start_soon(self._compete, address, over, group.cancel_scope)
+                finished = anyio.Event()
+                group.start_soon(self._compete, address, finished, group.cancel_scope)
                 with anyio.move_on_after(STAGGER):
-                    await over.wait()
+                    await finished.wait()
 
-    def won(self) -> socket.socket:
+    def get_winner(self) -> socket.socket:
         if self._winner is None:
             raise self._errors[0]
         return self._winner
@@ -123,10 +126,10 @@ class _Race:
             self._winner.close()
 
     async def _compete(
-        self, address: Address, over: anyio.Event, others: anyio.CancelScope
+        self, address: Address, finished: anyio.Event, others: anyio.CancelScope
     ) -> None:
         await self._attempt(address)
-        over.set()
+        finished.set()
         if self._winner is not None:
             others.cancel()
 
@@ -145,14 +148,14 @@ class _Race:
 
 
 async def _connect(address: Address) -> socket.socket:
-    family, place = address
+    family, destination = address
     attempt = socket.socket(family, socket.SOCK_STREAM)
     try:
         attempt.setblocking(False)
-        # A request is one write, and waits for nothing more to go with it.
+        # A request is one write, which must not wait for more bytes.
         attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            attempt.connect(place)
+            attempt.connect(destination)
         except BlockingIOError:
             await anyio.wait_writable(attempt)
             error = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -164,26 +167,33 @@ async def _connect(address: Address) -> socket.socket:
     return attempt
 
 
-# The names that OpenSSL gives to the alerts of RFC 8446 §6.2 which are about a certificate.
+# OpenSSL's names for the alerts about a certificate (RFC 8446 §6.2).
 _REFUSALS: Final = re.compile("ALERT_(.*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 
-# Names of OpenSSL's for what two sides of which one must change have to say to each other: no
-# certificate, no common version, or no TLS at all where it was expected.
+# OpenSSL's names for errors that stay until one side is changed: no certificate, no common version,
+# or no TLS at all where it was expected.
 _LASTING: Final = re.compile(
     "ALERT_(HANDSHAKE_FAILURE|PROTOCOL_VERSION|UNRECOGNIZED_NAME)|WRONG_VERSION_NUMBER"
     "|HTTP_REQUEST|RECORD_LAYER_FAILURE|UNSUPPORTED_PROTOCOL|NO_PROTOCOLS_AVAILABLE"
 )
 
 
+class ProxyResponseError(TransportError):
+    """A proxy did not open a tunnel; nothing was sent to the server."""
+
+
 async def open_connection(
-    dialler: Dialer, origin: Origin, context: ssl.SSLContext | None
+    dialer: Dialer, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None = None
 ) -> Connection:
     """Connect to *origin*.
 
     Args:
-        dialler: makes the socket.
-        origin: where to.
-        context: what to make TLS with; None for a plain connection.
+        dialer: makes the socket.
+        origin: the server.
+        context: the context for TLS with the server; None for plain http.
+        proxy: the proxy to go through. With TLS it opens a tunnel. Plain http has none: each
+            request names the server (RFC 9112 §3.2.2), since a proxy may allow tunnels to ports of
+            https only.
 
     Raises:
         TransportError: there is no connection, so nothing was sent.
@@ -191,50 +201,146 @@ async def open_connection(
     Cancellation:
         Every socket is closed.
     """
+    connected: Socket = await _dial(dialer, origin, proxy)
     try:
-        connected = await dialler.connect(origin.host, origin.port)
-    except (OSError, UnicodeError) as error:
-        # UnicodeError is of a host name that cannot be looked up.
-        final = isinstance(error, UnicodeError)
-        raise connect_failed(origin, f"{error}", final=final) from error
-
-    if context is None:
-        return Connection(connected, None)
-
-    try:
-        return await _with_tls(connected, origin, context)
-    except (OSError, ValueError) as error:
-        connected.close()
-        raise connect_failed(origin, describe_error(error), final=is_lasting(error)) from error
+        if proxy is not None and proxy.tls is not None:
+            proxy_context = await proxy.tls.context()
+            connected = await _start_tls(
+                connected, proxy.origin, proxy_context, origin, f"the proxy {proxy.url}: "
+            )
+        if context is not None:
+            if proxy is not None:
+                await _open_tunnel(connected, origin, proxy)
+            connected = await _start_tls(connected, origin, context, origin)
     except BaseException:
         connected.close()
         raise
+    return Connection(connected, context)
 
 
-async def _with_tls(
-    connected: socket.socket, origin: Origin, context: ssl.SSLContext
-) -> Connection:
-    wrapped = context.wrap_socket(
+async def _dial(dialer: Dialer, origin: Origin, proxy: Proxy | None) -> socket.socket:
+    destination = origin if proxy is None else proxy.origin
+    try:
+        return await dialer.connect(destination.host, destination.port)
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: the host name cannot be looked up.
+        why = f"{error}" if proxy is None else f"the proxy {proxy.url} cannot be reached: {error}"
+        raise connect_failed(origin, why, final=isinstance(error, UnicodeError)) from error
+
+
+async def _open_tunnel(connected: Socket, origin: Origin, proxy: Proxy) -> None:
+    """Ask the proxy for a tunnel, and read its response.
+
+    Raises:
+        ProxyResponseError: the proxy did not open one.
+    """
+    connection = Connection(connected, None)
+    # A successful response has no body, even if its headers announce one (RFC 9110 §9.3.6).
+    response = ResponseParser(0, bodiless=True)
+    try:
+        await connection.write(proxy.format_connect(origin))
+        while not response.head_complete:
+            await read_more(connection, response)
+    except OSError as error:
+        raise _proxy_failed(origin, proxy, f"broke off the connection: {error}") from error
+    except TransportError as error:
+        if not response.head_complete:
+            closed = error.kind is FailureKind.CONNECTION_LOST
+            why = "closed the connection" if closed else f"gave no valid response: {error.message}"
+            raise _proxy_failed(origin, proxy, why) from error
+        if response.status < 300:
+            why = "sent more than a response to CONNECT"
+            raise _proxy_failed(origin, proxy, why, final=True) from error
+    finally:
+        connection.detach()
+
+    if response.status >= 300:
+        final = response.status in _FINAL_STATUSES
+        raise _proxy_failed(origin, proxy, _describe_status(proxy, response.status), final=final)
+
+
+_FINAL_STATUSES: Final = frozenset({403, 407})
+
+
+def _describe_status(proxy: Proxy, status: int) -> str:
+    if status == 407:
+        return (
+            "refused the user and password in its URL (HTTP 407): correct them first, since some "
+            "proxies lock an account after a few attempts"
+            if proxy.has_credentials
+            else "requires a user and a password (HTTP 407): write them into its URL, as in "
+            "http://USER:PASSWORD@HOST:PORT, with special characters percent-encoded"
+        )
+    if status == 403:
+        return (
+            "does not allow connections to this server (HTTP 403): ask its administrator, or, if "
+            "the server can be reached without it, name the server in NO_PROXY"
+        )
+    return f"answered CONNECT with HTTP {status}"
+
+
+def _proxy_failed(
+    origin: Origin, proxy: Proxy, why: str, *, final: bool = False
+) -> ProxyResponseError:
+    message = f"no connection to {origin.host} port {origin.port}: the proxy {proxy.url} {why}"
+    return ProxyResponseError(FailureKind.CONNECT_FAILED, message, sent=False, final=final)
+
+
+def check_forwarded(origin: Origin, proxy: Proxy, status: int) -> None:
+    """Check the status of a response to a request that a proxy forwards.
+
+    Raises:
+        ProxyResponseError: it is the proxy's refusal of the user and password.
+    """
+    if status == 407:
+        raise _proxy_failed(origin, proxy, _describe_status(proxy, status), final=True)
+
+
+async def _start_tls(
+    connected: Socket,
+    peer: Origin,
+    context: ssl.SSLContext,
+    origin: Origin,
+    prefix: str = "",
+) -> ssl.SSLSocket | NestedTlsSocket:
+    """Make TLS with *peer* over a connected socket; close the socket if that fails."""
+    wrapped: ssl.SSLSocket | NestedTlsSocket | None = None
+    try:
+        wrapped = _wrap(connected, peer, context)
+        await _shake_hands(wrapped)
+    except (OSError, ValueError) as error:
+        (wrapped or connected).close()
+        why = f"{prefix}{describe_error(error)}"
+        raise connect_failed(origin, why, final=is_lasting(error)) from error
+    except BaseException:
+        (wrapped or connected).close()
+        raise
+
+    protocol = wrapped.selected_alpn_protocol()
+    if protocol not in {None, "http/1.1"}:
+        wrapped.close()
+        why = f"{prefix}the TLS context offers {protocol}, which kaleden does not speak"
+        raise connect_failed(origin, why, final=True)
+    return wrapped
+
+
+def _wrap(
+    connected: Socket, peer: Origin, context: ssl.SSLContext
+) -> ssl.SSLSocket | NestedTlsSocket:
+    if isinstance(connected, ssl.SSLSocket):
+        return NestedTlsSocket(connected, context, peer.host)
+
+    assert isinstance(connected, socket.socket)  # noqa: S101  # two layers of TLS are the most
+    return context.wrap_socket(
         connected,
-        server_hostname=origin.host,
+        server_hostname=peer.host,
         do_handshake_on_connect=False,
-        # Else a body that ends with the connection could be cut short by anybody on the way.
+        # Otherwise a body that ends with the connection could be truncated on the network path.
         suppress_ragged_eofs=False,
     )
-    try:
-        await _shake_hands(wrapped)
-    except BaseException:
-        wrapped.close()
-        raise
-    spoken = wrapped.selected_alpn_protocol()
-    if spoken not in {None, "http/1.1"}:
-        wrapped.close()
-        why = f"the TLS context offers {spoken}, which is not spoken here"
-        raise connect_failed(origin, why, final=True)
-    return Connection(wrapped, context)
 
 
-async def _shake_hands(wrapped: ssl.SSLSocket) -> None:
+async def _shake_hands(wrapped: ssl.SSLSocket | NestedTlsSocket) -> None:
     while True:
         try:
             wrapped.do_handshake()
@@ -247,16 +353,16 @@ async def _shake_hands(wrapped: ssl.SSLSocket) -> None:
 
 
 def is_certificate_refusal(error: OSError) -> bool:
-    """Tell whether the server would not take the client's certificate, or wants one.
+    """Return whether the server refused the client's certificate, or requires one.
 
-    In TLS 1.3 the client hears of that only when it first reads (RFC 8446 §4.4.2.4).
+    In TLS 1.3 the client learns this only from its first read (RFC 8446 §4.4.2.4).
     """
     reason = error.reason if isinstance(error, ssl.SSLError) else None
     return reason is not None and bool(_REFUSALS.search(reason))
 
 
 def is_lasting(error: BaseException) -> bool:
-    """Tell whether TLS would fail in the same way a second time."""
+    """Return whether TLS would fail in the same way a second time."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return True
     if isinstance(error, ssl.SSLError):
@@ -265,7 +371,7 @@ def is_lasting(error: BaseException) -> bool:
 
 
 def describe_error(error: Exception) -> str:
-    """Say what went wrong with TLS."""
+    """Return a sentence about a failure of TLS."""
     if isinstance(error, OSError) and is_certificate_refusal(error):
         return f"the server refused the client's certificate, or wants one: {error}"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -274,6 +380,12 @@ def describe_error(error: Exception) -> str:
 
 
 def connect_failed(origin: Origin, why: str, *, final: bool = False) -> TransportError:
-    """Say that there is no connection, and why, and whether there never will be one."""
+    """Return the error for a connection that could not be made.
+
+    Args:
+        origin: the server.
+        why: the reason.
+        final: whether another attempt would fail in the same way.
+    """
     message = f"no connection to {origin.host} port {origin.port}: {why}"
     return TransportError(FailureKind.CONNECT_FAILED, message, sent=False, final=final)

@@ -1,7 +1,6 @@
-"""One connection: bytes out, bytes in, closed at once.
+"""One connection, which belongs to the task that uses it, or is idle.
 
-It belongs to the one task that uses it, or waits among the idle ones. The socket never blocks: what
-is to be written is tried at once, and waited for only where the socket is full.
+The socket never blocks: a write is attempted at once, and waited for only if the socket is full.
 """
 
 from __future__ import annotations
@@ -9,37 +8,43 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
-from typing import final
+from typing import TypeAlias, final
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
-from sniffio import current_async_library
 
+from kaleden._http._h1._nested_tls import NestedTlsReader, NestedTlsSocket
 from kaleden._http._h1._reader import NOT_NOW, AnyioReader, Reader, new_poll
 from kaleden._http._h1._response_parser import ResponseParser
+
+Socket: TypeAlias = socket.socket | NestedTlsSocket
+"""A connected socket that does not block: plain, with TLS, or with TLS inside TLS."""
 
 
 @final
 class Connection:
-    """A connected socket, plain or with TLS.
+    """A connected socket with a reader.
 
     Args:
-        connected: the socket, which does not block.
-        context: what its TLS was made with; None for a plain one.
+        connected: the socket.
+        context: the context of the TLS with the server; None for plain http.
 
     Attributes:
         context: as given.
         reused: whether it has carried an exchange before.
-        wrote: whether anything of the present request has left.
-        idle_since: when it was last given back, in seconds of a monotonic clock.
+        wrote: whether anything of the current request was sent.
+        idle_since: when it was last released, in seconds of a monotonic clock.
     """
 
     __slots__ = ("_poll", "_reader", "_socket", "context", "idle_since", "reused", "wrote")
 
-    def __init__(self, connected: socket.socket, context: ssl.SSLContext | None) -> None:
+    def __init__(self, connected: Socket, context: ssl.SSLContext | None) -> None:
         self._socket = connected
         self._reader = _new_reader(connected)
-        self._poll = new_poll(connected, readable=True)
+        # A poll knows nothing of the records that a `NestedTlsSocket` has in memory.
+        self._poll = (
+            None if isinstance(connected, NestedTlsSocket) else new_poll(connected, readable=True)
+        )
         self.context = context
         self.reused = False
         self.wrote = False
@@ -67,23 +72,25 @@ class Connection:
                 rest = memoryview(rest)[count:]
 
     def write_or_end(self, data: bytes) -> None:
-        """Send all of *data* now, or let the connection end for whoever reads from it."""
+        """Send all of *data* now, or shut the connection down, which ends its next read."""
         with suppress(OSError):
             count = self._socket.send(data)
             self.wrote = True
             if count == len(data):
                 return
 
-        # It may be closed by now. The method of a socket with TLS would take that off, and what has
-        # come already would be read as it came, as nobody's word.
+        # `SSLSocket.shutdown()` drops the TLS layer, and later reads would return unauthenticated
+        # bytes; call `socket.shutdown` instead. The socket may be closed by now.
+        connected = self._socket
+        outer = connected.outer if isinstance(connected, NestedTlsSocket) else connected
         with suppress(OSError):
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            socket.socket.shutdown(outer, socket.SHUT_RDWR)
 
     async def read(self) -> bytes:
         """Wait for bytes.
 
         Returns:
-            What has come; nothing if the other side has closed.
+            The bytes received; empty if the other side has closed.
 
         Raises:
             OSError: the connection is broken.
@@ -95,11 +102,11 @@ class Connection:
                 await anyio.wait_writable(self._socket)
 
     def is_stale(self) -> bool:
-        """Tell whether an idle connection is of no use: closed, or with bytes nobody asked for."""
+        """Return whether an idle connection is closed, or has bytes that no request asked for."""
         if self._poll is not None and not self._poll.poll(0):
             return False
 
-        # A session ticket of TLS is nothing to worry about, and is taken out of the way here.
+        # This read also removes a TLS session ticket, which is no reason to give up a connection.
         try:
             self._socket.recv(1)
         except NOT_NOW:
@@ -108,36 +115,43 @@ class Connection:
             return True
         return True
 
+    def detach(self) -> None:
+        """Stop watching the socket, and leave it open for another layer."""
+        self._reader.close()
+
     def close(self) -> None:
-        """Close it at once."""
+        """Close the socket at once."""
         self._reader.close()
         self._socket.close()
 
 
-async def read_more(connection: Connection, reply: ResponseParser) -> None:
-    """Wait for more of *reply*, and take it.
+async def read_more(connection: Connection, response: ResponseParser) -> None:
+    """Wait for more bytes of *response*, and feed them to it.
 
     Raises:
         OSError: the connection is broken.
-        TransportError: what came is no part of a reply that can be read.
+        TransportError: the bytes are not part of a valid response.
     """
-    if reply.started:
-        # On uvloop a server that always has more to say keeps a read from being cancelled.
+    if response.started:
+        # On uvloop a server that always has more to send keeps a read from being cancelled.
         await checkpoint_if_cancelled()
     if received := await connection.read():
-        reply.feed(received)
+        response.feed(received)
     else:
-        reply.end()
+        response.end()
 
 
-def _new_reader(connected: socket.socket) -> Reader:
-    """Choose how to read from a socket here."""
-    if current_async_library() == "asyncio":
-        from kaleden._http._h1._asyncio_reader import AsyncioReader  # noqa: PLC0415  # trio has no use for it
+def _new_reader(connected: Socket) -> Reader:
+    """Choose the reader for a socket on this backend."""
+    if isinstance(connected, NestedTlsSocket):
+        return NestedTlsReader(connected)
+
+    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
+        from kaleden._http._h1._asyncio_reader import AsyncioReader  # noqa: PLC0415  # not for trio
 
         try:
             return AsyncioReader(connected)
         except NotImplementedError:
-            # The event loop that Windows has by default.
+            # Windows' default event loop cannot watch sockets.
             pass
     return AnyioReader(connected)

@@ -1,4 +1,4 @@
-"""The connections of a client: how many are in use, and those that wait to be used again."""
+"""The connections of a client: slots for exchanges, and idle connections for later requests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import anyio
 from kaleden._http._h1._connection import Connection
 
 EXPIRY: Final = 15.0
-"""Seconds that a connection is kept idle: less than servers do, Tomcat's 20 seconds among them."""
+"""Seconds that a connection is kept idle; servers close it later, Tomcat after 20 seconds."""
 
 
 class Origin(NamedTuple):
-    """Where a connection leads to."""
+    """The scheme, host and port of a server."""
 
     scheme: str
     host: str
@@ -25,10 +25,10 @@ class Origin(NamedTuple):
 
 @final
 class Semaphore:
-    """Places for exchanges: a free one is had without a wait, else first come, first served.
+    """Slots for exchanges: a free slot is acquired without a wait, else in FIFO order.
 
     Args:
-        count: how many there are.
+        count: the number of slots.
     """
 
     __slots__ = ("_count", "_free", "_waiting")
@@ -40,11 +40,11 @@ class Semaphore:
 
     @property
     def taken(self) -> int:
-        """How many are taken now."""
+        """The number of slots in use."""
         return self._count - self._free
 
     def acquire_nowait(self) -> bool:
-        """Take a place if one is free; tell whether it was."""
+        """Acquire a slot if one is free; return whether one was."""
         if not self._free:
             return False
 
@@ -52,31 +52,31 @@ class Semaphore:
         return True
 
     async def acquire(self) -> None:
-        """Take a place.
+        """Acquire a slot.
 
         Cancellation:
-            No place is taken.
+            No slot is acquired.
         """
         if self.acquire_nowait():
             return
 
-        turn = anyio.Event()
-        self._waiting[turn] = None
+        granted = anyio.Event()
+        self._waiting[granted] = None
         try:
-            await turn.wait()
+            await granted.wait()
         except BaseException:
-            if turn.is_set():
+            if granted.is_set():
                 self.release()
             else:
-                del self._waiting[turn]
+                del self._waiting[granted]
             raise
 
     def release(self) -> None:
-        """Give a place back; who has waited longest gets it."""
+        """Release a slot; the task that has waited longest gets it."""
         if self._waiting:
-            turn = next(iter(self._waiting))
-            del self._waiting[turn]
-            turn.set()
+            granted = next(iter(self._waiting))
+            del self._waiting[granted]
+            granted.set()
         else:
             self._free += 1
 
@@ -85,14 +85,14 @@ class Semaphore:
 class Pool:
     """Connections to any number of origins.
 
-    A connection belongs to the task that took it, and to nobody else; or it is idle. Of those the
-    last one given back goes first, so that the surplus grows old and is closed.
+    A connection belongs to the one task that acquired it, or is idle. The idle connection that was
+    released last is acquired first, so that connections in excess expire and are closed.
 
     Args:
         most: connections at most, idle ones included.
-        keep: idle connections, at most.
-        expiry: seconds after which an idle connection is not used any more.
-        clock: tells monotonic seconds.
+        keep: idle connections at most.
+        expiry: seconds after which an idle connection is not used again.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -120,20 +120,15 @@ class Pool:
 
     @property
     def in_use_count(self) -> int:
-        """Connections that belong to a task now."""
+        """Connections that belong to a task."""
         return len(self._open) - self._idle_count
 
-    @property
-    def idle_count(self) -> int:
-        """Connections that wait to be used."""
-        return self._idle_count
-
     def acquire(self, origin: Origin, context: ssl.SSLContext | None) -> Connection | None:
-        """Take an idle connection, if there is one that is fit for use.
+        """Acquire an idle connection, if a usable one exists.
 
         Args:
-            origin: where it must lead to.
-            context: what its TLS must have been made with.
+            origin: the server.
+            context: the context that its TLS must have been made with.
         """
         oldest = self._clock() - self._expiry
         while stack := self._idle.get(origin):
@@ -152,7 +147,7 @@ class Pool:
         return None
 
     async def add(self, dial: Callable[[], Awaitable[Connection]]) -> Connection:
-        """Make a connection, for a caller who has a place; an idle one makes room for it."""
+        """Open a connection, for a caller that holds a slot; idle ones are closed to make room."""
         while self._idle_count and self._idle_count + self.slots.taken > self._most:
             self._discard_oldest()
         connection = await dial()
@@ -160,7 +155,7 @@ class Pool:
         return connection
 
     def release(self, origin: Origin, connection: Connection) -> None:
-        """Let a connection wait for its next use."""
+        """Keep a connection idle for its next use."""
         if self._closed or not self._keep:
             self.discard(connection)
             return
@@ -174,7 +169,7 @@ class Pool:
         self._idle.setdefault(origin, []).append(connection)
 
     def discard(self, connection: Connection) -> None:
-        """Close a connection for good."""
+        """Close a connection."""
         self._open.discard(connection)
         connection.close()
 
@@ -187,7 +182,7 @@ class Pool:
             del self._idle[origin]
 
     def close(self) -> None:
-        """Close all idle connections, and those in use when they are given back."""
+        """Close all idle connections now, and those in use when they are released."""
         self._closed = True
         for stack in self._idle.values():
             for connection in stack:

@@ -1,4 +1,4 @@
-"""Waiting for bytes."""
+"""Reading from a socket."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import Final, Protocol, final
 import anyio
 
 PIECE: Final = 64 * 2**10
-"""Bytes read at a time; more than a TLS record holds, so that none stays behind in OpenSSL."""
+"""Bytes per read; more than a TLS record holds, so that nothing stays in OpenSSL's buffer."""
 
 NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError)
-"""What a socket raises that has nothing to give yet."""
+"""The exceptions of a socket that has no bytes yet."""
 
 
 class Reader(Protocol):
     """Reads from one socket, for one task at a time."""
 
     async def read(self) -> bytes:
-        """Wait for bytes, and take them.
+        """Wait for bytes and return them.
 
         Returns:
-            What has come; nothing if the other side has closed.
+            The bytes received; empty if the other side has closed.
 
         Raises:
             OSError: the connection is broken; or, `ssl.SSLWantWriteError`, TLS has to write first.
 
         Cancellation:
-            What was read may be lost: the connection is to be closed.
+            Bytes may be lost: close the connection.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the socket: before it is closed, or waited for by other means."""
+        """Stop watching the socket, before it is closed or waited for by other means."""
         ...
 
 
 @final
 class AnyioReader:
-    """Reads from a socket, on whatever backend; see `Reader`."""
+    """Reads from a socket on any backend; see `Reader`."""
 
     __slots__ = ("_socket",)
 
@@ -49,9 +49,9 @@ class AnyioReader:
         self._socket = connected
 
     async def read(self) -> bytes:
-        """Wait for bytes, and take them."""
+        """Wait for bytes and return them."""
         while True:
-            # A reply is never there at once, so to try first would be in vain.
+            # A response is never there at once, so a first attempt would be in vain.
             await anyio.wait_readable(self._socket)
             try:
                 return self._socket.recv(PIECE)
@@ -59,15 +59,15 @@ class AnyioReader:
                 continue
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Do nothing: the socket is watched only during a read."""
 
 
 def new_poll(connected: socket.socket, *, readable: bool) -> select.poll | None:
-    """Prepare to ask for the state of a socket, at a third of the time that a read in vain takes.
+    """Prepare queries of a socket's state, at a third of the cost of a read that finds nothing.
 
     Args:
         connected: the socket.
-        readable: whether bytes and the end are reported; errors always are.
+        readable: whether to report bytes and the end of the stream; errors are always reported.
 
     Returns:
         An object to poll; None on Windows, which has none.

@@ -1,9 +1,10 @@
-"""Sending together what several tasks have to send.
+"""Send the requests of several tasks together.
 
-A `send` goes all the way through the kernel, as far as waking the server if that is on the same
-machine, and that can cost more than all the rest of an exchange. So what comes to be sent in one
-turn of the event loop leaves at its end, or as soon as it is a good deal, one right behind the
-other: who was woken by the first is awake for the rest.
+A `send` goes through the kernel and wakes the server, if that is on the same machine, which can
+cost more than the rest of an exchange. So all requests of one event-loop iteration are sent at its
+end, or as soon as there are `MAX_BATCH`, one right after the other: a server that was woken by the
+first is awake for the others. With 32 requests in flight this is 3 instead of 18 microseconds for
+each (docs/explanation/design.md).
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from anyio.lowlevel import checkpoint
 from kaleden._http._h1._connection import Connection
 
 MAX_BATCH: Final = 32
-"""Requests that leave together: with more, a server would wait while this side is at work."""
+"""Requests sent together, at most: with more, a server would wait while this side works."""
 
 MAX_BATCHED_BYTES: Final = 2**14
-"""Bytes that a socket without anything in it takes at once, as a rule."""
+"""Bytes that an empty socket buffer usually accepts at once."""
 
 
 @final
 class WriteBatcher:
-    """Requests that leave at the end of a turn of the event loop.
+    """Sends requests at the end of an event-loop iteration.
 
-    Whoever is the first of a turn waits for its end, and sends for all. The others go on at once:
-    to wait for their replies.
+    The first task of an iteration waits for its end and sends for all. The others go on at once, to
+    wait for their responses.
     """
 
     __slots__ = ("_pending",)
@@ -36,17 +37,17 @@ class WriteBatcher:
         self._pending: list[tuple[Connection, bytes]] = []
 
     async def send(self, connection: Connection, data: bytes) -> None:
-        """Send *data*, or have it sent; if that fails the connection ends, as `read` will tell.
+        """Send *data* now or at the end of the iteration; a failure ends the next `read`.
 
         Args:
-            connection: one that has nothing left to send.
-            data: a whole request, which a server may as well get twice.
+            connection: a connection with nothing left to send.
+            data: a whole request, which is safe to send twice.
 
         Cancellation:
-            *data* is not sent if it was to be sent here; what others have put in is.
+            *data* is not sent if this task was to send; the requests of other tasks are.
         """
-        letter = (connection, data)
-        self._pending.append(letter)
+        entry = (connection, data)
+        self._pending.append(entry)
         if len(self._pending) == MAX_BATCH:
             self._send_all()
         if len(self._pending) != 1:
@@ -55,14 +56,14 @@ class WriteBatcher:
         try:
             await checkpoint()
         except BaseException:
-            # Unless it has left with many others.
+            # It may have been sent with a full batch.
             with suppress(ValueError):
-                self._pending.remove(letter)
+                self._pending.remove(entry)
             raise
         finally:
             self._send_all()
 
     def _send_all(self) -> None:
-        mail, self._pending = self._pending, []
-        for connection, data in mail:
+        batch, self._pending = self._pending, []
+        for connection, data in batch:
             connection.write_or_end(data)
