@@ -29,7 +29,8 @@ from _http.tls import OK, FakeTls, client_context, server_context, tls_server
 from kaleden import ConfigurationError, Failure, FailureKind
 from kaleden._auth._endpoint import parse_proxy
 from kaleden._http import DirectTransport, Proxy, TransportError
-from kaleden._wire import Request, build_info
+from kaleden._wire import Request
+from kaleden._wire._requests import build_info
 from kaleden.http import AnyioTransport
 from support import Handler, raw_server, read_request
 
