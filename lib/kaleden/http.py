@@ -13,13 +13,6 @@ from kaleden._http._anyio_transport import AnyioTransport
 from kaleden._public import publish as _publish
 from kaleden._wire import FORM_TYPE, Request, Response
 
-__all__ = (
-    "FORM_TYPE",
-    "AnyioTransport",
-    "Request",
-    "Response",
-    "Transport",
-    "TransportError",
-)
+__all__ = ("FORM_TYPE", "AnyioTransport", "Request", "Response", "Transport", "TransportError")
 
 _publish(__name__, __all__, globals())

@@ -122,26 +122,6 @@ AVAILABILITY = """<?xml version="1.0" encoding="UTF-8"?>
 </vosi:availability>
 """
 
-CAPABILITIES = """<?xml version="1.0" encoding="UTF-8"?>
-<vosi:capabilities xmlns:vosi="http://www.ivoa.net/xml/VOSICapabilities/v1.0"
-    xmlns:vs="http://www.ivoa.net/xml/VODataService/v1.1"
-    xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
-  <capability standardID="http://www.opencadc.org/std/platform#session-1">
-    <interface xsi:type="vs:ParamHTTP" role="std" version="1.0">
-      <accessURL use="base">https://host/skaha/v1/session</accessURL>
-      <securityMethod standardID="ivo://ivoa.net/sso#tls-with-certificate" />
-      <securityMethod standardID="ivo://ivoa.net/sso#token" />
-    </interface>
-  </capability>
-  <capability standardID="ivo://ivoa.net/std/VOSI#availability">
-    <interface xsi:type="vs:ParamHTTP">
-      <accessURL use="full">https://host/skaha/availability</accessURL>
-      <securityMethod />
-    </interface>
-  </capability>
-</vosi:capabilities>
-"""
-
 KUBERNETES_500 = (
     "unexpected exception: java.lang.RuntimeException: "
     "io.kubernetes.client.openapi.ApiException: Message: \n"

@@ -106,13 +106,6 @@ choices = st.builds(
     optional_int,
     st.lists(st.integers(), max_size=3).map(tuple),
 )
-interfaces = st.builds(
-    _wire.Interface,
-    st.text(max_size=8),
-    st.lists(st.text(max_size=8), max_size=2).map(tuple),
-    optional_text,
-    optional_text,
-)
 models: st.SearchStrategy[Any] = st.one_of(
     sessions,
     st.builds(
@@ -125,7 +118,6 @@ models: st.SearchStrategy[Any] = st.one_of(
     st.builds(_wire.Image, st.text(), st.lists(kinds, max_size=2).map(tuple), optional_text, raws),
     st.builds(_wire.ResourceOptions, choices, choices, choices, optional_int, raws),
     st.builds(_wire.Availability, st.booleans(), st.lists(st.text(), max_size=2).map(tuple)),
-    st.builds(_wire.Capability, st.text(), st.lists(interfaces, max_size=2).map(tuple)),
     specs,
     specs.map(lambda spec: spec.launches()[-1]),
 )

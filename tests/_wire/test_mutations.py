@@ -123,7 +123,6 @@ PARSERS = [
     _responses.parse_context,
     _responses.parse_repositories,
     _responses.parse_availability,
-    _responses.parse_capabilities,
 ]
 WHOLE = [json.dumps(each).encode() for each in (RUNNING, SESSIONS, STATS, CONTEXT, IMAGES)]
 WHOLE.append(EVENTS.encode())

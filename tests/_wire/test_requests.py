@@ -57,10 +57,6 @@ JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
             _requests.build_availability(),
             Request("GET", "availability", versioned=False, accept=XML),
         ),
-        (
-            _requests.build_capabilities(),
-            Request("GET", "capabilities", versioned=False, accept=XML),
-        ),
         (_requests.build_apps("k3jd92xa"), Request("GET", "session/k3jd92xa/app")),
         (_requests.build_app_info("k3jd92xa", "abc"), Request("GET", "session/k3jd92xa/app/abc")),
         (

@@ -1,4 +1,4 @@
-"""Parsing of the two XML documents, including malicious XML."""
+"""Parsing of the availability document, including malicious XML."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from _wire.samples import AVAILABILITY, CAPABILITIES, PAGE, make_response
-from kaleden._wire import Availability, Capability, Interface, MalformedResponse
-from kaleden._wire._responses import parse_availability, parse_capabilities
-
-EACH_PARSER = pytest.mark.parametrize("parse", [parse_availability, parse_capabilities])
+from _wire.samples import AVAILABILITY, PAGE, make_response
+from kaleden._wire import Availability, MalformedResponse
+from kaleden._wire._responses import parse_availability
 
 
 def test_available_service_is_parsed() -> None:
@@ -40,33 +38,6 @@ def test_document_without_namespaces_is_parsed() -> None:
     assert Availability(True) == parse_availability(make_response(plain))
 
 
-def test_capabilities_have_interfaces_and_security_methods() -> None:
-    assert (
-        Capability(
-            "http://www.opencadc.org/std/platform#session-1",
-            (
-                Interface(
-                    "https://host/skaha/v1/session",
-                    ("ivo://ivoa.net/sso#tls-with-certificate", "ivo://ivoa.net/sso#token"),
-                    "std",
-                    "1.0",
-                ),
-            ),
-        ),
-        Capability(
-            "ivo://ivoa.net/std/VOSI#availability",
-            (Interface("https://host/skaha/availability"),),
-        ),
-    ) == parse_capabilities(make_response(CAPABILITIES, kind="text/xml"))
-
-
-def test_empty_capability_is_parsed() -> None:
-    document = "<capabilities><capability><interface/></capability><other/></capabilities>"
-
-    assert (Capability("", (Interface(""),)),) == parse_capabilities(make_response(document))
-
-
-@EACH_PARSER
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -79,26 +50,23 @@ def test_empty_capability_is_parsed() -> None:
         (b"\xff\xfe<\x00a\x00/\x00>\x00", "not XML"),
     ],
 )
-def test_other_document_is_malformed(parse: Any, body: Any, reason: str) -> None:
+def test_other_document_is_malformed(body: Any, reason: str) -> None:
     with pytest.raises(
         MalformedResponse, match=r"^expected VOSI .* XML, but the response is"
     ) as caught:
-        parse(make_response(body))
+        parse_availability(make_response(body))
 
     assert reason in str(caught.value)
 
 
-@EACH_PARSER
 @given(body=st.binary() | st.text(st.sampled_from("<>/!avilbe &;'\"[]x")).map(str.encode))
-def test_random_bytes_are_malformed(parse: Any, body: bytes) -> None:
+def test_random_bytes_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponse):
-        parse(make_response(body))
+        parse_availability(make_response(body))
 
 
-@EACH_PARSER
 @given(cut=st.integers(0, 400), extra=st.text(max_size=5))
-def test_damaged_document_is_parsed_or_malformed(parse: Any, cut: int, extra: str) -> None:
-    document = AVAILABILITY if parse is parse_availability else CAPABILITIES
-    damaged = document[:cut] + extra + document[cut + 3 :]
+def test_damaged_document_is_parsed_or_malformed(cut: int, extra: str) -> None:
+    damaged = AVAILABILITY[:cut] + extra + AVAILABILITY[cut + 3 :]
     with suppress(MalformedResponse):
-        assert isinstance(parse(make_response(damaged)), Availability | tuple)
+        assert isinstance(parse_availability(make_response(damaged)), Availability)

@@ -194,11 +194,7 @@ def find_environment_proxy(endpoint: Endpoint) -> Proxy | None:
         ConfigurationError: a proxy is named, and its URL is not usable.
     """
     # Slow to load, and not needed for every transport.
-    from urllib.request import (  # noqa: PLC0415
-        getproxies,
-        getproxies_environment,
-        proxy_bypass,
-    )
+    from urllib.request import getproxies, getproxies_environment, proxy_bypass  # noqa: PLC0415
 
     environment = getproxies_environment()
     proxies = environment or getproxies()

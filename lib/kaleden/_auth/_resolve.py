@@ -16,11 +16,7 @@ from typing import Final, final
 from attrs import field, frozen
 
 from kaleden._auth._canfar_config import LOG_IN, Saved, SavedServer
-from kaleden._auth._certificates import (
-    Certificate,
-    format_time,
-    read_certificate,
-)
+from kaleden._auth._certificates import Certificate, format_time, read_certificate
 from kaleden._auth._discovery import Discovery
 from kaleden._auth._endpoint import CANFAR_URL, Endpoint, parse_endpoint
 from kaleden._auth._environment import variable

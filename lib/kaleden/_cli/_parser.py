@@ -215,8 +215,7 @@ def _add_connection_options(parser: argparse.ArgumentParser) -> None:
         "--token-file", metavar="PATH", help="file with a bearer token; - for standard input"
     )
     token.add_argument(
-        "--token",
-        help="bearer token; other users of this machine can see it: prefer CANFAR_TOKEN",
+        "--token", help="bearer token; other users of this machine can see it: prefer CANFAR_TOKEN"
     )
     add("--certificate", metavar="PATH", help="PEM file with an X.509 proxy certificate")
     add(
@@ -370,9 +369,7 @@ def _add_rm(commands: Commands) -> None:
 
 def _add_reap(commands: Commands) -> None:
     parser = _add_command(
-        commands,
-        "reap",
-        "End the sessions of processes that were killed, as recorded in a ledger.",
+        commands, "reap", "End the sessions of processes that were killed, as recorded in a ledger."
     )
     add = parser.add_argument
     add("path", metavar="PATH", help="ledger of `kaleden run --ledger` or Session(ledger=)")

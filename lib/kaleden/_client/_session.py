@@ -638,8 +638,8 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Cancellation:
             No more requests are sent. Creates in flight have *create_grace* seconds more for their
-            responses. The sessions that were created stay, and the caller is responsible for ending
-            them: a warning of the logger ``kaleden`` names them, and those that may still appear.
+            responses. The sessions that were created stay, and are the caller's to end: a warning
+            of the logger ``kaleden`` names them, and those that may still appear.
         """
         spec = read_spec(
             name,
@@ -656,11 +656,7 @@ class AsyncSession(AsyncContextManagerMixin):
         return await launch_plain(self._components.launcher, spec, progress=progress)
 
     def scope(
-        self,
-        *,
-        grace: float = 30.0,
-        on_success: OnExit = "destroy",
-        on_error: OnExit = "destroy",
+        self, *, grace: float = 30.0, on_success: OnExit = "destroy", on_error: OnExit = "destroy"
     ) -> Scope:
         """Make a scope that owns its sessions: ``async with session.scope() as scope: ...``.
 

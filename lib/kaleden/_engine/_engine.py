@@ -8,12 +8,7 @@ that a key that waits costs no task.
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, final
@@ -205,11 +200,7 @@ class Engine:
             yield OutcomeStream(receive)
 
     async def fan_out(
-        self,
-        perform: PerformItem[T],
-        keys: Keys,
-        sink: Sink[T],
-        workers: int | None = None,
+        self, perform: PerformItem[T], keys: Keys, sink: Sink[T], workers: int | None = None
     ) -> None:
         """Let workers take items from *keys*, perform each, and deliver its outcome to *sink*.
 

@@ -255,12 +255,7 @@ def _build_single(
 ) -> Operation[T]:
     """Build an operation of one request that does not concern a particular session."""
     return Operation(
-        name,
-        lambda _: request,
-        parse,
-        limits.timeout,
-        idempotent=retry,
-        server_wide=server_wide,
+        name, lambda _: request, parse, limits.timeout, idempotent=retry, server_wide=server_wide
     )
 
 

@@ -78,9 +78,7 @@ def check_tls(verify: object, cert: object) -> None:
 
 
 def new_context(
-    verify: ssl.SSLContext | str | bool,
-    cert: str | tuple[str, str] | None,
-    trust_env: bool,
+    verify: ssl.SSLContext | str | bool, cert: str | tuple[str, str] | None, trust_env: bool
 ) -> ssl.SSLContext:
     """Return a context for the arguments of an `AnyioTransport`."""
     if isinstance(verify, ssl.SSLContext):

@@ -15,14 +15,7 @@ import anyio
 import httpx
 from attrs import frozen
 
-from kaleden._http._anyio_options import (
-    TOKEN,
-    VALUE,
-    LazyTls,
-    check_tls,
-    new_proxy,
-    origin_of,
-)
+from kaleden._http._anyio_options import TOKEN, VALUE, LazyTls, check_tls, new_proxy, origin_of
 from kaleden._http._h1._connect import Dialer, ProxyResponseError, open_connection
 from kaleden._http._h1._connection import Connection, read_more
 from kaleden._http._h1._pool import Origin, Pool

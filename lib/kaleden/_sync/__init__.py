@@ -6,11 +6,4 @@ from kaleden._sync._generated import Session, SyncScope, SyncStreams
 from kaleden._sync._session import Backend
 from kaleden._sync._streams import SyncLogStream, SyncOutcomeStream
 
-__all__ = (
-    "Backend",
-    "Session",
-    "SyncLogStream",
-    "SyncOutcomeStream",
-    "SyncScope",
-    "SyncStreams",
-)
+__all__ = ("Backend", "Session", "SyncLogStream", "SyncOutcomeStream", "SyncScope", "SyncStreams")

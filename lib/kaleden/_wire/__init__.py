@@ -11,31 +11,20 @@ from kaleden._wire._classify import ErrorResponse, classify
 from kaleden._wire._enums import TERMINAL_STATUSES, SessionKind, SessionStatus
 from kaleden._wire._models import (
     Availability,
-    Capability,
     Choices,
     CoreStats,
     Event,
     GpuStats,
     Image,
     InstanceStats,
-    Interface,
     Listing,
     PlatformStats,
     RamStats,
     ResourceOptions,
     SessionInfo,
 )
-from kaleden._wire._requests import (
-    FORM_TYPE,
-    Headers,
-    Request,
-    build_registry_header,
-)
-from kaleden._wire._responses import (
-    IncrementalParser,
-    MalformedResponse,
-    Response,
-)
+from kaleden._wire._requests import FORM_TYPE, Headers, Request, build_registry_header
+from kaleden._wire._responses import IncrementalParser, MalformedResponse, Response
 from kaleden._wire._serialization import get_converter
 from kaleden._wire._spec import Launch, SessionSpec
 from kaleden._wire._validation import (
@@ -58,7 +47,6 @@ __all__ = (
     "MAX_REPLICAS",
     "TERMINAL_STATUSES",
     "Availability",
-    "Capability",
     "Choices",
     "CoreStats",
     "ErrorResponse",
@@ -68,7 +56,6 @@ __all__ = (
     "Image",
     "IncrementalParser",
     "InstanceStats",
-    "Interface",
     "Launch",
     "Listing",
     "MalformedResponse",

@@ -281,33 +281,3 @@ class Availability:
 
     available: bool
     notes: tuple[str, ...] = ()
-
-
-@frozen
-class Interface:
-    """One interface of a capability.
-
-    Attributes:
-        access_url: the URL of the interface.
-        security_methods: identifiers of the authentication methods; empty for anonymous access.
-        role: ``std`` for the standard interface.
-        version: the version of the interface.
-    """
-
-    access_url: str
-    security_methods: tuple[str, ...] = ()
-    role: str | None = None
-    version: str | None = None
-
-
-@frozen
-class Capability:
-    """One capability of the service, from its VOSI capabilities document.
-
-    Attributes:
-        standard_id: the identifier of the standard that it implements.
-        interfaces: its interfaces.
-    """
-
-    standard_id: str
-    interfaces: tuple[Interface, ...] = ()

@@ -157,11 +157,6 @@ def build_availability() -> Request:
     return Request("GET", "availability", versioned=False, accept=XML)
 
 
-def build_capabilities() -> Request:
-    """Get the service's capabilities and their URLs; needs no credentials."""
-    return Request("GET", "capabilities", versioned=False, accept=XML)
-
-
 def build_apps(session_id: str) -> Request:
     """List the desktop apps. The server ignores the id and lists all apps of the user."""
     return _build_get(f"{_build_session_path(session_id)}/app")

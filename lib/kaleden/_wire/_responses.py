@@ -19,10 +19,8 @@ from kaleden._errors import InvalidRequest
 from kaleden._wire import _decoders
 from kaleden._wire._models import (
     Availability,
-    Capability,
     Event,
     Image,
-    Interface,
     Listing,
     PlatformStats,
     ResourceOptions,
@@ -58,30 +56,6 @@ def _read_availability(document: str) -> Availability:
         raise ValueError("it does not state whether the service is available")
     notes = tuple(_get_content(each) for each in _find_children(root, "note"))
     return Availability(available == "true", notes)
-
-
-def _read_capabilities(document: str) -> tuple[Capability, ...]:
-    """Read a capabilities document.
-
-    Raises:
-        ValueError: it is not a capabilities document.
-    """
-    root = _parse_document(document, "capabilities")
-    return tuple(
-        Capability(each.get("standardID", ""), tuple(_read_interfaces(each)))
-        for each in _find_children(root, "capability")
-    )
-
-
-def _read_interfaces(capability: ET.Element) -> Iterator[Interface]:
-    for interface in _find_children(capability, "interface"):
-        methods = _find_children(interface, "securityMethod")
-        yield Interface(
-            next((_get_content(url) for url in _find_children(interface, "accessURL")), ""),
-            tuple(each.get("standardID", "") for each in methods if each.get("standardID")),
-            interface.get("role"),
-            interface.get("version"),
-        )
 
 
 def _parse_document(document: str, root_name: str) -> ET.Element:
@@ -312,18 +286,6 @@ def parse_availability(response: Response) -> Availability:
         return _read_availability(decode_text(response.body))
     except ValueError as problem:
         raise _make_error(response, "VOSI availability XML", problem) from None
-
-
-def parse_capabilities(response: Response) -> tuple[Capability, ...]:
-    """Read the service's capabilities.
-
-    Raises:
-        MalformedResponse: the response is not a VOSI capabilities document.
-    """
-    try:
-        return _read_capabilities(decode_text(response.body))
-    except ValueError as problem:
-        raise _make_error(response, "VOSI capabilities XML", problem) from None
 
 
 def _parse_body(response: Response, expected: str) -> Any:

@@ -14,14 +14,12 @@ from attrs import resolve_types
 from kaleden._wire._enums import OpenEnum
 from kaleden._wire._models import (
     Availability,
-    Capability,
     Choices,
     CoreStats,
     Event,
     GpuStats,
     Image,
     InstanceStats,
-    Interface,
     Listing,
     PlatformStats,
     RamStats,
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
 MODELS: tuple[type, ...] = (
     Availability,
-    Capability,
     Choices,
     ResourceOptions,
     CoreStats,
@@ -43,7 +40,6 @@ MODELS: tuple[type, ...] = (
     GpuStats,
     Image,
     InstanceStats,
-    Interface,
     Launch,
     Listing,
     RamStats,

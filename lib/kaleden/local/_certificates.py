@@ -30,8 +30,7 @@ from kaleden._http import detect_truncation
 
 # RFC 3820 §3.8: marks a proxy certificate that inherits all rights of its user.
 _PROXY_CERT_INFO = x509.UnrecognizedExtension(
-    x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"),
-    bytes.fromhex("300c 300a 0608 2b06010505071501"),
+    x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"), bytes.fromhex("300c 300a 0608 2b06010505071501")
 )
 _PROXY_KEY_USAGE = x509.KeyUsage(
     digital_signature=True,

@@ -109,10 +109,7 @@ async def _open_session(options: DemoOptions, console: Console) -> AsyncGenerato
             yield session
         return
 
-    async with (
-        LocalPlatform() as platform,
-        AsyncSession(platform.url, platform.token) as session,
-    ):
+    async with LocalPlatform() as platform, AsyncSession(platform.url, platform.token) as session:
         console.print(f"An embedded platform listens at [bold]{platform.url}[/]")
         yield session
 

@@ -297,11 +297,7 @@ def check_forwarded(origin: Origin, proxy: Proxy, status: int) -> None:
 
 
 async def _start_tls(
-    connected: Socket,
-    peer: Origin,
-    context: ssl.SSLContext,
-    origin: Origin,
-    prefix: str = "",
+    connected: Socket, peer: Origin, context: ssl.SSLContext, origin: Origin, prefix: str = ""
 ) -> ssl.SSLSocket | NestedTlsSocket:
     """Make TLS with *peer* over a connected socket; close the socket if that fails."""
     wrapped: ssl.SSLSocket | NestedTlsSocket | None = None

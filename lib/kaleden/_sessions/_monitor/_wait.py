@@ -193,10 +193,7 @@ class _WaitRun:
                 group.start_soon(self._poll, poller, waiting, deliver)
 
     async def _poll(
-        self,
-        poller: Poller,
-        waiting: dict[str, _Target],
-        deliver: SendItem[Outcome[SessionInfo]],
+        self, poller: Poller, waiting: dict[str, _Target], deliver: SendItem[Outcome[SessionInfo]]
     ) -> None:
         subscription = poller.subscribe()
         while waiting:

@@ -46,8 +46,7 @@ def _read_stat(pid: int) -> tuple[int, Usage] | None:
     # (proc_pid_stat(5)).
     fields = text.rpartition(b")")[2].split()
     return int(fields[1]), Usage(
-        int(fields[21]) * _PAGE,
-        sum(int(n) for n in fields[11:15]) / _TICKS,
+        int(fields[21]) * _PAGE, sum(int(n) for n in fields[11:15]) / _TICKS
     )
 
 

@@ -39,10 +39,7 @@ _KILL_TIMEOUT = 5.0
 _UNSHARE = ("--pid", "--fork", "--kill-child", "--mount-proc")
 # The first is for root, which needs no user namespace. In one, the owners of some of its files
 # may not be mapped.
-_NAMESPACES = (
-    ("unshare", *_UNSHARE),
-    ("unshare", "--user", "--map-current-user", *_UNSHARE),
-)
+_NAMESPACES = (("unshare", *_UNSHARE), ("unshare", "--user", "--map-current-user", *_UNSHARE))
 # The kernel's limit is twice the session's limit. `Runner.check_usage` detects a small excess, and
 # can record the reason. The kernel stops only an excess that could harm the machine before the
 # next check.

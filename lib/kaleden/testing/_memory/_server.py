@@ -20,14 +20,7 @@ from kaleden.testing import _canned_responses as canned
 from kaleden.testing._faults import Fault, FaultKind, FaultSchedule
 from kaleden.testing._memory._world import World
 
-POINTS: Final = (
-    "arrived",
-    "before-effect",
-    "after-effect",
-    "before-reply",
-    "mid-reply",
-    "closing",
-)
+POINTS: Final = ("arrived", "before-effect", "after-effect", "before-reply", "mid-reply", "closing")
 """The points that a request passes, in order.
 
 The last one is in the client, after it has received the whole response.
