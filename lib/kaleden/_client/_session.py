@@ -900,7 +900,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
 def runtime_of(session: AsyncSession) -> Runtime:
     """Return the runtime of a client, for other modules of this library."""
-    return session._runtime
+    return session._runtime  # pyright: ignore[reportPrivateUsage]  # of this module
 
 
 def _to_session_list(listing: Listing) -> SessionList:

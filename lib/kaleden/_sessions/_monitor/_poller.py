@@ -98,7 +98,7 @@ MAX_ABSENCES: Final = 2
 class ListSource(Protocol):
     """The source of lists; see `kaleden._sessions._monitor._lister.SharedList`."""
 
-    async def since(self, since: float) -> Snapshot:
+    async def since(self, time: float) -> Snapshot:
         """Return a list that began at *since* or later."""
         ...
 
