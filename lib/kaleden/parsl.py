@@ -48,10 +48,10 @@ try:
     from parsl.launchers.base import Launcher
     from parsl.providers.base import ExecutionProvider
     from parsl.providers.errors import ExecutionProviderException, SubmitException
-except ModuleNotFoundError as error:
-    if error.name != "parsl":
+except ModuleNotFoundError as _error:
+    if _error.name != "parsl":
         raise
-    raise ImportError("kaleden.parsl needs Parsl: pip install 'kaleden[parsl]'") from error
+    raise ImportError("kaleden.parsl needs Parsl: pip install 'kaleden[parsl]'") from _error
 
 __all__ = ("SkahaProvider",)
 

@@ -45,10 +45,10 @@ class Connection:
         self._poll = (
             None if isinstance(connected, NestedTlsSocket) else new_poll(connected, readable=True)
         )
-        self.context = context
-        self.reused = False
-        self.wrote = False
-        self.idle_since = 0.0
+        self.context: ssl.SSLContext | None = context
+        self.reused: bool = False
+        self.wrote: bool = False
+        self.idle_since: float = 0.0
 
     async def write(self, data: bytes) -> None:
         """Send all of *data*.

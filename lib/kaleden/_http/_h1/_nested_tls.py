@@ -41,8 +41,8 @@ class NestedTlsSocket:
     __slots__ = ("_incoming", "_inner", "_outgoing", "_unsent", "_written", "drained", "outer")
 
     def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, host: str) -> None:
-        self.outer = outer
-        self.drained = True
+        self.outer: ssl.SSLSocket = outer
+        self.drained: bool = True
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._inner = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)

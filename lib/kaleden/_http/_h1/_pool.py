@@ -103,7 +103,7 @@ class Pool:
         expiry: float = EXPIRY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots = Semaphore(most)
+        self.slots: Semaphore = Semaphore(most)
         self._most = most
         self._keep = keep
         self._expiry = expiry

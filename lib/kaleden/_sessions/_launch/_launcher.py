@@ -133,8 +133,8 @@ class Launcher:
         self.engine = engine
         self.limits = limits
         self.headers = headers
-        self.limiter = Limiter(limits.create_concurrency)
-        self.seen_ids = SeenSessionIds()
+        self.limiter: Limiter = Limiter(limits.create_concurrency)
+        self.seen_ids: SeenSessionIds = SeenSessionIds()
 
     async def launch(
         self,

@@ -99,7 +99,7 @@ class ListSource(Protocol):
     """The source of lists; see `kaleden._sessions._monitor._lister.SharedList`."""
 
     async def since(self, time: float) -> Snapshot:
-        """Return a list that began at *since* or later."""
+        """Return a list that began at *time* or later."""
         ...
 
 
