@@ -46,7 +46,7 @@ class ProgressUpdate(Counter[str]):
         self.expected = expected
 
     def __str__(self) -> str:
-        return ", ".join(f"{count} {state}" for state, count in sorted(self.items()))
+        return ", ".join(f"{count} {state}" for state, count in self.items())
 
     def __repr__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected}"
