@@ -25,7 +25,7 @@ TRANSIENT: Final = frozenset(
 """Failures after which an idempotent request may succeed if it is sent again."""
 
 # A proxy sends these when it cannot reach the server. A 500 is from the server, and is permanent.
-_GATEWAY_ERRORS: Final = frozenset({502, 504})
+TRANSIENT_STATUSES: Final = frozenset({502, 504})
 
 
 def check_number(
@@ -191,7 +191,7 @@ class Backoff:
 
 def is_transient(failure_kind: FailureKind, status: int | None) -> bool:
     """Return whether an idempotent request that failed like this is worth a retry."""
-    return failure_kind in TRANSIENT or status in _GATEWAY_ERRORS
+    return failure_kind in TRANSIENT or status in TRANSIENT_STATUSES
 
 
 def is_overload(kind: FailureKind) -> bool:
