@@ -26,10 +26,11 @@ from kaleden.local import LocalPlatform
 STATIC = Path(__file__).parents[1] / "_static"
 BEGIN = """
 import kaleden
-from kaleden._cli._demo import _share
+from kaleden._cli._demo import _replica
 session = kaleden.Session({url!r}, {token!r})
-batch = dict(image="skaha/astroml:latest", cmd=_share.COMMAND, args=_share.ARGUMENTS, replicas=4)
-batch["env"] = _share.environment(3)
+batch = dict(image="skaha/astroml:latest", cmd=_replica.COMMAND, replicas=4)
+batch["args"] = _replica.ARGUMENTS
+batch["env"] = _replica.environment(3)
 """
 RUN = "results = session.run('primes', **batch)\nresults"
 WATCH = """

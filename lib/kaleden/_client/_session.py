@@ -666,7 +666,8 @@ class AsyncSession(AsyncContextManagerMixin):
                 sessions, or ``"release"`` them. Released sessions outlive the block, and the caller
                 is responsible for ending them.
             on_error: the action if an exception or a cancellation ends the block. The ids of
-                released sessions are then logged, and added to the exception as a note.
+                released sessions are then logged, and in a note of the exception, unless that is a
+                cancellation.
 
         Returns:
             A `Scope`, to be entered.

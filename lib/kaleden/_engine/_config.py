@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, Final, final
 
 from attrs import Attribute, field, frozen
@@ -52,8 +53,7 @@ def check_number(
     Raises:
         KaledenError: it is not; of the type *error*.
     """
-    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if is_number:
+    if isinstance(value, Integral if whole else Real) and not isinstance(value, bool):
         number: Any = value
         is_enough = number > 0 if least is None else number >= least
         if is_enough and not (finite and number == math.inf):

@@ -272,13 +272,17 @@ class Engine:
         self.retrier.budget.first += 1
         outcome = await self.attempt(operation, target, timer or OwnTimeout())
         if isinstance(outcome, Failure) and operation.idempotent:
-            again = partial(self.attempt, operation, target, OwnTimeout())
+            again = partial(self.attempt, operation, target)
             return await self.retrier.retry(outcome, again)
 
         return outcome
 
     async def attempt(
-        self, operation: Operation[T], target: Any, timer: RequestTimeout
+        self,
+        operation: Operation[T],
+        target: Any,
+        timer: RequestTimeout,
+        deadline: float | None = None,
     ) -> Outcome[T]:
         """Wait for a slot of the limiter, and send one request; never raises an error.
 
@@ -286,13 +290,14 @@ class Engine:
             operation: the operation.
             target: the session, by its id.
             timer: bounds the request, and holds the slot.
+            deadline: a pause that ends after it is a failure; by default that of the calling task.
         """
         key = key_of(target)
         limiter = self.limiter
         started = now = self._now()
         if not limiter.acquire_nowait(timer):
             try:
-                await limiter.acquire(timer)
+                await limiter.acquire(timer, deadline)
             except Paused as paused:
                 return paused.to_failure(key, self._now() - started)
 
@@ -301,6 +306,7 @@ class Engine:
             request = operation.build(target)
             if operation.before_send is not None:
                 await operation.before_send()
+                now = self._now()
             response = await self._send(request, operation.timeout, timer, now)
             outcome = await parse_response(key, operation, response, self._now() - started)
         except Exception as error:  # noqa: BLE001  # every input has an outcome

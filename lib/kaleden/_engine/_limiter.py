@@ -191,14 +191,15 @@ class Limiter:
 
         return True
 
-    async def acquire(self, holder: object) -> None:
+    async def acquire(self, holder: object, deadline: float | None = None) -> None:
         """Wait for a slot, and for the end of a pause.
 
         Args:
             holder: holds the slot until it is released, by any task.
+            deadline: on the clock of the event loop; by default that of the calling task.
 
         Raises:
-            Paused: the pause ends after the caller's deadline; no slot is taken.
+            Paused: the pause ends after the deadline; no slot is taken.
 
         Cancellation:
             No slot is taken.
@@ -206,27 +207,26 @@ class Limiter:
         if self._pause_reason is not None:
             # Check before queuing: the tasks ahead may hold their slots until the pause ends.
             await checkpoint()
-            self._check_deadline()
-        while not await self._wait_for_slot(holder):
-            self._check_deadline()
+            self._check_deadline(deadline)
+        while not await self._wait_for_slot(holder, deadline):
+            self._check_deadline(deadline)
         try:
-            await self.wait_resumed()
+            await self.wait_resumed(deadline)
         except BaseException:
             self.release(holder)
             raise
 
-    async def _wait_for_slot(self, holder: object) -> bool:
+    async def _wait_for_slot(self, holder: object, deadline: float | None) -> bool:
         """Wait for a slot; return False if a pause has begun that ends after the deadline."""
-        with self._waiting_scope(math.inf) as scope:
+        with self._waiting_scope(math.inf, deadline) as scope:
             await self._limiter.acquire_on_behalf_of(holder)
         return not scope.cancelled_caught
 
     @contextmanager
-    def _waiting_scope(self, until: float) -> Generator[anyio.CancelScope]:
-        """Bound a wait by *until*, and by a pause that ends after the caller's deadline."""
-        deadline = anyio.current_effective_deadline()
+    def _waiting_scope(self, until: float, deadline: float | None) -> Generator[anyio.CancelScope]:
+        """Bound a wait by *until*, and by a pause that ends after the deadline."""
         with anyio.CancelScope(deadline=until) as scope:
-            self._waiting[scope] = deadline
+            self._waiting[scope] = _deadline_or_own(deadline)
             try:
                 yield scope
             finally:
@@ -263,26 +263,26 @@ class Limiter:
         self._resumed.set()
         self._resumed = anyio.Event()
 
-    async def wait_resumed(self) -> None:
+    async def wait_resumed(self, deadline: float | None = None) -> None:
         """Wait for the end of a pause, while holding a slot.
 
         Raises:
-            Paused: the pause ends after the caller's deadline.
+            Paused: the pause ends after the deadline.
         """
         while self._pause_reason is not None and self.paused:
-            self._check_deadline()
-            await self._wait_in_slot()
+            self._check_deadline(deadline)
+            await self._wait_in_slot(deadline)
 
-    def _check_deadline(self) -> None:
-        """Raise `Paused` if the pause ends after the caller's deadline."""
+    def _check_deadline(self, deadline: float | None) -> None:
+        """Raise `Paused` if the pause ends after the deadline."""
         left, reason = self.paused, self._pause_reason
-        if reason is not None and anyio.current_effective_deadline() < self._resumes_at:
+        if reason is not None and _deadline_or_own(deadline) < self._resumes_at:
             raise Paused(reason, left)
 
-    async def _wait_in_slot(self) -> None:
+    async def _wait_in_slot(self, deadline: float | None) -> None:
         self._paused_holders += 1
         try:
-            with self._waiting_scope(self._resumes_at):
+            with self._waiting_scope(self._resumes_at, deadline):
                 await self._resumed.wait()
         finally:
             self._paused_holders -= 1
@@ -341,3 +341,7 @@ class Limiter:
             state.borrowed_tokens - self._paused_holders,
             state.tasks_waiting + self._paused_holders,
         )
+
+
+def _deadline_or_own(deadline: float | None) -> float:
+    return anyio.current_effective_deadline() if deadline is None else deadline

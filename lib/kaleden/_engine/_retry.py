@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from kaleden._engine._config import MAX_PAUSE, RetryPolicy, is_transient
 from kaleden._engine._limiter import Limiter
+from kaleden._engine._timeouts import OwnTimeout
 from kaleden._results._batch import Failure, Outcome
 
 T = TypeVar("T")
@@ -113,51 +114,56 @@ class Retrier:
     async def retry(
         self,
         failure: Failure,
-        attempt: Callable[[], Awaitable[Outcome[T]]],
+        attempt: Callable[[OwnTimeout], Awaitable[Outcome[T]]],
         *,
-        only_unsent: bool = False,
+        unsent_before: float | None = None,
     ) -> Outcome[T]:
         """Retry a request as long as it fails, and a retry is allowed.
 
         Args:
             failure: the failure of the first attempt, which has just ended.
-            attempt: makes one more attempt. A failure of it with 0 attempts was refused before it
-                was made: then the failure before it is final.
-            only_unsent: retry only if nothing was sent, and cancel no attempt for the sake of the
-                deadline: for requests that must not be repeated.
+            attempt: makes one more attempt, bounded by its argument. A failure of it with 0
+                attempts was refused before it was made: then the failure before it is final.
+            unsent_before: for requests that must not be repeated: retry only if nothing was sent,
+                and only before this time; no attempt is cancelled for the sake of the deadline.
 
         Returns:
             A success, or the failure of the last attempt.
         """
         attempts, started = failure.attempts, anyio.current_time() - failure.elapsed
+        timer, is_idempotent = OwnTimeout(), unsent_before is None
         # The deadline itself would cancel this task, and lose the failure.
         deadline = anyio.current_effective_deadline() - DEADLINE_MARGIN
-        with anyio.CancelScope(deadline=math.inf if only_unsent else deadline):
-            while not (only_unsent and failure.sent):
-                if not await self._wait(failure, attempts, started):
+        with anyio.CancelScope(deadline=deadline if is_idempotent else math.inf) as scope:
+            while is_idempotent or not failure.sent:
+                timer = OwnTimeout()
+                if not await self._wait(failure, attempts, started, unsent_before):
+                    break
+
+                outcome = await attempt(timer)
+                if not isinstance(outcome, Failure):
+                    elapsed = anyio.current_time() - started
+                    return evolve(outcome, attempts=attempts + 1, elapsed=elapsed)
+
+                if not outcome.attempts:
                     break
 
                 attempts += 1
-                outcome = await attempt()
-                if not isinstance(outcome, Failure):
-                    elapsed = anyio.current_time() - started
-                    return evolve(outcome, attempts=attempts, elapsed=elapsed)
-
-                if not outcome.attempts:
-                    attempts -= 1
-                    break
-
                 failure = outcome
 
+        attempts += scope.cancelled_caught and timer.is_used
         return evolve(failure, attempts=attempts, elapsed=anyio.current_time() - started)
 
-    async def _wait(self, failure: Failure, attempts: int, started: float) -> bool:
+    async def _wait(
+        self, failure: Failure, attempts: int, started: float, deadline: float | None
+    ) -> bool:
         """Wait for the back-off, if a retry is allowed.
 
         Args:
             failure: the failure of the last attempt.
             attempts: the number of attempts so far.
             started: when the first of them began.
+            deadline: by default that of the calling task.
 
         Returns:
             Whether to retry now. If not, nothing was waited for, or the client was closed.
@@ -172,8 +178,9 @@ class Retrier:
         now = anyio.current_time()
         asked = min(failure.retry_after or 0.0, MAX_PAUSE)
         due = now + max(policy.draw_backoff(attempts, self._random), asked, self._limiter.paused)
-        deadline = anyio.current_effective_deadline() - DEADLINE_MARGIN
-        if due > min(started + policy.total, deadline):
+        if deadline is None:
+            deadline = anyio.current_effective_deadline()
+        if due > min(started + policy.total, deadline - DEADLINE_MARGIN):
             return False
 
         if self._closed.is_set() or not self.budget.spend():

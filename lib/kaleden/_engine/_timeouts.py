@@ -37,15 +37,21 @@ class RequestTimeout(Protocol):
 
 @final
 class OwnTimeout:
-    """A time-out with a timer of its own for each request."""
+    """A time-out with a timer of its own for each request.
 
-    __slots__ = ("_scope",)
+    Attributes:
+        is_used: whether a request was sent.
+    """
+
+    __slots__ = ("_scope", "is_used")
 
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
+        self.is_used = False
 
     async def run(self, send: Send, request: Request, due: float) -> Response | None:
         """Send one request; see `RequestTimeout`."""
+        self.is_used = True
         with anyio.CancelScope(deadline=due) as self._scope:
             return await send(request)
 

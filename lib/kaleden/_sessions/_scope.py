@@ -323,20 +323,20 @@ class Scope(AsyncContextManagerMixin):
         error.add_note(str(self.error))
 
     async def _release_all(self, error: BaseException | None) -> None:
-        """Release every session; note their ids on *error*, since the caller may have lost them."""
-        released = self.ids
+        """Release every session; report the ids and names that the caller may not have."""
+        released, unconfirmed = self.ids, list[str]()
+        if error is not None:
+            _report_released(released, unconfirmed, error)
         await self._owned.release(released)
-        await self._owned.wait_in_flight()
-        released += self.ids
-        await self._owned.release(self.ids)
-        # The caller of these launches has received their outcomes, of kind `UNKNOWN_EFFECT`.
-        unconfirmed = await self._owned.release_unconfirmed()
-        if error is not None and (released or unconfirmed):
-            message = f"the scope released the sessions {released}"
-            if unconfirmed:
-                message += f", and launches that may have made a session: {unconfirmed}"
-            logger.warning("%s", message)
-            error.add_note(message)
+        try:
+            await self._owned.wait_in_flight()
+        finally:
+            # These creates were in flight when the block ended.
+            released, unconfirmed = self.ids, list(self._owned.unconfirmed)
+            if released or (unconfirmed and error is not None):
+                _report_released(released, unconfirmed, error)
+        await self._owned.release(released)
+        await self._owned.release_unconfirmed()
 
     async def _destroy_all(self) -> None:
         """Destroy everything, with repeated rounds until a list shows that it is gone."""
@@ -376,3 +376,18 @@ class Scope(AsyncContextManagerMixin):
         with suppress(RequestError):
             snapshot = await self._components.sessions.since(now)
             await self._owned.reconcile(snapshot.sessions, now)
+
+
+def _report_released(
+    released: list[str], unconfirmed: list[str], error: BaseException | None
+) -> None:
+    """Log the sessions that a scope has released, and note them on the exception that ended it."""
+    if not (released or unconfirmed):
+        return
+
+    message = f"the scope released the sessions {released}"
+    if unconfirmed:
+        message += f", and launches that may have made a session: {unconfirmed}"
+    logger.warning("%s", message)
+    if error is not None:
+        error.add_note(message)

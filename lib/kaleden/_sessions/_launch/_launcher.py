@@ -28,7 +28,7 @@ from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Limiter
 from kaleden._engine._operations import NotSent, to_failure
 from kaleden._engine._timeouts import OwnTimeout, RequestTimeout
-from kaleden._errors import FailureKind, RequestError
+from kaleden._errors import FailureKind, RequestError, SessionNotOpen
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
 from kaleden._results._outcome import contradict_success
 from kaleden._results._progress import ProgressCallback, check_progress
@@ -254,7 +254,7 @@ class Launcher:
     ) -> tuple[SessionInfo | None, bool]:
         try:
             snapshot = await self._sessions.since(since)
-        except RequestError:
+        except (RequestError, SessionNotOpen):
             return None, False
 
         named = [info for info in snapshot.sessions.values() if info.name == request.name]
@@ -280,7 +280,7 @@ class InFlightCreate:
         launcher: sends it.
         request: the launch.
         observer: owns the session.
-        deadline: the deadline of the caller, for as long as nothing is sent.
+        deadline: the deadline of the caller; no back-off and no pause is waited for beyond it.
         done: set once the observer has been notified of the outcome.
         outcome: the outcome; None if nothing was sent, or no response came in time.
     """
@@ -320,17 +320,18 @@ class InFlightCreate:
             with suppress(anyio.get_cancelled_exc_class()), self._scope:
                 outcome = await self._perform()
                 self.outcome = self.launcher.seen_ids.check(outcome, self.request.name)
-            # Recording takes the time that it needs.
-            with anyio.CancelScope(shield=True):
-                await self._notify()
         finally:
-            self._finish()
+            try:
+                # Recording takes the time that it needs, also after a KeyboardInterrupt here.
+                with anyio.CancelScope(shield=True):
+                    await self._notify()
+            finally:
+                self._finish()
 
     def _set_waiting(self) -> None:
-        """Let the caller's deadline and cancellation end it, since nothing is sent."""
+        """Let a cancellation of the caller end it, since nothing is sent."""
         self.request.sent = None
         self._is_waiting = True
-        self._scope.deadline = min(self._scope.deadline, self.deadline)
         if self._is_stopped:
             self._scope.cancel()
 
@@ -344,11 +345,12 @@ class InFlightCreate:
             launcher.limits, self.request.launch, launcher.headers, self._before_send
         )
 
-        async def attempt() -> Outcome[str]:
-            timer = OwnTimeout()
+        async def attempt(timer: OwnTimeout) -> Outcome[str]:
             await launcher.limiter.acquire(timer)
             try:
-                outcome = await launcher.engine.attempt(operation, self.request.key, timer)
+                outcome = await launcher.engine.attempt(
+                    operation, self.request.key, timer, self.deadline
+                )
             finally:
                 launcher.limiter.release(timer)
             if isinstance(outcome, Failure) and not outcome.sent:
@@ -357,9 +359,9 @@ class InFlightCreate:
 
         retrier = launcher.engine.retrier
         retrier.budget.first += 1
-        outcome = await attempt()
+        outcome = await attempt(OwnTimeout())
         if isinstance(outcome, Failure):
-            return await retrier.retry(outcome, attempt, only_unsent=True)
+            return await retrier.retry(outcome, attempt, unsent_before=self.deadline)
 
         return outcome
 
@@ -367,12 +369,11 @@ class InFlightCreate:
         if self._is_stopped:
             raise _build_not_sent()
 
-        # From here on the caller's deadline does not end it.
+        # From here on a cancellation of the caller does not end it at once.
         self._is_waiting = False
-        self._scope.deadline = math.inf
         try:
             await self.observer.before_send(self.request)
-        except OSError as error:
+        except Exception as error:
             message = f"nothing was sent, because it could not be recorded first: {error}"
             raise NotSent(FailureKind.INTERNAL, message) from error
 

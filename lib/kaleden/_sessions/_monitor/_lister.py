@@ -108,7 +108,7 @@ class SharedList:
 
         return outcome.value
 
-    async def _try_since(self, time: float) -> Outcome[Snapshot]:
+    async def _try_since(self, time: float, _: object = None) -> Outcome[Snapshot]:
         try:
             return Success("fetch", await self.since(time))
         except RequestError as error:
@@ -119,7 +119,10 @@ class SharedList:
         try:
             listing = await self._engine.request(self._operation)
         except RequestError as error:
-            pending.error = error
+            # A pause that ends after this task's deadline fails this task only: another one sends
+            # the request.
+            if error.failure.attempts:
+                pending.error = error
             raise
         else:
             # An application of a desktop has the desktop's id, and an id of its own.
