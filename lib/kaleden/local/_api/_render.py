@@ -157,6 +157,12 @@ def format_job_not_found(user: str, kind: str, id_: str) -> str:
     )
 
 
+def format_error_page(status: str) -> bytes:
+    """Return the error page of the servlet container, which answers before the service."""
+    title = f"HTTP Status {status}"
+    return f"<!doctype html><title>{title}</title><h1>{title}</h1>".encode()
+
+
 AVAILABILITY = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <vosi:availability xmlns:vosi="http://www.ivoa.net/xml/VOSIAvailability/v1.0">
