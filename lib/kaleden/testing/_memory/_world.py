@@ -129,14 +129,15 @@ class World:
             read_at, platform = now - lag, self._history.find_state(now - lag)
         else:
             read_at, platform = now, self.platform
-        reply = Service(platform, "https://memory.invalid", Path).handle(
-            _parse_call(request, read_at)
-        )
+        service = Service(platform, "https://memory.invalid", Path)
+        reply = service.handle(_parse_call(request, read_at))
         self._simulator.apply_orders(now)
         if request.method != "GET":
             self._record(now)
         if classify_request(request) == "create" and reply.status == 200:
-            self._count_created(reply)
+            session = self.platform.find(USER, reply.body.decode().strip())
+            assert session is not None  # noqa: S101 - it was created just now
+            self.created[session.spec.name] += 1
         return self._make_response(reply, now)
 
     def _now(self) -> float:
@@ -144,11 +145,6 @@ class World:
 
     def _record(self, now: float) -> None:
         self._history.record(self.platform, now)
-
-    def _count_created(self, reply: ApiResponse) -> None:
-        session = self.platform.find(USER, reply.body.decode().strip())
-        assert session is not None  # noqa: S101 - it was created just now
-        self.created[session.spec.name] += 1
 
     def _make_response(self, reply: ApiResponse, now: float) -> Response:
         headers = dict(reply.headers)
