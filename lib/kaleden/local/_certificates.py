@@ -135,9 +135,7 @@ class _Identity:
 class Authority:
     """The certificate authority that the platform and its clients trust. Its methods block.
 
-    Args:
-        directory: the directory for its files.
-        hosts: the names and addresses of the server.
+    Its files are in *directory*. *hosts* are the names and addresses of the server.
     """
 
     directory: Path

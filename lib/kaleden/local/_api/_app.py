@@ -63,11 +63,7 @@ class Statistics:
 
 @define
 class RequestCounter:
-    """An ASGI middleware that counts requests and implements the lifespan protocol.
-
-    Args:
-        app: the application to which requests are passed on.
-    """
+    """An ASGI middleware that counts requests and implements the lifespan protocol."""
 
     app: ASGIApp
     requests: int = field(init=False, default=0)
@@ -235,11 +231,8 @@ def make_app(
 ) -> RequestCounter:
     """Make the ASGI application.
 
-    Args:
-        service: the API.
-        accounts: the users.
-        clock: returns seconds since the epoch.
-        execute_orders: called after each request to the API, to execute the platform's orders.
+    It calls *execute_orders* after each request to the API. *clock* returns seconds since the
+    epoch.
     """
     endpoints = _Endpoints(service, accounts, clock, execute_orders)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]

@@ -98,13 +98,8 @@ def format_public_session(session: Session) -> dict[str, Any]:
 def format_events(events: Iterable[Event]) -> str:
     """Format events as kubectl's custom columns, at least three spaces apart."""
     rows = [
-        (
-            event.type,
-            event.reason,
-            event.message,
-            *map(format_kubernetes_time, (event.first, event.last)),
-        )
-        for event in events
+        (e.type, e.reason, e.message, *map(format_kubernetes_time, (e.first, e.last)))
+        for e in events
     ]
     if not rows:
         return "<none>\n"

@@ -211,9 +211,7 @@ class _RequestHandler:
             return self.get_statistics()
         if view == "all":
             everyones = _filter_sessions(self.platform.everyones(), self.request.parameters)
-            return _make_json_response(
-                [render.format_public_session(session) for session in everyones]
-            )
+            return _make_json_response([render.format_public_session(s) for s in everyones])
         if view.lower() == "interactive":
             return self.list_interactive()
         return self.respond_with_sessions(
@@ -251,9 +249,8 @@ class _RequestHandler:
             raise HTTPError(500, text) from None
         if is_private(spec.image):
             self.store_registry_login(spec.image, registry_login)
-        return _make_text_response(
-            f"{self.platform.create(self.user, spec, self.request.now).id}\n"
-        )
+        session = self.platform.create(self.user, spec, self.request.now)
+        return _make_text_response(f"{session.id}\n")
 
     def store_registry_login(self, image: str, login: tuple[str, str] | None) -> None:
         """Store the registry login for the image. Like the server, do not test it."""
@@ -303,11 +300,9 @@ class _RequestHandler:
         everyones = self.get_parameter("view") == "all"
         sessions = self.platform.everyones() if everyones else self.platform.of_user(self.user)
         apps = [s for s in sessions if s.appid is not None and _matches(status, s.status)]
-        return (
-            _make_json_response(list(map(render.format_public_session, apps)))
-            if everyones
-            else self.respond_with_sessions(apps)
-        )
+        if everyones:
+            return _make_json_response([render.format_public_session(app) for app in apps])
+        return self.respond_with_sessions(apps)
 
     def create_app(self) -> ApiResponse:
         spec = read_app_spec(self.request.parameters, self.service.offer)
@@ -375,12 +370,6 @@ _ROUTES: dict[tuple[str, ...], dict[str, Callable[[_RequestHandler], ApiResponse
     ("image",): {"GET": _RequestHandler.list_images},
     ("context",): {"GET": _RequestHandler.get_context},
     ("repository",): {"GET": _RequestHandler.list_registries},
-    ("availability",): {
-        "GET": _RequestHandler.get_availability,
-        "HEAD": _RequestHandler.get_availability,
-    },
-    ("capabilities",): {
-        "GET": _RequestHandler.get_capabilities,
-        "HEAD": _RequestHandler.get_capabilities,
-    },
+    ("availability",): dict.fromkeys(("GET", "HEAD"), _RequestHandler.get_availability),
+    ("capabilities",): dict.fromkeys(("GET", "HEAD"), _RequestHandler.get_capabilities),
 }

@@ -68,10 +68,7 @@ class PlatformHistory:
 class World:
     """The platform, its simulated sessions, and its history.
 
-    Args:
-        platform: the platform and its sessions.
-        script: the behaviour of the sessions.
-        max_lag: the longest lag of a read, in seconds.
+    *max_lag* is the longest lag of a read, in seconds.
     """
 
     platform: Platform
