@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kaleden import Failure, Outcome, Outcomes, ProgressUpdate
+from kaleden import Failure, Outcomes, ProgressUpdate
 from kaleden._cli._demo._replica import LIMIT, Share
 from kaleden._results._tables import COLOURS, find_status_tone
 
@@ -50,7 +50,10 @@ def print_report(outcomes: Outcomes[Share], console: Console) -> None:
     console.print(repr(outcomes))
     table = Table("replica", "outcome", "primes")
     for outcome in outcomes:
-        table.add_row(*_format_cells(outcome))
+        if isinstance(outcome, Failure):
+            table.add_row(outcome.key, Text(outcome.kind, "bold red"), "")
+        else:
+            table.add_row(outcome.key, Text("ok", "green"), str(outcome.value.primes))
     console.print(table)
     for failure in outcomes.failures.values():
         console.print(Text(str(failure), "red"), soft_wrap=True)
@@ -58,10 +61,3 @@ def print_report(outcomes: Outcomes[Share], console: Console) -> None:
     total = sum(share.primes for share in outcomes.values)
     shares = f"{len(outcomes.values)} of {len(outcomes)} shares"
     console.print(f"{total} primes below {LIMIT} in {shares}", style="bold", highlight=False)
-
-
-def _format_cells(outcome: Outcome[Share]) -> tuple[str, Text, str]:
-    if isinstance(outcome, Failure):
-        return outcome.key, Text(outcome.kind, "bold red"), ""
-
-    return outcome.key, Text("ok", "green"), str(outcome.value.primes)
