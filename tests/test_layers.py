@@ -117,7 +117,7 @@ CONFINED = {
     # third of the processor time of an exchange.
     "asyncio": "_http/_h1/_asyncio_reader testing",
     "trio": "testing",
-    "anyio.from_thread": "_sync testing/_memory/_event_loop",
+    "anyio.from_thread": "_sync testing/_memory/_world",
 }
 
 # Decisions and data: these modules do not import anyio.

@@ -19,6 +19,7 @@ from rich.console import Console, Group, RenderableType
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from kaleden import ProgressUpdate
 from kaleden._cli._demo import _display, _run
 
 PICTURE = Path(__file__).parents[1] / "_static" / "demo.svg"
@@ -52,17 +53,17 @@ class Recorder:
         parts = [printed] if self.table is None else [printed, self.table]
         self.frames.append((time.monotonic(), Group(*parts)))
 
-    def update(self, table: RenderableType, *, refresh: bool) -> None:
-        """Record a table; called by the demo as if this were rich's live display."""
-        assert refresh
-        self.table = table
-        self.take()
+    def show(self, update: ProgressUpdate) -> None:
+        """Record the table of the sessions' states."""
+        if update.operation == "wait":
+            self.table = _display.format_table(update)
+            self.take()
 
     @contextmanager
     def board(self, _console: Console) -> Generator[Any]:
         """Open the demo's status display on this recorder."""
         self.take()
-        yield _display._LiveTable(self)  # type: ignore[arg-type]
+        yield self.show
         assert self.table is not None
         self.console.print(self.table)
         self.table = None

@@ -27,15 +27,9 @@ def index_by_id(sessions: Iterable[SessionInfo]) -> dict[str, SessionInfo]:
 def reject_names(
     keys: Iterable[str], listed: Mapping[str, SessionInfo], command: str
 ) -> dict[str, Failure]:
-    """Return a failure for each key that is the name of a session instead of an id.
+    """Return a failure for each key that is the name of a listed session instead of an id.
 
-    Args:
-        keys: the ids that the user has given.
-        listed: the user's sessions, by their ids.
-        command: the command, for the message.
-
-    Returns:
-        Failures by key; each message has the ids of the sessions with that name.
+    The messages have the ids of the sessions with that name.
     """
     ids_by_name: dict[str, list[str]] = {}
     for info in listed.values():

@@ -145,9 +145,6 @@ class LogHandler(logging.Handler):
     """Writes the library's warnings to standard error.
 
     It never blocks, because some warnings are logged during a clean-up.
-
-    Args:
-        output: writes the messages.
     """
 
     def __init__(self, output: Output) -> None:

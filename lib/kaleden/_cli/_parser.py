@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 from kaleden._cli._io import EXIT_STATUSES
 from kaleden._engine._config import Limits
@@ -61,31 +61,6 @@ def parse_variable(text: str) -> tuple[str, str]:
     return key, os.environ[key]
 
 
-def add_serve_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``kaleden serve`` to a parser."""
-    add = parser.add_argument
-    add("--port", type=_parse_port, default=0, help="port on 127.0.0.1 (default: a free port)")
-    add("--token", help="bearer token to accept (default: a random token)")
-    add("--tls", action="store_true", help="serve https, and accept client certificates")
-    add("--state", metavar="FILE", help="SQLite file that stores the sessions")
-    add(
-        "--cores",
-        type=_parse_capacity,
-        help="capacity in cores, at least 1 (default: 16 times this machine's)",
-    )
-    add("--ram", type=_parse_capacity, help="capacity in GiB, at least 1 (default: 4 per core)")
-    add("--user", default="local", help="name of the user (default: %(default)s)")
-    add(
-        "--max-interactive-sessions",
-        type=int,
-        default=5,
-        metavar="N",
-        help="limit of interactive sessions (default: %(default)s)",
-    )
-    add("--backend", choices=("asyncio", "trio"), default="asyncio", help=_BACKEND_HELP)
-    add("--json", action="store_true", help="print the URL and the token as one line of JSON")
-
-
 def _parse_capacity(text: str) -> float:
     value = parse_number(text)
     if value < 1:
@@ -102,6 +77,8 @@ def _parse_port(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port number")
     return value
 
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 SHELLS: Final = ("bash", "fish", "tcsh", "zsh")
 COMMAND_USAGE: Final = "-- CMD [ARG ...]"
@@ -121,14 +98,6 @@ log begins with the name of the replica. Ctrl-C ends all sessions.
 The command to run comes after `--`. The server splits arguments at spaces and does not support
 quoting, so an argument cannot contain a space. A command that would arrive changed is rejected.
 """
-
-
-class Commands(Protocol):
-    """The object that `argparse.ArgumentParser.add_subparsers` returns."""
-
-    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
-        """Add a command."""
-        ...
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -262,7 +231,27 @@ def _add_serve(commands: Commands) -> None:
         "Run the embedded platform: a Skaha server on this machine.\n"
         "Prints its URL and token. Ctrl-C ends it and all its sessions, with exit status 0.",
     )
-    add_serve_options(parser)
+    add = parser.add_argument
+    add("--port", type=_parse_port, default=0, help="port on 127.0.0.1 (default: a free port)")
+    add("--token", help="bearer token to accept (default: a random token)")
+    add("--tls", action="store_true", help="serve https, and accept client certificates")
+    add("--state", metavar="FILE", help="SQLite file that stores the sessions")
+    add(
+        "--cores",
+        type=_parse_capacity,
+        help="capacity in cores, at least 1 (default: 16 times this machine's)",
+    )
+    add("--ram", type=_parse_capacity, help="capacity in GiB, at least 1 (default: 4 per core)")
+    add("--user", default="local", help="name of the user (default: %(default)s)")
+    add(
+        "--max-interactive-sessions",
+        type=int,
+        default=5,
+        metavar="N",
+        help="limit of interactive sessions (default: %(default)s)",
+    )
+    add("--backend", choices=("asyncio", "trio"), default="asyncio", help=_BACKEND_HELP)
+    add("--json", action="store_true", help="print the URL and the token as one line of JSON")
 
 
 def _add_ps(commands: Commands) -> None:

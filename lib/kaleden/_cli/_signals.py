@@ -26,15 +26,10 @@ class Interrupted:
     """The result of work that a signal cancelled.
 
     Attributes:
-        signal: the number of the signal.
+        status: the exit status that shells report after the signal.
     """
 
-    signal: int
-
-    @property
-    def status(self) -> int:
-        """The exit status that shells report after the signal."""
-        return 128 + self.signal
+    status: int
 
 
 async def run_until_interrupted(
@@ -84,7 +79,7 @@ async def _listen(
                 on_second_signal()
                 os._exit(128 + number)
 
-            caught.append(Interrupted(number))
+            caught.append(Interrupted(128 + number))
             scope.cancel()
             if on_second_signal is None:
                 return

@@ -28,12 +28,6 @@ def make_token() -> str:
 
 
 @frozen
-class _Account:
-    name: str
-    authorized: bool
-
-
-@frozen
 class _TokenGrant:
     """The user that a token belongs to, and when it expires (seconds since the epoch)."""
 
@@ -54,7 +48,8 @@ class Accounts:
     """
 
     clock: Callable[[], float]
-    _accounts: dict[str, _Account] = field(init=False, factory=dict[str, _Account])
+    # Whether each user has the right to use the platform.
+    _authorized: dict[str, bool] = field(init=False, factory=dict[str, bool])
     _grants: dict[bytes, _TokenGrant] = field(
         init=False, factory=dict[bytes, _TokenGrant], repr=False
     )
@@ -71,7 +66,7 @@ class Accounts:
         """
         if not _NAME.fullmatch(name):
             raise ValueError(f"a user's name is letters, digits, '-' and '_', not {name!r}")
-        self._accounts[name] = _Account(name, authorized)
+        self._authorized[name] = authorized
 
     def check_user(self, user: str) -> None:
         """Check that the user exists.
@@ -79,7 +74,7 @@ class Accounts:
         Raises:
             ValueError: the user does not exist.
         """
-        if user not in self._accounts:
+        if user not in self._authorized:
             raise ValueError(f"there is no user {user!r}: add_user({user!r}) first")
 
     def accept_token(self, token: str, user: str, expires_in: float = math.inf) -> str:
@@ -133,7 +128,6 @@ class Accounts:
         return grant.user
 
     def _check_authorized(self, user: str) -> str:
-        account = self._accounts.get(user)
-        if account is None or not account.authorized:
+        if not self._authorized.get(user):
             raise HTTPError(403, "Not authorized to use the skaha system")
         return user

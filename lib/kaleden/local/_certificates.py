@@ -58,13 +58,17 @@ class _AlertingConnection(ssl.SSLObject):
     _failure: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
-        if self._failure is None:
-            self._attempt_handshake()
-        else:
+        if self._failure is not None:
             self.incoming.read()
-            if self.incoming.eof:
-                raise self._failure
-            raise ssl.SSLWantReadError
+            raise self._failure if self.incoming.eof else ssl.SSLWantReadError
+
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as failure:
+            self._failure = failure
+            raise ssl.SSLWantReadError from failure
 
     def get_verified_chain(self) -> list[bytes]:
         """Return only the peer's own certificate, the one that anycorn uses."""
@@ -73,15 +77,6 @@ class _AlertingConnection(ssl.SSLObject):
 
     # In Python 3.13, the original fails on a server if the client sent no certificate.
     get_unverified_chain = get_verified_chain
-
-    def _attempt_handshake(self) -> None:
-        try:
-            super().do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
-        except ssl.SSLError as failure:
-            self._failure = failure
-            raise ssl.SSLWantReadError from failure
 
 
 class _ServerContext(ssl.SSLContext):
@@ -114,9 +109,10 @@ class _Identity:
         key = ec.generate_private_key(ec.SECP256R1())
         serial = x509.random_serial_number()
         user = self.certificate.subject
+        name = x509.NameAttribute(NameOID.COMMON_NAME, str(serial % 10**10))
         proxy = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([*user.rdns, _make_common_name(serial)]))
+            .subject_name(x509.Name([*user.rdns, x509.RelativeDistinguishedName([name])]))
             .issuer_name(user)
             .public_key(key.public_key())
             .serial_number(serial)
@@ -135,18 +131,11 @@ class _Identity:
         )
 
 
-def _make_common_name(serial: int) -> x509.RelativeDistinguishedName:
-    name = x509.NameAttribute(NameOID.COMMON_NAME, str(serial % 10**10))
-    return x509.RelativeDistinguishedName([name])
-
-
 @define
 class Authority:
     """The certificate authority that the platform and its clients trust. Its methods block.
 
-    Args:
-        directory: the directory for its files.
-        hosts: the names and addresses of the server.
+    Its files are in *directory*. *hosts* are the names and addresses of the server.
     """
 
     directory: Path

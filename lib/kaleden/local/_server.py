@@ -8,7 +8,7 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -350,13 +350,8 @@ class LocalPlatform(AsyncContextManagerMixin):
     @asynccontextmanager
     async def _open_files(self) -> AsyncGenerator[Files]:
         """Prepare the sessions' directory: beside the state file, or a temporary one."""
-        if self._state is not None:
-            files = Files(Path(f"{self._state}.files"))
-            await to_thread.run_sync(files.prepare)
-            yield files
-            return
-
-        async with temporary_directory() as directory:
+        kept = None if self._state is None else nullcontext(Path(f"{self._state}.files"))
+        async with kept or temporary_directory() as directory:
             files = Files(directory)
             await to_thread.run_sync(files.prepare)
             yield files

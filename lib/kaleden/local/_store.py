@@ -36,12 +36,6 @@ def deserialize_session(text: str) -> Session:
     return session
 
 
-def _format_error(path: Path, error: sqlite3.DatabaseError) -> str:
-    if isinstance(error, sqlite3.OperationalError):
-        return f"{path} cannot be used ({error}): does another platform use it?"
-    return f"{path} is not a state file ({error}): name another"
-
-
 @define
 class Store:
     """The sessions of a platform, in a SQLite file. Its methods block.
@@ -64,7 +58,12 @@ class Store:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise RuntimeError(_format_error(self.path, error)) from error
+            message = (
+                f"{self.path} cannot be used ({error}): does another platform use it?"
+                if isinstance(error, sqlite3.OperationalError)
+                else f"{self.path} is not a state file ({error}): name another"
+            )
+            raise RuntimeError(message) from error
 
     def get_value(self, name: str) -> str:
         """Return the random text with this name. It is created once for each file."""

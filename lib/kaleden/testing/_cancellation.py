@@ -76,6 +76,7 @@ class _Trial:
         number: the number of the event to inject at, counted from 0.
         injected: whether the cause was injected.
         error: the exception that the program raised; None if it raised none.
+        error_scopes: the scopes of `error_injection_point`, innermost last.
     """
 
     cause: Cause
@@ -87,7 +88,7 @@ class _Trial:
     _events_seen: int = field(init=False, default=0)
     _ticks_since: int = field(init=False, default=0)
     _scope: CancelScope = field(init=False)
-    _error_scopes: list[CancelScope] = field(init=False, factory=list[CancelScope])
+    error_scopes: list[CancelScope] = field(init=False, factory=list[CancelScope])
     _cancel_natively: Callable[[], object] = field(init=False)
 
     async def run(
@@ -154,7 +155,7 @@ class _Trial:
             case "deadline":
                 self._scope.deadline = -math.inf
             case "error":
-                self._error_scopes[-1].cancel()
+                self.error_scopes[-1].cancel()
             case "native" | "native3":
                 self._cancel_natively()
 
@@ -165,15 +166,6 @@ class _Trial:
         if due:
             self._cancel_natively()
         return due
-
-    @contextmanager
-    def register_error_scope(self, scope: CancelScope) -> Generator[None]:
-        """Register the scope to cancel when an error is injected."""
-        self._error_scopes.append(scope)
-        try:
-            yield
-        finally:
-            self._error_scopes.remove(scope)
 
 
 _current: ContextVar[_Trial | None] = ContextVar("_current", default=None)
@@ -202,8 +194,12 @@ def error_injection_point() -> Generator[None]:
         yield
         return
 
-    with CancelScope() as scope, trial.register_error_scope(scope):
-        yield
+    with CancelScope() as scope:
+        trial.error_scopes.append(scope)
+        try:
+            yield
+        finally:
+            trial.error_scopes.remove(scope)
     if scope.cancel_called:
         raise InjectedError("an error injected by cancel_at_every_checkpoint")
 
@@ -255,48 +251,35 @@ def cancel_at_every_checkpoint(
         BaseException: *check* raised it, or the program raised it before anything was injected. A
             note on the exception names the trial.
     """
-    sweep = _Sweep(scenario, world, check, backend, eager, seed)
-    ticks = range(start, sys.maxsize if max_ticks is None else max_ticks, step)
-    allowed: list[Cause] = [
-        cause for cause in causes if backend == "asyncio" or cause not in _NATIVE
-    ]
-    return SweepReport(
-        backend,
-        {cause: sweep.count_trials(ticks, cause, "tick") for cause in allowed},
-        {cause: sweep.count_trials(range(sys.maxsize), cause, "point") for cause in allowed},
-    )
 
-
-@frozen
-class _Sweep:
-    """The settings that all trials of a sweep share."""
-
-    scenario: Scenario
-    world: Callable[[], MemoryTransport]
-    check: Check
-    backend: Backend
-    eager: bool
-    seed: int
-
-    def count_trials(self, numbers: Iterable[int], cause: Cause, event: Event) -> int:
-        """Run a trial for each number until one ends before its event; return their count."""
-        trials = (_Trial(cause, event, number) for number in numbers)
-        return sum(1 for _ in takewhile(self._run_trial, trials))
-
-    def _run_trial(self, trial: _Trial) -> bool:
+    def run_trial(trial: _Trial) -> bool:
+        """Run a trial; return whether it injected its cause."""
         try:
             run_virtual(
                 trial.run,
-                self.scenario,
-                self.world,
-                self.check,
-                backend=self.backend,
-                eager=self.eager,
-                seed=self.seed,
+                scenario,
+                world,
+                check,
+                backend=backend,
+                eager=eager,
+                seed=seed,
                 on_tick=trial.handle_tick,
             )
         except BaseException as error:
-            where = f"{trial.event} {trial.number}, on {self.backend}"
+            where = f"{trial.event} {trial.number}, on {backend}"
             error.add_note(f"injected {trial.cause!r} at {where}")
             raise
         return trial.injected
+
+    def count_trials(numbers: Iterable[int], cause: Cause, event: Event) -> int:
+        """Run a trial for each number until one ends before its event; return their count."""
+        trials = (_Trial(cause, event, number) for number in numbers)
+        return sum(1 for _ in takewhile(run_trial, trials))
+
+    ticks = range(start, sys.maxsize if max_ticks is None else max_ticks, step)
+    allowed = [cause for cause in causes if backend == "asyncio" or cause not in _NATIVE]
+    return SweepReport(
+        backend,
+        {cause: count_trials(ticks, cause, "tick") for cause in allowed},
+        {cause: count_trials(range(sys.maxsize), cause, "point") for cause in allowed},
+    )

@@ -6,21 +6,16 @@ from kaleden._wire import Response
 from kaleden.testing._faults import Fault
 
 
-def _make_text_response(status: int, text: str, **headers: str) -> Response:
-    return Response(status, {"content-type": "text/plain", **headers}, text.encode())
-
-
 def make_busy_response(fault: Fault) -> Response:
     """Make a response that asks the client to wait before the next request."""
-    headers = {"retry-after": f"{fault.seconds:g}"}
-    return _make_text_response(fault.status, "temporarily unavailable\n", **headers)
+    headers = {"content-type": "text/plain", "retry-after": f"{fault.seconds:g}"}
+    return Response(fault.status, headers, b"temporarily unavailable\n")
 
 
 def make_error_response() -> Response:
     """Make the response of a server that has a bug."""
-    return _make_text_response(
-        500, "unexpected exception: java.lang.IllegalStateException: a fault of the plan"
-    )
+    text = b"unexpected exception: java.lang.IllegalStateException: a fault of the plan"
+    return Response(500, {"content-type": "text/plain"}, text)
 
 
 def make_garbage_response() -> Response:

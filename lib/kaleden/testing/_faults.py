@@ -166,11 +166,7 @@ class FaultPlan:
 @final
 @define(eq=False)
 class FaultSchedule:
-    """The state of a plan in use: it counts requests and draws the faults of each.
-
-    Args:
-        plan: the plan.
-    """
+    """The state of a plan in use: it counts requests and draws the faults of each."""
 
     plan: FaultPlan
     _seen: Counter[str | None] = field(init=False, factory=Counter[str | None])

@@ -14,7 +14,7 @@ def main(options: argparse.Namespace, output: Output) -> int:
     try:
         from rich.console import Console  # noqa: PLC0415  # of an extra
 
-        from kaleden._cli._demo import DemoOptions, run  # noqa: PLC0415  # of an extra
+        from kaleden._cli._demo._run import DemoOptions, run  # noqa: PLC0415  # of an extra
     except ImportError as error:
         raise ImportError(
             f"the demo requires an extra: pip install 'kaleden[demo]' ({error})"

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Final, final
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from kaleden._auth import EXPLAINED_BY, ConnectionInfo
 from kaleden._cli._client import open_session, perform
@@ -142,10 +142,8 @@ class Diagnostics:
         first = time.perf_counter() - began
         clock = check_clock(response, time.time())
         self.round_trip = await self._measure_round_trip()
-        message = (
-            f"it responds; the first request took {1000 * first:.0f} ms, the next ones "
-            f"{1000 * self.round_trip:.0f} ms"
-        )
+        times = f"took {1000 * first:.0f} ms, the next ones {1000 * self.round_trip:.0f} ms"
+        message = f"it responds; the first request {times}"
         checks = [Check("server", CheckStatus.OK, message)]
         return checks if clock is None else [*checks, clock]
 
@@ -168,10 +166,10 @@ class Diagnostics:
             sessions = await self._session.fetch()
         except RequestError as error:
             check = self._make_failed_check("account", error.failure)
-            version = _get_version(self._login)
             if server.verdict is CheckStatus.OK and error.failure.kind is FailureKind.PROTOCOL:
+                version = urlsplit(self._login.url or "").path.rpartition("/")[2]
                 advice = f"the server may not support {version}: remove it from the URL"
-                return Check("account", CheckStatus.FAILED, check.message, advice)
+                return evolve(check, advice=advice)
             return check
 
         took = 1000 * (time.perf_counter() - began)
@@ -231,10 +229,6 @@ def check_clock(response: Response, now: float) -> Check | None:
     return Check("clock", CheckStatus.WARNING, message, advice)
 
 
-def _get_version(login: ConnectionInfo) -> str:
-    return urlsplit(login.url or "").path.rpartition("/")[2]
-
-
 def _count_sessions(sessions: list[SessionInfo]) -> str:
     counts = Counter(str(info.status) for info in sessions)
     users = sorted({info.user for info in sessions if info.user})
@@ -252,8 +246,7 @@ def main(options: argparse.Namespace, output: Output) -> int:
     try:
         session = open_session(options, retry=None)
     except (ConfigurationError, OSError) as error:
-        check = Check("login", CheckStatus.FAILED, str(error), "")
-        _report(None, [check], None, output)
+        _report(None, [Check("login", CheckStatus.FAILED, str(error))], None, output)
         return NOT_STARTED
 
     return perform(session, partial(_run_checks, output), options, output)
@@ -265,7 +258,7 @@ async def _run_checks(output: Output, session: AsyncSession) -> int:
         output.write_line(f"{_format_versions()}\n\n{login}\n")
     diagnostics = Diagnostics(session, login)
     checks = [*check_login(login), *await diagnostics.run_checks()]
-    _report(login, checks, diagnostics, output)
+    _report(login, checks, diagnostics.round_trip, output)
     failed = any(check.verdict is CheckStatus.FAILED for check in checks)
     return FAILURE if failed else SUCCESS
 
@@ -273,7 +266,7 @@ async def _run_checks(output: Output, session: AsyncSession) -> int:
 def _report(
     login: ConnectionInfo | None,
     checks: list[Check],
-    diagnostics: Diagnostics | None,
+    round_trip: float | None,
     output: Output,
 ) -> None:
     if output.json:
@@ -281,7 +274,7 @@ def _report(
             {
                 "versions": _format_versions(),
                 "login": None if login is None else get_converter().unstructure(login),
-                "round_trip": None if diagnostics is None else diagnostics.round_trip,
+                "round_trip": round_trip,
                 "checks": [get_converter().unstructure(check) for check in checks],
             }
         )

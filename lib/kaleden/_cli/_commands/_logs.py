@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import final
+from typing import Any, final
 
 from attrs import evolve
 
@@ -68,26 +68,24 @@ class LogPrinter:
         return f"{name} | {item.text}\n" if len(self._names) > 1 else f"{item.text}\n"
 
     async def _write_other(self, item: LogReset | Failure) -> None:
-        if isinstance(item, Failure):
-            if item.kind is not self._ignored:
-                await self.report_failure(item)
-        elif self._output.json:
-            facts = {"name": self._names[item.id], "id": item.id}
-            await self._output.send_event("log_reset", facts)
-        else:
-            name = self._names[item.id]
-            await self._output.send_note(f"{name}: its log starts again from the beginning")
+        if isinstance(item, LogReset):
+            message = "its log starts again from the beginning"
+            await self._report("log_reset", item.id, message)
+        elif item.kind is not self._ignored:
+            await self.report_failure(item)
 
     async def report_failure(self, failure: Failure) -> None:
         """Report that a log cannot be followed to its end."""
         self.failed += 1
+        facts = get_converter().unstructure(failure)
+        await self._report("log_failed", failure.key, str(failure), failure=facts)
+
+    async def _report(self, event: str, id_: str, message: str, **facts: Any) -> None:
+        name = self._names[id_]
         if self._output.json:
-            facts = {"name": self._names[failure.key], "id": failure.key}
-            await self._output.send_event(
-                "log_failed", {**facts, "failure": get_converter().unstructure(failure)}
-            )
+            await self._output.send_event(event, {"name": name, "id": id_, **facts})
         else:
-            await self._output.send_note(f"{self._names[failure.key]}: {failure}")
+            await self._output.send_note(f"{name}: {message}")
 
 
 def main(options: argparse.Namespace, output: Output) -> int:

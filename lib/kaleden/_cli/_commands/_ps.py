@@ -25,7 +25,10 @@ def main(options: argparse.Namespace, output: Output) -> int:
 async def _list(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
     found = await session.fetch(options.kind, options.status, options.view)
     if output.json:
-        await output.send_document([to_json_object(info) for info in found])
+        facts = [get_converter().unstructure(info) for info in found]
+        for each in facts:
+            del each["raw"]
+        await output.send_document(facts)
     elif options.quiet:
         await output.send("".join(f"{info.id}\n" for info in found))
     elif found:
@@ -35,13 +38,6 @@ async def _list(options: argparse.Namespace, output: Output, session: AsyncSessi
     else:
         await output.send_note("no sessions")
     return SUCCESS
-
-
-def to_json_object(info: SessionInfo) -> dict[str, object]:
-    """Convert a session to JSON types, with kaleden's field names and units."""
-    facts: dict[str, object] = get_converter().unstructure(info)
-    del facts["raw"]
-    return facts
 
 
 def _format_time(time: datetime | None) -> str:

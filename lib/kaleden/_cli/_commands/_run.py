@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from functools import partial
 from typing import Any, Final, final
 
 import anyio
@@ -33,8 +34,7 @@ def main(options: argparse.Namespace, output: Output) -> int:
 
     session = open_session(options, ledger=options.ledger)
     if options.detach:
-        launch = _DetachedRun(spec, output)
-        return perform(session, launch, options, output)
+        return perform(session, partial(_launch_detached, spec, output), options, output)
 
     run = _AttachedRun(spec, options, output)
     status = FAILURE
@@ -66,24 +66,17 @@ def _build_spec(options: argparse.Namespace) -> SessionSpec:
     )
 
 
-@final
-class _DetachedRun:
-    """The work of ``run --detach``: launch sessions and leave them on the platform."""
-
-    def __init__(self, spec: SessionSpec, output: Output) -> None:
-        self._spec = spec
-        self._output = output
-
-    async def __call__(self, session: AsyncSession) -> int:
-        created = await session.create(self._spec)
-        if self._output.json:
-            await self._output.send_line(created.to_json())
-        else:
-            for key in created.successes.values():
-                await self._output.send_line(key)
-            for failure in created.failures.values():
-                await self._output.send_note(f"not launched: {failure}")
-        return SUCCESS if created.ok else FAILURE
+async def _launch_detached(spec: SessionSpec, output: Output, session: AsyncSession) -> int:
+    """Launch sessions and leave them on the platform."""
+    created = await session.create(spec)
+    if output.json:
+        await output.send_line(created.to_json())
+    else:
+        for key in created.successes.values():
+            await output.send_line(key)
+        for failure in created.failures.values():
+            await output.send_note(f"not launched: {failure}")
+    return SUCCESS if created.ok else FAILURE
 
 
 @final

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 
 import anyio
@@ -52,24 +51,20 @@ async def _serve(options: argparse.Namespace, output: Output) -> None:
             max_interactive_sessions=options.max_interactive_sessions,
             tls=options.tls,
         ) as platform:
-            describe = _format_json if options.json else _format_usage
-            output.write_line(describe(platform, tls=options.tls))
+            facts = _describe(platform, tls=options.tls)
+            if options.json:
+                output.write_document(facts)
+            else:
+                parts = [_USAGE, _TLS_USAGE, _EXIT_HINT] if options.tls else [_USAGE, _EXIT_HINT]
+                output.write_line("\n".join(parts).format(**facts))
             async for _ in signals:
                 break
 
 
-def _format_usage(platform: LocalPlatform, *, tls: bool) -> str:
-    parts = [_USAGE.format(url=platform.url, token=platform.token)]
+def _describe(platform: LocalPlatform, *, tls: bool) -> dict[str, str]:
+    facts = {"url": platform.url, "token": platform.token}
     if tls:
-        parts.append(_TLS_USAGE.format(url=platform.url, **_issue_certificate(platform)))
-    return "\n".join([*parts, _EXIT_HINT])
-
-
-def _format_json(platform: LocalPlatform, *, tls: bool) -> str:
-    trust = _issue_certificate(platform) if tls else {}
-    return json.dumps({"url": platform.url, "token": platform.token, **trust})
-
-
-def _issue_certificate(platform: LocalPlatform) -> dict[str, str]:
-    certificate = platform.issue_certificate(expires_in=30 * _DAY)
-    return {"ca": str(platform.ca_pem), "user": platform.user, "certificate": str(certificate)}
+        facts["ca"] = str(platform.ca_pem)
+        facts["user"] = platform.user
+        facts["certificate"] = str(platform.issue_certificate(expires_in=30 * _DAY))
+    return facts

@@ -120,7 +120,7 @@ async def _launch_and_watch(
     console.print(
         f"Launching {options.replicas} sessions that count the primes below {_replica.LIMIT}:"
     )
-    with open_status_display(console) as display:
+    with open_status_display(console) as show:
         finished = await session.run(
             name,
             options.image,
@@ -129,7 +129,7 @@ async def _launch_and_watch(
             env=_replica.make_environment(options.failing_replica),
             replicas=options.replicas,
             grace=CLEANUP_SECONDS,
-            progress=display.show,
+            progress=show,
         )
     return Outcomes("demo", [_parse_outcome(outcome) for outcome in finished])
 

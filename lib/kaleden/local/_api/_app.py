@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kaleden.local._accounts import Accounts
+from kaleden.local._api._render import format_error_page
 from kaleden.local._api._service import MAX_TARGET, ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
 from kaleden.local._platform._model import HTTPError, Session, Status
@@ -62,11 +63,7 @@ class Statistics:
 
 @define
 class RequestCounter:
-    """An ASGI middleware that counts requests and implements the lifespan protocol.
-
-    Args:
-        app: the application to which requests are passed on.
-    """
+    """An ASGI middleware that counts requests and implements the lifespan protocol."""
 
     app: ASGIApp
     requests: int = field(init=False, default=0)
@@ -117,10 +114,10 @@ class _Endpoints:
         """Handle a request to the API."""
         path: bytes = request.scope["raw_path"]
         if len(path) + len(request.scope["query_string"]) > MAX_TARGET:
-            return _make_error_page("HTTP Status 400: Bad Request", 400)
+            return HTMLResponse(format_error_page("400: Bad Request"), 400)
         form = await _read_form(request)
         if form is None:
-            return _make_error_page("HTTP Status 413: Request Entity Too Large", 413)
+            return HTMLResponse(format_error_page("413: Request Entity Too Large"), 413)
 
         user, login_error = self._identify(request)
         query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -152,13 +149,8 @@ class _Endpoints:
         self.service.platform.advance(self.clock())
         session = self.service.platform.anyones(request.path_params["id"])
         if session is None or session.status is not Status.RUNNING:
-            return _make_error_page("HTTP Status 404: Not Found", 404)
+            return HTMLResponse(format_error_page("404: Not Found"), 404)
         return _make_session_page(session)
-
-
-def _make_error_page(title: str, status: int) -> Response:
-    text = escape(title)
-    return HTMLResponse(f"<!doctype html><title>{text}</title><h1>{text}</h1>", status)
 
 
 def _make_session_page(session: Session) -> Response:
@@ -239,11 +231,8 @@ def make_app(
 ) -> RequestCounter:
     """Make the ASGI application.
 
-    Args:
-        service: the API.
-        accounts: the users.
-        clock: returns seconds since the epoch.
-        execute_orders: called after each request to the API, to execute the platform's orders.
+    It calls *execute_orders* after each request to the API. *clock* returns seconds since the
+    epoch.
     """
     endpoints = _Endpoints(service, accounts, clock, execute_orders)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]

@@ -98,13 +98,8 @@ def format_public_session(session: Session) -> dict[str, Any]:
 def format_events(events: Iterable[Event]) -> str:
     """Format events as kubectl's custom columns, at least three spaces apart."""
     rows = [
-        (
-            event.type,
-            event.reason,
-            event.message,
-            *map(format_kubernetes_time, (event.first, event.last)),
-        )
-        for event in events
+        (e.type, e.reason, e.message, *map(format_kubernetes_time, (e.first, e.last)))
+        for e in events
     ]
     if not rows:
         return "<none>\n"
@@ -155,6 +150,12 @@ def format_job_not_found(user: str, kind: str, id_: str) -> str:
         f"HTTP response body: {json.dumps(status, separators=(',', ':'))}\n"
         "HTTP response headers: {}"
     )
+
+
+def format_error_page(status: str) -> bytes:
+    """Return the error page of the servlet container, which answers before the service."""
+    title = f"HTTP Status {status}"
+    return f"<!doctype html><title>{title}</title><h1>{title}</h1>".encode()
 
 
 AVAILABILITY = """\

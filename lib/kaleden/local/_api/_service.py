@@ -24,7 +24,7 @@ from kaleden.local._platform._create_params import (
     read_registry_login,
     read_spec,
 )
-from kaleden.local._platform._model import HTTPError, Kind, Session, make_bad_request
+from kaleden.local._platform._model import HTTPError, Kind, Session
 from kaleden.local._platform._state_machine import Platform
 
 VERSIONS = ("v0", "v1")
@@ -78,16 +78,6 @@ def _make_json_response(value: Any) -> ApiResponse:
     return ApiResponse(200, render.encode_json(value), "application/json")
 
 
-def _format_error_page(status: str) -> bytes:
-    """Return the error page of the servlet container, which answers before the service."""
-    title = f"HTTP Status {status}"
-    return f"<!doctype html><title>{title}</title><h1>{title}</h1>".encode()
-
-
-def _find_no_log(_: str) -> Path | None:
-    return None
-
-
 @frozen
 class Service:
     """The API of one platform.
@@ -104,7 +94,7 @@ class Service:
 
     platform: Platform
     origin: str
-    log_file: Callable[[str], Path | None] = _find_no_log
+    log_file: Callable[[str], Path | None] = lambda _: None
     anonymous: Literal[400, 401] = 401
     registry_logins: dict[str, tuple[str, str]] = field(
         factory=dict[str, tuple[str, str]], repr=False
@@ -144,10 +134,10 @@ class Service:
         pattern, names = _parse_path(request.path)
         # The server's servlet container rejects an encoded slash.
         if any("/" in name for name in names):
-            return ApiResponse(400, _format_error_page("400: Bad Request"), _HTML)
+            return ApiResponse(400, render.format_error_page("400: Bad Request"), _HTML)
         methods = _ROUTES.get(pattern)
         if methods is None:
-            return ApiResponse(404, _format_error_page("404: Not Found"), _HTML)
+            return ApiResponse(404, render.format_error_page("404: Not Found"), _HTML)
         handler = methods.get(request.method)
         if handler is None:
             allow = (("allow", ", ".join(methods)),)
@@ -155,7 +145,7 @@ class Service:
         if pattern not in _PUBLIC_PATHS:
             self._check_login(request)
 
-        response = handler(_RequestHandler(self, request, request.user or "", names))
+        response = handler(_RequestHandler(self, request, request.user or "", *names))
         identity = () if request.user is None else (("x-vo-authenticated", request.user),)
         return evolve(response, headers=(*response.headers, *identity))
 
@@ -163,7 +153,7 @@ class Service:
         if request.login_error is not None:
             raise request.login_error
         if request.user is None and self.anonymous == 400:
-            raise make_bad_request("cannot get group memberships for anonymous")
+            raise HTTPError(400, "cannot get group memberships for anonymous")
         if request.user is None:
             raise HTTPError(401, "Unauthorized")
 
@@ -197,28 +187,16 @@ class _RequestHandler:
     service: Service
     request: ApiRequest
     user: str
-    names: list[str]
+    # The ids of the session and of its desktop app in the path.
+    id: str = ""
+    appid: str = ""
 
     @property
     def platform(self) -> Platform:
         return self.service.platform
 
-    @property
-    def id(self) -> str:
-        """The session's id in the path."""
-        return self.names[0]
-
-    @property
-    def appid(self) -> str:
-        """The desktop app's id in the path."""
-        return self.names[1]
-
     def get_parameter(self, name: str) -> str | None:
         return self.request.parameters.get(name)
-
-    def check_id(self) -> None:
-        if not _LABEL.fullmatch(self.id):
-            raise make_bad_request(f"Invalid label value: {self.id}")
 
     def respond_with_sessions(self, sessions: Iterable[Session]) -> ApiResponse:
         return _make_json_response(
@@ -233,9 +211,7 @@ class _RequestHandler:
             return self.get_statistics()
         if view == "all":
             everyones = _filter_sessions(self.platform.everyones(), self.request.parameters)
-            return _make_json_response(
-                [render.format_public_session(session) for session in everyones]
-            )
+            return _make_json_response([render.format_public_session(s) for s in everyones])
         if view.lower() == "interactive":
             return self.list_interactive()
         return self.respond_with_sessions(
@@ -273,23 +249,21 @@ class _RequestHandler:
             raise HTTPError(500, text) from None
         if is_private(spec.image):
             self.store_registry_login(spec.image, registry_login)
-        return _make_text_response(
-            f"{self.platform.create(self.user, spec, self.request.now).id}\n"
-        )
+        session = self.platform.create(self.user, spec, self.request.now)
+        return _make_text_response(f"{session.id}\n")
 
     def store_registry_login(self, image: str, login: tuple[str, str] | None) -> None:
         """Store the registry login for the image. Like the server, do not test it."""
         if login is None:
-            raise make_bad_request(
-                f"No authentication provided for unknown or private image {image}"
-            )
+            raise HTTPError(400, f"No authentication provided for unknown or private image {image}")
         self.service.registry_logins[self.user] = login
 
     def refuse_delete_all(self) -> ApiResponse:
-        raise make_bad_request("Cannot kill all sessions.")
+        raise HTTPError(400, "Cannot kill all sessions.")
 
     def get_session(self) -> ApiResponse:
-        self.check_id()
+        if not _LABEL.fullmatch(self.id):
+            raise HTTPError(400, f"Invalid label value: {self.id}")
         view = self.get_parameter("view")
         session = self.platform.find(self.user, self.id)
         if view == "logs":
@@ -299,20 +273,17 @@ class _RequestHandler:
         if session is None:
             raise HTTPError(404, f"session {self.id} not found")
         if view == "events":
-            return self.get_events(session)
+            if not session.has_pod:
+                raise HTTPError(404, f"session {self.id} not found.")
+            return _make_text_response(render.format_events(session.events))
         return _make_json_response(render.format_session(session, self.service.origin))
-
-    def get_events(self, session: Session) -> ApiResponse:
-        if not session.has_pod:
-            raise HTTPError(404, f"session {self.id} not found.")
-        return _make_text_response(render.format_events(session.events))
 
     def modify_session(self) -> ApiResponse:
         action = self.get_parameter("action")
         if action is None:
-            raise make_bad_request("Cannot modify an existing session")
+            raise HTTPError(400, "Cannot modify an existing session")
         if action != "renew":
-            raise make_bad_request("unrecognized action")
+            raise HTTPError(400, "unrecognized action")
         self.platform.renew(self.user, self.id, self.request.now)
         return ApiResponse()
 
@@ -329,11 +300,9 @@ class _RequestHandler:
         everyones = self.get_parameter("view") == "all"
         sessions = self.platform.everyones() if everyones else self.platform.of_user(self.user)
         apps = [s for s in sessions if s.appid is not None and _matches(status, s.status)]
-        return (
-            _make_json_response(list(map(render.format_public_session, apps)))
-            if everyones
-            else self.respond_with_sessions(apps)
-        )
+        if everyones:
+            return _make_json_response([render.format_public_session(app) for app in apps])
+        return self.respond_with_sessions(apps)
 
     def create_app(self) -> ApiResponse:
         spec = read_app_spec(self.request.parameters, self.service.offer)
@@ -348,7 +317,7 @@ class _RequestHandler:
         return _make_json_response(render.format_session(app, self.service.origin))
 
     def modify_app(self) -> ApiResponse:
-        raise make_bad_request("Cannot modify an existing desktop app")
+        raise HTTPError(400, "Cannot modify an existing desktop app")
 
     def delete_app(self) -> ApiResponse:
         self.platform.delete(self.user, self.id, self.request.now, self.appid)
@@ -363,7 +332,7 @@ class _RequestHandler:
         try:
             return _make_json_response(list_images(Kind(wanted.lower())))
         except ValueError:
-            raise make_bad_request(f"unknown type: {wanted}") from None
+            raise HTTPError(400, f"unknown type: {wanted}") from None
 
     def get_context(self) -> ApiResponse:
         return _make_json_response(
@@ -401,12 +370,6 @@ _ROUTES: dict[tuple[str, ...], dict[str, Callable[[_RequestHandler], ApiResponse
     ("image",): {"GET": _RequestHandler.list_images},
     ("context",): {"GET": _RequestHandler.get_context},
     ("repository",): {"GET": _RequestHandler.list_registries},
-    ("availability",): {
-        "GET": _RequestHandler.get_availability,
-        "HEAD": _RequestHandler.get_availability,
-    },
-    ("capabilities",): {
-        "GET": _RequestHandler.get_capabilities,
-        "HEAD": _RequestHandler.get_capabilities,
-    },
+    ("availability",): dict.fromkeys(("GET", "HEAD"), _RequestHandler.get_availability),
+    ("capabilities",): dict.fromkeys(("GET", "HEAD"), _RequestHandler.get_capabilities),
 }

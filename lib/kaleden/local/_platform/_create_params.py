@@ -16,20 +16,11 @@ from collections.abc import Callable, Iterable
 from attrs import define, field, frozen
 
 from kaleden.local._platform._catalogue import REGISTRIES, Resources
-from kaleden.local._platform._model import GIB, HTTPError, Kind, Spec, make_bad_request
+from kaleden.local._platform._model import GIB, HTTPError, Kind, Spec
 
 NAME = re.compile(r"[A-Za-z0-9\-]+")
 _YAML_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|.)")
-_YAML_LETTERS = {
-    "\\": "\\",
-    '"': '"',
-    "/": "/",
-    "n": "\n",
-    "t": "\t",
-    "r": "\r",
-    "0": "\0",
-    " ": " ",
-}
+_YAML_LETTERS = {c: c for c in '\\"/ '} | {"n": "\n", "t": "\t", "r": "\r", "0": "\0"}
 
 
 class NotCreated(Exception):
@@ -90,7 +81,7 @@ def expand_java_replacement(text: str) -> str:
         if character == "\\":
             escaped = next(characters, None)
             if escaped is None:
-                raise make_bad_request("character to be escaped is missing")
+                raise HTTPError(400, "character to be escaped is missing")
             result.append(escaped)
         elif character == "$":
             raise _make_reference_error(next(characters, None))
@@ -101,11 +92,11 @@ def expand_java_replacement(text: str) -> str:
 
 def _make_reference_error(next_character: str | None) -> HTTPError:
     if next_character is None:
-        return make_bad_request("Illegal group reference: group index is missing")
+        return HTTPError(400, "Illegal group reference: group index is missing")
     if next_character.isascii() and next_character.isdigit():
         error = f"java.lang.IndexOutOfBoundsException: No group {next_character}"
         return HTTPError(500, f"unexpected exception: {error}")
-    return make_bad_request("Illegal group reference")
+    return HTTPError(400, "Illegal group reference")
 
 
 def unquote_yaml(text: str) -> str:
@@ -153,10 +144,10 @@ def read_image(parameters: Parameters) -> str:
     """Read ``image``, which must come from one of the platform's registries."""
     image = parameters.get("image")
     if not image:
-        raise make_bad_request("Missing parameter 'image'")
+        raise HTTPError(400, "Missing parameter 'image'")
     if image.partition("/")[0] not in REGISTRIES:
         hosts = ", ".join(REGISTRIES)
-        raise make_bad_request(f"session image '{image}' must come from one of [{hosts}]")
+        raise HTTPError(400, f"session image '{image}' must come from one of [{hosts}]")
     return image
 
 
@@ -168,18 +159,18 @@ def read_kind(parameters: Parameters) -> Kind:
     try:
         return Kind(text)
     except ValueError:
-        raise make_bad_request(f"Invalid session type: {text}") from None
+        raise HTTPError(400, f"Invalid session type: {text}") from None
 
 
 def read_name(parameters: Parameters) -> str:
     """Read ``name``: check it as the server does, and lower-case it."""
     name = parameters.get("name")
     if not name:
-        raise make_bad_request("Missing parameter 'name'")
+        raise HTTPError(400, "Missing parameter 'name'")
     if not NAME.fullmatch(name):
-        raise make_bad_request("name can only contain alpha-numeric chars and '-'")
+        raise HTTPError(400, "name can only contain alpha-numeric chars and '-'")
     if name.startswith("-"):
-        raise make_bad_request(f"Invalid label value: {name}")
+        raise HTTPError(400, f"Invalid label value: {name}")
     return name.lower()
 
 
@@ -189,7 +180,7 @@ def read_gpus(parameters: Parameters, resources: Resources) -> int:
     if text is None:
         return 0
     if not text.isascii() or not text.isdigit() or int(text) not in resources.gpu_options:
-        raise make_bad_request(f"Invalid value for 'gpus': {text}")
+        raise HTTPError(400, f"Invalid value for 'gpus': {text}")
     return int(text)
 
 
@@ -205,7 +196,7 @@ def _read_amount(
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or int(value) not in options:
-        raise make_bad_request(f"Invalid value for '{name}': {text}")
+        raise HTTPError(400, f"Invalid value for '{name}': {text}")
     return _RequestAndLimit(round(value * unit), round(value * unit))
 
 
@@ -271,7 +262,7 @@ def read_app_spec(parameters: Parameters, offer: Resources) -> Spec:
     """Read the parameters of a desktop app. The server does not check its registry."""
     image = parameters.get("image")
     if not image:
-        raise make_bad_request("Missing parameter 'image'")
+        raise HTTPError(400, "Missing parameter 'image'")
     cores, ram = read_resources(parameters, Kind.DESKTOP_APP, offer)
     name = re.sub(r"[^a-z0-9-]+", "-", image.rpartition("/")[2].partition(":")[0].lower())
     return Spec(
@@ -298,5 +289,5 @@ def read_registry_login(header: str) -> tuple[str, str]:
         text = ""
     parts = split_like_java(text, ":")
     if len(parts) != 2:
-        raise make_bad_request("Invalid input. Must be in form of username:secret")
+        raise HTTPError(400, "Invalid input. Must be in form of username:secret")
     return parts[0], parts[1]

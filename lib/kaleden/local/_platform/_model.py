@@ -255,8 +255,3 @@ class HTTPError(Exception):
         super().__init__(text)
         self.status = status
         self.text = text
-
-
-def make_bad_request(text: str) -> HTTPError:
-    """Make the error for HTTP 400 with the server's text."""
-    return HTTPError(400, text)

@@ -29,7 +29,6 @@ from kaleden.local._platform._model import (
     Start,
     Status,
     Stop,
-    make_bad_request,
 )
 
 _STALE_MARGIN = 64
@@ -146,9 +145,7 @@ class Platform:
             for session in self.of_user(user)
         )
         if active >= limit:
-            raise make_bad_request(
-                f"User {user} has reached the maximum of {limit} active sessions."
-            )
+            raise HTTPError(400, f"User {user} has reached the maximum of {limit} active sessions.")
 
     # Changes
 
@@ -212,7 +209,7 @@ class Platform:
         """
         session = self.find(user, id_)
         if session is None or not session.phase.active or session.started is None:
-            raise make_bad_request(f"No active job for user {user} with session {id_}")
+            raise HTTPError(400, f"No active job for user {user} with session {id_}")
         for renewed in [s for s in self.of_user(user) if s.id == id_ and s.started is not None]:
             elapsed = now - (renewed.started or now)
             renewed.lifetime = max(renewed.lifetime, elapsed + self.settings.interactive_lifetime)
@@ -434,11 +431,10 @@ class Platform:
         del self._by_user[session.user][key]
         self._timers.discard(key)
         self._changed.add(key)
-        if not session.phase.holding:
-            self._orders.append(Forget(key))
-        elif session.spec.kind is Kind.HEADLESS:
+        if session.phase.holding and session.spec.kind is Kind.HEADLESS:
             self._terminating[key] = session
             self._orders.append(Stop(key))
-        else:
+            return
+        if session.phase.holding:
             self._release(session)
-            self._orders.append(Forget(key))
+        self._orders.append(Forget(key))

@@ -28,7 +28,7 @@ import anyio.lowlevel
 from anyio import CancelScope, CapacityLimiter, to_thread
 from attrs import define, field, frozen
 
-from kaleden.local._platform._model import GIB, Forget, Order, Session, Spec, Start, Stop
+from kaleden.local._platform._model import GIB, Forget, Session, Start, Stop
 from kaleden.local._platform._state_machine import Platform
 from kaleden.local._processes._procfs import PROC, Usage, kill_marked, list_children, measure_trees
 
@@ -40,6 +40,8 @@ _UNSHARE = ("--pid", "--fork", "--kill-child", "--mount-proc")
 # The first is for root, which needs no user namespace. In one, the owners of some of its files
 # may not be mapped.
 _NAMESPACES = (("unshare", *_UNSHARE), ("unshare", "--user", "--map-current-user", *_UNSHARE))
+# Run by a session without a command; `$0` is the image.
+_DEFAULT_SCRIPT = 'echo "$0: session $skaha_sessionid of $skaha_username, no command was given"'
 # The kernel's limit is twice the session's limit. `Runner.check_usage` detects a small excess, and
 # can record the reason. The kernel stops only an excess that could harm the machine before the
 # next check.
@@ -123,12 +125,6 @@ async def temporary_directory() -> AsyncGenerator[Path]:
             await to_thread.run_sync(directory.cleanup)
 
 
-def make_default_command(spec: Spec) -> tuple[str, ...]:
-    """Return the command of a session without one: print the image and the ids, and end."""
-    script = 'echo "$0: session $skaha_sessionid of $skaha_username, no command was given"'
-    return ("sh", "-c", script, spec.image)
-
-
 @define(eq=False)
 class _ProcessTree:
     """The process tree of one session, running or about to start."""
@@ -146,7 +142,7 @@ class Runner:
     """Executes the orders of a `Platform`, and reports the results to it.
 
     Args:
-        platform: the platform that gives the orders.
+        platform: gives the orders.
         files: the paths of the sessions' files.
         clock: returns seconds since the epoch.
         group: the task group of the sessions' tasks. When it is cancelled, all processes end.
@@ -176,18 +172,15 @@ class Runner:
     def execute_orders(self) -> None:
         """Start to execute the platform's orders. Call this after each change of the platform."""
         for order in self.platform.take_orders():
-            self._execute(order)
-
-    def _execute(self, order: Order) -> None:
-        match order:
-            case Start(session):
-                tree = self._trees[session.key] = _ProcessTree(session)
-                self.group.start_soon(self._supervise, tree)
-            case Stop(key):
-                if key in self._trees:
-                    self._trees[key].scope.cancel()
-            case Forget(key):
-                self.group.start_soon(self._delete_files, key)
+            match order:
+                case Start(session):
+                    tree = self._trees[session.key] = _ProcessTree(session)
+                    self.group.start_soon(self._supervise, tree)
+                case Stop(key):
+                    if key in self._trees:
+                        self._trees[key].scope.cancel()
+                case Forget(key):
+                    self.group.start_soon(self._delete_files, key)
 
     async def _delete_files(self, key: str) -> None:
         with CancelScope(shield=True):
@@ -255,7 +248,8 @@ class Runner:
         """
         work = self.files.work_directory(session.key)
         work.mkdir(parents=True, exist_ok=True)
-        program, *arguments = session.spec.command or make_default_command(session.spec)
+        default = ("sh", "-c", _DEFAULT_SCRIPT, session.spec.image)
+        program, *arguments = session.spec.command or default
         target = str(work / program) if "/" in program else program
         found = shutil.which(target, path=self.files.search_path())
         if found is None:

@@ -51,16 +51,7 @@ class Exchange:
 
 @define(eq=False)
 class Server:
-    """Handle the requests to a world.
-
-    Args:
-        world: the platform.
-        schedule: draws the delays.
-        latency: see `MemoryTransport`.
-        abandoned: see `MemoryTransport`.
-        finish_delay: see `MemoryTransport`.
-        on_point: see `MemoryTransport`.
-    """
+    """Handle the requests to a world. The other arguments are those of `MemoryTransport`."""
 
     world: World
     schedule: FaultSchedule
@@ -97,12 +88,14 @@ class Server:
     async def _handle(self, exchange: Exchange) -> Response:
         await self._receive(exchange)
         self.notify_point("arrived", exchange)
-        await self._wait_gap(
-            exchange, self.schedule.draw_delay(exchange.faults.get(FaultKind.DELAY))
-        )
+        delay = self.schedule.draw_delay(exchange.faults.get(FaultKind.DELAY))
+        await self._wait_gap(exchange, delay)
         self.notify_point("before-effect", exchange)
         await self._wait_gap(exchange)
-        await self._check_abandoned(exchange)
+        if exchange.abandoned:
+            if self.abandoned == "dies":
+                raise _make_connection_lost()
+            await anyio.sleep(self.finish_delay)
         response = await self._apply(exchange)
         self.notify_point("after-effect", exchange)
         await self._wait_gap(exchange)
@@ -116,12 +109,6 @@ class Server:
             )
         if exchange.abandoned:
             raise _make_connection_lost()
-
-    async def _check_abandoned(self, exchange: Exchange) -> None:
-        if exchange.abandoned:
-            if self.abandoned == "dies":
-                raise _make_connection_lost()
-            await anyio.sleep(self.finish_delay)
 
     async def _apply(self, exchange: Exchange) -> Response:
         """Carry out the request, or the fault that replaces it."""
@@ -167,12 +154,10 @@ class Server:
 
     async def _wait_gap(self, exchange: Exchange, more: float = 0.0) -> None:
         """Wait for one part of the request's latency, and for *more* seconds."""
-        await anyio.sleep(self._get_latency(exchange.kind) / _GAPS + more)
-
-    def _get_latency(self, kind: str) -> float:
-        if isinstance(self.latency, int | float):
-            return self.latency
-        return {**_LATENCIES, **self.latency}.get(kind, _LATENCY)
+        latency = self.latency
+        if not isinstance(latency, int | float):
+            latency = {**_LATENCIES, **latency}.get(exchange.kind, _LATENCY)
+        await anyio.sleep(latency / _GAPS + more)
 
     def notify_point(self, point: str, exchange: Exchange) -> None:
         """Report that a request passes a point."""

@@ -19,14 +19,7 @@ TimeCallback = Callable[[float], None]
 
 @frozen
 class Script:
-    """The behaviour of the sessions.
-
-    Attributes:
-        start_delay: seconds from the allocation of a session's resources until it runs.
-        duration: seconds that a session runs.
-        fails: returns whether a session ends as Failed.
-        log: returns the log of a session, given the seconds since it began to run.
-    """
+    """The behaviour of the sessions. The functions are those of `MemoryTransport`."""
 
     start_delay: Callable[[Session], float]
     duration: Callable[[Session], float]
@@ -47,10 +40,7 @@ class _Process:
 class SessionSimulator:
     """Carry out the orders of a `Platform` in virtual time, and report to it.
 
-    Args:
-        platform: the platform that gives the orders.
-        script: the behaviour of the sessions.
-        on_change: called with the time after each change on the platform.
+    *on_change* is called with the time after each change on the platform.
     """
 
     platform: Platform

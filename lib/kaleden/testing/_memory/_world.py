@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio
+import anyio.from_thread
+from anyio.lowlevel import EventLoopToken, current_token
 from attrs import define, field
 
 from kaleden._wire import Request, Response
 from kaleden.local import Platform, Session, Settings
 from kaleden.local._api._service import ApiRequest, ApiResponse, Service
 from kaleden.local._platform._create_params import Parameters
-from kaleden.testing._memory._event_loop import EventLoop
 from kaleden.testing._memory._sessions import Script, SessionSimulator
 from kaleden.testing._requests import classify_request
 
@@ -66,10 +68,7 @@ class PlatformHistory:
 class World:
     """The platform, its simulated sessions, and its history.
 
-    Args:
-        platform: the platform and its sessions.
-        script: the behaviour of the sessions.
-        max_lag: the longest lag of a read, in seconds.
+    *max_lag* is the longest lag of a read, in seconds.
     """
 
     platform: Platform
@@ -78,7 +77,8 @@ class World:
     created: Counter[str] = field(init=False, factory=Counter[str])
     _simulator: SessionSimulator = field(init=False)
     _history: PlatformHistory = field(init=False)
-    _loop: EventLoop | None = field(init=False, default=None)
+    _token: EventLoopToken | None = field(init=False, default=None)
+    _thread: int = field(init=False, factory=threading.get_ident)
     _closed_at: float | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -87,18 +87,19 @@ class World:
 
     def open(self) -> None:
         """Start the clock, in this event loop."""
-        self._loop = EventLoop()
+        self._token = current_token()
+        self._thread = threading.get_ident()
         self._record(self._now())
 
     def close(self) -> None:
         """Stop the clock."""
         self._closed_at = self._now()
-        self._loop = None
+        self._token = None
 
     def set_max_lag(self, seconds: float) -> None:
         """Set the longest lag of a read, in seconds, from now on."""
         self._history.max_lag = seconds
-        if self._loop is not None:
+        if self._token is not None:
             self._run_in_loop(lambda: self._record(self._now()))
 
     def sessions(self) -> list[Session]:
@@ -107,11 +108,13 @@ class World:
 
     def _run_in_loop(self, function: Callable[[], T]) -> T:
         """Call *function* in the event loop, which has the clock and makes all changes."""
-        loop = self._loop
-        return function() if loop is None else loop.run_sync(function)
+        token = self._token
+        if token is None or threading.get_ident() == self._thread:
+            return function()
+        return anyio.from_thread.run_sync(function, token=token)
 
     def _list_sessions(self) -> list[Session]:
-        if self._loop is not None or self._closed_at is not None:
+        if self._token is not None or self._closed_at is not None:
             self._simulator.advance(self._now())
         return list(self.platform.of_user(USER))
 
@@ -123,14 +126,15 @@ class World:
             read_at, platform = now - lag, self._history.find_state(now - lag)
         else:
             read_at, platform = now, self.platform
-        reply = Service(platform, "https://memory.invalid", Path).handle(
-            _parse_call(request, read_at)
-        )
+        service = Service(platform, "https://memory.invalid", Path)
+        reply = service.handle(_parse_call(request, read_at))
         self._simulator.apply_orders(now)
         if request.method != "GET":
             self._record(now)
         if classify_request(request) == "create" and reply.status == 200:
-            self._count_created(reply)
+            session = self.platform.find(USER, reply.body.decode().strip())
+            assert session is not None  # noqa: S101 - it was created just now
+            self.created[session.spec.name] += 1
         return self._make_response(reply, now)
 
     def _now(self) -> float:
@@ -138,11 +142,6 @@ class World:
 
     def _record(self, now: float) -> None:
         self._history.record(self.platform, now)
-
-    def _count_created(self, reply: ApiResponse) -> None:
-        session = self.platform.find(USER, reply.body.decode().strip())
-        assert session is not None  # noqa: S101 - it was created just now
-        self.created[session.spec.name] += 1
 
     def _make_response(self, reply: ApiResponse, now: float) -> Response:
         headers = dict(reply.headers)

@@ -182,12 +182,9 @@ def _cut(chunk: bytes, limit: int, action: Action) -> list[Step] | None:
 
 def _respond(response: Response) -> list[Step]:
     headers = {**response.headers, "content-length": len(response.body), "connection": "close"}
-    lines = [
-        f"HTTP/1.1 {response.status} ",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    head = "\r\n".join([*lines, "", ""])
-    return [SendToClient(head.encode("latin-1") + response.body), Action.CLOSE]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {response.status} \r\n{lines}\r\n".encode("latin-1")
+    return [SendToClient(head + response.body), Action.CLOSE]
 
 
 def _send_slowly(fault: Fault, chunk: bytes) -> list[Step]:

@@ -117,16 +117,13 @@ class Link:
                     await anyio.sleep(seconds)
                 case SendToClient(data):
                     await self.client.send(data)
-                case Action():
-                    await self._run_action(step)
-
-    async def _run_action(self, action: Action) -> None:
-        if action is Action.RESET:
-            self._reset()
-            return
-        self._detached = True
-        if action is Action.CLOSE:
-            await self.client.send_eof()
+                case Action.RESET:
+                    self._reset()
+                case Action.CLOSE:
+                    self._detached = True
+                    await self.client.send_eof()
+                case Action.DETACH:
+                    self._detached = True
 
     def _reset(self) -> None:
         self._broken = True
