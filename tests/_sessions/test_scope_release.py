@@ -94,7 +94,7 @@ def test_error_names_launches_of_unknown_outcome(play: Play) -> None:
                 created = await scope.create("fits", IMAGE, replicas=2)
                 assert {FailureKind.UNKNOWN_EFFECT: 1} == created.counts()
                 raise RuntimeError
-        [note] = caught.value.__notes__
+        note = "\n".join(caught.value.__notes__)
         names = {each.spec.name for each in transport.sessions() if each.id not in created.ids}
         assert 1 == len(names)
         assert all(name in note for name in names)

@@ -382,12 +382,15 @@ def _report_released(
     released: list[str], unconfirmed: list[str], error: BaseException | None
 ) -> None:
     """Log the sessions that a scope has released, and note them on the exception that ended it."""
-    if not (released or unconfirmed):
+    parts: list[str] = []
+    if released:
+        parts.append(f"the sessions {released}")
+    if unconfirmed:
+        parts.append(f"launches that may have made a session: {unconfirmed}")
+    if not parts:
         return
 
-    message = f"the scope released the sessions {released}"
-    if unconfirmed:
-        message += f", and launches that may have made a session: {unconfirmed}"
+    message = f"the scope released {', and '.join(parts)}"
     logger.warning("%s", message)
     if error is not None:
         error.add_note(message)
