@@ -38,12 +38,8 @@ def format_value(value: object, limit: int = 60) -> str:
     return quoted if len(quoted) <= limit + 2 else f"{quoted[:limit]}…"
 
 
-def check_id(value: object, label: str = "session id") -> str:
-    """Return *value* if it has the syntax of an id.
-
-    Args:
-        value: the id.
-        label: the name of the argument in the error message.
+def check_id(value: object) -> str:
+    """Return *value* if it has the syntax of a session id.
 
     Raises:
         InvalidRequest: *value* does not have the syntax of an id.
@@ -51,7 +47,7 @@ def check_id(value: object, label: str = "session id") -> str:
     if isinstance(value, str) and _ID.fullmatch(value):
         return value
     raise InvalidRequest(
-        f"{label} {format_value(value)} cannot be one: an id is 1 to 63 letters and digits "
+        f"session id {format_value(value)} cannot be one: an id is 1 to 63 letters and digits "
         "(with '-', '_' or '.' between them); use one that create or fetch returned"
     )
 
