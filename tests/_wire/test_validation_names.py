@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from _wire.strategies import ids, images, names
 from kaleden._errors import InvalidRequest
-from kaleden._wire import check_id, check_name, complete_image, format_replica_name
-from kaleden._wire._validation import format_value
+from kaleden._wire import check_id, check_name
+from kaleden._wire._validation import complete_image, format_replica_name, format_value
 
 
 @pytest.mark.parametrize("name", ["a", "7", "fits-17", "a--b", "x" * 63])
