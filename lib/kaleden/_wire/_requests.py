@@ -119,7 +119,20 @@ def build_create(launch: Launch, *, headers: Headers = ()) -> Request:
     Raises:
         InvalidRequest: the form body is larger than `MAX_FORM`.
     """
-    return _build_post("session", _build_create_pairs(launch), headers)
+    spec = launch.spec
+    pairs = _build_pairs(
+        name=launch.name,
+        image=spec.image,
+        type=spec.kind.value,
+        cores=spec.cores,
+        ram=spec.ram,
+        gpus=spec.gpus,
+        cmd=spec.cmd,
+        # The server would read an empty "args" as one empty argument.
+        args=" ".join(spec.args) or None,
+    )
+    pairs += [("env", f"{key}={value}") for key, value in launch.env.items()]
+    return _build_post("session", pairs, headers)
 
 
 def build_stats() -> Request:
@@ -176,22 +189,6 @@ def build_registry_header(username: str, secret: str) -> tuple[str, str]:
 
 def _build_session_path(session_id: str) -> str:
     return f"session/{check_id(session_id)}"
-
-
-def _build_create_pairs(launch: Launch) -> Pairs:
-    spec = launch.spec
-    pairs = _build_pairs(
-        name=launch.name,
-        image=spec.image,
-        type=spec.kind.value,
-        cores=spec.cores,
-        ram=spec.ram,
-        gpus=spec.gpus,
-        cmd=spec.cmd,
-        # The server would read an empty "args" as one empty argument.
-        args=" ".join(spec.args) or None,
-    )
-    return pairs + [("env", f"{key}={value}") for key, value in launch.env.items()]
 
 
 def _build_pairs(**given: str | float | None) -> Pairs:
