@@ -65,6 +65,11 @@ def is_object(value: Any) -> TypeGuard[JsonObject]:
     return isinstance(value, dict)
 
 
+def is_array(value: Any) -> TypeGuard[JsonArray]:
+    """Whether *value* is a JSON array."""
+    return isinstance(value, list)
+
+
 def as_object(value: Any) -> JsonObject:
     """Return *value* if it is a JSON object, otherwise an empty object."""
     return value if is_object(value) else {}
@@ -72,7 +77,7 @@ def as_object(value: Any) -> JsonObject:
 
 def as_array(value: Any) -> JsonArray:
     """Return *value* if it is a JSON array, otherwise an empty array."""
-    return value if isinstance(value, list) else []
+    return value if is_array(value) else []
 
 
 MAX_MESSAGE = 500
