@@ -58,37 +58,11 @@ JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
             Request("GET", "availability", versioned=False, accept=XML),
         ),
         (_requests.build_apps("k3jd92xa"), Request("GET", "session/k3jd92xa/app")),
-        (_requests.build_app_info("k3jd92xa", "abc"), Request("GET", "session/k3jd92xa/app/abc")),
-        (
-            _requests.build_app_destroy("k3jd92xa", "abc"),
-            Request("DELETE", "session/k3jd92xa/app/abc", accept=TEXT),
-        ),
-        (
-            _requests.build_app_create("k3jd92xa", "skaha/terminal:1"),
-            Request(
-                "POST",
-                "session/k3jd92xa/app",
-                b"image=images.canfar.net%2Fskaha%2Fterminal%3A1",
-                accept=TEXT,
-            ),
-        ),
     ],
     ids=lambda value: value.target if isinstance(value, Request) else "",
 )
 def test_builders_return_the_expected_request(request_: Request, expected: Request) -> None:
     assert expected == request_
-
-
-def test_app_create_sends_resources() -> None:
-    request = _requests.build_app_create("k3jd92xa", "skaha/terminal:1", cores=2.0, ram=4)
-
-    assert {"cores": "2", "ram": "4"}.items() <= dict(parse_qsl(request.form.decode())).items()
-
-
-@pytest.mark.parametrize("resources", [{"cores": 0}, {"ram": 0}, {"ram": 1.5}])
-def test_app_create_refuses_invalid_resources(resources: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{next(iter(resources))} must be"):
-        _requests.build_app_create("k3jd92xa", "skaha/terminal:1", **resources)
 
 
 @pytest.mark.parametrize(
@@ -117,10 +91,6 @@ BY_ID = [
     _requests.build_renew,
     _requests.build_destroy,
     _requests.build_apps,
-    lambda text: _requests.build_app_create(text, "skaha/terminal:1"),
-    lambda text: _requests.build_app_info(text, "abc"),
-    lambda text: _requests.build_app_info("k3jd92xa", text),
-    lambda text: _requests.build_app_destroy("k3jd92xa", text),
 ]
 HOSTILE = st.sampled_from(
     ["..", "a/../b", "a?view=logs", "a#b", "%2e%2e", "a\r\nb", " a", "a" * 10_000]
@@ -233,7 +203,6 @@ def test_create_includes_further_headers() -> None:
     launch = SessionSpec("fits", "skaha/astroml").launches()[0]
 
     assert headers == _requests.build_create(launch, headers=headers).headers
-    assert headers == _requests.build_app_create("x", "a/b", headers=headers).headers
 
 
 def test_request_repr_omits_secrets() -> None:

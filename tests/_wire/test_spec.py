@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from _wire.strategies import specs
 from kaleden._errors import InvalidRequest
 from kaleden._wire import (
-    MAX_REPLICAS,
     Launch,
     SessionKind,
     SessionSpec,
@@ -22,6 +21,7 @@ from kaleden._wire import (
     check_kind,
     check_status,
 )
+from kaleden._wire._validation import MAX_REPLICAS
 from support import IMAGE
 
 

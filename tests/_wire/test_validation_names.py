@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from _wire.strategies import ids, images, names
 from kaleden._errors import InvalidRequest
-from kaleden._wire import check_id, check_name, complete_image, format_replica_name
-from kaleden._wire._validation import format_value
+from kaleden._wire import check_id, check_name
+from kaleden._wire._validation import complete_image, format_replica_name, format_value
 
 
 @pytest.mark.parametrize("name", ["a", "7", "fits-17", "a--b", "x" * 63])
@@ -77,10 +77,10 @@ def test_invalid_id_is_refused(text: Any) -> None:
 @pytest.mark.parametrize("huge", ["é" * 10_000, "\x00" * 10_000, ["x" * 10_000]])
 def test_huge_id_is_cut_in_the_message(huge: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        check_id(huge, "app id")
+        check_id(huge)
 
     assert len(str(caught.value)) < 250
-    assert str(caught.value).startswith("app id ")
+    assert str(caught.value).startswith("session id ")
 
 
 def test_long_value_is_cut_and_short_value_is_not() -> None:

@@ -142,7 +142,9 @@ class Outcomes(Tabular, Generic[T]):
         """
         if failures := self.failures:
             errors = [failure.to_exception() for failure in failures.values()]
-            raise BatchError(self._format_error(), errors, self)
+            first = next(iter(failures.values()))
+            message = f"{len(failures)} of {len(self)} {self.operation} requests failed: {first}"
+            raise BatchError(message, errors, self)
 
         return self
 
@@ -196,7 +198,7 @@ class Outcomes(Tabular, Generic[T]):
                 unknown.
         """
         loaded: Any = json.loads(text)
-        data: dict[str, Any] = loaded if _is_object(loaded) else {}
+        data = cast("dict[str, Any]", loaded if isinstance(loaded, dict) else {})
         operation = str(data.get("operation", "nothing"))
         kind = value_type or _VALUE_TYPES.get(operation)
         if kind is None:
@@ -238,7 +240,7 @@ class Outcomes(Tabular, Generic[T]):
         return build_outcome_grid(self.operation, self)
 
     def _build_view(self, limit: int) -> View:
-        chosen = select_rows(self, len(self), _has_failed, limit)
+        chosen = select_rows(self, lambda outcome: not outcome.ok, limit)
         caption = f"{self.operation}: {self._summarize()}"
         return build_view(build_outcome_grid(self.operation, chosen), caption, len(self))
 
@@ -247,10 +249,6 @@ class Outcomes(Tabular, Generic[T]):
         failed = counts.total()
         kinds = ", ".join(f"{kind}={count}" for kind, count in counts.most_common())
         return f"{len(self) - failed} ok" + (f", {failed} failed ({kinds})" if failed else "")
-
-    def _format_error(self) -> str:
-        first = next(iter(self.failures.values()))
-        return f"{len(self.failures)} of {len(self)} {self.operation} requests failed: {first}"
 
 
 @final
@@ -287,16 +285,8 @@ class BatchError(KaledenError, ExceptionGroup[KaledenError]):
         return BatchError(self.message, excs, self.outcomes)
 
 
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
-
-
 def _load(item: dict[str, Any], value_type: Any) -> Outcome[Any]:
     if item.pop("ok"):
         return get_converter().structure(item, Success[value_type])
 
     return get_converter().structure(item, Failure)
-
-
-def _has_failed(outcome: Outcome[Any]) -> bool:
-    return isinstance(outcome, Failure)

@@ -53,7 +53,7 @@ class ProgressUpdate(Counter[str]):
         return f"<ProgressUpdate {self.operation}: {self.done}{of} done; {self}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (dict(self), self.operation, self.done, self.failed, self.expected)
+        return ProgressUpdate, (dict(self),), vars(self)
 
 
 class ProgressCallback(Protocol):
@@ -95,9 +95,3 @@ def check_synchronous(function: object) -> None:
         raise InvalidRequest(
             f"{function!r} is asynchronous, and would not be awaited: give a plain function"
         )
-
-
-def _restore(
-    counts: dict[str, int], operation: str, done: int, failed: int, expected: int | None
-) -> ProgressUpdate:
-    return ProgressUpdate(counts, operation=operation, done=done, failed=failed, expected=expected)

@@ -32,7 +32,7 @@ class SessionList(list[SessionInfo], Tabular):
         return build_session_grid(self)
 
     def _build_view(self, limit: int) -> View:
-        chosen = select_rows(self, len(self), _has_failed, limit)
+        chosen = select_rows(self, lambda info: find_status_tone(info.status) is Tone.BAD, limit)
         return build_view(build_session_grid(chosen), self.summary(), len(self))
 
     def summary(self) -> str:
@@ -44,7 +44,3 @@ class SessionList(list[SessionInfo], Tabular):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SessionList, (list(self),)
-
-
-def _has_failed(info: SessionInfo) -> bool:
-    return find_status_tone(info.status) is Tone.BAD

@@ -18,16 +18,7 @@ from kaleden._wire import Headers, SessionKind
 @final
 @frozen
 class Components:
-    """The components of one open client, for operations that need several of them.
-
-    Attributes:
-        engine: sends requests.
-        sessions: the shared list of sessions.
-        launcher: launches sessions.
-        waiter: waits for sessions.
-        limits: concurrency limits and time-outs.
-        ledger: the durable record of launches, if there is one.
-    """
+    """The components of one open client, for operations that need several of them."""
 
     engine: Engine
     sessions: SharedList

@@ -43,10 +43,6 @@ class ScopeStatistics:
 class OwnedSessions:
     """The `LaunchObserver` of a scope.
 
-    Args:
-        limits: how long a session may take to appear in a list.
-        ledger: the durable record of launches, if there is one.
-
     Attributes:
         is_open: whether requests may still be sent.
         group: the task group in which they run.

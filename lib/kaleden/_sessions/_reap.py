@@ -67,9 +67,7 @@ class Survey:
 def survey(path: LedgerPath, server: str) -> Survey:
     """Read a ledger, and find out which of its owners are alive.
 
-    Args:
-        path: the ledger.
-        server: the URL of the server, as the ledger records it.
+    The URL *server* is compared with those that the ledger records.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -98,13 +96,8 @@ async def reap(
 ) -> Outcomes[bool]:
     """Destroy the sessions that dead owners left on *server*, and record their ends in the ledger.
 
-    Args:
-        engine: sends the requests.
-        sessions: lists the sessions.
-        limits: concurrency limits and time-outs.
-        path: the ledger.
-        server: the URL of the server of *engine*, as the ledger records it.
-        elsewhere: whether to destroy also the sessions of owners of unknown state.
+    The URL *server* is the one of *engine*, as the ledger records it. With *elsewhere*, the
+    sessions of owners of unknown state are destroyed too.
 
     Returns:
         One outcome per session, by its id. A launch without an id has one outcome, by its
@@ -180,12 +173,9 @@ class _Reaper:
     async def _resolve_listed(
         self, due: dict[OpenLaunch, float], sessions: Iterable[SessionInfo], now: float
     ) -> list[Outcome[bool]]:
-        """Handle the launches of *due* that this list decides, and remove them from *due*.
+        """Handle the launches that a list of *sessions* decides, and remove them from *due*.
 
-        Args:
-            due: the launches, with the time until which their sessions may appear.
-            sessions: the sessions of the list.
-            now: when the list began.
+        The list began at *now*; *due* has the time until which the session of each may appear.
         """
         by_name: dict[str, list[SessionInfo]] = defaultdict(list)
         for session in sessions:
@@ -205,16 +195,14 @@ class _Reaper:
             [evolve(launch, session_id=session.id) for launch in ours for session in seen[launch]]
         )
         gone = [Success(launch.key, True) for launch in absent]
-        return [
-            *gone,
-            *ended,
-            *(_to_ambiguous_failure(launch, seen[launch]) for launch in ambiguous),
-        ]
+        failed = [_to_ambiguous_failure(launch, seen[launch]) for launch in ambiguous]
+        return [*gone, *ended, *failed]
 
     async def close(self, launches: Sequence[OpenLaunch]) -> None:
         """Record in the ledger that launches have ended."""
         if launches:
-            await self.write_ledger(partial(_write_ended, launches))
+            lines = encode(Event.ENDED, launches)
+            await self.write_ledger(lambda path: _file.append(path, lines))
 
     async def write_ledger(self, work: Callable[[Path], None]) -> None:
         """Change the ledger; on an error, log it: a later reaper repeats the work without harm."""
@@ -223,10 +211,6 @@ class _Reaper:
             await run_shielded(write, math.inf)
         except LedgerError as error:
             logger.warning("the ledger still lists reaped sessions as open: %s", error)
-
-
-def _write_ended(launches: Iterable[OpenLaunch], path: Path) -> None:
-    _file.append(path, encode(Event.ENDED, launches))
 
 
 def _get_identity(launch: OpenLaunch) -> object:

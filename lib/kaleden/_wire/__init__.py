@@ -28,23 +28,15 @@ from kaleden._wire._responses import IncrementalParser, MalformedResponse, Respo
 from kaleden._wire._serialization import get_converter
 from kaleden._wire._spec import Launch, SessionSpec
 from kaleden._wire._validation import (
-    IMAGE_HOST,
-    MAX_NAME,
-    MAX_REPLICAS,
     check_id,
     check_kind,
     check_name,
     check_status,
-    complete_image,
-    format_replica_name,
     format_value,
 )
 
 __all__ = (
     "FORM_TYPE",
-    "IMAGE_HOST",
-    "MAX_NAME",
-    "MAX_REPLICAS",
     "TERMINAL_STATUSES",
     "Availability",
     "Choices",
@@ -74,8 +66,6 @@ __all__ = (
     "check_name",
     "check_status",
     "classify",
-    "complete_image",
-    "format_replica_name",
     "format_value",
     "get_converter",
 )

@@ -20,15 +20,10 @@ class OpenEnum(StrEnum):
     def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
-        return cls._find_known(value) or cls._make_unknown(value)
-
-    @classmethod
-    def _find_known(cls, value: str) -> Self | None:
         folded = value.casefold()
-        return next((member for member in cls if member.value.casefold() == folded), None)
-
-    @classmethod
-    def _make_unknown(cls, value: str) -> Self:
+        for known in cls:
+            if known.value.casefold() == folded:
+                return known
         # Not stored in the class, so that values from servers cannot grow it.
         text = str.__str__(value)  # A subclass of str may override `__str__`.
         member = str.__new__(cls, text)

@@ -14,12 +14,9 @@ from attrs import field, frozen
 from kaleden._errors import InvalidRequest
 from kaleden._wire._spec import Launch
 from kaleden._wire._validation import (
-    check_cores,
     check_id,
     check_kind,
-    check_ram,
     check_status,
-    complete_image,
     format_value,
 )
 
@@ -122,7 +119,20 @@ def build_create(launch: Launch, *, headers: Headers = ()) -> Request:
     Raises:
         InvalidRequest: the form body is larger than `MAX_FORM`.
     """
-    return _build_post("session", _build_create_pairs(launch), headers)
+    spec = launch.spec
+    pairs = _build_pairs(
+        name=launch.name,
+        image=spec.image,
+        type=spec.kind.value,
+        cores=spec.cores,
+        ram=spec.ram,
+        gpus=spec.gpus,
+        cmd=spec.cmd,
+        # The server would read an empty "args" as one empty argument.
+        args=" ".join(spec.args) or None,
+    )
+    pairs += [("env", f"{key}={value}") for key, value in launch.env.items()]
+    return _build_post("session", pairs, headers)
 
 
 def build_stats() -> Request:
@@ -162,42 +172,6 @@ def build_apps(session_id: str) -> Request:
     return _build_get(f"{_build_session_path(session_id)}/app")
 
 
-def build_app_info(session_id: str, app_id: str) -> Request:
-    """Get one app of a desktop."""
-    return _build_get(_build_app_path(session_id, app_id))
-
-
-def build_app_create(
-    session_id: str,
-    image: str,
-    cores: float | None = None,
-    ram: int | None = None,
-    *,
-    headers: Headers = (),
-) -> Request:
-    """Start an app in a desktop.
-
-    Args:
-        session_id: the desktop's id.
-        image: the app's image, as for `SessionSpec`.
-        cores: CPU cores, 1 or more.
-        ram: memory in GiB, a whole number.
-        headers: further headers, for example from `build_registry_header`.
-
-    Raises:
-        InvalidRequest: an argument is invalid.
-    """
-    check_cores(cores)
-    check_ram(ram)
-    pairs = _build_pairs(image=complete_image(image), cores=cores, ram=ram)
-    return _build_post(f"{_build_session_path(session_id)}/app", pairs, headers)
-
-
-def build_app_destroy(session_id: str, app_id: str) -> Request:
-    """Delete an app of a desktop. The server responds with 200 also if the app does not exist."""
-    return Request("DELETE", _build_app_path(session_id, app_id), accept=TEXT)
-
-
 def build_registry_header(username: str, secret: str) -> tuple[str, str]:
     """Return the header with the credentials of a private image registry, for a create request.
 
@@ -215,26 +189,6 @@ def build_registry_header(username: str, secret: str) -> tuple[str, str]:
 
 def _build_session_path(session_id: str) -> str:
     return f"session/{check_id(session_id)}"
-
-
-def _build_app_path(session_id: str, app_id: str) -> str:
-    return f"{_build_session_path(session_id)}/app/{check_id(app_id, 'app id')}"
-
-
-def _build_create_pairs(launch: Launch) -> Pairs:
-    spec = launch.spec
-    pairs = _build_pairs(
-        name=launch.name,
-        image=spec.image,
-        type=spec.kind.value,
-        cores=spec.cores,
-        ram=spec.ram,
-        gpus=spec.gpus,
-        cmd=spec.cmd,
-        # The server would read an empty "args" as one empty argument.
-        args=" ".join(spec.args) or None,
-    )
-    return pairs + [("env", f"{key}={value}") for key, value in launch.env.items()]
 
 
 def _build_pairs(**given: str | float | None) -> Pairs:

@@ -1,7 +1,8 @@
 """Response parsers: one function per response of the Skaha API.
 
 They parse responses that `classify` accepts as successes. For any body, a parser returns a model or
-raises `MalformedResponse`, and nothing else.
+raises `MalformedResponse`, and nothing else. Where the server sends text, only an HTML page is
+malformed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar, cast, final
 from xml.etree import ElementTree as ET
 
@@ -33,7 +34,6 @@ from kaleden._wire._primitives import (
     decode_text,
     extract_page_text,
     format_one_line,
-    is_array,
     is_html,
     is_object,
     iterate_array,
@@ -42,48 +42,6 @@ from kaleden._wire._primitives import (
     parse_time,
 )
 from kaleden._wire._validation import check_id, format_value
-
-
-def _read_availability(document: str) -> Availability:
-    """Read an availability document.
-
-    Raises:
-        ValueError: it is not an availability document.
-    """
-    root = _parse_document(document, "availability")
-    available = next((_get_content(each) for each in _find_children(root, "available")), "")
-    if available not in {"true", "false"}:
-        raise ValueError("it does not state whether the service is available")
-    notes = tuple(_get_content(each) for each in _find_children(root, "note"))
-    return Availability(available == "true", notes)
-
-
-def _parse_document(document: str, root_name: str) -> ET.Element:
-    # Entities make untrusted XML dangerous (entity expansion, external entities), and only a
-    # DOCTYPE can declare them.
-    if "<!DOCTYPE" in document or "<!ENTITY" in document:
-        raise ValueError("it has a DOCTYPE, which is refused")
-    try:
-        root = ET.fromstring(document)  # noqa: S314 # no DOCTYPE, hence no entities
-    except ET.ParseError as error:
-        raise ValueError(f"not XML: {error}") from None
-    if _get_local_name(root) != root_name:
-        raise ValueError(f"its root is <{_get_local_name(root)}>")
-    return root
-
-
-def _find_children(element: ET.Element, name: str) -> Iterator[ET.Element]:
-    """Yield the children with a local name; servers use different versions of the namespace."""
-    return (child for child in element if _get_local_name(child) == name)
-
-
-def _get_local_name(element: ET.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _get_content(element: ET.Element) -> str:
-    return (element.text or "").strip()
-
 
 _ROW_START = re.compile(r"(?:Normal|Warning|<none>)\s")
 _TIME = r"(<none>|\d{4}-\d\d-\d\dT\S+)"
@@ -100,11 +58,6 @@ class MalformedResponse(ValueError):  # Named without the suffix "Error", like k
     """A response does not have the format that the Skaha API specifies."""
 
 
-def _format_size(body: bytes) -> str:
-    """Format the size of a body, which may contain secrets, for its repr."""
-    return f"<{len(body)} bytes>"
-
-
 @frozen
 class Response:
     """One HTTP response.
@@ -117,7 +70,8 @@ class Response:
 
     status: int
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    body: bytes = field(default=b"", repr=_format_size)
+    # A body may contain secrets, so the repr gives only its size.
+    body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
 
     @property
     def content_type(self) -> str:
@@ -149,30 +103,18 @@ class IncrementalParser(Generic[T]):
 
 
 def parse_info(response: Response) -> SessionInfo:
-    """Read one session.
-
-    Raises:
-        MalformedResponse: the response is not a JSON object.
-    """
+    """Read one session."""
     return _decoders.read_session_info(_parse_json_object(response, "a session"), response.body)
 
 
 def parse_raw_info(response: Response) -> JsonObject:
-    """Read one session as the server's JSON object.
-
-    Raises:
-        MalformedResponse: the response is not a JSON object.
-    """
+    """Read one session as the server's JSON object."""
     return _parse_json_object(response, "a session")
 
 
 @IncrementalParser
 def parse_list(response: Response) -> Generator[None, None, Listing]:
-    """Read a list of sessions. Elements that are not objects are returned separately.
-
-    Raises:
-        MalformedResponse: the response is not a JSON array.
-    """
+    """Read a list of sessions. Elements that are not objects are returned separately."""
     sessions: list[SessionInfo] = []
     malformed: list[Any] = []
     for some in _iterate_slices(response, "sessions"):
@@ -184,11 +126,7 @@ def parse_list(response: Response) -> Generator[None, None, Listing]:
 
 @IncrementalParser
 def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
-    """Read a list of sessions as the server's JSON values, malformed elements included.
-
-    Raises:
-        MalformedResponse: the response is not a JSON array.
-    """
+    """Read a list of sessions as the server's JSON values, malformed elements included."""
     elements: JsonArray = []
     for some in _iterate_slices(response, "sessions"):
         elements += some
@@ -197,20 +135,12 @@ def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
 
 
 def parse_logs(response: Response) -> str:
-    """Return a session's output. It is ``""`` if there is none yet, or the session does not exist.
-
-    Raises:
-        MalformedResponse: the response is an HTML page.
-    """
+    """Return a session's output: ``""`` if there is none yet, or the session does not exist."""
     return _decode_body(response, "a session's output")
 
 
 def parse_events(response: Response) -> tuple[Event, ...]:
-    """Read the table of events. A message may contain runs of spaces and line breaks.
-
-    Raises:
-        MalformedResponse: the response is an HTML page.
-    """
+    """Read the table of events. A message may contain runs of spaces and line breaks."""
     return tuple(
         _parse_event(row) for row in _split_rows(_decode_body(response, "a table of events"))
     )
@@ -230,69 +160,59 @@ def parse_create(response: Response) -> str:
 
 
 def parse_done(response: Response) -> bool:
-    """Return True for a successful renew or delete; the response has no other information.
-
-    Raises:
-        MalformedResponse: the response is an HTML page.
-    """
+    """Return True for a successful renew or delete; the response has no other information."""
     _decode_body(response, "an empty body")
     return True
 
 
 def parse_stats(response: Response) -> PlatformStats:
-    """Read the platform's resources.
-
-    Raises:
-        MalformedResponse: the response is not a JSON object.
-    """
+    """Read the platform's resources."""
     return _decoders.read_stats(_parse_json_object(response, "platform statistics"))
 
 
 def parse_images(response: Response) -> tuple[Image, ...]:
-    """Read the images. Elements without an id are left out.
-
-    Raises:
-        MalformedResponse: the response is not a JSON array.
-    """
-    objects = (each for each in _parse_json_array(response, "images") if is_object(each))
+    """Read the images. Elements without an id are left out."""
+    objects = filter(is_object, _parse_json_array(response, "images"))
     return tuple(_decoders.read_image(each) for each in objects if parse_text(each.get("id")))
 
 
 def parse_context(response: Response) -> ResourceOptions:
-    """Read the resources that sessions may request.
-
-    Raises:
-        MalformedResponse: the response is not a JSON object.
-    """
+    """Read the resources that sessions may request."""
     return _decoders.read_context(_parse_json_object(response, "the context"))
 
 
 def parse_repositories(response: Response) -> tuple[str, ...]:
-    """Read the registry hosts. Elements that are not strings are left out.
-
-    Raises:
-        MalformedResponse: the response is not a JSON array.
-    """
+    """Read the registry hosts. Elements that are not strings are left out."""
     return tuple(each for each in _parse_json_array(response, "registry hosts") if parse_text(each))
 
 
 def parse_availability(response: Response) -> Availability:
-    """Read the service's availability.
-
-    Raises:
-        MalformedResponse: the response is not a VOSI availability document.
-    """
+    """Read the service's availability."""
     try:
-        return _read_availability(decode_text(response.body))
+        root = _parse_document(decode_text(response.body))
     except ValueError as problem:
         raise _make_error(response, "VOSI availability XML", problem) from None
+    # Servers use different versions of the namespace.
+    available = root.findtext("{*}available", "").strip()
+    if available not in {"true", "false"}:
+        reason = "it does not state whether the service is available"
+        raise _make_error(response, "VOSI availability XML", reason)
+    notes = tuple((note.text or "").strip() for note in root.iterfind("{*}note"))
+    return Availability(available == "true", notes)
 
 
-def _parse_body(response: Response, expected: str) -> Any:
+def _parse_document(document: str) -> ET.Element:
+    # Entities make untrusted XML dangerous (entity expansion, external entities), and only a
+    # DOCTYPE can declare them.
+    if "<!DOCTYPE" in document or "<!ENTITY" in document:
+        raise ValueError("it has a DOCTYPE, which is refused")
     try:
-        return parse_json(response.body)
-    except (ValueError, RecursionError):
-        raise _make_error(response, expected) from None
+        root = ET.fromstring(document)  # noqa: S314 # no DOCTYPE, hence no entities
+    except ET.ParseError as error:
+        raise ValueError(f"not XML: {error}") from None
+    if (name := root.tag.rpartition("}")[2]) != "availability":
+        raise ValueError(f"its root is <{name}>")
+    return root
 
 
 def _iterate_slices(response: Response, contents: str) -> Iterator[JsonArray]:
@@ -306,19 +226,17 @@ def _iterate_slices(response: Response, contents: str) -> Iterator[JsonArray]:
 
 
 def _parse_json_object(response: Response, contents: str) -> JsonObject:
-    expected = f"{contents} as a JSON object"
-    value = _parse_body(response, expected)
+    try:
+        value = parse_json(response.body)
+    except (ValueError, RecursionError):
+        value = None
     if not is_object(value):
-        raise _make_error(response, expected)
+        raise _make_error(response, f"{contents} as a JSON object")
     return value
 
 
 def _parse_json_array(response: Response, contents: str) -> JsonArray:
-    expected = f"{contents} as a JSON array"
-    value = _parse_body(response, expected)
-    if not is_array(value):
-        raise _make_error(response, expected)
-    return value
+    return list(chain.from_iterable(_iterate_slices(response, contents)))
 
 
 def _decode_body(response: Response, expected: str) -> str:

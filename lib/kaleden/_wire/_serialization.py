@@ -9,44 +9,17 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from attrs import resolve_types
+from attrs import has, resolve_types
 
+from kaleden._wire import _models
 from kaleden._wire._enums import OpenEnum
-from kaleden._wire._models import (
-    Availability,
-    Choices,
-    CoreStats,
-    Event,
-    GpuStats,
-    Image,
-    InstanceStats,
-    Listing,
-    PlatformStats,
-    RamStats,
-    ResourceOptions,
-    SessionInfo,
-)
+from kaleden._wire._models import SessionInfo
 from kaleden._wire._spec import Launch, SessionSpec
 
 if TYPE_CHECKING:
     from cattrs.preconf.json import JsonConverter
 
-MODELS: tuple[type, ...] = (
-    Availability,
-    Choices,
-    ResourceOptions,
-    CoreStats,
-    Event,
-    GpuStats,
-    Image,
-    InstanceStats,
-    Launch,
-    Listing,
-    RamStats,
-    SessionInfo,
-    SessionSpec,
-    PlatformStats,
-)
+MODELS: tuple[type, ...] = (*filter(has, vars(_models).values()), Launch, SessionSpec)
 """The classes that the converter supports."""
 
 
@@ -62,6 +35,7 @@ def build_converter() -> JsonConverter:
     cattrs is imported here, because that takes a tenth of the time of ``import kaleden`` and few
     programs save anything.
     """
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override  # noqa: PLC0415
     from cattrs.preconf.json import make_converter  # noqa: PLC0415
 
     # Annotations are strings. They are resolved now, because attrs looks them up in the module that
@@ -72,17 +46,11 @@ def build_converter() -> JsonConverter:
     converter = make_converter(detailed_validation=False)
     # Plain strings, not enumeration members: some serializers check the exact type.
     converter.register_unstructure_hook(OpenEnum, lambda member: member.value)
-    _register_session_info(converter)
-    return converter
-
-
-def _register_session_info(converter: JsonConverter) -> None:
-    """Save `SessionInfo.raw` as a plain object, also if it is stored as bytes."""
-    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override  # noqa: PLC0415
-
+    # Save `SessionInfo.raw` as a plain object, also if it is stored as bytes.
     raw = override(rename="raw", struct_hook=lambda value, _: dict(value))
     converter.register_structure_hook(
         SessionInfo, make_dict_structure_fn(SessionInfo, converter, _raw=raw)
     )
     plain = make_dict_unstructure_fn(SessionInfo, converter, _raw=override(omit=True))
     converter.register_unstructure_hook(SessionInfo, lambda info: {**plain(info), "raw": info.raw})
+    return converter

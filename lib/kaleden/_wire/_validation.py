@@ -3,13 +3,14 @@ r"""Validation of arguments before a request is sent.
 The checks refuse values that the server would drop, change or fail on. The server inserts ``cmd``,
 ``args`` and ``env`` into double-quoted YAML, and then applies a replacement in which ``$`` and
 ``\`` are special. A text with these characters, with ``"`` or with control characters would
-therefore not reach the container unchanged.
+therefore not reach the container unchanged. Each check raises `InvalidRequest` for a value that it
+refuses.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeGuard, TypeVar
 
 from kaleden._errors import InvalidRequest
@@ -38,20 +39,12 @@ def format_value(value: object, limit: int = 60) -> str:
     return quoted if len(quoted) <= limit + 2 else f"{quoted[:limit]}…"
 
 
-def check_id(value: object, label: str = "session id") -> str:
-    """Return *value* if it has the syntax of an id.
-
-    Args:
-        value: the id.
-        label: the name of the argument in the error message.
-
-    Raises:
-        InvalidRequest: *value* does not have the syntax of an id.
-    """
+def check_id(value: object) -> str:
+    """Return *value* if it has the syntax of a session id."""
     if isinstance(value, str) and _ID.fullmatch(value):
         return value
     raise InvalidRequest(
-        f"{label} {format_value(value)} cannot be one: an id is 1 to 63 letters and digits "
+        f"session id {format_value(value)} cannot be one: an id is 1 to 63 letters and digits "
         "(with '-', '_' or '.' between them); use one that create or fetch returned"
     )
 
@@ -95,9 +88,6 @@ def complete_image(reference: str, host: str = IMAGE_HOST) -> str:
 
     Returns:
         The reference, with *host* and ``:latest`` for missing parts.
-
-    Raises:
-        InvalidRequest: it is not an image reference.
     """
     if not isinstance(reference, str):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
         raise InvalidRequest(f"image must be a string, not {format_value(reference)}")
@@ -172,45 +162,18 @@ def check_kind(value: str) -> SessionKind:
 
     An unknown kind is accepted only as a `SessionKind`. A misspelt string is therefore refused,
     while a kind that a newer server introduces can still be used.
-
-    Raises:
-        InvalidRequest: the kind is unknown.
     """
-    if isinstance(value, SessionKind):
-        return value
-    kind = _find_member(SessionKind, value)
-    if kind is None or kind is SessionKind.UNKNOWN:
-        known = ", ".join(known for known in SessionKind if known is not SessionKind.UNKNOWN)
-        raise InvalidRequest(
-            f"kind {format_value(value)} is not known: use one of {known} "
-            "(or kaleden.SessionKind(...) for one that only your server knows)"
-        )
-    return kind
+    known = [kind for kind in SessionKind if kind is not SessionKind.UNKNOWN]
+    return _check_member("kind", value, SessionKind, known)
 
 
 def check_status(value: str) -> SessionStatus:
-    """Return *value* as a status. An unknown status is accepted only as a `SessionStatus`.
-
-    Raises:
-        InvalidRequest: the status is unknown.
-    """
-    if isinstance(value, SessionStatus):
-        return value
-    status = _find_member(SessionStatus, value)
-    if status is None:
-        raise InvalidRequest(
-            f"status {format_value(value)} is not known: use one of {', '.join(SessionStatus)} "
-            "(or kaleden.SessionStatus(...) for one that only your server knows)"
-        )
-    return status
+    """Return *value* as a status. An unknown status is accepted only as a `SessionStatus`."""
+    return _check_member("status", value, SessionStatus, list(SessionStatus))
 
 
 def check_launchable(kind: SessionKind) -> None:
-    """Refuse the kinds of session that a create request cannot launch.
-
-    Raises:
-        InvalidRequest: sessions of this kind are not launched by a create request.
-    """
+    """Refuse the kinds of session that a create request cannot launch."""
     if kind is SessionKind.DESKTOP_APP:
         raise InvalidRequest(
             "kind 'desktop-app' is launched through its desktop: create it with the desktop's id"
@@ -220,11 +183,7 @@ def check_launchable(kind: SessionKind) -> None:
 
 
 def check_cores(value: object) -> None:
-    """Check a number of CPU cores; the server requires at least 1.
-
-    Raises:
-        InvalidRequest: *value* is not a valid number of cores.
-    """
+    """Check a number of CPU cores; the server requires at least 1."""
     if value is not None and not (_is_number(value) and 1 <= value <= MAX_AMOUNT):
         raise InvalidRequest(
             f"cores must be a number from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
@@ -233,11 +192,7 @@ def check_cores(value: object) -> None:
 
 
 def check_ram(value: object) -> None:
-    """Check a memory size in GiB.
-
-    Raises:
-        InvalidRequest: *value* is not a valid memory size.
-    """
+    """Check a memory size in GiB."""
     if value is not None and not _is_whole(value, MAX_AMOUNT):
         raise InvalidRequest(
             f"ram must be a whole number of GiB from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
@@ -246,11 +201,7 @@ def check_ram(value: object) -> None:
 
 
 def check_gpus(value: object) -> None:
-    """Check a number of GPUs; the server refuses 0 as well.
-
-    Raises:
-        InvalidRequest: *value* is not a valid number of GPUs.
-    """
+    """Check a number of GPUs; the server refuses 0 as well."""
     if value is not None and not _is_whole(value, MAX_AMOUNT):
         raise InvalidRequest(
             f"gpus must be a whole number from 1 to {MAX_AMOUNT}, not {format_value(value)}: "
@@ -297,9 +248,6 @@ def split_args(value: str | Iterable[str] | None) -> tuple[str, ...]:
     Args:
         value: None; or a string, which is split at single spaces without any quoting, as the server
             does; or the arguments.
-
-    Raises:
-        InvalidRequest: an argument would not reach the container unchanged.
     """
     if value is None:
         return ()
@@ -340,13 +288,19 @@ def check_env(value: Mapping[str, str] | None) -> dict[str, str]:
     return env
 
 
-def _find_member(vocabulary: type[EnumT], value: str) -> EnumT | None:
-    """Return the known member with this value, or None."""
+def _check_member(label: str, value: str, vocabulary: type[EnumT], known: Sequence[EnumT]) -> EnumT:
+    if isinstance(value, vocabulary):
+        return value
     try:
         member = vocabulary(value)
     except ValueError:
-        return None
-    return member if member.is_known else None
+        member = None
+    if member is None or member not in known:
+        raise InvalidRequest(
+            f"{label} {format_value(value)} is not known: use one of {', '.join(known)} "
+            f"(or kaleden.{vocabulary.__name__}(...) for one that only your server knows)"
+        )
+    return member
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -13,7 +13,7 @@ from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Limiter
 from kaleden._http import TransportError
-from kaleden._sessions._launch._launch_request import LaunchRequest, build_plain_requests
+from kaleden._sessions._launch._launch_request import LaunchRequest
 from kaleden._sessions._launch._launcher import InFlightCreate, Launcher
 from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import Request, Response, SessionSpec
@@ -203,7 +203,8 @@ async def test_create_cancelled_while_it_is_recorded_is_not_sent() -> None:
 
     engine, limits = Engine(Limiter(1), transport := FakeTransport(respond)), Limits()
     launcher = Launcher(engine, SharedList(engine, limits), limits)
-    [request] = build_plain_requests(SessionSpec("fits", FULL_IMAGE))
+    [launch] = SessionSpec("fits", FULL_IMAGE).launches()
+    request = LaunchRequest(launch.name, launch)
     async with anyio.create_task_group() as group:
         observer = SlowObserver(group)
         create = InFlightCreate(launcher, request, observer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kaleden._results._tables._columns import Grid, build_outcome_grid, build_session_grid
 from kaleden._results._tables._dataframes import import_extra
-from kaleden._results._tables._html import to_html
 from kaleden._results._tables._layout import Tone, View, build_view, find_status_tone, select_rows
 from kaleden._results._tables._live import open_display
 from kaleden._results._tables._mixin import Tabular
@@ -23,5 +22,4 @@ __all__ = (
     "import_extra",
     "open_display",
     "select_rows",
-    "to_html",
 )

@@ -214,15 +214,10 @@ def _build_object_cells(value: dict[str, Any]) -> Row:
 
 def _convert_cell(value: object) -> object:
     """Convert enumeration members to plain strings, and times to UTC."""
-    if isinstance(value, StrEnum):
-        return str(value)
+    if isinstance(value, datetime):
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:  # outside the range of datetime
+            return None
 
-    return _convert_to_utc(value) if isinstance(value, datetime) else value
-
-
-def _convert_to_utc(time: datetime) -> datetime | None:
-    """Convert a time to UTC; return None if the result is outside the range of ``datetime``."""
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        return None
+    return str(value) if isinstance(value, StrEnum) else value

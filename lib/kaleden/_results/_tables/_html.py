@@ -24,18 +24,13 @@ _CELL: Final = ' style="text-align:left"'
 
 def to_html(view: View) -> str:
     """Render *view* as an HTML table in which all text is escaped."""
-    heads = "".join(
-        f'<th scope="col"{_CELL}>{html.escape(head)}</th>' for head in _build_headings(view)
-    )
+    headings = [*view.headings[:1], "state", *view.headings[1:]]
+    heads = "".join(f'<th scope="col"{_CELL}>{html.escape(head)}</th>' for head in headings)
     body = "".join(_format_row(line) for line in view.lines)
     caption = f"<caption{_CELL}>{html.escape(view.caption)}</caption>"
     head = f"<thead><tr>{heads}</tr></thead>" if view.lines else ""
     table = f"<table>{caption}{head}<tbody>{body}</tbody></table>"
     return f"{table}<p>{html.escape(view.more)}</p>" if view.more else table
-
-
-def _build_headings(view: View) -> list[str]:
-    return [*view.headings[:1], "state", *view.headings[1:]]
 
 
 def _format_row(line: Line) -> str:

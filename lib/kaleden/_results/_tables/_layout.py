@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
@@ -77,10 +77,6 @@ class View:
     more: str
 
 
-def _format_text(value: Any) -> str:
-    return str(value)
-
-
 def _format_gibibytes(value: Any) -> str:
     return f"{value / 2**30:.3g} GiB"
 
@@ -108,19 +104,19 @@ _ColumnFormat: TypeAlias = tuple[str, str, Callable[[Any], str]]
 """The name of a column, its heading, and the function that formats its values."""
 
 _COLUMNS: Final[tuple[_ColumnFormat, ...]] = (
-    ("id", "id", _format_text),
-    ("name", "name", _format_text),
-    ("kind", "kind", _format_text),
+    ("id", "id", str),
+    ("name", "name", str),
+    ("kind", "kind", str),
     ("image", "image", _format_image),
     ("requested_cores", "cores", _format_number),
     ("requested_ram", "memory", _format_gibibytes),
     ("requested_gpus", "GPUs", _format_number),
     ("start_time", "started (UTC)", _format_time),
     ("expiry_time", "expires (UTC)", _format_time),
-    ("value", "value", _format_text),
+    ("value", "value", str),
     ("log", "log ends", _get_last_line),
-    ("last_event", "last event", _format_text),
-    ("message", "message", _format_text),
+    ("last_event", "last event", str),
+    ("message", "message", str),
 )
 
 
@@ -134,9 +130,9 @@ def find_status_tone(status: str) -> Tone:
     return _TONES.get(SessionStatus(status), Tone.OTHER)
 
 
-def select_rows(items: Iterable[T], count: int, is_bad: Callable[[T], bool], limit: int) -> list[T]:
+def select_rows(items: Collection[T], is_bad: Callable[[T], bool], limit: int) -> list[T]:
     """Return at most *limit* items, in their order; failures take precedence."""
-    if count <= limit:
+    if len(items) <= limit:
         return list(items)
 
     kept = list(items)

@@ -40,13 +40,8 @@ async def destroy(
 ) -> Outcomes[bool]:
     """Delete sessions, then list once; report sessions that are absent or terminating as destroyed.
 
-    Args:
-        engine: sends the deletes.
-        sessions: makes the list.
-        limits: the time-out of a delete.
-        keys: the ids of the sessions.
-        progress: called after each response, and at the end with the result of the list.
-        retry: whether to retry after transient failures; False if the caller retries.
+    *progress* is called after each response, and at the end with the result of the list. Without
+    *retry*, transient failures are not retried; the caller does that.
     """
     operation = _operations.destroy(limits, idempotent=retry)
     responses = await engine.collect(operation, keys, progress, "answered")
@@ -97,10 +92,9 @@ def _verify(outcome: Outcome[bool], listing: ListOutcome) -> Outcome[bool]:
     if session is None or session.status == SessionStatus.TERMINATING:
         return Success(outcome.key, True, outcome.attempts, outcome.elapsed)
 
-    return outcome if isinstance(outcome, Failure) else _to_survivor_failure(outcome, session)
+    if isinstance(outcome, Failure):
+        return outcome
 
-
-def _to_survivor_failure(outcome: Success[bool], session: SessionInfo) -> Failure:
     message = (
         "the server reported that the delete succeeded, but still lists the session as "
         f"{session.status}"

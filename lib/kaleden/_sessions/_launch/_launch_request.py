@@ -16,12 +16,8 @@ _TOKEN_LENGTH: Final = 8
 
 # The defaults of the other arguments of `create`.
 _DEFAULTS: Final[dict[str, Any]] = {
-    "cores": None,
-    "ram": None,
+    **dict.fromkeys(("cores", "ram", "gpus", "cmd", "args")),
     "kind": SessionKind.HEADLESS,
-    "gpus": None,
-    "cmd": None,
-    "args": None,
     "env": {},
     "replicas": 1,
 }
@@ -71,11 +67,6 @@ class LaunchRequest:
     def name(self) -> str:
         """The name that the session has on the server."""
         return self.launch.name
-
-
-def build_plain_requests(spec: SessionSpec) -> list[LaunchRequest]:
-    """Return a request for each replica, under the user's own names."""
-    return [LaunchRequest(launch.name, launch) for launch in spec.launches()]
 
 
 def build_requests_with_tokens(spec: SessionSpec) -> list[LaunchRequest]:

@@ -50,9 +50,6 @@ _NO_SERVER_RESPONSE: Final = (None, 502, 504)
 class SeenSessionIds:
     """The session ids in recent create responses of one client.
 
-    Args:
-        most: the maximum number of ids to remember.
-
     Attributes:
         names: the names of their launches, by id.
     """
@@ -117,14 +114,7 @@ class LaunchObserver(Protocol):
 
 @final
 class Launcher:
-    """Launches sessions for one client, a few at a time.
-
-    Args:
-        engine: sends the requests.
-        sessions: lists the sessions.
-        limits: how many creates run at once, and for how long.
-        headers: sent with each create.
-    """
+    """Launches sessions for one client, a few at a time; *headers* are sent with each create."""
 
     def __init__(
         self, engine: Engine, sessions: SharedList, limits: Limits, headers: Headers = ()

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from kaleden._engine._tasks import open_task_group
 from kaleden._results._batch import Outcomes
 from kaleden._results._progress import ProgressCallback
-from kaleden._sessions._launch._launch_request import LaunchRequest, build_plain_requests
+from kaleden._sessions._launch._launch_request import LaunchRequest
 from kaleden._sessions._launch._launcher import InFlightCreate, Launcher
 from kaleden._wire import SessionSpec
 
@@ -53,7 +53,9 @@ async def launch_plain(
 ) -> Outcomes[str]:
     """Launch every replica of *spec*, or only those named by *keys*, under the user's own names."""
     requests = [
-        request for request in build_plain_requests(spec) if keys is None or request.key in keys
+        LaunchRequest(launch.name, launch)
+        for launch in spec.launches()
+        if keys is None or launch.name in keys
     ]
     observer: _UnownedObserver | None = None
     try:
@@ -75,7 +77,6 @@ def _format_created(observer: _UnownedObserver) -> str:
         created = sorted(observer.created.values())
         parts.append(f"sessions {created} were created and are yours to destroy")
     if observer.unconfirmed:
-        parts.append(
-            f"sessions with the names {sorted(observer.unconfirmed)} may have been created"
-        )
+        names = sorted(observer.unconfirmed)
+        parts.append(f"sessions with the names {names} may have been created")
     return "; ".join(parts)

@@ -151,14 +151,12 @@ def compact(path: Path) -> None:
     """
     with _translate_errors(path), _open_locked(path):
         launches, _ = fold(path.read_bytes())
+        lines = [
+            encode(Event.LAUNCHED if launch.session_id else Event.LAUNCHING, [launch])
+            for launch in launches
+        ]
         # Replace the target of a symbolic link, not the link.
-        _replace(
-            path.resolve(), b"".join(encode(_get_event(launch), [launch]) for launch in launches)
-        )
-
-
-def _get_event(launch: OpenLaunch) -> Event:
-    return Event.LAUNCHED if launch.session_id else Event.LAUNCHING
+        _replace(path.resolve(), b"".join(lines))
 
 
 def _apply(line: bytes, launches: dict[tuple[Owner, str], OpenLaunch]) -> bool:

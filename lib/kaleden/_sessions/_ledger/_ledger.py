@@ -162,17 +162,6 @@ class Ledger(AsyncContextManagerMixin):
             self._open |= ended
             raise
 
-    async def compact(self) -> None:
-        """Rewrite the file with the open launches of all owners; other processes may keep writing.
-
-        Raises:
-            LedgerError: the file is unchanged.
-
-        Cancellation:
-            The file is either rewritten or unchanged.
-        """
-        await in_file_thread(partial(_file.compact, self.path))
-
     def __repr__(self) -> str:
         return f"<Ledger {self.path}: {len(self._open)} open>"
 
@@ -194,18 +183,15 @@ class Ledger(AsyncContextManagerMixin):
         async with self._writing:
             if batch is self._batch:
                 self._batch = _Batch()
-                await self._flush(batch)
+                try:
+                    await in_file_thread(partial(_append, self.path, batch.changes))
+                except LedgerError as error:
+                    batch.error = str(error)
+                else:
+                    batch.error = None
 
         if batch.error is not None:
             raise LedgerError(batch.error)
-
-    async def _flush(self, batch: _Batch) -> None:
-        try:
-            await in_file_thread(partial(_append, self.path, batch.changes))
-        except LedgerError as error:
-            batch.error = str(error)
-        else:
-            batch.error = None
 
 
 def _append(path: Path, changes: Iterable[Change]) -> None:

@@ -182,15 +182,7 @@ async def follow(
     ids: Keys,
     random_source: random.Random | None = None,
 ) -> AsyncGenerator[LogStream]:
-    """Follow the logs of *ids* until their sessions have ended; see `AsyncSession.follow`.
-
-    Args:
-        engine: sends the requests.
-        limits: the time-outs of requests.
-        poller: polls the statuses of the sessions.
-        ids: the sessions.
-        random_source: the source of the jitter of the intervals.
-    """
+    """Follow the logs of *ids* until their sessions have ended; see `AsyncSession.follow`."""
     engine.check()
     await checkpoint()
     follower = _LogFollower(engine, limits, poller, random_source)

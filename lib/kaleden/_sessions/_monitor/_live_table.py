@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import TypeAlias, final
 
 from attrs import evolve
@@ -94,14 +95,12 @@ class _LiveView:
             while not self._has_failed:
                 snapshot = await subscription.next()
                 if isinstance(snapshot, Snapshot):
-                    await self._apply(snapshot)
+                    update = partial(self._update, snapshot=snapshot)
+                    await map_with_checkpoints(update, list(self._ids()))
+                    self._last = snapshot
+                    self._show_changes()
         except Exception as error:  # noqa: BLE001  # must not disturb the block
             logger.warning("the sessions are no longer polled for their table: %r", error)
-
-    async def _apply(self, snapshot: Snapshot) -> None:
-        await map_with_checkpoints(lambda key: self._update(key, snapshot), list(self._ids()))
-        self._last = snapshot
-        self._show_changes()
 
     def catch_up(self) -> None:
         """Show the last list, if it was not shown."""

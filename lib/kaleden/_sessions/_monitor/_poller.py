@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import Final, Protocol, final
+from typing import Final, final
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -17,7 +17,7 @@ from attrs import define
 from kaleden._engine._config import MAX_PAUSE, TRANSIENT, Backoff
 from kaleden._errors import FailureKind, RequestError
 from kaleden._results._batch import Failure
-from kaleden._sessions._monitor._lister import Snapshot
+from kaleden._sessions._monitor._lister import SharedList, Snapshot
 from kaleden._wire import SessionInfo, SessionStatus
 
 MIN_INTERVAL: Final = 1.0  # seconds
@@ -95,33 +95,19 @@ logger = logging.getLogger("kaleden")
 MAX_ABSENCES: Final = 2
 
 
-class ListSource(Protocol):
-    """The source of lists; see `kaleden._sessions._monitor._lister.SharedList`."""
-
-    async def since(self, time: float) -> Snapshot:
-        """Return a list that began at *time* or later."""
-        ...
-
-
 @final
 class Poller:
     """Shares each list, and the time of the next poll, among its subscriptions.
 
-    Args:
-        sessions: makes the lists.
-        interval: the time of the next poll.
+    Attributes:
+        last: the last list; None before the first.
     """
 
-    def __init__(self, sessions: ListSource, interval: PollInterval) -> None:
+    def __init__(self, sessions: SharedList, interval: PollInterval) -> None:
         self._sessions = sessions
         self._interval = interval
-        self._last: Snapshot | None = None
+        self.last: Snapshot | None = None
         self._changed = anyio.Event()
-
-    @property
-    def last(self) -> Snapshot | None:
-        """The last list; None before the first."""
-        return self._last
 
     def subscribe(self) -> Subscription:
         """Return a new subscription; it makes a poll due at once."""
@@ -135,7 +121,7 @@ class Poller:
         Raises:
             RequestError: the request failed, for every task that shared it.
         """
-        while self._last is None or self._last.began < since or self._last is seen:
+        while self.last is None or self.last.began < since or self.last is seen:
             if self._interval.due <= anyio.current_time():
                 await self._fetch()
             else:
@@ -143,7 +129,7 @@ class Poller:
                     await self._changed.wait()
 
         await checkpoint()
-        return self._last
+        return self.last
 
     async def _fetch(self) -> None:
         try:
@@ -154,13 +140,13 @@ class Poller:
 
         # Of the tasks that share a list, only the first records it. A known list counts again if a
         # subscription made a poll due at the time at which that list began.
-        if snapshot is not self._last or self._interval.due <= snapshot.began:
+        if snapshot is not self.last or self._interval.due <= snapshot.began:
             self._record(snapshot)
 
     def _record(self, snapshot: Snapshot) -> None:
-        changed = _get_statuses(snapshot) != _get_statuses(self._last)
+        changed = _get_statuses(snapshot) != _get_statuses(self.last)
         self._interval.record_poll(anyio.current_time(), changed=changed)
-        self._last = snapshot
+        self.last = snapshot
         self._changed.set()
         self._changed = anyio.Event()
 

@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias, TypeGuard, cast, final
+from typing import Any, Final, TypeAlias, TypeGuard, final
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -31,8 +31,8 @@ from kaleden._results._progress import (
     check_progress,
     check_synchronous,
 )
-from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._poller import ListSource, Poller, PollInterval, SessionState
+from kaleden._sessions._monitor._lister import SharedList, Snapshot
+from kaleden._sessions._monitor._poller import Poller, PollInterval, SessionState
 from kaleden._wire import (
     TERMINAL_STATUSES,
     Event,
@@ -85,8 +85,8 @@ class Waiter:
 
     def __init__(
         self,
-        sessions: ListSource,
-        apps: ListSource,
+        sessions: SharedList,
+        apps: SharedList,
         engine: Engine,
         limits: Limits,
         random_source: random.Random | None = None,
@@ -105,7 +105,7 @@ class Waiter:
     ) -> Outcomes[SessionInfo]:
         """Wait until each session meets the condition, or cannot meet it any more.
 
-        See `read_condition` for the arguments, and `AsyncSession.wait`.
+        See `AsyncSession.wait` for the arguments.
         """
         condition = read_condition(until, pending_timeout, progress)
         self._engine.check()
@@ -152,7 +152,8 @@ class Waiter:
             if isinstance(item, Failure):
                 wait.invalid.append(item)
             else:
-                poller = self.apps if _is_app(item) else self.sessions
+                is_app = isinstance(item, SessionInfo) and item.app_id is not None
+                poller = self.apps if is_app else self.sessions
                 wait.targets.append(_Target(SessionState(key), poller))
 
         await map_with_checkpoints(add, items.items())
@@ -281,19 +282,14 @@ def read_condition(
 ) -> WaitCondition:
     """Check the arguments of a wait, and return its condition.
 
-    Args:
-        until: a status, or several, of which one suffices; or a function of a `SessionInfo` that
-            returns whether the session meets the condition.
-        pending_timeout: seconds from the start of the wait within which a session must leave
-            Pending; None for no limit.
-        progress: called with the number of sessions in each status, after each poll that shows a
-            change.
+    `AsyncSession.wait` describes them.
 
     Raises:
         InvalidRequest: an argument is invalid.
     """
     check_progress(progress)
-    limit = _read_limit(pending_timeout)
+    limit = math.inf if pending_timeout is None else pending_timeout
+    check_number("pending_timeout", limit, "seconds", finite=False, error=InvalidRequest)
     if callable(until):
         check_synchronous(until)
         return WaitCondition(until, "the given function to return true", limit, progress)
@@ -310,17 +306,9 @@ def read_condition(
 async def read_items(keys: Keys) -> dict[str, Item]:
     """Return the requested sessions, each once, by the key of its outcome."""
     if isinstance(keys, AsyncIterable):
-        return {key_of(item): _check_item(item) async for item in keys}
+        return dict([_read_item(item) async for item in keys])
 
     return dict(await map_with_checkpoints(_read_item, keys))
-
-
-def _read_limit(seconds: object) -> float:
-    if seconds is None:
-        return math.inf
-
-    check_number("pending_timeout", seconds, "seconds", finite=False, error=InvalidRequest)
-    return cast("float", seconds)
 
 
 def _read_statuses(until: str | Iterable[str]) -> list[SessionStatus]:
@@ -339,20 +327,13 @@ def _read_statuses(until: str | Iterable[str]) -> list[SessionStatus]:
 
 
 def _read_item(item: Any) -> tuple[str, Item]:
-    return key_of(item), _check_item(item)
-
-
-def _check_item(item: Any) -> Item:
+    key = key_of(item)
     try:
-        check_id(key_of(item) if isinstance(item, SessionInfo) else item)
+        check_id(key if isinstance(item, SessionInfo) else item)
     except InvalidRequest as error:
-        return Failure(key_of(item), FailureKind.INVALID, str(error), attempts=0)
+        return key, Failure(key, FailureKind.INVALID, str(error), attempts=0)
 
-    return item  # type: ignore[no-any-return]
-
-
-def _is_app(item: str | SessionInfo) -> bool:
-    return isinstance(item, SessionInfo) and item.app_id is not None
+    return key, item
 
 
 def _is_late(outcome: Outcome[SessionInfo]) -> TypeGuard[Failure]:
