@@ -641,18 +641,7 @@ class AsyncSession(AsyncContextManagerMixin):
             responses. The sessions that were created stay, and are the caller's to end: a warning
             of the logger ``kaleden`` names them, and those that may still appear.
         """
-        spec = read_spec(
-            name,
-            image,
-            cores=cores,
-            ram=ram,
-            kind=kind,
-            gpus=gpu,
-            cmd=cmd,
-            args=args,
-            env=env or {},
-            replicas=replicas,
-        )
+        spec = read_spec(name, image, cores, ram, kind, gpu, cmd, args, env, replicas)
         return await launch_plain(self._components.launcher, spec, progress=progress)
 
     def scope(
@@ -742,18 +731,7 @@ class AsyncSession(AsyncContextManagerMixin):
             Unless *on_error* is ``"release"``, all the sessions are destroyed, within *grace*
             seconds, before the cancellation is raised again.
         """
-        spec = read_spec(
-            name,
-            image,
-            cores=cores,
-            ram=ram,
-            kind=kind,
-            gpus=gpu,
-            cmd=cmd,
-            args=args,
-            env=env or {},
-            replicas=replicas,
-        )
+        spec = read_spec(name, image, cores, ram, kind, gpu, cmd, args, env, replicas)
         start = read_start_rule(spec, min_started, start_timeout)
         async with self.scope(grace=grace, on_success=on_success, on_error=on_error) as scope:
             return await run(self._components, scope, spec, start, progress)

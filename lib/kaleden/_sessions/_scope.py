@@ -160,17 +160,8 @@ class Scope(AsyncContextManagerMixin):
             Nothing more is sent. The scope awaits creates in flight in the background and owns the
             sessions that they make.
         """
-        parts = {
-            "cores": cores,
-            "ram": ram,
-            "kind": kind,
-            "gpus": gpu,
-            "cmd": cmd,
-            "args": args,
-            "env": env or {},
-            "replicas": replicas,
-        }
-        return await self._launch(read_spec(name, image, **parts), progress=progress)
+        spec = read_spec(name, image, cores, ram, kind, gpu, cmd, args, env, replicas)
+        return await self._launch(spec, progress=progress)
 
     async def wait(
         self,

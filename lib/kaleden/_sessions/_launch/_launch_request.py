@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, Final, final
+from collections.abc import Mapping, Sequence
+from typing import Final, final
 
 from attrs import define, evolve
 
@@ -14,23 +15,27 @@ from kaleden._wire import Launch, SessionKind, SessionSpec, check_name
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _TOKEN_LENGTH: Final = 8
 
-# The defaults of the other arguments of `create`.
-_DEFAULTS: Final[dict[str, Any]] = {
-    **dict.fromkeys(("cores", "ram", "gpus", "cmd", "args")),
-    "kind": SessionKind.HEADLESS,
-    "env": {},
-    "replicas": 1,
-}
 
-
-def read_spec(name: str | SessionSpec, image: str | None, /, **others: Any) -> SessionSpec:
+def read_spec(
+    name: str | SessionSpec,
+    image: str | None,
+    cores: float | None = None,
+    ram: int | None = None,
+    kind: str = SessionKind.HEADLESS,
+    gpus: int | None = None,
+    cmd: str | None = None,
+    args: str | Sequence[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    replicas: int = 1,
+) -> SessionSpec:
     """Return the specification that the arguments of `create` give, whole or in parts.
 
     Raises:
         InvalidRequest: the arguments are invalid.
     """
+    others = (cores, ram, kind, gpus, cmd, args, env or {}, replicas)
     if isinstance(name, SessionSpec):
-        if image is not None or others != _DEFAULTS:
+        if image is not None or others != (None, None, SessionKind.HEADLESS, *[None] * 3, {}, 1):
             msg = "a SessionSpec is complete: give no other argument with it, or use attrs.evolve"
             raise InvalidRequest(msg)
 
@@ -39,7 +44,7 @@ def read_spec(name: str | SessionSpec, image: str | None, /, **others: Any) -> S
     if image is None:
         raise InvalidRequest("image is missing: `images` lists those that the platform offers")
 
-    return SessionSpec(name, image, **others)
+    return SessionSpec(name, image, kind, cores, ram, gpus, cmd, args, env or {}, replicas)
 
 
 @final
