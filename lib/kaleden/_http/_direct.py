@@ -104,7 +104,10 @@ class DirectTransport(AsyncContextManagerMixin):
         data = self._writer.write(request, token)
         context = None if self._tls is None else await self._tls.context()
         slots = self._pool.slots
-        await slots.acquire()
+        if slots.value:
+            slots.acquire_nowait()
+        else:
+            await slots.acquire()
         try:
             return await self._attempt(request, data, context)
         finally:
