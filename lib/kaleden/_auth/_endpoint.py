@@ -53,11 +53,7 @@ class Endpoint:
 
 
 def parse_endpoint(url: object, version: object) -> Endpoint:
-    """Parse the URL of a server, with or without the API version at its end.
-
-    Args:
-        url: the URL from the user.
-        version: the version if *url* names none.
+    """Parse the URL of a server; *version* is the API version if none is at its end.
 
     Raises:
         ConfigurationError: it is not the URL of a server; the message says what to do.
@@ -125,10 +121,6 @@ def _is_loopback(host: str) -> bool:
 
 def parse_proxy(url: object, source: str) -> Proxy:
     """Parse the URL of an http or https proxy. Its path is ignored, as everywhere.
-
-    Args:
-        url: the URL.
-        source: the argument or variable that it comes from, for messages.
 
     Raises:
         ConfigurationError: it is not usable. The message does not show it, since it may hold a
@@ -226,12 +218,8 @@ def is_bypassed(no_proxy: str, host: str, port: int) -> bool:
     It is a list with commas or spaces between its entries. An entry is ``*`` for all servers; an
     address or a network (``10.128.0.0/16``), for servers whose URL has an address; or a name. A
     name, also with a leading dot, means that host and all below it, and ``*.site.org`` only
-    for those below. With ``:port`` an entry is for that port only. Zone ids are ignored.
-
-    Args:
-        no_proxy: the value of the variable.
-        host: the host of the server, without brackets.
-        port: the port of the server.
+    for those below. With ``:port`` an entry is for that port only. Zone ids are ignored. *host* has
+    no brackets.
     """
     host = host.lower().rstrip(".")
     for entry in re.split(r"[\s,]+", no_proxy.lower()):
