@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast, final
 
 from attrs import evolve, field, frozen
@@ -98,32 +99,23 @@ class ServerAccess:
         if isinstance(tls, OwnTls):
             await tls.prepare()
         proxy = await self._open_proxy()
-        transport: DirectTransport | HttpxTransport
+        new_transport: Callable[..., DirectTransport | HttpxTransport]
         if options.auth is None:
             bearer = self._credential.bearer
-            transport = DirectTransport(
-                endpoint.root,
-                endpoint.base,
-                bearer=None if bearer is None else bearer(),
-                tls=tls,
-                proxy=proxy,
-                connections=limits.concurrency,
-                max_body=max_body,
-            )
+            new_transport = partial(DirectTransport, bearer=None if bearer is None else bearer())
         else:
             # httpx takes long to import.
             from kaleden._http._httpx_adapter import HttpxTransport  # noqa: PLC0415
 
-            transport = HttpxTransport(
-                endpoint.root,
-                endpoint.base,
-                auth=options.auth,
-                tls=tls,
-                proxy=proxy,
-                connections=limits.concurrency,
-                max_body=max_body,
-            )
-        async with transport:
+            new_transport = partial(HttpxTransport, auth=options.auth)
+        async with new_transport(
+            endpoint.root,
+            endpoint.base,
+            tls=tls,
+            proxy=proxy,
+            connections=limits.concurrency,
+            max_body=max_body,
+        ) as transport:
             yield transport
 
     def _given_transport(self, max_body: int) -> Transport:
@@ -153,9 +145,6 @@ class ServerAccess:
 
 def find_server_access(options: ClientOptions) -> ServerAccess:
     """Find the server and the login in arguments, environment and files.
-
-    Args:
-        options: the arguments.
 
     Raises:
         ConfigurationError: something is missing or not usable; the message says what to do.
@@ -242,11 +231,7 @@ def _find_registry(discovery: Discovery, server: Server) -> Registry | None:
     if discovery.options.registry is not None:
         return read_registry(discovery.options.registry, "registry=")
 
-    return _find_saved_registry(discovery) if server.saved is not None else None
-
-
-def _find_saved_registry(discovery: Discovery) -> Registry | None:
-    saved = discovery.saved
+    saved = discovery.saved if server.saved is not None else None
     if saved is None:
         return None
 

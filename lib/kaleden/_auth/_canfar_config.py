@@ -187,10 +187,9 @@ class Saved:
         return None if username is None or secret is None else (username, secret)
 
 
-def find_saved(home: Path | None) -> Path | None:
+def find_saved(home: Path) -> Path | None:
     """Find the file, if there is one."""
-    paths = () if home is None else (home / path for path in CONFIG_PATHS)
-    return next((path for path in paths if exists(path)), None)
+    return next((path for path in map(home.joinpath, CONFIG_PATHS) if exists(path)), None)
 
 
 def read_saved(path: Path, home: Path) -> Saved:
@@ -201,7 +200,7 @@ def read_saved(path: Path, home: Path) -> Saved:
     """
     document = _as_mapping(_load(path), "its content", path)
     if "contexts" in document and "version" not in document:
-        return _read_contexts(document, path, home)
+        document = _upgrade(document, path)
 
     version = document.get("version")
     if version is None:
@@ -226,18 +225,16 @@ def read_saved(path: Path, home: Path) -> Saved:
     )
 
 
-def _read_contexts(document: Tree, path: Path, home: Path) -> Saved:
+def _upgrade(document: Tree, path: Path) -> Tree:
+    """Return a document with contexts in the form of version 2."""
     contexts = _as_mapping(document["contexts"], "contexts", path)
-    servers = {name: _extract_server(context, name) for name, context in contexts.items()}
-    return Saved(
-        path,
-        _as_text(document.get("active")),
-        home,
-        servers,
-        contexts,
-        None,
-        document.get("registry"),
-    )
+    return {
+        "version": 2,
+        "active": {"server": document.get("active")},
+        "authentication": contexts,
+        "servers": {name: _extract_server(context, name) for name, context in contexts.items()},
+        "registry": document.get("registry"),
+    }
 
 
 def _extract_server(context: object, name: str) -> object:
@@ -284,13 +281,7 @@ def _shorten(value: object) -> str:
 
 
 def _as_mapping(value: object, part: str, path: Path) -> Tree:
-    """Return a mapping, an empty one for None.
-
-    Args:
-        value: the mapping.
-        part: its name in messages.
-        path: the file.
-    """
+    """Return a mapping, an empty one for None; *part* is its name in messages."""
     if value is None:
         return {}
 

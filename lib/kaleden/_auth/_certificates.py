@@ -54,16 +54,13 @@ class Certificate:
     stamp: tuple[int, ...]
     open_to_others: bool = False
 
-    def check_time(self, now: datetime | None = None) -> None:
+    def check_time(self) -> None:
         """Check that it is valid now.
-
-        Args:
-            now: the current time, aware; by default that of the clock.
 
         Raises:
             ConfigurationError: it is not valid.
         """
-        now = now or datetime.now(UTC)
+        now = datetime.now(UTC)
         if now >= self.expires:
             expired = f"the certificate {self.path} expired at {format_time(self.expires)}"
             raise ConfigurationError(f"{expired}: {NEW_ONE}")
@@ -89,7 +86,7 @@ def read_certificate(path: str | os.PathLike[str]) -> Certificate:
 
     _check_key(file, content)
     begins, expires = _read_validity(file, found[0])
-    certificate = Certificate(file, begins, expires, _stamp(status), _is_open_to_others(status))
+    certificate = Certificate(file, begins, expires, stamp_of(status), _is_open_to_others(status))
     certificate.check_time()
     if certificate.open_to_others:
         logger.warning(
@@ -101,21 +98,13 @@ def read_certificate(path: str | os.PathLike[str]) -> Certificate:
     return certificate
 
 
-def stamp_of(path: Path) -> tuple[int, ...]:
-    """Return a value that changes with the content of a file, without reading it.
-
-    Raises:
-        OSError: the file does not exist now.
-    """
-    return _stamp(path.stat())
-
-
 def format_time(time: datetime) -> str:
     """Return a time as text, in minutes."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
+def stamp_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return a value that changes with the content of a file."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

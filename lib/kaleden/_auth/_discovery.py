@@ -99,16 +99,15 @@ T = TypeVar("T")
 
 @final
 class Discovery:
-    """One search, with a record of each source.
-
-    Args:
-        options: the arguments of the client.
-    """
+    """One search, with a record of each source."""
 
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
         self.steps: list[DiscoveryStep] = []
-        self.home = _find_home()
+        try:
+            self.home: Path | None = Path.home()
+        except RuntimeError:
+            self.home = None  # For example in a container whose user has no name.
 
     @cached_property
     def saved(self) -> Saved | None:
@@ -162,10 +161,3 @@ class Discovery:
             return f"~/{path.relative_to(self.home).as_posix()}"
 
         return str(path)
-
-
-def _find_home() -> Path | None:
-    try:
-        return Path.home()
-    except RuntimeError:
-        return None  # For example in a container whose user has no name.

@@ -10,12 +10,11 @@ from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 from attrs import frozen
 
 from kaleden._errors import ConfigurationError
-from kaleden._http import Origin, Proxy, format_credentials
+from kaleden._http import DEFAULT_PORTS, Origin, Proxy, format_credentials
 
 CANFAR_URL: Final = "https://ws-uv.canfar.net/skaha"
 """The URL of CANFAR itself."""
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LABEL = re.compile(r"(?!xn--$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?|xn--[A-Za-z0-9-]+")
 _VERSION = re.compile(r"v\d+(\.\d+)*")
 _BAD_CHARACTERS: Final = re.compile(r"[\s\x00-\x1f\x7f\\]")
@@ -54,11 +53,7 @@ class Endpoint:
 
 
 def parse_endpoint(url: object, version: object) -> Endpoint:
-    """Parse the URL of a server, with or without the API version at its end.
-
-    Args:
-        url: the URL from the user.
-        version: the version if *url* names none.
+    """Parse the URL of a server; *version* is the API version if none is at its end.
 
     Raises:
         ConfigurationError: it is not the URL of a server; the message says what to do.
@@ -105,7 +100,7 @@ def _quote(url: object) -> str:
 
 def _address(endpoint: Endpoint) -> tuple[str, str | None, int, str]:
     parts = urlsplit(endpoint.root)
-    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme], parts.path
+    return parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme], parts.path
 
 
 def _is_host(name: str) -> bool:
@@ -127,10 +122,6 @@ def _is_loopback(host: str) -> bool:
 def parse_proxy(url: object, source: str) -> Proxy:
     """Parse the URL of an http or https proxy. Its path is ignored, as everywhere.
 
-    Args:
-        url: the URL.
-        source: the argument or variable that it comes from, for messages.
-
     Raises:
         ConfigurationError: it is not usable. The message does not show it, since it may hold a
             password.
@@ -146,7 +137,7 @@ def parse_proxy(url: object, source: str) -> Proxy:
     # A password with a / ? or # in it would end the authority early.
     rest = "" if parts is None else parts.path + parts.query + parts.fragment
     host = None if parts is None else parts.hostname
-    if parts is None or not host or parts.scheme not in _DEFAULT_PORTS or port == 0 or "@" in rest:
+    if parts is None or not host or parts.scheme not in DEFAULT_PORTS or port == 0 or "@" in rest:
         raise ConfigurationError(f"{source} has no URL of a proxy, such as http://host:3128")
 
     if not _is_host(host):
@@ -154,7 +145,7 @@ def parse_proxy(url: object, source: str) -> Proxy:
 
     # RFC 6874 §2: the % before a zone id is encoded.
     host = host.replace("%25", "%", 1)
-    origin = Origin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme])
+    origin = Origin(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme])
     return Proxy(
         f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", origin, _credentials(parts, source)
     )
@@ -204,7 +195,7 @@ def find_environment_proxy(endpoint: Endpoint) -> Proxy | None:
     if not url or endpoint.loopback:
         return None
 
-    host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
     if environment:
         bypassed = is_bypassed(environment.get("no", ""), host, port)
     else:
@@ -227,12 +218,8 @@ def is_bypassed(no_proxy: str, host: str, port: int) -> bool:
     It is a list with commas or spaces between its entries. An entry is ``*`` for all servers; an
     address or a network (``10.128.0.0/16``), for servers whose URL has an address; or a name. A
     name, also with a leading dot, means that host and all below it, and ``*.site.org`` only
-    for those below. With ``:port`` an entry is for that port only. Zone ids are ignored.
-
-    Args:
-        no_proxy: the value of the variable.
-        host: the host of the server, without brackets.
-        port: the port of the server.
+    for those below. With ``:port`` an entry is for that port only. Zone ids are ignored. *host* has
+    no brackets.
     """
     host = host.lower().rstrip(".")
     for entry in re.split(r"[\s,]+", no_proxy.lower()):

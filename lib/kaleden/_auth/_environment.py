@@ -43,11 +43,6 @@ def variable(name: str) -> str | None:
 def number(name: str, kind: Callable[[str], T], default: T) -> T:
     """Read a variable that is a number above 0.
 
-    Args:
-        name: the variable.
-        kind: `int` or `float`.
-        default: the number if the variable is not set.
-
     Raises:
         ConfigurationError: it is not such a number; the message names the variable.
     """

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, final
 
+from anyio import to_thread
 from attrs import field, frozen
 
 from kaleden._auth._canfar_config import LOG_IN, Saved, SavedServer
@@ -20,14 +21,12 @@ from kaleden._auth._certificates import Certificate, format_time, read_certifica
 from kaleden._auth._discovery import Discovery
 from kaleden._auth._endpoint import CANFAR_URL, Endpoint, parse_endpoint
 from kaleden._auth._environment import variable
-from kaleden._auth._options import ClientOptions
 from kaleden._auth._tokens import (
     RefreshingToken,
     StaticToken,
     Token,
     TokenFunction,
     ask_function,
-    ask_in_thread,
     check_token,
 )
 from kaleden._errors import ConfigurationError
@@ -193,14 +192,13 @@ def find_credential(discovery: Discovery, server: Server) -> Credential:
     Raises:
         ConfigurationError: the login that was given or belongs to the server is not usable.
     """
-    found = _find_login_in_arguments(discovery, server.endpoint)
-    if found is None:
-        found = (
-            _find_login_in_environment(discovery, server.endpoint)
-            or _find_saved_login(discovery, server)
-            or _find_certificate(discovery, server)
-            or ANONYMOUS
-        )
+    found = (
+        _find_login_in_arguments(discovery, server.endpoint)
+        or _find_login_in_environment(discovery, server.endpoint)
+        or _find_saved_login(discovery, server)
+        or _find_certificate(discovery, server)
+        or ANONYMOUS
+    )
     if found.kind != ANONYMOUS.kind:
         _check_private(found, server.endpoint)
         discovery.record_used(found.source, found.kind)
@@ -219,7 +217,9 @@ def _find_login_in_arguments(discovery: Discovery, endpoint: Endpoint) -> Creden
         if len(given) > 1:
             msg = f"{given[0]}= says by itself who asks: give it without {given[1]}="
             raise ConfigurationError(msg)
-        _check_auth(options)
+        if options.auth is not None and not hasattr(options.auth, "async_auth_flow"):
+            msg = "auth= takes an httpx.Auth, such as httpx.BasicAuth(user, password)"
+            raise ConfigurationError(msg)
         return Credential(f"httpx {given[0]}", f"{given[0]}=")
 
     if options.token is not None:
@@ -231,12 +231,6 @@ def _find_login_in_arguments(discovery: Discovery, endpoint: Endpoint) -> Creden
         raise ConfigurationError(f"certificate= is of no use: {obstacle}")
 
     return _new_certificate(discovery, "certificate=", Path(options.certificate or ""))
-
-
-def _check_auth(options: ClientOptions) -> None:
-    if options.auth is not None and not hasattr(options.auth, "async_auth_flow"):
-        msg = "auth= takes an httpx.Auth, such as httpx.BasicAuth(user, password)"
-        raise ConfigurationError(msg)
 
 
 def _find_login_in_environment(discovery: Discovery, endpoint: Endpoint) -> Credential | None:
@@ -256,12 +250,7 @@ def _find_login_in_environment(discovery: Discovery, endpoint: Endpoint) -> Cred
             discovery.record_skipped("CANFAR_CERTIFICATE", "the token wins")
         return _new_fixed_token(source, token)
 
-    obstacle = _find_tls_obstacle(discovery, endpoint)
-    if obstacle is not None:
-        discovery.record_skipped(source, obstacle)
-        return None
-
-    return _new_certificate(discovery, source, Path(certificate or ""))
+    return _offer_certificate(discovery, endpoint, source, Path(certificate or ""))
 
 
 def _find_saved_login(discovery: Discovery, server: Server) -> Credential | None:
@@ -284,15 +273,10 @@ def _read_identity(discovery: Discovery, saved: Saved, server: SavedServer) -> C
     identity = saved.identity(server)
     source = f"login {identity.name!r} in {discovery.format_path(saved.path)}"
     if identity.certificate is not None:
-        obstacle = _find_tls_obstacle(discovery, server.endpoint)
-        if obstacle is None:
-            return _new_certificate(discovery, source, identity.certificate)
-
-        discovery.record_skipped(source, obstacle)
-        return None
+        return _offer_certificate(discovery, server.endpoint, source, identity.certificate)
 
     token = _read_saved_token(saved, server.name)
-    ask = ask_in_thread(lambda: _read_saved_token(saved.read_again(), server.name))
+    ask = partial(to_thread.run_sync, lambda: _read_saved_token(saved.read_again(), server.name))
     return Credential("bearer token", source, token.expires, partial(RefreshingToken, ask, token))
 
 
@@ -318,13 +302,8 @@ def _find_certificate(discovery: Discovery, server: Server) -> Credential | None
         return None
 
     source = discovery.format_path(path)
-    obstacle = _find_tls_obstacle(discovery, server.endpoint)
-    if obstacle is not None:
-        discovery.record_skipped(source, obstacle)
-        return None
-
-    certify = partial(_new_certificate, discovery, source, path)
-    return discovery.attempt(source, certify, needed=server.certificate)
+    offer = partial(_offer_certificate, discovery, server.endpoint, source, path)
+    return discovery.attempt(source, offer, needed=server.certificate)
 
 
 def _new_given_token(token: str | TokenFunction) -> Credential:
@@ -340,6 +319,18 @@ def _new_fixed_token(source: str, token: str) -> Credential:
         return Credential("bearer token", source, bearer=partial(StaticToken, check_token(token)))
     except ConfigurationError as error:
         raise ConfigurationError(f"{source}: {error}") from None
+
+
+def _offer_certificate(
+    discovery: Discovery, endpoint: Endpoint, source: str, path: Path
+) -> Credential | None:
+    """Read a certificate, unless none can be shown to the server."""
+    obstacle = _find_tls_obstacle(discovery, endpoint)
+    if obstacle is None:
+        return _new_certificate(discovery, source, path)
+
+    discovery.record_skipped(source, obstacle)
+    return None
 
 
 def _new_certificate(discovery: Discovery, source: str, path: Path) -> Credential:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from datetime import datetime
 from pathlib import Path
 from typing import final
 
@@ -40,39 +39,30 @@ class OwnTls:
         self._passed_over: tuple[int, ...] | None = None
         self._lock = anyio.Lock()
 
-    @property
-    def expires(self) -> datetime | None:
-        """The end of the certificate's validity."""
-        return None if self._certificate is None else self._certificate.expires
-
-    async def prepare(self) -> None:
-        """Make the context.
+    async def prepare(self) -> ssl.SSLContext:
+        """Return the context, which the first call makes.
 
         Raises:
             ConfigurationError: the certificate or the authorities are not usable.
         """
+        path = None
         if self._certificate is not None:
             # It may have been renewed since it was found.
-            await self._reload_if_changed(self._certificate.path)
+            path = self._certificate.path
+            await self._reload_if_changed(path)
             self._certificate.check_time()
-        async with self._lock:
-            if self._context is None:
-                path = None if self._certificate is None else self._certificate.path
-                self._context = await to_thread.run_sync(make_context, path)
+        if self._context is None:
+            async with self._lock:
+                if self._context is None:
+                    self._context = await to_thread.run_sync(make_context, path)
+        return self._context
 
     async def context(self) -> ssl.SSLContext:
         """Return the context for a new connection; see `Tls.context`."""
         try:
-            if self._context is None:
-                await self.prepare()
-            if self._certificate is not None:
-                await self._reload_if_changed(self._certificate.path)
-                self._certificate.check_time()
+            return await self.prepare()
         except ConfigurationError as error:
             raise TransportError(FailureKind.NOT_AUTHENTICATED, str(error), sent=False) from error
-
-        assert self._context is not None  # noqa: S101  # `prepare` has set it
-        return self._context
 
     async def _reload_if_changed(self, path: Path) -> None:
         """Read the file again if it has changed."""
@@ -81,27 +71,26 @@ class OwnTls:
 
         async with self._lock:
             stamp = self._changed_stamp(path)
-            if stamp is not None:
-                self._passed_over = stamp
-                await self._reload(path)
+            if stamp is None:
+                return
+
+            self._passed_over = stamp
+            try:
+                certificate = await to_thread.run_sync(read_certificate, path)
+                context = await to_thread.run_sync(make_context, path)
+            except ConfigurationError as error:
+                logger.warning("%s; the previous certificate stays in use", error)
+            else:
+                self._certificate, self._context = certificate, context
 
     def _changed_stamp(self, path: Path) -> tuple[int, ...] | None:
         try:
-            stamp = stamp_of(path)
+            stamp = stamp_of(path.stat())
         except OSError:
             return None  # It may be about to be replaced; the loaded certificate stays in use.
 
         known = None if self._certificate is None else self._certificate.stamp
         return None if stamp in {known, self._passed_over} else stamp
-
-    async def _reload(self, path: Path) -> None:
-        try:
-            certificate = await to_thread.run_sync(read_certificate, path)
-            context = await to_thread.run_sync(make_context, path)
-        except ConfigurationError as error:
-            logger.warning("%s; the previous certificate stays in use", error)
-        else:
-            self._certificate, self._context = certificate, context
 
 
 def make_context(certificate: Path | None) -> ssl.SSLContext:

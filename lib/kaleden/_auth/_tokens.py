@@ -99,7 +99,7 @@ class RefreshingToken:
         self._ask = ask
         self._token = first
         self._problem = ""
-        self._refreshes = 0
+        self._refreshes: int = 0
         self._lock = anyio.Lock()
 
     async def token(self) -> str:
@@ -123,19 +123,16 @@ class RefreshingToken:
         refreshes = self._refreshes
         async with self._lock:
             if self._refreshes == refreshes:
-                await self._call_ask()
+                # A cancellation changes nothing; the next task that holds the lock calls it.
+                try:
+                    self._token = await self._ask()
+                except ConfigurationError as error:
+                    self._token, self._problem = None, str(error)
+                self._refreshes += 1
         if self._token is None:
             raise TransportError(FailureKind.NOT_AUTHENTICATED, self._problem, sent=False)
 
         return self._token
-
-    async def _call_ask(self) -> None:
-        # A cancellation changes nothing; the next task that holds the lock calls it.
-        try:
-            self._token = await self._ask()
-        except ConfigurationError as error:
-            self._token, self._problem = None, str(error)
-        self._refreshes += 1
 
 
 def ask_function(function: TokenFunction) -> Ask:
@@ -156,15 +153,6 @@ def ask_function(function: TokenFunction) -> Ask:
                 f"returned {type(value).__name__}: {error}"
             )
             raise ConfigurationError(msg) from None
-
-    return ask
-
-
-def ask_in_thread(read: Callable[[], Token]) -> Ask:
-    """Return an `Ask` that calls a function in a thread."""
-
-    async def ask() -> Token:
-        return await to_thread.run_sync(read)
 
     return ask
 

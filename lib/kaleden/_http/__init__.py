@@ -7,7 +7,7 @@ other modules, and most clients do not need it.
 from __future__ import annotations
 
 from kaleden._http._direct import DirectTransport
-from kaleden._http._h1._pool import Origin
+from kaleden._http._h1._pool import DEFAULT_PORTS, Origin
 from kaleden._http._h1._proxy import Proxy, format_credentials
 from kaleden._http._h1._tls import GivenTls, detect_truncation
 from kaleden._http._httpx_client import CallerTransport, HttpAuth, HttpClient, library_of
@@ -21,6 +21,7 @@ from kaleden._http._transport import (
 )
 
 __all__ = (
+    "DEFAULT_PORTS",
     "MAX_BODY",
     "Bearer",
     "CallerTransport",

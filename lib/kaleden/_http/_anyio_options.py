@@ -13,7 +13,7 @@ import anyio.to_thread
 import httpx
 
 from kaleden._errors import ConfigurationError
-from kaleden._http._h1._pool import Origin
+from kaleden._http._h1._pool import DEFAULT_PORTS, Origin
 from kaleden._http._h1._proxy import Proxy, format_credentials
 from kaleden._http._h1._tls import GivenTls, detect_truncation
 from kaleden._http._transport import Tls
@@ -22,8 +22,6 @@ from kaleden._http._transport import Tls
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 VALUE: Final = re.compile(rb"[^\x00\r\n]*")
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-
 
 def origin_of(url: httpx.URL) -> Origin:
     """Return the origin of *url*.
@@ -31,11 +29,11 @@ def origin_of(url: httpx.URL) -> Origin:
     Raises:
         httpx.UnsupportedProtocol: it is neither http nor https.
     """
-    if url.scheme not in _DEFAULT_PORTS:
+    if url.scheme not in DEFAULT_PORTS:
         kind = f"protocol {url.scheme!r}" if url.scheme else "URL without a protocol"
         raise httpx.UnsupportedProtocol(f"cannot send to a {kind}: http:// or https:// is needed")
 
-    return Origin(url.scheme, url.raw_host.decode("ascii"), url.port or _DEFAULT_PORTS[url.scheme])
+    return Origin(url.scheme, url.raw_host.decode("ascii"), url.port or DEFAULT_PORTS[url.scheme])
 
 
 @final

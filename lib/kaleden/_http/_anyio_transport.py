@@ -9,11 +9,11 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Final, Self, cast, final
+from typing import Final, cast, final
 
 import anyio
 import httpx
-from attrs import frozen
+from attrs import define, field, frozen
 
 from kaleden._http._anyio_options import TOKEN, VALUE, LazyTls, check_tls, new_proxy, origin_of
 from kaleden._http._h1._connect import Dialer, ProxyResponseError, open_connection
@@ -28,11 +28,7 @@ _TARGET: Final = re.compile(rb"[\x21-\x7e]+")
 
 
 def format_head(request: httpx.Request, forwarder: Proxy | None = None) -> bytes:
-    """Return the request line and the headers.
-
-    Args:
-        request: the request.
-        forwarder: the proxy that forwards it, which needs the absolute form (RFC 9112 §3.2.2).
+    """Return the request line and the headers; a *forwarder* is the proxy that forwards them.
 
     Raises:
         httpx.LocalProtocolError: a server would read them as something else.
@@ -56,6 +52,7 @@ def format_head(request: httpx.Request, forwarder: Proxy | None = None) -> bytes
     if forwarder is not None:
         lines += forwarder.headers.encode("latin-1")
         if target.startswith(b"/"):
+            # The absolute form (RFC 9112 §3.2.2).
             target = b"http://%b%b" % (request.url.netloc, target)
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, lines)
 
@@ -117,13 +114,7 @@ _LIMITS: Final = httpx.Limits(
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
-    """An httpx transport over a pool of kaleden's connections.
-
-    Args:
-        pool: the pool, for this transport only.
-        tls: the source of contexts for https.
-        proxy: the proxy to go through; None for none.
-    """
+    """An httpx transport over a pool of kaleden's connections, which no other transport uses."""
 
     def __init__(self, pool: Pool, tls: Tls, proxy: Proxy | None) -> None:
         self._pool = pool
@@ -142,11 +133,13 @@ class PooledTransport(httpx.AsyncBaseTransport):
         """
         origin = origin_of(request.url)
         head = format_head(request, self._proxy if origin.scheme == "http" else None)
-        prepared = _PreparedRequest(request, origin, head, _Timeouts.of(request))
+        prepared = _PreparedRequest(request, origin, head, request.extensions.get("timeout", {}))
         context = await self._tls.context() if origin.scheme == "https" else None
         slots = self._pool.slots
-        if not slots.acquire_nowait():
-            with _within(prepared.timeouts.pool, httpx.PoolTimeout):
+        if slots.value:
+            slots.acquire_nowait()
+        else:
+            with _within(prepared.timeouts.get("pool"), httpx.PoolTimeout):
                 await slots.acquire()
         try:
             connection, response = await self._converse(prepared, context)
@@ -197,7 +190,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
     async def _dial(self, prepared: _PreparedRequest, context: ssl.SSLContext | None) -> Connection:
         dial = partial(open_connection, self._dialer, prepared.origin, context, self._proxy)
         try:
-            with _within(prepared.timeouts.connect, httpx.ConnectTimeout):
+            with _within(prepared.timeouts.get("connect"), httpx.ConnectTimeout):
                 return await self._pool.add(dial)
         except ProxyResponseError as error:
             raise httpx.ProxyError(error.message) from error
@@ -214,7 +207,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     def statistics(self) -> TransportStatistics:
         """Return the current state; a response counts as in flight until its body is read."""
-        in_flight = self._pool.slots.taken
+        in_flight = self._pool.slots_taken
         return TransportStatistics(
             in_flight=in_flight,
             connections=self._pool.open_count,
@@ -281,28 +274,14 @@ class AnyioTransport(PooledTransport):
 
 
 @frozen
-class _Timeouts:
-    """Seconds by kind of wait; None for no limit."""
-
-    connect: float | None
-    read: float | None
-    write: float | None
-    pool: float | None
-
-    @classmethod
-    def of(cls, request: httpx.Request) -> Self:
-        given: Mapping[str, float | None] = request.extensions.get("timeout", {})
-        return cls(*(given.get(name) for name in ("connect", "read", "write", "pool")))
-
-
-@frozen
 class _PreparedRequest:
     """A request, with the values that are read from it once."""
 
     request: httpx.Request
     origin: Origin
     head: bytes
-    timeouts: _Timeouts
+    timeouts: Mapping[str, float | None]
+    """Seconds by kind of wait; None for no limit."""
 
     @property
     def closes(self) -> bool:
@@ -322,21 +301,15 @@ class _PreparedRequest:
 
 
 @final
+@define(eq=False, repr=False)
 class _Body(httpx.AsyncByteStream):
     """The body of a response, read piece by piece; it releases its connection at its end."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        prepared: _PreparedRequest,
-        connection: Connection,
-        response: ResponseParser,
-    ) -> None:
-        self._pool = pool
-        self._prepared = prepared
-        self._connection = connection
-        self._response = response
-        self._ended = False
+    _pool: Pool
+    _prepared: _PreparedRequest
+    _connection: Connection
+    _response: ResponseParser
+    _ended: bool = field(init=False, default=False)
 
     def end(self) -> None:
         """Release the connection, or close it if there is more to come; the first time only."""
@@ -359,17 +332,14 @@ class _Body(httpx.AsyncByteStream):
                 raise StopAsyncIteration
             if self._ended:
                 raise httpx.StreamClosed
-            await self._read()
+            try:
+                await _read(self._prepared, self._connection, self._response)
+            except BaseException:
+                self.end()
+                raise
+            if self._response.complete:
+                self.end()
         return piece
-
-    async def _read(self) -> None:
-        try:
-            await _read(self._prepared, self._connection, self._response)
-        except BaseException:
-            self.end()
-            raise
-        if self._response.complete:
-            self.end()
 
     async def aclose(self) -> None:
         self.end()
@@ -388,7 +358,7 @@ async def _write(prepared: _PreparedRequest, connection: Connection) -> bool:
 
 async def _write_piece(prepared: _PreparedRequest, connection: Connection, piece: bytes) -> bool:
     try:
-        with _within(prepared.timeouts.write, httpx.WriteTimeout):
+        with _within(prepared.timeouts.get("write"), httpx.WriteTimeout):
             await connection.write(piece)
     except OSError as error:
         if not connection.wrote:
@@ -404,7 +374,7 @@ async def _read(
 ) -> None:
     """Read more of a response."""
     try:
-        with _within(prepared.timeouts.read, httpx.ReadTimeout):
+        with _within(prepared.timeouts.get("read"), httpx.ReadTimeout):
             await read_more(connection, response)
     except OSError as error:
         raise httpx.ReadError(str(error)) from error

@@ -32,7 +32,6 @@ from kaleden._http._transport import (
     Tls,
     TransportError,
     TransportStatistics,
-    send_with_token,
 )
 from kaleden._wire import Request, Response
 
@@ -96,7 +95,14 @@ class DirectTransport(AsyncContextManagerMixin):
         """Send *request* and read the whole response; see `Transport.send`."""
         self._in_flight += 1
         try:
-            return await send_with_token(self._bearer, self._deliver, request)
+            if self._bearer is None:
+                return await self._deliver(request, None)
+
+            token = await self._bearer.token()
+            response = await self._deliver(request, token)
+            if response.status == 401 and await self._bearer.renew(token):
+                return await self._deliver(request, await self._bearer.token())
+            return response
         finally:
             self._in_flight -= 1
 
@@ -104,7 +110,10 @@ class DirectTransport(AsyncContextManagerMixin):
         data = self._writer.write(request, token)
         context = None if self._tls is None else await self._tls.context()
         slots = self._pool.slots
-        await slots.acquire()
+        if slots.value:
+            slots.acquire_nowait()
+        else:
+            await slots.acquire()
         try:
             return await self._attempt(request, data, context)
         finally:

@@ -27,14 +27,7 @@ from kaleden._wire import Request, Response
 class HttpxTransport(AsyncContextManagerMixin):
     """Sends requests with an httpx client, so that an ``httpx.Auth`` sees each of them.
 
-    Args:
-        root: the server's URL without version, for resources that have none.
-        base: the URL that versioned resources are under.
-        auth: the ``httpx.Auth``; None for none.
-        tls: the source of contexts for https; None for plain http.
-        proxy: the proxy to go through; None for none.
-        connections: connections at most.
-        max_body: bytes of one response, at most.
+    The arguments are those of `DirectTransport`, with *auth* for its *bearer*.
 
     Raises:
         ConfigurationError: httpx cannot use *auth*.

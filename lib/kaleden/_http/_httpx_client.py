@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from functools import cache
 from types import ModuleType
 from typing import Any, Protocol, final
@@ -23,19 +22,14 @@ from kaleden._wire import FORM_TYPE, Request, Response
 async def exchange(
     library: ModuleType, client: Any, url: str, request: Request, max_body: int
 ) -> Response:
-    """Send *request* to *url* with *client* and read the whole response.
+    """Send *request* with *client* and read the whole response, of *max_body* bytes at most.
 
-    Args:
-        library: the module ``httpx`` or ``httpx2``, to which *client* belongs.
-        client: an ``AsyncClient``.
-        url: the URL that the target of *request* is under.
-        request: the request.
-        max_body: bytes of the response, at most.
+    The target of *request* is under *url*; *client* belongs to *library*, ``httpx`` or ``httpx2``.
 
     Raises:
         TransportError: there was no complete response.
     """
-    with _translated_errors(library):
+    try:
         outgoing = client.build_request(
             request.method,
             f"{url}/{request.target}",
@@ -54,6 +48,9 @@ async def exchange(
             return Response(response.status_code, response.headers, body)
         finally:
             await response.aclose()
+    except (library.HTTPError, library.InvalidURL, UnicodeError) as error:
+        # UnicodeError: the host name cannot be looked up.
+        raise _translate(library, error) from error
 
 
 @cache
@@ -64,14 +61,8 @@ def _form_class(library: ModuleType) -> Any:
     """
 
     class Form(library.ByteStream):  # type: ignore[name-defined,misc]
-        def __init__(self, form: bytes) -> None:
-            self._form = form
-
-        def __iter__(self) -> Iterator[bytes]:
-            return iter((self._form,))
-
         def __aiter__(self) -> AsyncIterator[bytes]:
-            return _SinglePiece(self._form)
+            return _SinglePiece(b"".join(self))
 
     return Form
 
@@ -89,9 +80,6 @@ class _SinglePiece(AsyncIterator[bytes]):
 async def _read(library: ModuleType, response: Any, max_body: int) -> bytes:
     """Read the body, up to *max_body* bytes."""
     body = bytearray()
-    too_long = TransportError(
-        FailureKind.PROTOCOL, f"the response is {format_too_long(max_body)}", sent=True
-    )
     try:
         async for chunk in response.aiter_raw():
             body += chunk
@@ -99,13 +87,13 @@ async def _read(library: ModuleType, response: Any, max_body: int) -> bytes:
                 # A `break` would leave httpx's chain of async generators open. Without a connection
                 # the innermost one ends, and with it all others.
                 await response.aclose()
-    except (library.HTTPError, library.StreamError) as error:
-        if len(body) > max_body:
-            raise too_long from error
-        raise
+    except (library.HTTPError, library.StreamError):
+        if len(body) <= max_body:
+            raise
 
     if len(body) > max_body:
-        raise too_long
+        message = f"the response is {format_too_long(max_body)}"
+        raise TransportError(FailureKind.PROTOCOL, message, sent=True)
     return bytes(body)
 
 
@@ -118,16 +106,6 @@ def _headers(request: Request) -> dict[str, str]:
         # The server reads parameters from a body of this type only.
         headers["Content-Type"] = FORM_TYPE
     return headers
-
-
-@contextmanager
-def _translated_errors(library: ModuleType) -> Generator[None]:
-    """Turn the library's exceptions into `TransportError`, by whether the request was sent."""
-    try:
-        yield
-    except (library.HTTPError, library.InvalidURL, UnicodeError) as error:
-        # UnicodeError: the host name cannot be looked up.
-        raise _translate(library, error) from error
 
 
 def _translate(library: ModuleType, error: Exception) -> TransportError:
@@ -208,13 +186,7 @@ class CallerTransport:
     """Sends requests with the caller's client, and leaves it open.
 
     Headers, cookies, auth, hooks, proxies and pool are those of the client. The time-outs are not:
-    the engine bounds each attempt as a whole.
-
-    Args:
-        client: the client.
-        root: the server's URL without version, for resources that have none.
-        base: the URL that versioned resources are under.
-        max_body: bytes of one response, at most.
+    the engine bounds each attempt as a whole. The other arguments are those of `DirectTransport`.
     """
 
     def __init__(self, client: HttpClient, root: str, base: str, max_body: int = MAX_BODY) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, final, runtime_checkable
 
 from attrs import frozen
@@ -122,26 +121,3 @@ class Tls(Protocol):
                 nothing was sent.
         """
         ...
-
-
-async def send_with_token(
-    bearer: Bearer | None,
-    attempt: Callable[[Request, str | None], Awaitable[Response]],
-    request: Request,
-) -> Response:
-    """Send a request with a token of *bearer*, and once more if a refused token was renewed.
-
-    Args:
-        bearer: the source of the token; None to send none.
-        attempt: sends a request with a token.
-        request: the request.
-    """
-    if bearer is None:
-        return await attempt(request, None)
-
-    token = await bearer.token()
-    response = await attempt(request, token)
-    if response.status == 401 and await bearer.renew(token):
-        return await attempt(request, await bearer.token())
-
-    return response

@@ -45,13 +45,7 @@ class Dialer:
         Cancellation:
             Every socket is closed.
         """
-        race = _Race(_interleave(await self._find_addresses(host, port)))
-        try:
-            await race.run()
-            return race.get_winner()
-        except BaseException:
-            race.close()
-            raise
+        return await _Race(_interleave(await self._find_addresses(host, port))).run()
 
     async def _find_addresses(self, host: str, port: int) -> list[Address]:
         lookup = self._lookups.setdefault((host, port), _Lookup())
@@ -104,26 +98,28 @@ class _Race:
     _winner: socket.socket | None = field(init=False, default=None)
     _errors: list[OSError] = field(init=False, factory=list[OSError])
 
-    async def run(self) -> None:
-        if len(self.addresses) == 1:
-            await self._attempt(self.addresses[0])
-            return
+    async def run(self) -> socket.socket:
+        try:
+            if len(self.addresses) == 1:
+                await self._attempt(self.addresses[0])
+            else:
+                await self._attempt_all()
+        except BaseException:
+            if self._winner is not None:
+                self._winner.close()
+            raise
 
+        if self._winner is None:
+            raise self._errors[0]
+        return self._winner
+
+    async def _attempt_all(self) -> None:
         async with anyio.create_task_group() as group:
             for address in self.addresses:
                 finished = anyio.Event()
                 group.start_soon(self._compete, address, finished, group.cancel_scope)
                 with anyio.move_on_after(STAGGER):
                     await finished.wait()
-
-    def get_winner(self) -> socket.socket:
-        if self._winner is None:
-            raise self._errors[0]
-        return self._winner
-
-    def close(self) -> None:
-        if self._winner is not None:
-            self._winner.close()
 
     async def _compete(
         self, address: Address, finished: anyio.Event, others: anyio.CancelScope
@@ -134,7 +130,6 @@ class _Race:
             others.cancel()
 
     async def _attempt(self, address: Address) -> None:
-        attempt: socket.socket | None = None
         try:
             attempt = await _connect(address)
         except OSError as error:
@@ -376,12 +371,6 @@ def describe_error(error: Exception) -> str:
 
 
 def connect_failed(origin: Origin, why: str, *, final: bool = False) -> TransportError:
-    """Return the error for a connection that could not be made.
-
-    Args:
-        origin: the server.
-        why: the reason.
-        final: whether another attempt would fail in the same way.
-    """
+    """Return the error for a connection that could not be made; see `TransportError`."""
     message = f"no connection to {origin.host} port {origin.port}: {why}"
     return TransportError(FailureKind.CONNECT_FAILED, message, sent=False, final=final)

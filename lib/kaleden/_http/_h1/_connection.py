@@ -13,8 +13,8 @@ from typing import TypeAlias, final
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from kaleden._http._h1._nested_tls import NestedTlsReader, NestedTlsSocket
-from kaleden._http._h1._reader import NOT_NOW, AnyioReader, Reader, new_poll
+from kaleden._http._h1._nested_tls import NestedTlsSocket
+from kaleden._http._h1._reader import NOT_NOW, PIECE, Reader, new_poll
 from kaleden._http._h1._response_parser import ResponseParser
 
 Socket: TypeAlias = socket.socket | NestedTlsSocket
@@ -143,10 +143,8 @@ async def read_more(connection: Connection, response: ResponseParser) -> None:
 
 def _new_reader(connected: Socket) -> Reader:
     """Choose the reader for a socket on this backend."""
-    if isinstance(connected, NestedTlsSocket):
-        return NestedTlsReader(connected)
-
-    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
+    asyncio = anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
+    if asyncio and not isinstance(connected, NestedTlsSocket):
         from kaleden._http._h1._asyncio_reader import AsyncioReader  # noqa: PLC0415  # not for trio
 
         try:
@@ -154,4 +152,28 @@ def _new_reader(connected: Socket) -> Reader:
         except NotImplementedError:
             # Windows' default event loop cannot watch sockets.
             pass
-    return AnyioReader(connected)
+    return _AnyioReader(connected)
+
+
+@final
+class _AnyioReader:
+    """Reads from a socket on any backend; see `Reader`."""
+
+    __slots__ = ("_nested", "_socket")
+
+    def __init__(self, connected: Socket) -> None:
+        self._socket = connected
+        self._nested = connected if isinstance(connected, NestedTlsSocket) else None
+
+    async def read(self) -> bytes:
+        while True:
+            # A response is never there at once, so a first attempt would be in vain.
+            if self._nested is None or self._nested.drained:
+                await anyio.wait_readable(self._socket)
+            try:
+                return self._socket.recv(PIECE)
+            except NOT_NOW:
+                continue
+
+    def close(self) -> None:
+        """Do nothing: the socket is watched only during a read."""

@@ -10,9 +10,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final, TypeVar, final
 
-import anyio
-
-from kaleden._http._h1._reader import NOT_NOW, PIECE
+from kaleden._http._h1._reader import PIECE
 
 _MAX_RECORD: Final = 2**14
 """Bytes of plain text in one TLS record, at most (RFC 8446 §5.1)."""
@@ -113,26 +111,3 @@ class NestedTlsSocket:
             # Without the server's own ``close_notify`` this is a truncation.
             self._incoming.write_eof()
         self.drained = False
-
-
-@final
-class NestedTlsReader:
-    """Reads from a `NestedTlsSocket`; see `Reader`."""
-
-    __slots__ = ("_socket",)
-
-    def __init__(self, connected: NestedTlsSocket) -> None:
-        self._socket = connected
-
-    async def read(self) -> bytes:
-        """Wait for bytes and return them."""
-        while True:
-            if self._socket.drained:
-                await anyio.wait_readable(self._socket.outer)
-            try:
-                return self._socket.recv(PIECE)
-            except NOT_NOW:
-                continue
-
-    def close(self) -> None:
-        """Do nothing: the socket is watched only during a read."""

@@ -14,6 +14,8 @@ from kaleden._http._h1._connection import Connection
 EXPIRY: Final = 15.0
 """Seconds that a connection is kept idle; servers close it later, Tomcat after 20 seconds."""
 
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
 
 class Origin(NamedTuple):
     """The scheme, host and port of a server."""
@@ -21,64 +23,6 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     port: int
-
-
-@final
-class Semaphore:
-    """Slots for exchanges: a free slot is acquired without a wait, else in FIFO order.
-
-    Args:
-        count: the number of slots.
-    """
-
-    __slots__ = ("_count", "_free", "_waiting")
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._free = count
-        self._waiting: dict[anyio.Event, None] = {}
-
-    @property
-    def taken(self) -> int:
-        """The number of slots in use."""
-        return self._count - self._free
-
-    def acquire_nowait(self) -> bool:
-        """Acquire a slot if one is free; return whether one was."""
-        if not self._free:
-            return False
-
-        self._free -= 1
-        return True
-
-    async def acquire(self) -> None:
-        """Acquire a slot.
-
-        Cancellation:
-            No slot is acquired.
-        """
-        if self.acquire_nowait():
-            return
-
-        granted = anyio.Event()
-        self._waiting[granted] = None
-        try:
-            await granted.wait()
-        except BaseException:
-            if granted.is_set():
-                self.release()
-            else:
-                del self._waiting[granted]
-            raise
-
-    def release(self) -> None:
-        """Release a slot; the task that has waited longest gets it."""
-        if self._waiting:
-            granted = next(iter(self._waiting))
-            del self._waiting[granted]
-            granted.set()
-        else:
-            self._free += 1
 
 
 @final
@@ -103,7 +47,7 @@ class Pool:
         expiry: float = EXPIRY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots: Semaphore = Semaphore(most)
+        self.slots: anyio.Semaphore = anyio.Semaphore(most)
         self._most = most
         self._keep = keep
         self._expiry = expiry
@@ -112,6 +56,11 @@ class Pool:
         self._open: set[Connection] = set()
         self._idle: dict[Origin, list[Connection]] = {}
         self._idle_count = 0
+
+    @property
+    def slots_taken(self) -> int:
+        """Slots in use."""
+        return self._most - self.slots.value
 
     @property
     def open_count(self) -> int:
@@ -148,7 +97,7 @@ class Pool:
 
     async def add(self, dial: Callable[[], Awaitable[Connection]]) -> Connection:
         """Open a connection, for a caller that holds a slot; idle ones are closed to make room."""
-        while self._idle_count and self._idle_count + self.slots.taken > self._most:
+        while self._idle_count and self._idle_count > self.slots.value:
             self._discard_oldest()
         connection = await dial()
         self._open.add(connection)

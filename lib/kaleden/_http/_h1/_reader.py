@@ -6,9 +6,7 @@ import select
 import socket
 import ssl
 import sys
-from typing import Final, Protocol, final
-
-import anyio
+from typing import Final, Protocol
 
 PIECE: Final = 64 * 2**10
 """Bytes per read; more than a TLS record holds, so that nothing stays in OpenSSL's buffer."""
@@ -37,29 +35,6 @@ class Reader(Protocol):
     def close(self) -> None:
         """Stop watching the socket, before it is closed or waited for by other means."""
         ...
-
-
-@final
-class AnyioReader:
-    """Reads from a socket on any backend; see `Reader`."""
-
-    __slots__ = ("_socket",)
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-
-    async def read(self) -> bytes:
-        """Wait for bytes and return them."""
-        while True:
-            # A response is never there at once, so a first attempt would be in vain.
-            await anyio.wait_readable(self._socket)
-            try:
-                return self._socket.recv(PIECE)
-            except NOT_NOW:
-                continue
-
-    def close(self) -> None:
-        """Do nothing: the socket is watched only during a read."""
 
 
 def new_poll(connected: socket.socket, *, readable: bool) -> select.poll | None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final, final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from kaleden._errors import InvalidRequest
-from kaleden._http._h1._pool import Origin
+from kaleden._http._h1._pool import DEFAULT_PORTS, Origin
 from kaleden._http._h1._proxy import Proxy
 from kaleden._version import __version__
 from kaleden._wire import FORM_TYPE, Request
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # Characters that would end a line, or the target in it.
 _BREAKS: Final = re.compile("[^!-~]")
 _LINE_BREAKS: Final = re.compile(r"[\x00\r\n]")
@@ -22,24 +21,17 @@ _LINE_BREAKS: Final = re.compile(r"[\x00\r\n]")
 def origin_of(url: str) -> Origin:
     """Return the origin of *url*."""
     parts = urlsplit(url)
-    return Origin(parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
+    return Origin(parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
 
 
 @final
 class RequestWriter:
-    """Writes requests to one server.
-
-    Args:
-        root: the server's URL without version.
-        base: the URL that versioned resources are under.
-        proxy: the proxy that forwards the requests; None if they go to the server itself.
-    """
+    """Writes requests to one server, or to a *proxy* that forwards them."""
 
     def __init__(self, root: str, base: str, proxy: Proxy | None = None) -> None:
         self._root = urlsplit(root)
         self._base = urlsplit(base)
         self._proxy = proxy
-        self._agent = f"kaleden/{__version__}"
         self._token: str | None = None
         self._templates: dict[tuple[str, str, bool], tuple[str, str]] = {}
 
@@ -64,12 +56,13 @@ class RequestWriter:
         method, accept, versioned = shape
         url = self._base if versioned else self._root
         lines = {
-            "Host": _format_host(url),
+            # Without a default port (RFC 9110 §7.2).
+            "Host": url.netloc.removesuffix(f":{DEFAULT_PORTS[url.scheme]}"),
             "Accept": accept,
             # No compression: a small response gains nothing, and no response can be larger than
             # the bytes that were received.
             "Accept-Encoding": "identity",
-            "User-Agent": self._agent,
+            "User-Agent": f"kaleden/{__version__}",
         }
         if self._token is not None:
             lines["Authorization"] = f"Bearer {self._token}"
@@ -95,8 +88,3 @@ def _format_extra(request: Request) -> str:
 
 def _format_headers(headers: Iterable[tuple[str, str]]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in headers)
-
-
-def _format_host(url: SplitResult) -> str:
-    """Return the Host header, without a default port (RFC 9110 §7.2)."""
-    return url.netloc.removesuffix(f":{_DEFAULT_PORTS[url.scheme]}")

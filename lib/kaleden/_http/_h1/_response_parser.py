@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, cast, final
 
+from attrs import define, field
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from kaleden._errors import FailureKind
@@ -67,6 +68,7 @@ class Headers(Mapping[str, str]):
 
 
 @final
+@define(eq=False, repr=False)
 class ResponseParser:
     """Parses one response; pass all received bytes to `feed`.
 
@@ -84,44 +86,28 @@ class ResponseParser:
         keep: whether the connection may be used again.
     """
 
-    __slots__ = (
-        "_bodiless",
-        "_chunked",
-        "_fed",
-        "_interim",
-        "_max_body",
-        "_parser",
-        "_pieces",
-        "_problem",
-        "_since_body",
-        "_size",
-        "complete",
-        "head_complete",
-        "headers",
-        "keep",
-        "started",
-        "status",
-        "version",
-    )
+    _max_body: int
+    _bodiless: bool = field(default=False, kw_only=True, alias="bodiless")
+    headers: list[tuple[bytes, bytes]] = field(init=False)
+    started: bool = field(init=False, default=False)
+    head_complete: bool = field(init=False, default=False)
+    complete: bool = field(init=False, default=False)
+    keep: bool = field(init=False, default=False)
+    status: int = field(init=False, default=0)
+    version: str = field(init=False, default="")
+    _since_body: int = field(init=False, default=0)
+    _chunked: bool = field(init=False, default=False)
+    _fed: int = field(init=False, default=0)
+    _interim: int = field(init=False, default=0)
+    _size: int = field(init=False, default=0)
+    _pieces: list[bytes] = field(init=False)
+    _problem: str | None = field(init=False, default=None)
+    _parser: HttpResponseParser | None = field(init=False)
 
-    def __init__(self, max_body: int, *, bodiless: bool = False) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.started = False
-        self.head_complete = False
-        self.complete = False
-        self.keep = False
-        self.status = 0
-        self.version = ""
-        self._max_body = max_body
-        self._since_body = 0
-        self._bodiless = bodiless
-        self._chunked = False
-        self._fed = 0
-        self._interim = 0
-        self._size = 0
-        self._pieces: list[bytes] = []
-        self._problem: str | None = None
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+    def __attrs_post_init__(self) -> None:
+        self.headers = []
+        self._pieces = []
+        self._parser = HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes of the connection.
@@ -178,7 +164,8 @@ class ResponseParser:
         return not names.isdisjoint((b"content-length", b"transfer-encoding"))
 
     def _check_framing(self) -> None:
-        if not self.head_complete or _length(self.headers) > MAX_HEAD:
+        head = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+        if not self.head_complete or head > MAX_HEAD:
             raise _malformed(f"its head is longer than {MAX_HEAD} bytes")
 
         # The parser keeps a trailer until its line ends, whatever its length.
@@ -263,7 +250,3 @@ def _malformed(problem: str) -> TransportError:
     return TransportError(
         FailureKind.PROTOCOL, f"the response cannot be used: {problem}", sent=True
     )
-
-
-def _length(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)
