@@ -279,7 +279,7 @@ class _PreparedRequest:
 
     request: httpx.Request
     origin: Origin
-    head: bytes
+    head: bytes = field(repr=False)
     timeouts: Mapping[str, float | None]
     """Seconds by kind of wait; None for no limit."""
 
