@@ -278,6 +278,34 @@ def _add_run(commands: Commands) -> None:
         help="launch sessions, show their states and logs until they have ended, clean up",
         usage=f"%(prog)s NAME IMAGE [options] [{COMMAND_USAGE}]",
     )
+    _add_specification(parser)
+    add = parser.add_argument
+    add("--ledger", metavar="PATH", help="record launches in this file, for `kaleden reap`")
+    add(
+        "--grace",
+        type=parse_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="time limit of the clean-up (default: 30)",
+    )
+    add("--no-logs", dest="logs", action="store_false", help="show only states")
+    after = parser.add_mutually_exclusive_group()
+    after.add_argument(
+        "--release",
+        action="store_true",
+        help="leave the sessions on the platform, unless the run is interrupted",
+    )
+    after.add_argument(
+        "--detach",
+        action="store_true",
+        help="launch the sessions, print their ids and exit; you have to end them",
+    )
+    _add_json(parser, "one line per event")
+    _add_connection_options(parser)
+
+
+def _add_specification(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that describe the sessions to launch."""
     add = parser.add_argument
     add(
         "name",
@@ -305,28 +333,6 @@ def _add_run(commands: Commands) -> None:
         metavar="KEY[=VALUE]",
         help="set an environment variable, or pass on its value in this shell; can be repeated",
     )
-    add("--ledger", metavar="PATH", help="record launches in this file, for `kaleden reap`")
-    add(
-        "--grace",
-        type=parse_seconds,
-        default=30.0,
-        metavar="SECONDS",
-        help="time limit of the clean-up (default: 30)",
-    )
-    add("--no-logs", dest="logs", action="store_false", help="show only states")
-    after = parser.add_mutually_exclusive_group()
-    after.add_argument(
-        "--release",
-        action="store_true",
-        help="leave the sessions on the platform, unless the run is interrupted",
-    )
-    after.add_argument(
-        "--detach",
-        action="store_true",
-        help="launch the sessions, print their ids and exit; you have to end them",
-    )
-    _add_json(parser, "one line per event")
-    _add_connection_options(parser)
 
 
 def _add_logs(commands: Commands) -> None:
