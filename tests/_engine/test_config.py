@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden import ConfigurationError, FailureKind
-from kaleden._engine._config import Limits, RetryPolicy, is_overload, is_transient
+from kaleden._engine._config import Limits, RetryPolicy, check_number, is_overload, is_transient
 from kaleden._engine._limiter import INITIAL_LIMIT, AdaptiveLimit
 from kaleden._engine._retry import RetryBudget
 
@@ -21,6 +22,26 @@ def make_constant_random(share: float) -> random.Random:
     source = random.Random()
     source.random = lambda: share  # type: ignore[method-assign]
     return source
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1, 0.5, Fraction(1, 2)])
+def test_real_number_is_accepted(value: object) -> None:
+    check_number("grace", value, "seconds")
+
+
+def test_number_of_numpy_is_accepted() -> None:
+    numpy = pytest.importorskip("numpy")
+    check_number("grace", numpy.float32(0.5), "seconds")
+    check_number("replicas", numpy.int64(2), "sessions", whole=True)
+
+
+@pytest.mark.parametrize("value", [True, "1", math.nan])
+def test_value_that_is_not_a_number_is_refused(value: object) -> None:
+    with pytest.raises(ConfigurationError, match="grace is a number of seconds above 0, not"):
+        check_number("grace", value, "seconds")
 
 
 # --- transient failures --------------------------------------------------------------------------

@@ -404,6 +404,25 @@ async def test_retry_cut_off_by_the_deadline_returns_the_failure_before_it() -> 
 
 
 @in_virtual_time
+async def test_retry_that_waits_for_a_slot_until_the_deadline_is_not_an_attempt() -> None:
+    async def reply(request: Request) -> Response:
+        if session_id(request) == "b":
+            return await stalled(request)
+        group.start_soon(session.info, "b")
+        return busy()
+
+    session, transport = session_on(reply, retry=POLICY, concurrency=1)
+    async with session, anyio.create_task_group() as group:
+        with anyio.fail_after(10):
+            [outcome] = await session.info("a")
+        group.cancel_scope.cancel()
+    assert isinstance(outcome, Failure)
+    assert (FailureKind.UNAVAILABLE, 1) == (outcome.kind, outcome.attempts)
+    assert 10 - DEADLINE_MARGIN == pytest.approx(outcome.elapsed)
+    assert ["session/a", "session/b"] == transport.targets
+
+
+@in_virtual_time
 async def test_attempts_begin_within_the_total_time_of_the_policy() -> None:
     session, _ = session_on(stalled, retry=RetryPolicy(attempts=100, total=65), timeout=30)
     async with session:

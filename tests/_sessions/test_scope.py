@@ -22,7 +22,9 @@ import kaleden
 from kaleden import FailureKind, LedgerError, ScopeError
 from kaleden._sessions._ledger import _file
 from kaleden._sessions._ledger._file import read_ledger
+from kaleden._wire import Request, Response
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
+from kaleden.testing._virtual_time import VirtualTime
 
 Scenario = Callable[[MemoryTransport, kaleden.AsyncSession], Awaitable[None]]
 
@@ -361,6 +363,56 @@ def test_concurrent_launch_at_the_end_is_destroyed_or_named(
     for seed in range(4):
         for steps in range(14):
             run_virtual(main, steps, backend=backend, seed=seed)
+
+
+def test_create_that_gets_its_slot_at_its_deadline_is_not_cut_off(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_a_millisecond(clock: VirtualTime) -> bool:
+        clock.now += 0.001
+        return False
+
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        for steps in range(100):
+            async with session.scope() as scope, anyio.create_task_group() as group:
+                group.start_soon(scope.create, "first", IMAGE)
+                await anyio.sleep(0.5)
+                with anyio.move_on_after(0.5 + (steps + 0.5) / 4000):
+                    await scope.create("second", IMAGE)
+            assert scope.error is None
+        assert [] == transport.sessions()
+        # Some of the second creates were sent, and others were not.
+        assert 100 < transport.requests["create"] < 200
+
+    # Each iteration of the event loop takes a millisecond. Four deadlines pass in each of the
+    # iterations around the release of the slot, since the order of trio's tasks is random.
+    monkeypatch.setattr(VirtualTime, "run_tick_hook", take_a_millisecond)
+    play(scenario, latency={"create": 1.0}, session={"create_concurrency": 1})
+
+
+def test_interrupt_in_the_task_of_a_create_loses_no_session(play: Play) -> None:
+    left: list[Any] = []
+
+    async def scenario(transport: MemoryTransport, _: kaleden.AsyncSession) -> None:
+        class InterruptedTransport:
+            async def send(self, request: Request) -> Response:
+                response = await transport.send(request)
+                if request.method == "POST":
+                    assert 1 == len(transport.sessions())
+                    raise KeyboardInterrupt
+                return response
+
+        async with kaleden.AsyncSession(transport=InterruptedTransport()) as session:
+            try:
+                async with session.scope() as scope:
+                    await scope.create("fits", IMAGE)
+            finally:
+                left.extend([transport.sessions(), scope.error])
+
+    # asyncio ends its event loop at once, and cancels all tasks.
+    with pytest.raises(KeyboardInterrupt):
+        play(scenario, duration=10**6)
+    assert [[], None] == left
 
 
 def test_release_during_the_clean_up_is_refused(play: Play) -> None:

@@ -1,9 +1,10 @@
-"""Scopes that release their sessions when an exception leaves the block."""
+"""Scopes that release their sessions at the end of the block."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ pytest.importorskip("anycorn")
 import kaleden
 from kaleden import FailureKind
 from kaleden._sessions._ledger._file import read_ledger
+from kaleden._sessions._ledger._ledger import Ledger
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 
 Scenario = Callable[[MemoryTransport, kaleden.AsyncSession], Awaitable[None]]
@@ -87,6 +89,46 @@ def test_cancellation_releases_the_session_of_a_create_in_flight(
     play(scenario, latency={"create": 5.0})
 
 
+def test_success_logs_the_session_of_a_create_in_flight(
+    play: Play, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        async def launch_concurrently() -> None:
+            with suppress(kaleden.ScopeClosed):
+                await scope.create("late", IMAGE)
+
+        async with anyio.create_task_group() as group:
+            async with session.scope(on_success="release") as scope:
+                [known] = (await scope.create("fits", IMAGE)).ids
+                group.start_soon(launch_concurrently)
+                await anyio.sleep(1)
+        [late] = {each.id for each in transport.sessions()} - {known}
+        assert [f"the scope released the sessions ['{late}']"] == caplog.messages
+
+    caplog.set_level(logging.WARNING, "kaleden")
+    play(scenario, latency={"create": 5.0})
+
+
+def test_error_names_released_sessions_although_the_grace_period_ends(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wait_for_the_lock(*_: object) -> None:
+        await anyio.sleep(5)
+
+    async def scenario(_: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match="mine") as caught:
+            async with session.scope(grace=1, on_error="release") as scope:
+                created = await scope.create("fits", IMAGE, replicas=3)
+                patch.setattr(Ledger, "record_ended", wait_for_the_lock)
+                raise ValueError("mine")
+        [note] = caught.value.__notes__
+        assert all(key in note for key in created.ids)
+        assert note in caplog.text
+
+    caplog.set_level(logging.WARNING, "kaleden")
+    play(scenario, ledger=tmp_path / "ledger")
+
+
 def test_error_names_launches_of_unknown_outcome(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         with pytest.raises(RuntimeError) as caught:
@@ -95,6 +137,7 @@ def test_error_names_launches_of_unknown_outcome(play: Play) -> None:
                 assert {FailureKind.UNKNOWN_EFFECT: 1} == created.counts()
                 raise RuntimeError
         note = "\n".join(caught.value.__notes__)
+        assert created.ids[0] in note
         names = {each.spec.name for each in transport.sessions() if each.id not in created.ids}
         assert 1 == len(names)
         assert all(name in note for name in names)

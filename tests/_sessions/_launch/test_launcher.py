@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
-from kaleden import Failure, FailureKind, RetryPolicy, SessionNotOpen, Success
+from kaleden import Failure, FailureKind, Outcome, RetryPolicy, SessionNotOpen, Success
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Limiter
 from kaleden._http import TransportError
-from kaleden._sessions._launch._launch_request import LaunchRequest
+from kaleden._sessions._launch._launch_request import (
+    LaunchRequest,
+    build_requests_with_tokens,
+)
 from kaleden._sessions._launch._launcher import InFlightCreate, Launcher
 from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import Request, Response, SessionSpec
-from support import FULL_IMAGE, FakeTransport, data, launch_name, session_object, session_on, text
+from support import (
+    FULL_IMAGE,
+    FakeTransport,
+    data,
+    launch_name,
+    session_object,
+    session_on,
+    stalled,
+    text,
+)
 from virtual_time import in_virtual_time
 
 BROKEN = text("something broke", 500)
@@ -177,42 +191,136 @@ async def test_retry_launches_only_failed_replicas() -> None:
 
 
 @in_virtual_time
-async def test_create_cancelled_while_it_is_recorded_is_not_sent() -> None:
-    class SlowObserver:
-        is_open = True
-        not_created_at = 0.0
+async def test_waiting_create_is_sent_if_its_deadline_is_extended() -> None:
+    async def respond(request: Request) -> Response:
+        if request.method == "GET":
+            return data([])
+        await anyio.sleep(2)
+        return text(f"id-{launch_name(request)}")
 
-        def __init__(self, group: anyio.abc.TaskGroup) -> None:
-            self.group = group
-            self.in_flight: set[InFlightCreate] = set()
+    async def extend_deadline() -> None:
+        await anyio.sleep(0.5)
+        scope.deadline += 100
 
-        async def before_send(self, _: LaunchRequest) -> None:
-            await anyio.sleep(5)
+    session, _ = session_on(respond, create_concurrency=1)
+    async with session, anyio.create_task_group() as group:
+        group.start_soon(session.create, "first", FULL_IMAGE)
+        await anyio.sleep(0.5)
+        with anyio.move_on_after(1) as scope:
+            group.start_soon(extend_deadline)
+            [outcome] = await session.create("second", FULL_IMAGE)
+    assert Success("second", "id-second", 1, 3.5) == outcome
 
-        async def on_not_created(self, _: LaunchRequest) -> None:
-            self.not_created_at = anyio.current_time()
 
-        async def on_created(self, _request: LaunchRequest, _session: str) -> None:
-            raise AssertionError
+@in_virtual_time
+async def test_closing_the_client_gives_each_plain_create_an_outcome() -> None:
+    outcomes: list[Outcome[str]] = []
 
-        async def on_unknown(self, _: LaunchRequest) -> None:
-            raise AssertionError
+    async def respond(request: Request) -> Response:
+        return data([]) if request.method == "GET" else await stalled(request)
 
-    async def respond(_: Request) -> Response:
-        raise AssertionError
+    async def launch() -> None:
+        outcomes.extend(await session.create("fits", FULL_IMAGE, replicas=3))
 
-    engine, limits = Engine(Limiter(1), transport := FakeTransport(respond)), Limits()
-    launcher = Launcher(engine, SharedList(engine, limits), limits)
-    [launch] = SessionSpec("fits", FULL_IMAGE).launches()
-    request = LaunchRequest(launch.name, launch)
+    session, _ = session_on(respond, create_concurrency=2)
     async with anyio.create_task_group() as group:
-        observer = SlowObserver(group)
+        async with session:
+            group.start_soon(launch)
+            await anyio.sleep(1)
+    assert [
+        ("fits-1", FailureKind.UNKNOWN_EFFECT, True),
+        ("fits-2", FailureKind.UNKNOWN_EFFECT, True),
+        ("fits-3", FailureKind.CONNECT_FAILED, False),
+    ] == [(o.key, o.kind, o.sent) for o in outcomes if isinstance(o, Failure)]
+
+
+# --- records before the request ------------------------------------------------------------------
+
+
+class RecordingObserver:
+    """An observer that takes five seconds to record a create, and may then fail.
+
+    Attributes:
+        calls: its other calls, with their times.
+    """
+
+    is_open = True
+
+    def __init__(self, group: TaskGroup, error: Exception | None = None) -> None:
+        self.group = group
+        self.in_flight: set[InFlightCreate] = set()
+        self.calls: list[tuple[str, float]] = []
+        self._error = error
+
+    async def before_send(self, _: LaunchRequest) -> None:
+        await anyio.sleep(5)
+        if self._error is not None:
+            raise self._error
+
+    async def on_created(self, _: LaunchRequest, session: str) -> None:
+        self.calls.append((session, anyio.current_time()))
+
+    async def on_unknown(self, _: LaunchRequest) -> None:
+        self.calls.append(("unknown", anyio.current_time()))
+
+    async def on_not_created(self, _: LaunchRequest) -> None:
+        self.calls.append(("not created", anyio.current_time()))
+
+
+@asynccontextmanager
+async def open_launcher(limits: Limits) -> AsyncIterator[tuple[Launcher, FakeTransport]]:
+    """Open a launcher on a server that takes a second to make a session."""
+
+    async def respond(request: Request) -> Response:
+        await anyio.sleep(1)
+        return text("new") if request.method == "POST" else data([])
+
+    engine = Engine(Limiter(1), transport := FakeTransport(respond))
+    yield Launcher(engine, SharedList(engine, limits), limits), transport
+    await engine.aclose()
+
+
+@in_virtual_time
+async def test_create_cancelled_while_it_is_recorded_is_not_sent() -> None:
+    [request] = build_requests_with_tokens(SessionSpec("fits", FULL_IMAGE))
+    async with (
+        open_launcher(Limits()) as (launcher, transport),
+        anyio.create_task_group() as group,
+    ):
+        observer = RecordingObserver(group)
         create = InFlightCreate(launcher, request, observer)
         group.start_soon(create.run)
         await anyio.sleep(1)
         create.cancel_after(10)
         await create.done.wait()
-    assert (5, []) == (observer.not_created_at, transport.requests)
+    assert ([("not created", 5)], []) == (observer.calls, transport.requests)
     assert isinstance(create.outcome, Failure)
     assert (0, False) == (create.outcome.attempts, create.outcome.sent)
-    await engine.aclose()
+
+
+@in_virtual_time
+async def test_create_timeout_begins_after_the_create_is_recorded() -> None:
+    requests = build_requests_with_tokens(SessionSpec("fits", FULL_IMAGE))
+    async with (
+        open_launcher(Limits(create_timeout=3)) as (launcher, _),
+        anyio.create_task_group() as group,
+    ):
+        observer = RecordingObserver(group)
+        [outcome] = await launcher.launch(requests, observer)
+    assert Success("fits", "new", 1, 6) == outcome
+    assert [("new", 6)] == observer.calls
+
+
+@in_virtual_time
+async def test_create_is_neither_sent_nor_searched_for_after_any_error_of_the_record() -> None:
+    requests = build_requests_with_tokens(SessionSpec("fits", FULL_IMAGE))
+    async with (
+        open_launcher(Limits()) as (launcher, transport),
+        anyio.create_task_group() as group,
+    ):
+        observer = RecordingObserver(group, RuntimeError("can't start new thread"))
+        [outcome] = await launcher.launch(requests, observer)
+    assert isinstance(outcome, Failure)
+    assert (FailureKind.INTERNAL, False, 0) == (outcome.kind, outcome.sent, outcome.attempts)
+    assert "can't start new thread" in outcome.message
+    assert ([("not created", 5)], []) == (observer.calls, transport.requests)

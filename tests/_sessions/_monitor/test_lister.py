@@ -128,6 +128,26 @@ async def test_another_caller_sends_the_request_if_the_first_is_cancelled() -> N
 
 
 @in_virtual_time
+async def test_another_caller_sends_the_request_if_the_first_is_refused_for_its_deadline() -> None:
+    paused = text("busy", 503, **{"retry-after": "20"})
+    async with open_list(lambda n: paused if n == 1 else ONE) as (sessions, transport):
+        with pytest.raises(RequestError):
+            await sessions.since(0)
+        hurried, patient = Caller(sessions), Caller(sessions)
+        async with anyio.create_task_group() as group:
+            with anyio.fail_after(5):
+                async with anyio.create_task_group() as callers:
+                    callers.start_soon(hurried)
+                    await checkpoint()
+                    group.start_soon(patient)
+        assert isinstance(hurried.result, RequestError)
+        assert (1, 0) == (hurried.at, hurried.result.failure.attempts)
+        assert isinstance(patient.result, Snapshot)
+        assert 22 == patient.at
+        assert 2 == len(transport.requests)
+
+
+@in_virtual_time
 async def test_since_with_retry_retries_transient_failures() -> None:
     policy = RetryPolicy(attempts=4, base=1, seed=1)
     async with open_list(lambda n: BUSY if n < 4 else ONE, policy) as (sessions, transport):
