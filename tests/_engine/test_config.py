@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaleden import ConfigurationError, FailureKind
-from kaleden._engine._config import Limits, RetryPolicy, check_number, is_overload, is_transient
+from kaleden._engine._config import (
+    Backoff,
+    Limits,
+    RetryPolicy,
+    check_number,
+    is_overload,
+    is_transient,
+)
 from kaleden._engine._limiter import INITIAL_LIMIT, AdaptiveLimit
 from kaleden._engine._retry import RetryBudget
 
@@ -42,6 +49,36 @@ def test_number_of_numpy_is_accepted() -> None:
 def test_value_that_is_not_a_number_is_refused(value: object) -> None:
     with pytest.raises(ConfigurationError, match="grace is a number of seconds above 0, not"):
         check_number("grace", value, "seconds")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({}, "a is a number of hours above 0, not 'x'"),
+        ({"least": 2}, "a is a number of hours, 2 or more, not 'x'"),
+        ({"whole": True}, "a is a whole number of hours above 0, not 'x'"),
+        ({"whole": True, "least": 1}, "a is a whole number of hours, 1 or more, not 'x'"),
+    ],
+)
+def test_message_states_the_bounds(bounds: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_number("a", "x", "hours", **bounds)
+    assert message == str(caught.value)
+
+
+def test_max_body_is_at_least_a_byte() -> None:
+    with pytest.raises(ConfigurationError, match="max_body is a whole number of bytes, 1 or more"):
+        Limits(max_body=0)
+
+
+# --- intervals of polls --------------------------------------------------------------------------
+
+
+def test_backoff_doubles_up_to_the_longest_interval() -> None:
+    backoff = Backoff(0.25, 1.5)
+    assert [0.25, 0.5, 1.0, 1.5, 1.5] == [backoff.next() for _ in range(5)]
+    backoff.reset()
+    assert [0.25, 0.5] == [backoff.next() for _ in range(2)]
 
 
 # --- transient failures --------------------------------------------------------------------------

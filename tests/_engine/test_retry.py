@@ -637,3 +637,23 @@ async def test_malformed_response_is_not_an_overload() -> None:
     async with session:
         await session.info(ids(10))
         assert 0 == session.statistics().limiter.decreases
+
+
+@in_virtual_time
+async def test_retry_that_a_pause_refuses_is_not_an_attempt() -> None:
+    async def reply(request: Request) -> Response:
+        if session_id(request) == "a":
+            raise TransportError(FailureKind.CONNECTION_LOST, "broken", sent=True)
+        await anyio.sleep(0.5)
+        return text("busy", 503, **{"retry-after": "100"})
+
+    policy = RetryPolicy(attempts=9, base=1e4, cap=1e4, total=1e6, seed=1)
+    session, transport = session_on(reply, retry=policy)
+    async with session, anyio.create_task_group() as group:
+        with anyio.fail_after(1e4):
+            group.start_soon(session.info, "b")
+            [failure] = (await session.info("a")).failures.values()
+        group.cancel_scope.cancel()
+    assert FailureKind.CONNECTION_LOST is failure.kind
+    asked = [session_id(request) for request in transport.requests]
+    assert asked.count("a") == failure.attempts
