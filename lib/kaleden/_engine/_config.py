@@ -53,7 +53,7 @@ def check_number(
     Raises:
         KaledenError: it is not; of the type *error*.
     """
-    if isinstance(value, Integral if whole else Real) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, Integral if whole else Real):
         number: Any = value
         is_enough = number > 0 if least is None else number >= least
         if is_enough and not (finite and number == math.inf):

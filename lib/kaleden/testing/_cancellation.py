@@ -277,7 +277,9 @@ def cancel_at_every_checkpoint(
         return sum(1 for _ in takewhile(run_trial, trials))
 
     ticks = range(start, sys.maxsize if max_ticks is None else max_ticks, step)
-    allowed = [cause for cause in causes if backend == "asyncio" or cause not in _NATIVE]
+    allowed: list[Cause] = [
+        cause for cause in causes if backend == "asyncio" or cause not in _NATIVE
+    ]
     return SweepReport(
         backend,
         {cause: count_trials(ticks, cause, "tick") for cause in allowed},
