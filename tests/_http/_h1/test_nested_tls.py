@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from _http.proxies import proxy_contexts
 from kaleden._http._h1._connection import Connection
@@ -96,6 +97,57 @@ async def test_idle_connection_with_a_record_in_memory_is_stale(
     server.inner.write(b"excess")
     server.flush()
     assert b"one" == await connection.read()
+    assert connection.is_stale()
+
+
+async def test_server_that_always_has_more_to_send_leaves_time_to_other_tasks(
+    ends: tuple[NestedTlsSocket, Server],
+) -> None:
+    client, server = ends
+    connection = Connection(client, None)
+    for _ in range(50):
+        server.inner.write(b"more")
+    server.flush()
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await checkpoint()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count_turns)
+        with anyio.fail_after(60):
+            for _ in range(50):
+                assert b"more" == await connection.read()
+        group.cancel_scope.cancel()
+    assert 40 <= turns
+
+
+async def test_read_takes_one_piece_at_a_time(ends: tuple[NestedTlsSocket, Server]) -> None:
+    client, server = ends
+    with suppress(*Wants):
+        client.recv(1)
+    server.inner.write(b"x" * 100)
+    record = server.outgoing.read()
+    for begin in range(0, len(record), 10):
+        server.outer.send(record[begin : begin + 10])
+    for _ in range(0, len(record) - 10, 10):
+        with pytest.raises(ssl.SSLWantReadError):
+            client.recv(2**16)
+    assert b"x" * 100 == client.recv(2**16)
+
+
+async def test_idle_connection_with_bytes_behind_a_part_of_a_record_is_stale(
+    ends: tuple[NestedTlsSocket, Server],
+) -> None:
+    client, server = ends
+    connection = Connection(client, None)
+    server.inner.write(b"planted")
+    record = server.outgoing.read()
+    server.outer.send(record[:10])
+    server.outer.send(record[10:])
     assert connection.is_stale()
 
 

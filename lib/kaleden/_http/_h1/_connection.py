@@ -8,14 +8,17 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from kaleden._http._h1._nested_tls import NestedTlsSocket
 from kaleden._http._h1._reader import NOT_NOW, PIECE, Reader, new_poll
 from kaleden._http._h1._response_parser import ResponseParser
+
+# More records without data between two exchanges are not normal.
+_MAX_TICKETS: Final = 8
 
 Socket: TypeAlias = socket.socket | NestedTlsSocket
 """A connected socket that does not block: plain, with TLS, or with TLS inside TLS."""
@@ -106,13 +109,17 @@ class Connection:
         if self._poll is not None and not self._poll.poll(0):
             return False
 
-        # This read also removes a TLS session ticket, which is no reason to give up a connection.
-        try:
-            self._socket.recv(1)
-        except NOT_NOW:
-            return False
-        except OSError:
-            return True
+        # These reads also remove TLS session tickets, which are no reason to give up a connection.
+        for _ in range(_MAX_TICKETS):
+            try:
+                self._socket.recv(1)
+            except NOT_NOW:
+                if not isinstance(self._socket, NestedTlsSocket) or self._socket.drained:
+                    return False
+            except OSError:
+                return True
+            else:
+                return True
         return True
 
     def detach(self) -> None:
@@ -170,6 +177,9 @@ class _AnyioReader:
             # A response is never there at once, so a first attempt would be in vain.
             if self._nested is None or self._nested.drained:
                 await anyio.wait_readable(self._socket)
+            else:
+                # Without this a server that always has more to send would block the event loop.
+                await checkpoint()
             try:
                 return self._socket.recv(PIECE)
             except NOT_NOW:

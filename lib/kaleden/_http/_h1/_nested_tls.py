@@ -85,13 +85,17 @@ class NestedTlsSocket:
         self.outer.close()
 
     def _run(self, operation: Callable[[], _T]) -> _T:
-        """Run an operation of the inner TLS, with all records that it needs from the server."""
-        while True:
-            try:
-                return operation()
-            except ssl.SSLWantReadError:
-                self._flush()
-                self._receive()
+        """Run an operation of the inner TLS, with one more piece from the server if it needs it.
+
+        The caller waits before it tries again, so a server that always has more to send cannot
+        block the event loop.
+        """
+        try:
+            return operation()
+        except ssl.SSLWantReadError:
+            self._flush()
+            self._receive()
+        return operation()
 
     def _flush(self) -> None:
         # OpenSSL requires that a write which had to wait is repeated with the same bytes.
