@@ -178,6 +178,40 @@ def test_credentials_are_percent_decoded(userinfo: str, credentials: str) -> Non
     assert encoded not in repr(proxy)
 
 
+def test_password_that_is_not_utf_8_is_sent_as_it_is() -> None:
+    proxy = parse_proxy("http://ada:p\udce9@p:1", "the proxy of the environment (HTTPS_PROXY)")
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'ada:p' + bytes([0xE9])).decode()}" in (
+        proxy.headers
+    )
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "localhost.",
+        "hub.localhost",
+        "127.0.0.1",
+        "127.1.2.3",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+    ],
+)
+def test_server_on_this_machine_has_no_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://p:3128")
+    assert kaleden.AsyncSession(f"https://{host}/skaha").describe().proxy is None
+    assert kaleden.AsyncSession("https://local.host/skaha").describe().proxy == "http://p:3128"
+
+
+def test_token_for_a_server_on_this_machine_is_not_sent_to_a_proxy_over_plain_http() -> None:
+    url = "http://127.0.0.1:8080/skaha"
+    with pytest.raises(ConfigurationError, match="or give no proxy="):
+        kaleden.AsyncSession(url, token="t", proxy="http://p:3128")
+    kaleden.AsyncSession(url, token="t")
+
+
 @pytest.mark.parametrize(
     "proxy",
     [
@@ -192,6 +226,8 @@ def test_credentials_are_percent_decoded(userinfo: str, credentials: str) -> Non
         "http://ada:secret@[::1:1",
         "http://ada:secret@a..b:1",
         "http://a%3Ada:secret@host:1",
+        "http://ada:secret%0d%0a@host:1",
+        "sockssecret:x@host:1",
         "ada:secret@host",
         "ftp://ada:secret@host",
         "",
@@ -203,7 +239,7 @@ def test_proxy_that_is_not_usable_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, proxy: Any, source: str
 ) -> None:
     if source == "environment":
-        if proxy in {"", 5, "ada:secret@host"}:
+        if proxy in {"", 5, "ada:secret@host", "sockssecret:x@host:1"}:
             pytest.skip("no proxy, or a usable one there")
         monkeypatch.setenv("HTTPS_PROXY", proxy)
         proxy, match = None, r"the proxy of the environment \(HTTPS_PROXY\) has"

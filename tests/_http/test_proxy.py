@@ -28,7 +28,8 @@ from _http.servers import BearerAuth, describe, direct, over_httpx, reply
 from _http.tls import OK, FakeTls, client_context, server_context, tls_server
 from kaleden import ConfigurationError, Failure, FailureKind
 from kaleden._auth._endpoint import parse_proxy
-from kaleden._http import DirectTransport, Proxy, TransportError
+from kaleden._http import DirectTransport, Origin, Proxy, TransportError
+from kaleden._http._anyio_options import new_proxy
 from kaleden._wire import Request
 from kaleden._wire._requests import build_info
 from kaleden.http import AnyioTransport
@@ -175,12 +176,14 @@ async def test_connection_with_excess_bytes_in_a_tunnel_is_not_used_again(scheme
         (b"HTTP/1.1 405 No\r\n\r\n", "HTTP 405", False),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", "more than a response", True),
         (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "more than a response", True),
-        (b"HTTP/1.1 101 Switching\r\n\r\n", "no valid response", False),
-        (b"HTTP/2.0 200 OK\r\n\r\n", "no valid response", False),
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "no valid response", False),
-        (b"HTTP/1.1 200 OK\r\nx-a: b", "closed the connection", False),
-        (b"HTTP/1.1 200 OK\r\n" + b"x-a: b\r\n" * 300 + b"\r\n", "no valid response", False),
-        (b"HTTP/1.1 100 Continue\r\n\r\n" * 30, "no valid response", False),
+        (b"HTTP/1.1 407 Auth\n\n", "no valid response", True),
+        (b"HTTP/1.1 407 Auth\r\nproxy-auth", "closed the connection", True),
+        (b"HTTP/1.1 101 Switching\r\n\r\n", "no valid response", True),
+        (b"HTTP/2.0 200 OK\r\n\r\n", "no valid response", True),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "no valid response", True),
+        (b"HTTP/1.1 200 OK\r\nx-a: b", "closed the connection", True),
+        (b"HTTP/1.1 200 OK\r\n" + b"x-a: b\r\n" * 300 + b"\r\n", "no valid response", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 30, "no valid response", True),
         (b"", "closed the connection", False),
     ],
     ids=lambda value: repr(value)[:40],
@@ -193,6 +196,14 @@ async def test_proxy_that_opens_no_tunnel_is_a_failed_connection(
     assert expected in error.message
     assert final == error.final
     assert 1 == len(fake.seen)
+
+
+@pytest.mark.parametrize("response", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.1 200 OK\r\nx-a: b"])
+async def test_proxy_without_password_is_asked_again_after_an_invalid_response(
+    scheme: str, response: bytes
+) -> None:
+    error = await failing(FakeProxy(response=response), scheme)
+    assert not error.final
 
 
 async def test_tunnel_may_begin_with_headers_and_an_interim_response(scheme: str) -> None:
@@ -355,6 +366,18 @@ async def test_refused_password_of_a_forwarded_request_is_final(
     assert (FailureKind.CONNECT_FAILED, True) == (caught.value.kind, caught.value.final)
 
 
+async def test_refused_password_with_a_truncated_body_is_final(scheme: str) -> None:
+    async def refuse(stream: ByteStream) -> None:
+        await receive_head(stream)
+        await stream.send(b"HTTP/1.1 407 Auth\r\ncontent-length: 20\r\n\r\nlogin")
+
+    async with open_proxy(Script(refuse), scheme, USERINFO) as proxy:
+        async with direct("http://h.example", None, proxy=proxy, connections=1) as transport:
+            with pytest.raises(TransportError, match="refused the user and password") as caught:
+                await transport.send(GET)
+    assert caught.value.final
+
+
 async def test_cancelling_at_every_step_closes_the_connection(scheme: str) -> None:
     open_connections = 0
 
@@ -466,6 +489,7 @@ async def test_refused_tunnel_is_a_proxy_error_for_users_of_httpx() -> None:
         ("ftp://ada:secret@p:1", "httpx.Proxy"),
         ("http://ada:secret@", "httpx.Proxy"),
         (5, "httpx.Proxy"),
+        (httpx.Proxy("http://p", auth=("ada", "secret\udce9")), "httpx.Proxy"),
         (httpx.Proxy("http://p", headers={"a": "secret\r\nb: c"}), "end its line"),
     ],
 )
@@ -473,3 +497,9 @@ def test_proxy_that_httpx_cannot_use_is_refused(proxy: Any, expected: str) -> No
     with pytest.raises(ConfigurationError, match=expected) as caught:
         AnyioTransport(proxy=proxy)
     assert "secret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_proxy_of_an_anyio_transport_may_have_an_ipv6_address() -> None:
+    proxy = new_proxy("http://[::1]:3128/path", True)
+    assert ("http://[::1]:3128", Origin("http", "::1", 3128)) == (proxy.url, proxy.origin)

@@ -42,11 +42,6 @@ class Endpoint:
         """Whether it is reached over https."""
         return self.root.startswith("https:")
 
-    @property
-    def private(self) -> bool:
-        """Whether requests cannot be read on the network path."""
-        return self.encrypted or self.loopback
-
     def is_same_server(self, other: Endpoint) -> bool:
         """Return whether *other* is the same server; the API version may differ."""
         return _address(self) == _address(other)
@@ -113,10 +108,15 @@ def _is_host(name: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    network = _read_network(host)
+    if network is not None:
+        return network.network_address.is_loopback
+
+    # RFC 6761 §6.3: names below localhost are loopback addresses too.
+    return f".{host.lower().rstrip('.')}".endswith(".localhost")
+
+
+_SOCKS: Final = re.compile(r"socks(4a?|5h?)?")
 
 
 def parse_proxy(url: object, source: str) -> Proxy:
@@ -131,7 +131,7 @@ def parse_proxy(url: object, source: str) -> Proxy:
         port = None if parts is None else parts.port
     except ValueError:
         parts = port = None
-    if parts is not None and parts.scheme.startswith("socks"):
+    if parts is not None and _SOCKS.fullmatch(parts.scheme):
         raise ConfigurationError(_describe_socks(parts.scheme, source))
 
     # A password with a / ? or # in it would end the authority early.
@@ -155,12 +155,18 @@ def _credentials(parts: SplitResult, source: str) -> str:
     if not parts.username and not parts.password:
         return ""
 
-    user = unquote_to_bytes(parts.username or "")
+    # A byte of the environment that is not UTF-8 is sent as it is (PEP 383).
+    user = unquote_to_bytes((parts.username or "").encode("utf-8", "surrogateescape"))
     if b":" in user:
         # RFC 7617 §2.
         raise ConfigurationError(f"{source} has a user with a colon in it, which cannot be sent")
 
-    return format_credentials(user, unquote_to_bytes(parts.password or ""))
+    password = unquote_to_bytes((parts.password or "").encode("utf-8", "surrogateescape"))
+    if _CONTROL.search((user + password).decode("latin-1")):
+        # RFC 7617 §2.
+        raise ConfigurationError(f"{source} has a control character in its user or password")
+
+    return format_credentials(user, password)
 
 
 def _describe_socks(scheme: str, source: str) -> str:
@@ -207,7 +213,7 @@ def find_environment_proxy(endpoint: Endpoint) -> Proxy | None:
     return parse_proxy(url if "://" in url else f"http://{url}", f"the proxy of the {kind}")
 
 
-_PORT: Final = re.compile(r"(?:\[([^]]*)\]|([^:\[\]]*)):(\d{1,5})")
+_PORT: Final = re.compile(r"(?:\[([^]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

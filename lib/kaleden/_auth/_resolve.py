@@ -200,7 +200,7 @@ def find_credential(discovery: Discovery, server: Server) -> Credential:
         or ANONYMOUS
     )
     if found.kind != ANONYMOUS.kind:
-        _check_private(found, server.endpoint)
+        _check_private(found, server.endpoint, discovery.options.proxy)
         discovery.record_used(found.source, found.kind)
     return found
 
@@ -354,10 +354,12 @@ def _find_tls_obstacle(discovery: Discovery, endpoint: Endpoint) -> str | None:
     return None if endpoint.encrypted else "certificates are shown over https only"
 
 
-def _check_private(credential: Credential, endpoint: Endpoint) -> None:
-    if credential.kind != "httpx client" and not endpoint.private:
+def _check_private(credential: Credential, endpoint: Endpoint, proxy: str | None) -> None:
+    private = endpoint.encrypted or (endpoint.loopback and proxy is None)
+    if credential.kind != "httpx client" and not private:
+        way_out = ", or give no proxy=: the server is on this machine" if endpoint.loopback else ""
         msg = (
             f"a {credential.kind} is not sent over plain http, where everybody on the way can read "
-            f"it: use https for {endpoint.root}"
+            f"it: use https for {endpoint.root}{way_out}"
         )
         raise ConfigurationError(msg)

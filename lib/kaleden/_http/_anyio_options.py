@@ -94,30 +94,39 @@ def new_context(
     return context
 
 
+_UNSUPPORTED_PROXY: Final = (
+    "proxy= takes an http or https proxy; for SOCKS mount httpx's own transport, "
+    'httpx.AsyncHTTPTransport(proxy="socks5://HOST:PORT"), with httpx[socks] installed'
+)
+
+_NO_PROXY_URL: Final = (
+    "proxy= takes the URL of a proxy, such as http://HOST:3128, or an httpx.Proxy"
+)
+
+
 def new_proxy(given: httpx.Proxy | httpx.URL | str, trust_env: bool) -> Proxy:
     """Return the proxy for an argument of httpx's kind.
 
     Raises:
         ConfigurationError: it cannot be used; the message does not show it.
     """
+    # The messages do not show the URL, since it may hold a password, and do not refer to httpx's
+    # errors, which quote it: they are raised outside the ``except`` blocks.
+    problem: str | None = None
     try:
         proxy = given if isinstance(given, httpx.Proxy) else httpx.Proxy(given)
-        url = httpx.URL(scheme=proxy.url.scheme, netloc=proxy.url.netloc)
+        url = proxy.url.copy_with(path="/", query=None, fragment=None)
         origin = origin_of(url)
+        headers = "" if proxy.raw_auth is None else format_credentials(*proxy.raw_auth)
         if not origin.host:
-            raise ValueError("no host")  # noqa: TRY301
+            problem = _NO_PROXY_URL
     except httpx.UnsupportedProtocol:
-        msg = (
-            "proxy= takes an http or https proxy; for SOCKS mount httpx's own transport, "
-            'httpx.AsyncHTTPTransport(proxy="socks5://HOST:PORT"), with httpx[socks] installed'
-        )
-        raise ConfigurationError(msg) from None
+        problem = _UNSUPPORTED_PROXY
     except (httpx.InvalidURL, TypeError, ValueError):
-        # The URL is not shown, since it may hold a password; nor is the error, which quotes it.
-        msg = "proxy= takes the URL of a proxy, such as http://HOST:3128, or an httpx.Proxy"
-        raise ConfigurationError(msg) from None
+        problem = _NO_PROXY_URL
+    if problem is not None:
+        raise ConfigurationError(problem)
 
-    headers = "" if proxy.raw_auth is None else format_credentials(*proxy.raw_auth)
     for name, value in proxy.headers.raw:
         if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
             msg = f"header {name!r} of the proxy has characters that would end its line"
@@ -127,4 +136,4 @@ def new_proxy(given: httpx.Proxy | httpx.URL | str, trust_env: bool) -> Proxy:
     if url.scheme == "https":
         context = proxy.ssl_context
         tls = LazyTls(True, None, trust_env) if context is None else GivenTls(context)
-    return Proxy(str(url), origin, headers, tls)
+    return Proxy(str(url).rstrip("/"), origin, headers, tls)

@@ -160,17 +160,22 @@ class DirectTransport(AsyncContextManagerMixin):
     ) -> Response:
         try:
             await self._converse(connection, data, response, write)
-        except BaseException:
+        except BaseException as error:
             self._pool.discard(connection)
+            if isinstance(error, TransportError):
+                self._check_forwarded(response)
             raise
 
         if response.keep:
             self._pool.release(self._origin, connection)
         else:
             self._pool.discard(connection)
+        self._check_forwarded(response)
+        return Response(response.status, Headers(response.headers), response.take_body())
+
+    def _check_forwarded(self, response: ResponseParser) -> None:
         if self._forwarder is not None:
             check_forwarded(self._origin, self._forwarder, response.status)
-        return Response(response.status, Headers(response.headers), response.take_body())
 
     async def _converse(
         self, connection: Connection, data: bytes, response: ResponseParser, write: _Write

@@ -237,12 +237,16 @@ async def _open_tunnel(connected: Socket, origin: Origin, proxy: Proxy) -> None:
         while not response.head_complete:
             await read_more(connection, response)
     except OSError as error:
-        raise _proxy_failed(origin, proxy, f"broke off the connection: {error}") from error
+        # A response that began may be a refusal of the password, which is not sent again.
+        final = response.started and proxy.has_credentials
+        why = f"broke off the connection: {error}"
+        raise _proxy_failed(origin, proxy, why, final=final) from error
     except TransportError as error:
         if not response.head_complete:
+            final = response.started and proxy.has_credentials
             closed = error.kind is FailureKind.CONNECTION_LOST
             why = "closed the connection" if closed else f"gave no valid response: {error.message}"
-            raise _proxy_failed(origin, proxy, why) from error
+            raise _proxy_failed(origin, proxy, why, final=final) from error
         if response.status < 300:
             why = "sent more than a response to CONNECT"
             raise _proxy_failed(origin, proxy, why, final=True) from error
