@@ -78,7 +78,8 @@ def _parse_port(text: str) -> int:
     return value
 
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+# argparse gives the type no public name.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
 
 SHELLS: Final = ("bash", "fish", "tcsh", "zsh")
 COMMAND_USAGE: Final = "-- CMD [ARG ...]"

@@ -94,16 +94,6 @@ def new_context(
     return context
 
 
-_UNSUPPORTED_PROXY: Final = (
-    "proxy= takes an http or https proxy; for SOCKS mount httpx's own transport, "
-    'httpx.AsyncHTTPTransport(proxy="socks5://HOST:PORT"), with httpx[socks] installed'
-)
-
-_NO_PROXY_URL: Final = (
-    "proxy= takes the URL of a proxy, such as http://HOST:3128, or an httpx.Proxy"
-)
-
-
 def new_proxy(given: httpx.Proxy | httpx.URL | str, trust_env: bool) -> Proxy:
     """Return the proxy for an argument of httpx's kind.
 
@@ -111,29 +101,39 @@ def new_proxy(given: httpx.Proxy | httpx.URL | str, trust_env: bool) -> Proxy:
         ConfigurationError: it cannot be used; the message does not show it.
     """
     # The messages do not show the URL, since it may hold a password, and do not refer to httpx's
-    # errors, which quote it: they are raised outside the ``except`` blocks.
-    problem: str | None = None
+    # errors, which quote it: the exception is raised outside the ``except`` blocks.
+    parsed, problem = None, ""
     try:
-        proxy = given if isinstance(given, httpx.Proxy) else httpx.Proxy(given)
-        url = proxy.url.copy_with(path="/", query=None, fragment=None)
-        origin = origin_of(url)
-        headers = "" if proxy.raw_auth is None else format_credentials(*proxy.raw_auth)
-        if not origin.host:
-            problem = _NO_PROXY_URL
+        parsed = _parse_proxy(given)
     except httpx.UnsupportedProtocol:
-        problem = _UNSUPPORTED_PROXY
+        problem = (
+            "proxy= takes an http or https proxy; for SOCKS mount httpx's own transport, "
+            'httpx.AsyncHTTPTransport(proxy="socks5://HOST:PORT"), with httpx[socks] installed'
+        )
     except (httpx.InvalidURL, TypeError, ValueError):
-        problem = _NO_PROXY_URL
-    if problem is not None:
+        problem = "proxy= takes the URL of a proxy, such as http://HOST:3128, or an httpx.Proxy"
+    if parsed is None:
         raise ConfigurationError(problem)
 
+    proxy, origin, headers = parsed
     for name, value in proxy.headers.raw:
         if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
             msg = f"header {name!r} of the proxy has characters that would end its line"
             raise ConfigurationError(msg)
         headers += f"{name.decode('latin-1')}: {value.decode('latin-1')}\r\n"
     tls: Tls | None = None
-    if url.scheme == "https":
+    if origin.scheme == "https":
         context = proxy.ssl_context
         tls = LazyTls(True, None, trust_env) if context is None else GivenTls(context)
+    url = proxy.url.copy_with(path="/", query=None, fragment=None)
     return Proxy(str(url).rstrip("/"), origin, headers, tls)
+
+
+def _parse_proxy(given: httpx.Proxy | httpx.URL | str) -> tuple[httpx.Proxy, Origin, str]:
+    """Return the proxy, its origin, and the header line for its user and password."""
+    proxy = given if isinstance(given, httpx.Proxy) else httpx.Proxy(given)
+    origin = origin_of(proxy.url)
+    if not origin.host:
+        raise ValueError("no host")
+
+    return proxy, origin, "" if proxy.raw_auth is None else format_credentials(*proxy.raw_auth)
