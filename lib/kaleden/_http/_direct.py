@@ -77,8 +77,8 @@ class DirectTransport(AsyncContextManagerMixin):
         self._proxy = proxy
         self._max_body = max_body
         self._origin = origin_of(root)
-        self._forwarder = proxy if self._origin.scheme == "http" else None
-        self._writer = RequestWriter(root, base, self._forwarder)
+        forwarder = proxy if self._origin.scheme == "http" else None
+        self._writer = RequestWriter(root, base, forwarder)
         self._pool = Pool(connections, keep=connections)
         self._dialer = Dialer()
         self._batcher = WriteBatcher()
@@ -163,19 +163,15 @@ class DirectTransport(AsyncContextManagerMixin):
         except BaseException as error:
             self._pool.discard(connection)
             if isinstance(error, TransportError):
-                self._check_forwarded(response)
+                check_forwarded(self._origin, self._proxy, response.status)
             raise
 
         if response.keep:
             self._pool.release(self._origin, connection)
         else:
             self._pool.discard(connection)
-        self._check_forwarded(response)
+        check_forwarded(self._origin, self._proxy, response.status)
         return Response(response.status, Headers(response.headers), response.take_body())
-
-    def _check_forwarded(self, response: ResponseParser) -> None:
-        if self._forwarder is not None:
-            check_forwarded(self._origin, self._forwarder, response.status)
 
     async def _converse(
         self, connection: Connection, data: bytes, response: ResponseParser, write: _Write

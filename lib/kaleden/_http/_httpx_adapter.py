@@ -48,7 +48,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         self._base = base
         self._max_body = max_body
         self._origin = origin_of(root)
-        self._forwarder = proxy if self._origin.scheme == "http" else None
+        self._proxy = proxy
         # An auth may ask a server of its own over https, although this one has plain http.
         tls = tls or LazyTls(True, None, trust_env=True)
         self._transport = PooledTransport(Pool(connections, keep=connections), tls, proxy)
@@ -74,8 +74,7 @@ class HttpxTransport(AsyncContextManagerMixin):
         """Send *request* and read the whole response; see `Transport.send`."""
         url = self._base if request.versioned else self._root
         response = await exchange(httpx, self._client, url, request, self._max_body)
-        if self._forwarder is not None:
-            check_forwarded(self._origin, self._forwarder, response.status)
+        check_forwarded(self._origin, self._proxy, response.status)
         return response
 
     def statistics(self) -> TransportStatistics:

@@ -236,17 +236,11 @@ async def _open_tunnel(connected: Socket, origin: Origin, proxy: Proxy) -> None:
         await connection.write(proxy.format_connect(origin))
         while not response.head_complete:
             await read_more(connection, response)
-    except OSError as error:
-        # A response that began may be a refusal of the password, which is not sent again.
-        final = response.started and proxy.has_credentials
-        why = f"broke off the connection: {error}"
-        raise _proxy_failed(origin, proxy, why, final=final) from error
-    except TransportError as error:
+    except (OSError, TransportError) as error:
         if not response.head_complete:
+            # A response that began may be a refusal of the password, which is not sent again.
             final = response.started and proxy.has_credentials
-            closed = error.kind is FailureKind.CONNECTION_LOST
-            why = "closed the connection" if closed else f"gave no valid response: {error.message}"
-            raise _proxy_failed(origin, proxy, why, final=final) from error
+            raise _proxy_failed(origin, proxy, _describe_end(error), final=final) from error
         if response.status < 300:
             why = "sent more than a response to CONNECT"
             raise _proxy_failed(origin, proxy, why, final=True) from error
@@ -256,6 +250,14 @@ async def _open_tunnel(connected: Socket, origin: Origin, proxy: Proxy) -> None:
     if response.status >= 300:
         final = response.status in _FINAL_STATUSES
         raise _proxy_failed(origin, proxy, _describe_status(proxy, response.status), final=final)
+
+
+def _describe_end(error: OSError | TransportError) -> str:
+    if isinstance(error, OSError):
+        return f"broke off the connection: {error}"
+    if error.kind is FailureKind.CONNECTION_LOST:
+        return "closed the connection"
+    return f"gave no valid response: {error.message}"
 
 
 _FINAL_STATUSES: Final = frozenset({403, 407})
@@ -285,13 +287,13 @@ def _proxy_failed(
     return ProxyResponseError(FailureKind.CONNECT_FAILED, message, sent=False, final=final)
 
 
-def check_forwarded(origin: Origin, proxy: Proxy, status: int) -> None:
-    """Check the status of a response to a request that a proxy forwards.
+def check_forwarded(origin: Origin, proxy: Proxy | None, status: int) -> None:
+    """Check the status of a response, if a proxy forwarded the request.
 
     Raises:
         ProxyResponseError: it is the proxy's refusal of the user and password.
     """
-    if status == 407:
+    if status == 407 and proxy is not None and origin.scheme == "http":
         raise _proxy_failed(origin, proxy, _describe_status(proxy, status), final=True)
 
 
