@@ -65,7 +65,7 @@ STEPS = st.lists(
 
 @define
 class ScheduleRun:
-    """Plays a schedule, and checks the limiter in every event-loop iteration."""
+    """Plays a schedule, and checks the limiter when a request is sent."""
 
     limit: int
     adaptive: bool
@@ -74,11 +74,12 @@ class ScheduleRun:
     sent: dict[int, float] = field(factory=dict[int, float])
     paused_at: float = -1.0
     in_flight: int = 0
-    previous: int = 0
+    limits: list[int] = field(factory=list[int])
     violations: list[str] = field(factory=list[str])
 
     async def play(self, steps: list[Step]) -> None:
         self.limiter = Limiter(self.limit, adaptive=self.adaptive)
+        self.record_limit()
         async with anyio.create_task_group() as group:
             for number, step in enumerate(steps):
                 if isinstance(step, Attempt):
@@ -124,6 +125,7 @@ class ScheduleRun:
 
     async def hold_slot(self, number: int, attempt: Attempt) -> None:
         holder = object()
+        asked = len(self.limits) - 1
         if not self.limiter.acquire_nowait(holder):
             await self.limiter.acquire(holder)
         try:
@@ -132,6 +134,10 @@ class ScheduleRun:
                 self.violations.append(f"{number} was sent during a pause")
             self.sent[number] = sent
             self.in_flight += 1
+            # The slot was taken at some time since the request asked for it. A lower limit since
+            # then does not take it back.
+            if self.in_flight > max(self.limits[asked:]):
+                self.violations.append(f"{self.in_flight} in flight, limits {self.limits[asked:]}")
             try:
                 await anyio.sleep(attempt.seconds)
             finally:
@@ -140,20 +146,14 @@ class ScheduleRun:
                 self.limiter.record_success()
             elif attempt.result == "overload":
                 self.limiter.record_overload(sent)
+            self.record_limit()
         finally:
             self.limiter.release(holder)
 
-    def check(self) -> bool:
-        """Check that more requests than the limit are in flight only after it was lowered."""
-        if hasattr(self, "limiter"):
-            if self.in_flight > max(self.limiter.limit, self.previous):
-                self.violations.append(
-                    f"{self.in_flight} in flight, and {self.limiter.limit} allowed"
-                )
-            self.previous = self.in_flight
-            if not 1 <= self.limiter.limit <= self.limit:
-                self.violations.append(f"a limit of {self.limiter.limit}")
-        return False
+    def record_limit(self) -> None:
+        self.limits.append(self.limiter.limit)
+        if not 1 <= self.limiter.limit <= self.limit:
+            self.violations.append(f"a limit of {self.limiter.limit}")
 
 
 @pytest.mark.parametrize("backend", PLAIN_BACKENDS)
@@ -164,11 +164,21 @@ class ScheduleRun:
 )
 @example(1, False, [Attempt(2.0), Attempt(1.0, deadline=1.0), Sleep(0.25), Pause(3.0)])
 @example(4, True, [Pause(1.0), *[Attempt(1.0, "overload")] * 9, Pause(0.5), Resume()])
+# The last request takes the slot of the second before the first lowers the limit, or after it.
+@example(
+    4, True, [Attempt(0.25, "overload"), Attempt(0.25), Attempt(0.5), Attempt(0.5), Attempt(0.0)]
+)
+# Three requests take slots during a pause, in which the limit is lowered to 2.
+@example(
+    4,
+    True,
+    [*[Attempt(1.0)] * 3, Attempt(1.5, "overload"), *[Attempt(1.0)] * 3, Sleep(0.5), Pause(3.0)],
+)
 def test_limiter_keeps_its_invariants_under_random_schedules(
     backend: str, limit: int, adaptive: bool, steps: list[Step]
 ) -> None:
     run = ScheduleRun(limit, adaptive)
-    run_virtual(run.play, steps, backend=backend, on_tick=run.check)  # type: ignore[arg-type]
+    run_virtual(run.play, steps, backend=backend)  # type: ignore[arg-type]
     assert [] == run.violations
 
     attempts = {number: step for number, step in enumerate(steps) if isinstance(step, Attempt)}

@@ -130,8 +130,8 @@ class Limiter:
     """Admits at most *limit* requests at a time.
 
     One limiter serves all operations of a client. A slot covers one HTTP attempt and nothing else:
-    a task that holds a slot never waits for a consumer, or for another slot. A limiter must be
-    made inside the event loop that uses it.
+    a task that holds a slot never waits for a consumer, or for another slot. A lower limit applies
+    to the slots that are taken after it. A limiter must be made inside the event loop that uses it.
 
     While the limiter is paused, no request is sent. Tasks that hold a slot wait out the pause; the
     queued tasks follow in FIFO order. No timer task is used.
