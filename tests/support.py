@@ -103,6 +103,18 @@ def session_on(reply: Reply, **options: Any) -> tuple[kaleden.AsyncSession, Fake
     return kaleden.AsyncSession(transport=transport, **{"retry": None, **options}), transport
 
 
+class CheckpointCounter:
+    """Counts how often another task runs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def run(self) -> None:
+        while True:
+            await checkpoint()
+            self.count += 1
+
+
 def poll_until(condition: Callable[[], object], limit: float = 100) -> None:
     """Poll from synchronous code until *condition* holds, for at most *limit* seconds."""
     deadline = time.monotonic() + limit

@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from kaleden._engine import _channel
 from kaleden._engine._channel import Channel, SendItem, open_channel
+from support import CheckpointCounter
 
 
 async def count(send: SendItem[int]) -> None:
@@ -186,25 +187,18 @@ async def test_receiver_yields_to_other_tasks_once_in_a_time_slice(
     """Within the time slice all items are received without yielding; cancellation still works."""
     monkeypatch.setattr(_channel, "_TIME_SLICE", time_slice)
     channel = Channel[int]()
-    iterations = 0
-
-    async def yield_repeatedly() -> None:
-        nonlocal iterations
-        while True:
-            iterations += 1
-            await checkpoint()
-
+    iterations = CheckpointCounter()
     async with anyio.create_task_group() as group:
         for number in range(10):
             group.start_soon(channel.send, number)
         await anyio.wait_all_tasks_blocked()
-        group.start_soon(yield_repeatedly)
+        group.start_soon(iterations.run)
         await anext(channel)
-        before = iterations
+        before = iterations.count
         for _ in range(8):
             await anext(channel)
         # trio runs tasks that are ready in a random order.
-        assert fewest <= iterations - before <= most
+        assert fewest <= iterations.count - before <= most
         with anyio.CancelScope() as scope:
             scope.cancel()
             await anext(channel)

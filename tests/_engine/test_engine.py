@@ -17,6 +17,7 @@ from kaleden import Failure, FailureKind, Success
 from kaleden._http import Transport, TransportError
 from kaleden._wire import Request, Response
 from support import (
+    CheckpointCounter,
     FakeTransport,
     data,
     described,
@@ -475,24 +476,17 @@ async def test_leaving_the_session_cancels_requests_in_flight() -> None:
 
 
 async def test_parsing_a_long_list_yields_to_other_tasks() -> None:
-    iterations = 0
-
-    async def count_iterations() -> None:
-        nonlocal iterations
-        while True:
-            await checkpoint()
-            iterations += 1
+    iterations = CheckpointCounter()
 
     async def reply(_: Request) -> Response:
-        nonlocal iterations
-        iterations = 0
+        iterations.count = 0
         return data([session_object("a")] * 2_000)
 
     session, _ = session_on(reply)
     async with session, anyio.create_task_group() as group:
-        group.start_soon(count_iterations)
+        group.start_soon(iterations.run)
         assert 2_000 == len(await session.fetch())
-        assert iterations >= 20
+        assert iterations.count >= 20
         group.cancel_scope.cancel()
 
 

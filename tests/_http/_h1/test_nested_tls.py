@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from _http.proxies import proxy_contexts
 from kaleden._http._h1._connection import Connection
 from kaleden._http._h1._nested_tls import NestedTlsSocket
+from support import CheckpointCounter
 
 Wants = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -108,21 +108,14 @@ async def test_server_that_always_has_more_to_send_leaves_time_to_other_tasks(
     for _ in range(50):
         server.inner.write(b"more")
     server.flush()
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await checkpoint()
-
+    turns = CheckpointCounter()
     async with anyio.create_task_group() as group:
-        group.start_soon(count_turns)
+        group.start_soon(turns.run)
         with anyio.fail_after(60):
             for _ in range(50):
                 assert b"more" == await connection.read()
         group.cancel_scope.cancel()
-    assert 40 <= turns
+    assert 40 <= turns.count
 
 
 async def test_read_takes_one_piece_at_a_time(ends: tuple[NestedTlsSocket, Server]) -> None:

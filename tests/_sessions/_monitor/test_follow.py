@@ -48,7 +48,15 @@ from kaleden._sessions._monitor._poller import (
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import MemoryTransport, run_virtual
-from support import PLAIN_BACKENDS, FakeTransport, data, session_id, session_object, text
+from support import (
+    PLAIN_BACKENDS,
+    CheckpointCounter,
+    FakeTransport,
+    data,
+    session_id,
+    session_object,
+    text,
+)
 from virtual_time import in_virtual_time
 
 LATENCY = 0.1
@@ -606,18 +614,6 @@ async def test_memory_does_not_grow_with_the_number_of_lines() -> None:
     assert lines == count
     # Plus a constant, less than a tenth of the size of the lines.
     assert most[late] < most[early] * 1.1 + 20_000
-
-
-class CheckpointCounter:
-    """Counts how often another task runs."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    async def run(self) -> None:
-        while True:
-            await checkpoint()
-            self.count += 1
 
 
 @in_virtual_time
