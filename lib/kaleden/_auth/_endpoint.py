@@ -155,18 +155,22 @@ def _credentials(parts: SplitResult, source: str) -> str:
     if not parts.username and not parts.password:
         return ""
 
-    # A byte of the environment that is not UTF-8 is sent as it is (PEP 383).
-    user = unquote_to_bytes((parts.username or "").encode("utf-8", "surrogateescape"))
+    user = _decode_userinfo(parts.username)
     if b":" in user:
         # RFC 7617 §2.
         raise ConfigurationError(f"{source} has a user with a colon in it, which cannot be sent")
 
-    password = unquote_to_bytes((parts.password or "").encode("utf-8", "surrogateescape"))
+    password = _decode_userinfo(parts.password)
     if _CONTROL.search((user + password).decode("latin-1")):
         # RFC 7617 §2.
         raise ConfigurationError(f"{source} has a control character in its user or password")
 
     return format_credentials(user, password)
+
+
+def _decode_userinfo(text: str | None) -> bytes:
+    # A byte of the environment that is not UTF-8 is sent as it is (PEP 383).
+    return unquote_to_bytes((text or "").encode("utf-8", "surrogateescape"))
 
 
 def _describe_socks(scheme: str, source: str) -> str:
