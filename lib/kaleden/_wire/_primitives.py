@@ -23,6 +23,9 @@ _OPENING = re.compile(rf"[{_SPACE}]*\[[{_SPACE}]*(\]?)[{_SPACE}]*")
 _AFTER_ELEMENT = re.compile(rf"[{_SPACE}]*([,\]])[{_SPACE}]*")
 _decoder = json.JSONDecoder()
 
+_MAX_DEPTH = 100
+"""Levels of nesting; `pickle` fails at a few hundred."""
+
 
 def parse_json(body: bytes) -> Any:
     """Parse JSON.
@@ -35,9 +38,11 @@ def parse_json(body: bytes) -> Any:
     try:
         # For one session, a third of the time of `json.loads` is spent on matching white space at
         # both ends.
-        value, end = _decoder.raw_decode(text)
-    except ValueError:
+        value, end = _decode(_decoder, text, 0)
+    except json.JSONDecodeError:
         return json.loads(text)
+    except (ValueError, RecursionError):
+        value, end = _decode_partly(text, 0)
 
     return json.loads(text) if text[end:].strip(_SPACE) else value
 
@@ -45,19 +50,124 @@ def parse_json(body: bytes) -> Any:
 def iterate_array(body: bytes) -> Iterator[Any]:
     """Parse a JSON array one element at a time.
 
+    A number with more digits than Python converts becomes a string. An element that is nested too
+    deeply becomes a string of its first characters; an object loses only those of its members.
+
     Raises:
         ValueError: the body is not a JSON array. Raised only when the iteration reaches the error.
-        RecursionError: the JSON is nested too deeply.
     """
     text = decode_text(body)
     delimiter = _OPENING.match(text)
     while delimiter is not None and delimiter[1] != "]":
-        value, position = _decoder.raw_decode(text, delimiter.end())
+        start = delimiter.end()
+        try:
+            value, position = _decode(_decoder, text, start)
+        except json.JSONDecodeError:
+            raise
+        except (ValueError, RecursionError):
+            value, position = _decode_element(text, start)
         yield value
         delimiter = _AFTER_ELEMENT.match(text, position)
 
     if delimiter is None or delimiter.end() != len(text):
         raise ValueError("this is not a JSON array")
+
+
+def _decode(decoder: json.JSONDecoder, text: str, start: int) -> tuple[Any, int]:
+    """Decode a JSON value; return it, and where it ends.
+
+    Raises:
+        ValueError: this is not JSON.
+        RecursionError: it is nested too deeply to be decoded, or to be encoded again.
+    """
+    value, end = decoder.raw_decode(text, start)
+    # To count the brackets takes far less time than to measure how deep they are.
+    brackets = text.count("[", start, end) + text.count("{", start, end)
+    if brackets > _MAX_DEPTH and _measure_depth(text, start, end) > _MAX_DEPTH:
+        raise RecursionError
+
+    return value, end
+
+
+def _measure_depth(text: str, start: int, end: int) -> int:
+    depth = deepest = 0
+    for token in _TOKEN.finditer(text, start, end):
+        depth += _get_step(token[0])
+        deepest = max(depth, deepest)
+    return deepest
+
+
+def _get_step(token: str) -> int:
+    return (token in {"[", "{"}) - (token in {"]", "}"})
+
+
+def _decode_element(text: str, start: int) -> tuple[Any, int]:
+    """Decode what can be decoded of an array element; return it, and where the element ends."""
+    try:
+        return _decode_partly(text, start)
+    except RecursionError:
+        end = _find_end(text, start)
+        return text[start : min(end, start + MAX_MESSAGE)], end
+
+
+def _decode_partly(text: str, start: int) -> tuple[Any, int]:
+    """Decode a JSON value; leave out those members of an object that are nested too deeply.
+
+    Raises:
+        ValueError: this is not JSON.
+        RecursionError: it is nested too deeply, and not an object.
+    """
+    try:
+        return _decode(_lenient_decoder, text, start)
+    except RecursionError:
+        if text[start : start + 1] != "{":
+            raise
+
+    members: dict[str, Any] = {}
+    position = start + 1
+    while (key := _KEY.match(text, position)) is not None:
+        name, _ = _lenient_decoder.raw_decode(key[1])
+        try:
+            members[name], position = _decode(_lenient_decoder, text, key.end())
+        except RecursionError:
+            position = _find_end(text, key.end())
+        end = _AFTER_MEMBER.match(text, position)
+        if end is None:
+            break
+        if end[1] == "}":
+            return members, end.end()
+        position = end.end()
+    raise ValueError("this is not a JSON object")
+
+
+def _find_end(text: str, start: int) -> int:
+    """Return where an array or object ends, by its brackets.
+
+    Raises:
+        ValueError: it does not end.
+    """
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        if token[0] == '"':
+            break  # A string does not end.
+        depth += _get_step(token[0])
+        if depth == 0:
+            return token.end()
+    raise ValueError("this JSON value does not end")
+
+
+def _parse_int(digits: str) -> int | str:
+    """Parse an integer; return the digits of one with more than Python converts."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+_lenient_decoder = json.JSONDecoder(parse_int=_parse_int)
+_KEY = re.compile(rf"[{_SPACE}]*(\"(?:[^\"\\]|\\.)*\")[{_SPACE}]*:[{_SPACE}]*", re.DOTALL)
+_AFTER_MEMBER = re.compile(rf"[{_SPACE}]*([,}}])")
+_TOKEN = re.compile(r"\"(?:[^\"\\]|\\.)*\"|[][{}\"]", re.DOTALL)
 
 
 def is_object(value: Any) -> TypeGuard[JsonObject]:
@@ -154,7 +264,15 @@ _CORES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 def parse_text(value: Any) -> str:
     """Return *value* if it is a string with a value, otherwise ``""``."""
-    return value if isinstance(value, str) and value not in MISSING_VALUES else ""
+    if not isinstance(value, str) or value in MISSING_VALUES:
+        return ""
+
+    # A lone surrogate can be neither printed nor encoded.
+    return value if value.isascii() else _replace_surrogates(value)
+
+
+def _replace_surrogates(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def parse_optional_text(value: Any) -> str | None:
