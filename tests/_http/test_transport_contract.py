@@ -109,9 +109,11 @@ async def test_endless_response_is_cut_off(lane: Lane) -> None:
             await stream.send(b"x" * 1000)
 
     async with raw_server(handler) as url, lane(url, max_body=10_000) as session:
-        [failure] = (await session.logs("a")).failures.values()
-        assert FailureKind.PROTOCOL == failure.kind
-        assert "10000 bytes" in failure.message
+        for read in (session.info, session.logs):
+            [failure] = (await read("a")).failures.values()
+            assert FailureKind.PROTOCOL == failure.kind
+            assert "10000 bytes" in failure.message
+            assert 1 == failure.attempts
         assert 0 == session.statistics().transport.stuck  # type: ignore[union-attr]
 
 

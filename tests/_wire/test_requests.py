@@ -37,7 +37,7 @@ JSON, TEXT, XML = "application/json", "text/plain", "text/xml, application/xml"
         (_requests.build_info("k3jd92xa"), Request("GET", "session/k3jd92xa")),
         (
             _requests.build_logs("k3jd92xa"),
-            Request("GET", "session/k3jd92xa?view=logs", accept=TEXT),
+            Request("GET", "session/k3jd92xa?view=logs", accept=TEXT, keep_last=True),
         ),
         (
             _requests.build_events("k3jd92xa"),

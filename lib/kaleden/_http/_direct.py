@@ -126,7 +126,7 @@ class DirectTransport(AsyncContextManagerMixin):
         connection = pool.acquire(self._origin, context)
         if connection is None:
             connection = await pool.add(partial(self._dial, context))
-        response = ResponseParser(self._max_body)
+        response = self._new_parser(request)
         write = self._choose_write(request, connection, data)
         try:
             return await self._exchange(connection, data, response, write)
@@ -139,9 +139,11 @@ class DirectTransport(AsyncContextManagerMixin):
 
         # The server had closed the connection while it was idle (RFC 9112 §9.3.1).
         connection = await pool.add(partial(self._dial, context))
-        return await self._exchange(
-            connection, data, ResponseParser(self._max_body), Connection.write
-        )
+        return await self._exchange(connection, data, self._new_parser(request), Connection.write)
+
+    def _new_parser(self, request: Request) -> ResponseParser:
+        keep_last = (request.max_body or self._max_body) if request.keep_last else None
+        return ResponseParser(self._max_body, keep_last=keep_last)
 
     def _choose_write(self, request: Request, connection: Connection, data: bytes) -> _Write:
         """Choose how to send a request: in a batch only if it may be sent once more."""
@@ -171,7 +173,8 @@ class DirectTransport(AsyncContextManagerMixin):
         else:
             self._pool.discard(connection)
         check_forwarded(self._origin, self._proxy, response.status)
-        return Response(response.status, Headers(response.headers), response.take_body())
+        headers = Headers(response.headers)
+        return Response(response.status, headers, response.take_body(), response.omitted)
 
     async def _converse(
         self, connection: Connection, data: bytes, response: ResponseParser, write: _Write

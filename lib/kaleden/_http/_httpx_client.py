@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import sys
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from functools import cache
 from types import ModuleType
@@ -15,7 +16,14 @@ from typing import Any, Protocol, final
 
 from kaleden._errors import ConfigurationError, FailureKind
 from kaleden._http._h1._connect import is_lasting
-from kaleden._http._transport import CONNECT_TIMEOUT, MAX_BODY, TransportError, format_too_long
+from kaleden._http._transport import (
+    CONNECT_TIMEOUT,
+    MAX_BODY,
+    MAX_OMITTED,
+    TransportError,
+    format_endless,
+    format_too_long,
+)
 from kaleden._wire import FORM_TYPE, Request, Response
 
 
@@ -44,8 +52,13 @@ async def exchange(
             outgoing.stream = _form_class(library)(request.form)
         response = await client.send(outgoing, stream=True, follow_redirects=False)
         try:
-            body = await _read(library, response, max_body)
-            return Response(response.status_code, response.headers, body)
+            status, headers = response.status_code, response.headers
+            size = request.max_body or max_body
+            if request.keep_last and 200 <= status < 300:
+                body, omitted = await _read_last(library, response, size, max_body)
+                return Response(status, headers, body, omitted)
+
+            return Response(status, headers, await _read(library, response, max_body))
         finally:
             await response.aclose()
     except (library.HTTPError, library.InvalidURL, UnicodeError) as error:
@@ -95,6 +108,35 @@ async def _read(library: ModuleType, response: Any, max_body: int) -> bytes:
         message = f"the response is {format_too_long(max_body)}"
         raise TransportError(FailureKind.PROTOCOL, message, sent=True)
     return bytes(body)
+
+
+async def _read_last(
+    library: ModuleType, response: Any, size: int, max_body: int
+) -> tuple[bytes, int]:
+    """Read the whole body; return its last *size* bytes, and the number of those before."""
+    endless = max_body * MAX_OMITTED
+    pieces, held, omitted = deque[bytes](), 0, 0
+    try:
+        async for piece in response.aiter_raw():
+            pieces.append(piece)
+            held += len(piece)
+            while held - len(pieces[0]) >= size:
+                dropped = len(pieces.popleft())
+                held, omitted = held - dropped, omitted + dropped
+            if omitted + held > endless:
+                # See `_read`.
+                await response.aclose()
+    except (library.HTTPError, library.StreamError):
+        if omitted + held <= endless:
+            raise
+
+    if omitted + held > endless:
+        message = f"the response is {format_endless(max_body)}"
+        raise TransportError(FailureKind.PROTOCOL, message, sent=True)
+
+    body = b"".join(pieces)
+    excess = max(0, held - size)
+    return body[excess:], omitted + excess
 
 
 def _headers(request: Request) -> dict[str, str]:

@@ -17,6 +17,15 @@ MAX_BODY: Final = 64 * 2**20
 """Bytes of one response, at most; only logs come near."""
 
 
+MAX_OMITTED: Final = 1024
+"""Times the bytes of a response that are kept at most, after which it counts as endless."""
+
+
+def format_endless(max_body: int) -> str:
+    """Return the end of a message about a response of which only the end was to be kept."""
+    return f"longer than {MAX_OMITTED} times {max_body} bytes, and seems to be endless"
+
+
 def format_too_long(max_body: int) -> str:
     """Return the end of a message about a response that is longer than *max_body*."""
     return f"longer than {max_body} bytes; max_body= of the session takes more"

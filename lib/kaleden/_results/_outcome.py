@@ -26,12 +26,14 @@ class Success(Generic[T]):
         value: the result of the operation for this session.
         attempts: the number of times that the request was sent.
         elapsed: seconds from the start of the request, retries included, to its outcome.
+        omitted: bytes at the start of a log that are not in *value*, because it is too long.
     """
 
     key: str
     value: T
     attempts: int = 1
     elapsed: float = field(default=0.0, eq=False)
+    omitted: int = 0
     ok: ClassVar[Literal[True]] = True
     """Always true. After ``if outcome.ok is True`` type checkers know that there is a value."""
 
@@ -52,6 +54,9 @@ class Failure:
         elapsed: seconds from the start of the request, retries included, to its outcome.
         final: whether a retry would fail in the same way regardless of *kind*, for example because
             the server's certificate is not trusted.
+        by_name: whether this is the failure of a launch without a session that a later operation
+            carries on, so that *key* is a name.
+        session: the id of the session, for a failure of `run`, whose *key* is a name.
     """
 
     key: str
@@ -63,6 +68,8 @@ class Failure:
     attempts: int = 1
     elapsed: float = field(default=0.0, eq=False)
     final: bool = False
+    by_name: bool = False
+    session: str | None = None
     ok: ClassVar[Literal[False]] = False
     """Always false. After ``if outcome.ok is False`` type checkers know that this is a failure."""
 
@@ -95,7 +102,7 @@ class FinishedSession:
 
     Attributes:
         info: the session as in the last list.
-        log: its complete output.
+        log: its output; if that is too long, the end of it.
         events: its Kubernetes events.
         elapsed: seconds from the start of the call until a list showed that the session had ended.
     """

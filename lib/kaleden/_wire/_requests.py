@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from urllib.parse import urlencode
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from kaleden._errors import InvalidRequest
 from kaleden._wire._spec import Launch
@@ -46,6 +46,8 @@ class Request:
             is relative to the service (``…/skaha``).
         accept: the ``Accept`` header.
         headers: further headers. They may contain secrets, so the repr leaves them out.
+        max_body: bytes of the body of the response, at most; None for what the transport takes.
+        keep_last: whether the last bytes of a longer body are kept; otherwise it is refused.
     """
 
     method: str
@@ -54,6 +56,8 @@ class Request:
     versioned: bool = True
     accept: str = "application/json"
     headers: Headers = field(default=(), repr=False)
+    max_body: int | None = None
+    keep_last: bool = False
 
 
 def build_list(
@@ -89,9 +93,10 @@ def build_info(session_id: str) -> Request:
     return Request("GET", _build_session_path(session_id))
 
 
-def build_logs(session_id: str) -> Request:
-    """Get the complete output of a session so far."""
-    return _build_get(_build_session_path(session_id), TEXT, view="logs")
+def build_logs(session_id: str, max_body: int | None = None) -> Request:
+    """Get the output of a session so far; if it is too long, its last bytes."""
+    request = _build_get(_build_session_path(session_id), TEXT, view="logs")
+    return evolve(request, max_body=max_body, keep_last=True)
 
 
 def build_events(session_id: str) -> Request:

@@ -65,13 +65,15 @@ class Response:
     Attributes:
         status: the status code.
         headers: the headers, with keys in lower case.
-        body: the whole body.
+        body: the whole body, or its last bytes.
+        omitted: the number of bytes before those.
     """
 
     status: int
     headers: Mapping[str, str] = field(factory=dict[str, str])
     # A body may contain secrets, so the repr gives only its size.
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
+    omitted: int = field(default=0, repr=False)
 
     @property
     def content_type(self) -> str:
@@ -112,6 +114,10 @@ def parse_raw_info(response: Response) -> JsonObject:
     return _parse_json_object(response, "a session")
 
 
+_CONTINUATION = bytes(range(0x80, 0xC0))
+"""The bytes of UTF-8 that begin no character."""
+
+
 @IncrementalParser
 def parse_list(response: Response) -> Generator[None, None, Listing]:
     """Read a list of sessions. Elements that are not objects are returned separately."""
@@ -136,6 +142,11 @@ def parse_raw_list(response: Response) -> Generator[None, None, JsonArray]:
 
 def parse_logs(response: Response) -> str:
     """Return a session's output: ``""`` if there is none yet, or the session does not exist."""
+    if response.omitted:
+        # The first character may be incomplete.
+        start = len(response.body[:3]) - len(response.body[:3].lstrip(_CONTINUATION))
+        body = response.body[start:]
+        response = Response(response.status, response.headers, body, response.omitted)
     return _decode_body(response, "a session's output")
 
 
@@ -183,7 +194,8 @@ def parse_context(response: Response) -> ResourceOptions:
 
 def parse_repositories(response: Response) -> tuple[str, ...]:
     """Read the registry hosts. Elements that are not strings are left out."""
-    return tuple(each for each in _parse_json_array(response, "registry hosts") if parse_text(each))
+    hosts = map(parse_text, _parse_json_array(response, "registry hosts"))
+    return tuple(host for host in hosts if host)
 
 
 def parse_availability(response: Response) -> Availability:

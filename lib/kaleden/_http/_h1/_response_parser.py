@@ -7,6 +7,7 @@ response, which no request asked for.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Final, cast, final
 
@@ -14,7 +15,12 @@ from attrs import define, field
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from kaleden._errors import FailureKind
-from kaleden._http._transport import TransportError, format_too_long
+from kaleden._http._transport import (
+    MAX_OMITTED,
+    TransportError,
+    format_endless,
+    format_too_long,
+)
 
 MAX_HEAD: Final = 64 * 2**10
 """Bytes of a head, at most."""
@@ -74,6 +80,8 @@ class ResponseParser:
 
     Args:
         max_body: bytes of the body, at most.
+        keep_last: bytes of the body that are kept, its last ones, if the status is one of success;
+            None for all of it.
         bodiless: whether the response has no body, even if its headers announce one, as for HEAD.
 
     Attributes:
@@ -84,15 +92,18 @@ class ResponseParser:
         status: the status, once the head is complete.
         version: the version of HTTP, once the head is complete.
         keep: whether the connection may be used again.
+        omitted: bytes of the body that were not kept.
     """
 
     _max_body: int
+    _keep_last: int | None = field(default=None, kw_only=True, alias="keep_last")
     _bodiless: bool = field(default=False, kw_only=True, alias="bodiless")
     headers: list[tuple[bytes, bytes]] = field(init=False)
     started: bool = field(init=False, default=False)
     head_complete: bool = field(init=False, default=False)
     complete: bool = field(init=False, default=False)
     keep: bool = field(init=False, default=False)
+    omitted: int = field(init=False, default=0)
     status: int = field(init=False, default=0)
     version: str = field(init=False, default="")
     _since_body: int = field(init=False, default=0)
@@ -100,13 +111,13 @@ class ResponseParser:
     _fed: int = field(init=False, default=0)
     _interim: int = field(init=False, default=0)
     _size: int = field(init=False, default=0)
-    _pieces: list[bytes] = field(init=False)
+    _pieces: deque[bytes] = field(init=False)
     _problem: str | None = field(init=False, default=None)
     _parser: HttpResponseParser | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.headers = []
-        self._pieces = []
+        self._pieces = deque()
         self._parser = HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
@@ -155,7 +166,7 @@ class ResponseParser:
     def take_body(self) -> bytes:
         """Return the part of the body that was received since the last call."""
         pieces = self._pieces
-        self._pieces = []
+        self._pieces = deque()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _has_end(self) -> bool:
@@ -224,10 +235,26 @@ class ResponseParser:
 
         self._since_body = 0
         self._size += len(piece)
-        if self._size > self._max_body:
+        is_tail = self._keep_last is not None and 200 <= self.status < 300
+        if is_tail and self._size > self._max_body * MAX_OMITTED:
+            self._problem = f"it is {format_endless(self._max_body)}"
+        elif self._size > self._max_body and not is_tail:
             self._problem = f"it is {format_too_long(self._max_body)}"
         else:
             self._pieces.append(piece)
+            if is_tail:
+                self._drop_head(self._size - (self._keep_last or 0))
+
+    def _drop_head(self, omitted: int) -> None:
+        """Drop the first bytes of a body that is too long."""
+        excess = omitted - self.omitted
+        if excess <= 0:
+            return
+
+        self.omitted = omitted
+        while excess >= len(self._pieces[0]):
+            excess -= len(self._pieces.popleft())
+        self._pieces[0] = self._pieces[0][excess:]
 
     def on_message_complete(self) -> None:
         """End a response: the final one, or an interim one."""
