@@ -70,6 +70,10 @@ class OutcomeStream(Generic[T]):
         return f"<OutcomeStream: {len(self._receive)} waiting>"
 
 
+class _Displaced(Exception):
+    """A read was cancelled so that a clean-up receives its slot."""
+
+
 @final
 class Engine:
     """Sends requests through one limiter and one transport, in the event loop it was made in.
@@ -79,6 +83,9 @@ class Engine:
         transport: sends requests and receives responses.
         retry: the retry policy; None for no retries.
         login: a description of the login, added to failures when the server refuses it.
+
+    Attributes:
+        has_succeeded: whether any request has succeeded.
     """
 
     def __init__(
@@ -92,11 +99,14 @@ class Engine:
         self.limiter = limiter
         self.transport = transport
         self.retrier: Retrier = Retrier(retry, limiter)
+        self.has_succeeded: bool = False
         self._loop = current_token()
         # anyio.current_time looks up the event loop each time, which takes most of its time.
         self._now = self._loop.backend_class.current_time
         self._closed = False
-        self._in_flight: set[RequestTimeout] = set()
+        # The requests in flight, the oldest first: whether each is a read that can be displaced.
+        self._in_flight: dict[RequestTimeout, bool] = {}
+        self._displaced: set[RequestTimeout] = set()
         self._idle = anyio.Event()
 
     async def aclose(self) -> None:
@@ -172,7 +182,8 @@ class Engine:
         check_progress(progress)
         await checkpoint()
         again = partial(self.collect, operation)
-        if isinstance(operation.parse, IncrementalParser) or progress is not None:
+        can_defer = operation.can_defer and not isinstance(operation.parse, IncrementalParser)
+        if progress is not None or not can_defer:
             collector = Collector[T]()
             sink = with_progress(
                 collector, progress, operation.name, length_of(keys), success_label
@@ -206,7 +217,7 @@ class Engine:
 
         Args:
             perform: returns the outcome of one item; never raises an error.
-            keys: the items.
+            keys: the items; an item that is a `Failure` is its own outcome.
             sink: receives the outcomes.
             workers: the number of workers, at most; None for the limit of the client.
         """
@@ -252,7 +263,8 @@ class Engine:
         async for item in source:
             target = to_target(item)
             if sink.claim(key_of(target)):
-                await sink.deliver(await perform(target, timer))
+                is_failure = isinstance(target, Failure)
+                await sink.deliver(target if is_failure else await perform(target, timer))
             else:
                 # Without this a million repeated ids would block the event loop.
                 await checkpoint()
@@ -273,9 +285,9 @@ class Engine:
         outcome = await self.attempt(operation, target, timer or OwnTimeout())
         if isinstance(outcome, Failure) and operation.idempotent:
             again = partial(self.attempt, operation, target)
-            return await self.retrier.retry(outcome, again)
+            outcome = await self.retrier.retry(outcome, again)
 
-        return outcome
+        return outcome if operation.check is None else await operation.check(outcome)
 
     async def attempt(
         self,
@@ -292,12 +304,26 @@ class Engine:
             timer: bounds the request, and holds the slot.
             deadline: a pause that ends after it is a failure; by default that of the calling task.
         """
+        while True:
+            outcome = await self._attempt(operation, target, timer, deadline)
+            if outcome is not None:
+                return outcome
+
+    async def _attempt(
+        self,
+        operation: Operation[T],
+        target: Any,
+        timer: RequestTimeout,
+        deadline: float | None,
+    ) -> Outcome[T] | None:
+        """Make one attempt; return None if it was cancelled in favour of a clean-up."""
         key = key_of(target)
         limiter = self.limiter
         started = now = self._now()
         if not limiter.acquire_nowait(timer):
             try:
-                await limiter.acquire(timer, deadline)
+                make_room = self._displace_read if operation.first else None
+                await limiter.acquire(timer, deadline, make_room=make_room)
             except Paused as paused:
                 return paused.to_failure(key, self._now() - started)
 
@@ -307,8 +333,10 @@ class Engine:
             if operation.before_send is not None:
                 await operation.before_send()
                 now = self._now()
-            response = await self._send(request, operation.timeout, timer, now)
+            response = await self._send(request, operation, timer, now)
             outcome = await parse_response(key, operation, response, self._now() - started)
+        except _Displaced:
+            return None
         except Exception as error:  # noqa: BLE001  # every input has an outcome
             failure = to_failure(key, error, self._now() - started)
             self._record_failure(operation, failure, now)
@@ -321,11 +349,20 @@ class Engine:
                 self._record_failure(operation, outcome, now)
                 return self._add_login(outcome)
 
+            self.has_succeeded = True
             if limiter.adaptive is not None:
                 limiter.record_success()
             return outcome
         finally:
             limiter.release(timer)
+
+    def _displace_read(self) -> None:
+        """Cancel the oldest read, so that a clean-up receives its slot."""
+        for timer, is_read in self._in_flight.items():
+            if is_read and timer not in self._displaced:
+                self._displaced.add(timer)
+                timer.cancel()
+                return
 
     def _add_login(self, failure: Failure) -> Failure:
         """Name the login in the message, if the server refused it."""
@@ -343,30 +380,47 @@ class Engine:
                 self.limiter.pause(self._now() + seconds, failure)
 
     async def _send(
-        self, request: Request, seconds: float, timer: RequestTimeout, now: float
+        self, request: Request, operation: Operation[Any], timer: RequestTimeout, now: float
     ) -> Response:
+        seconds = operation.timeout
         if self._closed:
             message = "the session was closed before this request was sent"
             raise TransportError(FailureKind.CONNECT_FAILED, message, sent=False)
 
-        self._in_flight.add(timer)
+        self._in_flight[timer] = request.method == "GET" and not operation.first
         try:
             response = await timer.run(self.transport.send, request, now + seconds)
         finally:
-            self._in_flight.discard(timer)
+            del self._in_flight[timer]
+            is_displaced = bool(self._displaced) and timer in self._displaced
+            self._displaced.discard(timer)
             if self._closed and not self._in_flight:
                 self._idle.set()
 
         if response is not None:
-            return response
+            size = request.max_body
+            is_whole = size is None or not 200 <= response.status < 300
+            return response if is_whole else _keep_last(response, size or 0)
 
         if self._closed:
             message = "the session was closed while this request was in flight"
             raise TransportError(FailureKind.CONNECTION_LOST, message, sent=True)
 
+        if is_displaced:
+            raise _Displaced
+
         raise TransportError(
             FailureKind.TIMED_OUT, f"no complete response within {seconds:g} seconds", sent=True
         )
+
+
+def _keep_last(response: Response, size: int) -> Response:
+    """Cut a body of which a transport of the caller has kept more than was requested."""
+    excess = len(response.body) - size
+    if excess <= 0:
+        return response
+
+    return evolve(response, body=response.body[excess:], omitted=response.omitted + excess)
 
 
 async def _work_within(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator
+from collections import OrderedDict
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final, final
 
@@ -79,6 +80,9 @@ class AdaptiveLimit:
                 self.decreases += 1
 
 
+_IMPATIENCE: Final = 1.0
+"""Seconds without a slot after which room is made for a task that is served first."""
+
 logger = logging.getLogger("kaleden")
 
 
@@ -133,8 +137,10 @@ class Limiter:
     a task that holds a slot never waits for a consumer, or for another slot. A lower limit applies
     to the slots that are taken after it. A limiter must be made inside the event loop that uses it.
 
-    While the limiter is paused, no request is sent. Tasks that hold a slot wait out the pause; the
-    queued tasks follow in FIFO order. No timer task is used.
+    Free slots go to the queued tasks in FIFO order, but those of clean-ups are served first. While
+    the limiter is paused, no requests but those of clean-ups are sent, for which a pause may be too
+    long. Tasks that hold a slot wait out the pause, unless a clean-up takes their slot; the queued
+    tasks follow. No timer task is used.
 
     Args:
         limit: the number of requests that may be in flight at once, at least 1.
@@ -146,10 +152,13 @@ class Limiter:
     """
 
     __slots__ = (
+        "_first",
         "_limiter",
+        "_lost",
         "_pause_reason",
         "_paused_holders",
         "_pauses",
+        "_queue",
         "_resumed",
         "_resumes_at",
         "_waiting",
@@ -161,10 +170,14 @@ class Limiter:
         self.ceiling: int = limit
         self.adaptive: AdaptiveLimit | None = AdaptiveLimit(limit) if adaptive else None
         self._limiter = anyio.CapacityLimiter(self.adaptive.limit if self.adaptive else limit)
+        # The queues of a CapacityLimiter have no priorities, so these are used in their place.
+        self._first = OrderedDict[object, anyio.Event]()
+        self._queue = OrderedDict[object, anyio.Event]()
         self._pause_reason: Failure | None = None
         self._resumed = anyio.Event()
         self._resumes_at = 0.0
-        self._paused_holders = 0
+        self._paused_holders = OrderedDict[object, anyio.CancelScope]()
+        self._lost = set[object]()
         self._pauses = 0
         self._waiting: dict[anyio.CancelScope, float] = {}
 
@@ -181,7 +194,7 @@ class Limiter:
         Returns:
             Whether a slot was taken.
         """
-        if self._pause_reason is not None and self.paused:
+        if self._queue or self._first or (self._pause_reason is not None and self.paused):
             return False
 
         try:
@@ -191,12 +204,20 @@ class Limiter:
 
         return True
 
-    async def acquire(self, holder: object, deadline: float | None = None) -> None:
+    async def acquire(
+        self,
+        holder: object,
+        deadline: float | None = None,
+        *,
+        make_room: Callable[[], None] | None = None,
+    ) -> None:
         """Wait for a slot, and for the end of a pause.
 
         Args:
             holder: holds the slot until it is released, by any task.
             deadline: on the clock of the event loop; by default that of the calling task.
+            make_room: called for each second without a slot. A task that waits with this is served
+                before all that wait without it, and during a pause.
 
         Raises:
             Paused: the pause ends after the deadline; no slot is taken.
@@ -204,23 +225,51 @@ class Limiter:
         Cancellation:
             No slot is taken.
         """
+        if make_room is not None:
+            await self._wait_for_slot(holder, math.inf, make_room)
+            return
+
         if self._pause_reason is not None:
             # Check before queuing: the tasks ahead may hold their slots until the pause ends.
             await checkpoint()
             self._check_deadline(deadline)
-        while not await self._wait_for_slot(holder, deadline):
+        while not (
+            await self._wait_for_slot(holder, deadline)
+            and await self._wait_resumed(holder, deadline)
+        ):
             self._check_deadline(deadline)
-        try:
-            await self.wait_resumed(deadline)
-        except BaseException:
-            self.release(holder)
-            raise
 
-    async def _wait_for_slot(self, holder: object, deadline: float | None) -> bool:
+    async def _wait_for_slot(
+        self,
+        holder: object,
+        deadline: float | None,
+        make_room: Callable[[], None] | None = None,
+    ) -> bool:
         """Wait for a slot; return False if a pause has begun that ends after the deadline."""
+        queue, granted = self._first if make_room else self._queue, anyio.Event()
+        queue[holder] = granted
+        self._grant()
         with self._waiting_scope(math.inf, deadline) as scope:
-            await self._limiter.acquire_on_behalf_of(holder)
+            try:
+                if make_room is not None:
+                    await _wait_impatiently(granted, make_room)
+                await granted.wait()
+            except BaseException:
+                if granted.is_set():
+                    self.release(holder)
+                else:
+                    del queue[holder]
+                raise
         return not scope.cancelled_caught
+
+    def _grant(self) -> None:
+        """Give the free slots to queued tasks."""
+        while self._first and self._limiter.available_tokens < 1 and self._paused_holders:
+            self._take_paused_slot()
+        while (queue := self._first or self._queue) and self._limiter.available_tokens >= 1:
+            holder, granted = queue.popitem(last=False)
+            self._limiter.acquire_on_behalf_of_nowait(holder)
+            granted.set()
 
     @contextmanager
     def _waiting_scope(self, until: float, deadline: float | None) -> Generator[anyio.CancelScope]:
@@ -235,6 +284,8 @@ class Limiter:
     def release(self, holder: object) -> None:
         """Release the slot of *holder*."""
         self._limiter.release_on_behalf_of(holder)
+        if self._queue or self._first:
+            self._grant()
 
     # --- pauses ----------------------------------------------------------------------------------
 
@@ -263,15 +314,29 @@ class Limiter:
         self._resumed.set()
         self._resumed = anyio.Event()
 
-    async def wait_resumed(self, deadline: float | None = None) -> None:
+    async def _wait_resumed(self, holder: object, deadline: float | None) -> bool:
         """Wait for the end of a pause, while holding a slot.
 
+        Returns:
+            Whether *holder* has the slot still; False if a clean-up has taken it.
+
         Raises:
-            Paused: the pause ends after the deadline.
+            Paused: the pause ends after the deadline; the slot is released.
         """
-        while self._pause_reason is not None and self.paused:
-            self._check_deadline(deadline)
-            await self._wait_in_slot(deadline)
+        try:
+            while holder not in self._lost and self._pause_reason is not None and self.paused:
+                self._check_deadline(deadline)
+                await self._wait_in_slot(holder, deadline)
+        except BaseException:
+            if self._keeps_slot(holder):
+                self.release(holder)
+            raise
+        return self._keeps_slot(holder)
+
+    def _keeps_slot(self, holder: object) -> bool:
+        is_lost = holder in self._lost
+        self._lost.discard(holder)
+        return not is_lost
 
     def _check_deadline(self, deadline: float | None) -> None:
         """Raise `Paused` if the pause ends after the deadline."""
@@ -279,13 +344,21 @@ class Limiter:
         if reason is not None and _deadline_or_own(deadline) < self._resumes_at:
             raise Paused(reason, left)
 
-    async def _wait_in_slot(self, deadline: float | None) -> None:
-        self._paused_holders += 1
-        try:
-            with self._waiting_scope(self._resumes_at, deadline):
+    async def _wait_in_slot(self, holder: object, deadline: float | None) -> None:
+        with self._waiting_scope(self._resumes_at, deadline) as scope:
+            self._paused_holders[holder] = scope
+            self._grant()
+            try:
                 await self._resumed.wait()
-        finally:
-            self._paused_holders -= 1
+            finally:
+                self._paused_holders.pop(holder, None)
+
+    def _take_paused_slot(self) -> None:
+        """Free the slot of the last task that waits out a pause; it waits for another slot."""
+        holder, scope = self._paused_holders.popitem()
+        self._lost.add(holder)
+        self._limiter.release_on_behalf_of(holder)
+        scope.cancel()
 
     @property
     def paused(self) -> float:
@@ -317,6 +390,7 @@ class Limiter:
     def _resize(self, limit: int) -> None:
         if limit != self._limiter.total_tokens:
             self._limiter.total_tokens = limit
+            self._grant()
 
     def statistics(self) -> LimiterStatistics:
         """Return the state of the limiter; without an event loop, `paused` is 0.
@@ -336,11 +410,19 @@ class Limiter:
 
     def _count_tasks(self) -> tuple[int, int]:
         """Count the requests in flight, and the tasks that wait, with a slot or for one."""
-        state = self._limiter.statistics()
+        waiting = len(self._queue) + len(self._first)
         return (
-            state.borrowed_tokens - self._paused_holders,
-            state.tasks_waiting + self._paused_holders,
+            self._limiter.borrowed_tokens - len(self._paused_holders),
+            waiting + len(self._paused_holders),
         )
+
+
+async def _wait_impatiently(granted: anyio.Event, make_room: Callable[[], None]) -> None:
+    while not granted.is_set():
+        with anyio.move_on_after(_IMPATIENCE):
+            await granted.wait()
+        if not granted.is_set():
+            make_room()
 
 
 def _deadline_or_own(deadline: float | None) -> float:
