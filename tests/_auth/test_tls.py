@@ -159,9 +159,14 @@ async def test_certificate_that_was_replaced_is_read_again(
     path = platform.issue_certificate("ada", path=tmp_path / "proxy.pem")
     async with kaleden.AsyncSession(platform.url, certificate=path) as session:
         assert "ada" == await whose(session)
-        platform.issue_certificate("bob", path=path)
+        before = session.describe().expires
+        platform.issue_certificate("bob", path=path, expires_in=1800)
         # A connection made with another login is not used.
         assert "bob" == await whose(session)
+        after = session.describe().expires
+        assert before is not None
+        assert after is not None
+        assert after < before
 
 
 async def test_certificate_that_was_renewed_before_the_client_is_entered(

@@ -27,9 +27,13 @@ from support import raw_server, read_request, session_object
 
 @define
 class Door:
-    """A server that takes one token, and may change which."""
+    """A server that takes one token, and may change which.
+
+    It lists one session, with the status *status*.
+    """
 
     token: str = "first"
+    status: str = "Running"
     seen: list[str] = field(factory=list)
 
     async def serve(self, stream: SocketStream) -> None:
@@ -39,7 +43,9 @@ class Door:
             shown = line.partition("Bearer ")[2]
             self.seen.append(shown)
             good = shown == self.token
-            body = json.dumps(session_object(request.split(" ")[1].rpartition("/")[2]))
+            key = request.split(" ")[1].rpartition("/")[2]
+            listed = [session_object("a", status=self.status)]
+            body = json.dumps(listed if key == "session" else session_object(key))
             status = "200 OK" if good else "401 Unauthorized"
             body = body if good else "unauthorized"
             kind = "application/json" if good else "text/plain"
@@ -246,6 +252,58 @@ async def test_saved_token_that_was_refused_is_read_again(home: Path) -> None:
             saved_at(home, url, "second")
             assert (await session.info("a")).ok
     assert ["first", "first", "first", "second"] == door.seen
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+async def test_wait_goes_on_with_a_login_that_is_renewed_later(
+    home: Path, is_saved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kaleden._sessions._monitor._poller.REFUSED_INTERVAL", 0.01)
+    monkeypatch.setattr("kaleden._sessions._monitor._poller.MIN_INTERVAL", 0.01)
+    door, tokens = Door("first"), ["first"]
+    async with raw_server(door.serve) as url, anyio.create_task_group() as group:
+        saved_at(home, url, "first")
+        results: list[kaleden.Outcomes[kaleden.SessionInfo]] = []
+        given = kaleden.AsyncSession(url, lambda: tokens[-1])
+        async with kaleden.AsyncSession() if is_saved else given as session:
+
+            async def wait() -> None:
+                results.append(await session.wait("a"))
+
+            group.start_soon(wait)
+            while not door.seen:
+                await checkpoint()
+            door.token, count = "second", len(door.seen)
+            while len(door.seen) < count + 10:
+                await checkpoint()
+            assert not results
+            # Another program renews the login.
+            expires = time.time() + 7200
+            saved_at(home, url, "second", expires)
+            tokens.append("second")
+            door.status = "Completed"
+            while not results:
+                await checkpoint()
+            if is_saved:
+                shown = session.describe().expires
+                assert shown is not None
+                assert expires == pytest.approx(shown.timestamp())
+    assert results[0].ok
+
+
+async def test_fixed_token_that_is_refused_later_fails_after_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kaleden._sessions._monitor._poller.REFUSED_INTERVAL", 0.01)
+    monkeypatch.setattr("kaleden._sessions._components._FIXED_LOGIN_TIMEOUT", 0.2)
+    door = Door("first")
+    async with raw_server(door.serve) as url, kaleden.AsyncSession(url, "first") as session:
+        assert (await session.fetch())[0].id == "a"
+        door.token = "second"
+        [failure] = (await session.wait("a")).failures.values()
+        assert FailureKind.NOT_AUTHENTICATED is failure.kind
+        assert "the bearer token of token= was refused" in failure.message
+        assert len(door.seen) > 2
 
 
 async def test_expired_saved_token_is_read_again_or_reported(

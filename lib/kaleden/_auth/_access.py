@@ -81,6 +81,22 @@ class ServerAccess:
 
         return f"the {login.credential} of {login.credential_from} was refused: see {EXPLAINED_BY}"
 
+    @property
+    def login_can_change(self) -> bool:
+        """Whether a login that the server refuses may be accepted later."""
+        return self._endpoint is None or self._credential.can_change
+
+    def describe(self) -> ConnectionInfo:
+        """Return the public description, with the end of the login that its source has now."""
+        read = self._credential.read_expiry
+        if read is None:
+            return self.login
+
+        try:
+            return evolve(self.login, expires=read())
+        except ConfigurationError:
+            return self.login
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Transport]:
         """Open the transport to the server.

@@ -98,6 +98,19 @@ def read_certificate(path: str | os.PathLike[str]) -> Certificate:
     return certificate
 
 
+def read_current_expiry(certificate: Certificate) -> datetime:
+    """Return the end of the validity of the certificate that the file has now.
+
+    Raises:
+        ConfigurationError: it is not usable.
+    """
+    try:
+        is_unchanged = stamp_of(certificate.path.stat()) == certificate.stamp
+    except OSError:
+        is_unchanged = True  # It may be about to be replaced.
+    return (certificate if is_unchanged else read_certificate(certificate.path)).expires
+
+
 def format_time(time: datetime) -> str:
     """Return a time as text, in minutes."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -17,7 +17,12 @@ from anyio import to_thread
 from attrs import field, frozen
 
 from kaleden._auth._canfar_config import LOG_IN, Saved, SavedServer
-from kaleden._auth._certificates import Certificate, format_time, read_certificate
+from kaleden._auth._certificates import (
+    Certificate,
+    format_time,
+    read_certificate,
+    read_current_expiry,
+)
 from kaleden._auth._discovery import Discovery
 from kaleden._auth._endpoint import CANFAR_URL, Endpoint, parse_endpoint
 from kaleden._auth._environment import variable
@@ -174,6 +179,8 @@ class Credential:
         expires: the end of its validity, if that is known.
         bearer: makes the source of tokens, for a login by token.
         certificate: the certificate, for a login by certificate.
+        can_change: whether the source may have another login later, as a file or a function.
+        read_expiry: reads the end of the validity of the login that the source has now.
     """
 
     kind: str
@@ -181,9 +188,13 @@ class Credential:
     expires: datetime | None = None
     bearer: Callable[[], Bearer] | None = field(default=None, repr=False)
     certificate: Certificate | None = None
+    can_change: bool = True
+    read_expiry: Callable[[], datetime | None] | None = field(default=None, repr=False)
 
 
-ANONYMOUS: Final = Credential("none", "nothing was found: the server is asked anonymously")
+ANONYMOUS: Final = Credential(
+    "none", "nothing was found: the server is asked anonymously", can_change=False
+)
 
 
 def find_credential(discovery: Discovery, server: Server) -> Credential:
@@ -276,8 +287,17 @@ def _read_identity(discovery: Discovery, saved: Saved, server: SavedServer) -> C
         return _offer_certificate(discovery, server.endpoint, source, identity.certificate)
 
     token = _read_saved_token(saved, server.name)
-    ask = partial(to_thread.run_sync, lambda: _read_saved_token(saved.read_again(), server.name))
-    return Credential("bearer token", source, token.expires, partial(RefreshingToken, ask, token))
+
+    def read_again() -> Token:
+        return _read_saved_token(saved.read_again(), server.name)
+
+    return Credential(
+        "bearer token",
+        source,
+        token.expires,
+        partial(RefreshingToken, partial(to_thread.run_sync, read_again), token),
+        read_expiry=lambda: read_again().expires,
+    )
 
 
 def _read_saved_token(saved: Saved, name: str) -> Token:
@@ -316,7 +336,8 @@ def _new_given_token(token: str | TokenFunction) -> Credential:
 
 def _new_fixed_token(source: str, token: str) -> Credential:
     try:
-        return Credential("bearer token", source, bearer=partial(StaticToken, check_token(token)))
+        bearer = partial(StaticToken, check_token(token))
+        return Credential("bearer token", source, bearer=bearer, can_change=False)
     except ConfigurationError as error:
         raise ConfigurationError(f"{source}: {error}") from None
 
@@ -343,7 +364,13 @@ def _new_certificate(discovery: Discovery, source: str, path: Path) -> Credentia
         discovery.record_skipped(
             discovery.format_path(certificate.path), "warning: others may read its key"
         )
-    return Credential("X.509 certificate", source, certificate.expires, certificate=certificate)
+    return Credential(
+        "X.509 certificate",
+        source,
+        certificate.expires,
+        certificate=certificate,
+        read_expiry=partial(read_current_expiry, certificate),
+    )
 
 
 def _find_tls_obstacle(discovery: Discovery, endpoint: Endpoint) -> str | None:
