@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -61,17 +62,52 @@ def test_sessions_reported_as_destroyed_are_gone(
     count_trials(examples)
 
 
+async def destroy_on(world: MemoryTransport, settle: float = 30.0) -> kaleden.Outcomes[bool]:
+    async with world, kaleden.AsyncSession(transport=world, settle=settle) as session:
+        created = await session.create("fits", IMAGE, replicas=COUNT)
+        return await session.destroy(created)
+
+
+@pytest.mark.parametrize("false_deletes", [{1}, {2, 5, 7}, set(range(1, COUNT + 1))], ids=len)
+@pytest.mark.parametrize("lag", [0.0, 3.0, 29.0])
+def test_delete_without_effect_is_repeated(
+    virtual: VirtualLoop, false_deletes: set[int], lag: float
+) -> None:
+    lie = Fault(FaultKind.LIE, "destroy", nth=false_deletes)
+    late = Fault(FaultKind.LAG, "list", seconds=lag)
+    world = MemoryTransport(faults=FaultPlan([lie, late] if lag else [lie]), duration=1e6)
+    outcomes = virtual.run(destroy_on, world)
+    remaining = {each.id for each in world.sessions() if each.status is not Status.TERMINATING}
+    assert set() == remaining
+    assert COUNT == len(outcomes)
+    if lag < 15:
+        assert outcomes.ok
+
+
 @pytest.mark.parametrize("false_deletes", [{1}, {2, 5, 7}, set(range(1, COUNT + 1))], ids=len)
 def test_false_success_of_delete_is_detected(virtual: VirtualLoop, false_deletes: set[int]) -> None:
-    async def destroy() -> kaleden.Outcomes[bool]:
-        plan = FaultPlan([Fault(FaultKind.LIE, "destroy", nth=false_deletes)])
-        async with (
-            MemoryTransport(faults=plan, duration=1e6) as world,
-            kaleden.AsyncSession(transport=world) as session,
-        ):
-            created = await session.create("fits", IMAGE, replicas=COUNT)
-            return await session.destroy(created)
-
-    failures = virtual.run(destroy).failures.values()
+    # Within half a second no delete is repeated.
+    lie = Fault(FaultKind.LIE, "destroy", nth=false_deletes)
+    world = MemoryTransport(faults=FaultPlan([lie]), duration=1e6)
+    failures = virtual.run(partial(destroy_on, world, settle=0.2)).failures.values()
     assert len(false_deletes) == len(failures)
     assert {kaleden.FailureKind.NOT_DESTROYED} == {failure.kind for failure in failures}
+
+
+async def destroy_by_name(world: MemoryTransport) -> kaleden.Outcomes[bool]:
+    async with world, kaleden.AsyncSession(transport=world, retry=None) as session:
+        created = await session.create("fits", IMAGE, replicas=2)
+        return await session.destroy([*created.successes, created.ids[0]])
+
+
+@pytest.mark.parametrize("failing", [set[int](), {2}], ids=["listed", "first list fails"])
+def test_name_of_a_session_is_refused_with_its_id(virtual: VirtualLoop, failing: set[int]) -> None:
+    # The first list is that of the creates.
+    world = MemoryTransport(
+        faults=FaultPlan([Fault(FaultKind.BUSY, "list", nth=failing)]), duration=1e6
+    )
+    outcomes = virtual.run(destroy_by_name, world)
+    # The list that decides may be from after the end of the first session.
+    assert {"fits-2"} <= set(outcomes.failures) <= {"fits-1", "fits-2"}
+    [left] = world.sessions()
+    assert f"this is the name of session {left.id}: give the id" in str(outcomes.failures["fits-2"])

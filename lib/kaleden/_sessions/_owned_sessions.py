@@ -7,7 +7,7 @@ After its request was sent, each launch is in one of three collections: `in_flig
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import final
 
 import anyio
@@ -18,7 +18,7 @@ from kaleden._engine._config import Limits
 from kaleden._sessions._launch._launch_request import LaunchRequest, get_token
 from kaleden._sessions._launch._launcher import InFlightCreate
 from kaleden._sessions._ledger._ledger import Ledger
-from kaleden._wire import SessionInfo
+from kaleden._sessions._monitor._history import Snapshot
 
 logger = logging.getLogger("kaleden")
 
@@ -61,11 +61,6 @@ class OwnedSessions:
         self._limits = limits
         self._ledger = ledger
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is owned, unconfirmed or in flight."""
-        return not (self.owned or self.unconfirmed or self.in_flight)
-
     def unconfirmed_names(self) -> tuple[str, ...]:
         """Return the names of launches that may have made sessions of unknown id."""
         sent = [create.request.name for create in self.in_flight if create.request.sent is not None]
@@ -80,14 +75,14 @@ class OwnedSessions:
 
     async def on_created(self, request: LaunchRequest, session: str) -> None:
         """Own a session, before the caller of the launch receives its id."""
-        await self._own(request.name, session)
+        await self.own(request.name, session)
 
     async def on_unknown(self, request: LaunchRequest) -> None:
         """Remember a create of unknown outcome."""
         assert request.ended is not None  # noqa: S101  # it has ended
         # Without a response the server may still be at work, for as long as a create takes at most.
-        wait = self._limits.settle if request.answered else self._limits.create_timeout
-        self.unconfirmed[request.name] = request.ended + wait
+        at_work = 0.0 if request.answered else self._limits.create_timeout
+        self.unconfirmed[request.name] = request.ended + at_work + self._limits.settle
 
     async def on_not_created(self, request: LaunchRequest) -> None:
         """Forget a launch that made no session."""
@@ -100,51 +95,91 @@ class OwnedSessions:
         while self.in_flight:
             await next(iter(self.in_flight)).done.wait()
 
+    def abandon(self, ids: Iterable[str]) -> None:
+        """Disown sessions that outlive the scope, but leave them in the ledger, for `reap`."""
+        for key in ids:
+            self.owned.pop(key, None)
+
     async def release(self, ids: Iterable[str]) -> None:
         """Disown sessions that are gone, or that outlive the scope."""
         names = {self.owned.pop(key) for key in ids if key in self.owned}
         await self._record_ended(names - {*self.owned.values(), *self.unconfirmed})
 
-    async def reconcile(self, sessions: Mapping[str, SessionInfo], now: float) -> None:
+    async def reconcile(self, snapshot: Snapshot) -> None:
         """Own the listed sessions that have names of this scope, and forget expired launches.
 
         Names are stronger evidence than responses. A list shows the right session of
-        a create that received the id of another, and both sessions of a name that appears twice.
+        a create that received the id of another, and both sessions of a name that appears twice. A
+        session with a foreign name is not owned, whatever the response to a create was.
+
+        The ledger keeps expired launches, since a list may lag by more than is expected.
 
         Args:
-            sessions: all sessions of a list that began at *now* or later.
-            now: a time on the clock of the event loop.
+            snapshot: a list of all sessions.
         """
-        launched = {name for session, name in self.owned.items() if name != session}
-        names = launched | self.unconfirmed.keys()
-        for info in sessions.values():
+        launched = {session: name for session, name in self.owned.items() if name != session}
+        names = {*launched.values(), *self.unconfirmed}
+        for session, name in launched.items():
+            info = snapshot.sessions.get(session)
+            if info is not None and info.name and info.name not in names:
+                logger.error(
+                    "the response to the create of %s named %s, a session called %s",
+                    name,
+                    session,
+                    info.name,
+                )
+                del self.owned[session]
+                await self._record_doubt(name)
+        for info in snapshot.sessions.values():
             if info.name in names and self.owned.get(info.id) != info.name:
-                await self._own(info.name, info.id)
+                await self.own(info.name, info.id)
         # Launches with a listed session are owned now, and no longer unconfirmed.
-        await self._forget([name for name, until in self.unconfirmed.items() if now >= until])
+        expired = [name for name, until in self.unconfirmed.items() if snapshot.began >= until]
+        for name in expired if snapshot.is_sound else []:
+            del self.unconfirmed[name]
 
-    async def release_unconfirmed(self) -> list[str]:
+    async def release_unconfirmed(self, *, reapable: bool = False) -> list[str]:
         """Forget the unconfirmed launches; return their names."""
         names = list(self.unconfirmed)
-        await self._forget(names)
+        if reapable:
+            self.unconfirmed.clear()
+        else:
+            await self._forget(names)
         return names
 
-    # --- internal --------------------------------------------------------------------------------
-
-    async def _own(self, name: str, session: str) -> None:
+    async def own(self, name: str, session: str) -> None:
+        """Own a session that a launch with this name has made."""
         self.unconfirmed.pop(name, None)
         before = self.owned.get(session, name)
         self.owned[session] = name
-        if before not in {name, session} and before not in self.owned.values():
-            # The create named *before* had a response with this id: its own outcome is unknown.
-            self.unconfirmed[before] = anyio.current_time() + self._limits.create_timeout
-            launch = {get_token(before): before}
-            await self._record(
-                lambda ledger: ledger.record_launching(launch), f"the unconfirmed launch {before}"
-            )
+        if before not in {name, session}:
+            # The create named *before* had a response with this id.
+            await self._record_doubt(before)
         token = get_token(name)
         await self._record(
             lambda ledger: ledger.record_launched(token, session), f"session {session}"
+        )
+
+    async def own_again(self, name: str, session: str) -> None:
+        """Own a session that an earlier scope has released."""
+        launch = {get_token(name): name}
+        await self._record(
+            lambda ledger: ledger.record_launching(launch), f"the released session {session}"
+        )
+        await self.own(name, session)
+
+    # --- internal --------------------------------------------------------------------------------
+
+    async def _record_doubt(self, name: str) -> None:
+        """Record a create that had the id of another session in its response."""
+        if name in self.owned.values():
+            return
+
+        wait = self._limits.create_timeout + self._limits.settle
+        self.unconfirmed[name] = anyio.current_time() + wait
+        launch = {get_token(name): name}
+        await self._record(
+            lambda ledger: ledger.record_launching(launch), f"the unconfirmed launch {name}"
         )
 
     async def _forget(self, names: Collection[str]) -> None:

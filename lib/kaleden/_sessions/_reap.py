@@ -25,7 +25,7 @@ from kaleden._engine._engine import Engine
 from kaleden._engine._tasks import run_shielded
 from kaleden._errors import FailureKind, RequestError
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
-from kaleden._sessions._launch._destroy import destroy
+from kaleden._sessions._launch._deletion import destroy
 from kaleden._sessions._ledger import _file
 from kaleden._sessions._ledger._file import (
     Event,
@@ -37,6 +37,7 @@ from kaleden._sessions._ledger._file import (
 )
 from kaleden._sessions._ledger._ledger import in_file_thread
 from kaleden._sessions._ledger._process import ProcessStatus, find_process_status
+from kaleden._sessions._monitor._history import Snapshot
 from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import SessionInfo
 
@@ -140,17 +141,29 @@ class _Reaper:
     path: Path
 
     async def destroy_known(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
-        """Destroy sessions of known ids."""
-        if not launches:
-            return []
-
-        keys = [launch.key for launch in launches]
-        outcomes = await destroy(self.engine, self.sessions, self.limits, keys)
-        failures = outcomes.failures
+        """Destroy sessions of known ids, and others of the same names, if a response was wrong."""
+        now, clock = anyio.current_time(), time.time()
+        open_launches, outcomes = list(launches), dict[str, Outcome[bool]]()
+        while keys := [each.key for each in open_launches if each.key not in outcomes]:
+            for launch in launches:
+                self.sessions.history.record_created(launch.key, now + min(0.0, launch.at - clock))
+            destroyed = await destroy(self.engine, self.sessions, self.limits, keys)
+            outcomes |= {outcome.key: outcome for outcome in destroyed}
+            open_launches += self._find_others(launches)
         # If the server made two sessions for a launch, close the launch only when both are gone.
-        kept = {_get_identity(launch) for launch in launches if launch.key in failures}
+        kept = {_get_identity(each) for each in open_launches if not outcomes[each.key].ok}
         await self.close([launch for launch in launches if _get_identity(launch) not in kept])
-        return list(outcomes)
+        return list(outcomes.values())
+
+    def _find_others(self, launches: Iterable[OpenLaunch]) -> list[OpenLaunch]:
+        """Find the sessions in the last list that have the names of launches."""
+        by_name = {launch.name.lower(): launch for launch in launches if _has_token(launch)}
+        listed = {} if self.sessions.last is None else self.sessions.last.sessions
+        return [
+            evolve(by_name[info.name], session_id=key)
+            for key, info in listed.items()
+            if info.name in by_name
+        ]
 
     async def search(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
         """Look for sessions of unknown ids, until none of them can still appear."""
@@ -165,25 +178,31 @@ class _Reaper:
             except RequestError as error:
                 return outcomes + [evolve(error.failure, key=launch.key) for launch in due]
 
-            outcomes += await self._resolve_listed(due, snapshot.sessions.values(), now)
+            outcomes += await self._resolve_listed(due, snapshot)
+            outcomes += _drop_undecided(due, now - self.limits.settle)
             if due:
-                await anyio.sleep_until(min(now + backoff.next(), *due.values()))
+                later = [time for time in due.values() if time > now]
+                await anyio.sleep_until(min([now + backoff.next(), *later]))
         return outcomes
 
     async def _resolve_listed(
-        self, due: dict[OpenLaunch, float], sessions: Iterable[SessionInfo], now: float
+        self, due: dict[OpenLaunch, float], snapshot: Snapshot
     ) -> list[Outcome[bool]]:
-        """Handle the launches that a list of *sessions* decides, and remove them from *due*.
+        """Handle the launches that a list decides, and remove them from *due*.
 
-        The list began at *now*; *due* has the time until which the session of each may appear.
+        *due* has the time until which the session of each may appear.
         """
         by_name: dict[str, list[SessionInfo]] = defaultdict(list)
-        for session in sessions:
+        for session in snapshot.sessions.values():
             by_name[session.name].append(session)
 
         # The server converts all names to lower case.
         seen = {launch: by_name[launch.name.lower()] for launch in due}
-        decided = [launch for launch in due if seen[launch] or now >= due[launch]]
+        decided = [
+            launch
+            for launch in due
+            if seen[launch] or (snapshot.began >= due[launch] and snapshot.is_sound)
+        ]
         for launch in decided:
             del due[launch]
 
@@ -211,6 +230,15 @@ class _Reaper:
             await run_shielded(write, math.inf)
         except LedgerError as error:
             logger.warning("the ledger still lists reaped sessions as open: %s", error)
+
+
+def _drop_undecided(due: dict[OpenLaunch, float], until: float) -> list[Outcome[bool]]:
+    """Return failures for launches that no list could decide until then, and remove them."""
+    undecided = [launch for launch, time in due.items() if time < until]
+    for launch in undecided:
+        del due[launch]
+    message = "the lists have elements that cannot be identified, or are empty without a reason"
+    return [Failure(launch.key, FailureKind.UNKNOWN_EFFECT, message) for launch in undecided]
 
 
 def _get_identity(launch: OpenLaunch) -> object:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final, Literal, Self, TypeAlias, final
 
 import anyio
 import anyio.lowlevel
 from anyio import AsyncContextManagerMixin
+from anyio.abc import TaskGroup
 
 from kaleden._engine._config import Backoff, check_number
-from kaleden._engine._targets import Members, read_members
+from kaleden._engine._targets import Members, as_keys, read_members
 from kaleden._engine._tasks import open_task_group, run_shielded
-from kaleden._errors import ConfigurationError, RequestError, ScopeClosed, ScopeError
+from kaleden._errors import ConfigurationError, ScopeClosed, ScopeError
 from kaleden._results._batch import Outcomes
 from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._components import Components
-from kaleden._sessions._launch._destroy import destroy
+from kaleden._sessions._launch._deletion import INTERVALS, Deletion
 from kaleden._sessions._launch._launch_request import build_requests_with_tokens, read_spec
+from kaleden._sessions._monitor._history import Snapshot
 from kaleden._sessions._monitor._live_table import Show, check_show, show_live
 from kaleden._sessions._monitor._wait import Until
 from kaleden._sessions._owned_sessions import OwnedSessions, ScopeStatistics
@@ -31,11 +33,21 @@ logger = logging.getLogger("kaleden")
 OnExit: TypeAlias = Literal["destroy", "release"]
 """The action on the sessions of a scope when its block ends."""
 
-_CLEAN_UP_INTERVALS: Final = (0.25, 4.0)
-"""Seconds between two rounds of a clean-up: the first interval and the longest."""
+_LIST_BEFORE_TIMEOUT: Final = 10.0
+"""Seconds, within a quarter of the grace, for which a slow list delays the first deletes."""
 
-_QUIET_SECONDS: Final = 1.0
+_QUIET_SECONDS: Final = 2.0
 """Seconds after which a clean-up logs its progress, so that the user does not interrupt it."""
+
+
+def check_on_exit(name: str, action: object) -> None:
+    """Check an argument that is an `OnExit`.
+
+    Raises:
+        ConfigurationError: it is not one.
+    """
+    if action not in {"destroy", "release"}:
+        raise ConfigurationError(f"{name} is 'destroy' or 'release', not {action!r}")
 
 
 @final
@@ -48,7 +60,8 @@ class Scope(AsyncContextManagerMixin):
     1. It sends no more creates.
     2. It waits for the responses to creates in flight.
     3. It looks for the sessions of unconfirmed launches, which are those of unknown outcome.
-    4. It destroys all owned sessions, and verifies with a list that they are gone.
+    4. It destroys all owned sessions, and verifies with lists that they are gone. It repeats
+       deletes that fail or have no effect.
 
     With ``on_success="release"`` or ``on_error="release"``, it releases the sessions instead of
     steps 3 and 4 if the block ends normally or with an exception, respectively.
@@ -74,9 +87,8 @@ class Scope(AsyncContextManagerMixin):
         self, components: Components, grace: float, on_success: OnExit, on_error: OnExit
     ) -> None:
         check_number("grace", grace, "seconds", finite=False)
-        for name, action in (("on_success", on_success), ("on_error", on_error)):
-            if action not in {"destroy", "release"}:
-                raise ConfigurationError(f"{name} is 'destroy' or 'release', not {action!r}")
+        check_on_exit("on_success", on_success)
+        check_on_exit("on_error", on_error)
 
         self.error: ScopeError | None = None
         self.names: set[str] = set()
@@ -85,6 +97,9 @@ class Scope(AsyncContextManagerMixin):
         self._on_success = on_success
         self._on_error = on_error
         self._owned = OwnedSessions(components.limits, components.ledger)
+        self._deletion = Deletion(
+            components.engine, components.sessions, components.limits, is_clean_up=True
+        )
         self._calls: set[anyio.CancelScope] = set()
         self._has_ended = False
 
@@ -180,7 +195,7 @@ class Scope(AsyncContextManagerMixin):
         Cancellation:
             Nothing changes on the server, and other waits continue.
         """
-        keys = self.ids if ids is None else read_members(ids)
+        keys = self.ids if ids is None else as_keys(ids)
         return await self._components.waiter.wait(keys, until, pending_timeout, progress)
 
     def watch(self, show: Show | None = None) -> AbstractAsyncContextManager[None]:
@@ -222,16 +237,20 @@ class Scope(AsyncContextManagerMixin):
         """
         self._check_open()
         for key in [check_id(key) for key in read_members(ids)]:
+            self._components.launcher.record_created(key)
             self._owned.owned.setdefault(key, key)
         await anyio.lowlevel.checkpoint()
 
-    async def release(self, ids: Members) -> None:
+    async def release(self, ids: Members | None = None, *, reapable: bool = False) -> None:
         """Release sessions, so that they outlive the scope; the caller has to destroy them.
 
         Ids of sessions that the scope does not own are ignored.
 
         Args:
-            ids: an id, several ids, or sessions as an earlier call returned them.
+            ids: an id, several ids, or sessions as an earlier call returned them; by default all
+                that the scope owns now, and those that it may still find.
+            reapable: whether the ledger, if there is one, keeps them, so that `reap` ends them
+                after this process has ended.
 
         Raises:
             ScopeClosed: the block of the scope has ended, or was not entered.
@@ -240,7 +259,13 @@ class Scope(AsyncContextManagerMixin):
             The sessions are released before the cancellation is raised.
         """
         self._check_open()
-        await self._owned.release(read_members(ids))
+        keys = self.ids if ids is None else read_members(ids)
+        if reapable:
+            self._owned.abandon(keys)
+        else:
+            await self._owned.release(keys)
+        if ids is None:
+            await self._owned.release_unconfirmed(reapable=reapable)
         await anyio.lowlevel.checkpoint()
 
     # --- internal --------------------------------------------------------------------------------
@@ -306,7 +331,8 @@ class Scope(AsyncContextManagerMixin):
         if not survivors and not launches:
             return
 
-        self.error = ScopeError(survivors, launches)
+        failures = {key: reason for key in survivors if (reason := self._deletion.explain(key))}
+        self.error = ScopeError(survivors, launches, failures)
         logger.error("%s", self.error)
         if error is None:
             raise self.error from failure
@@ -333,9 +359,17 @@ class Scope(AsyncContextManagerMixin):
         """Destroy everything, with repeated rounds until a list shows that it is gone."""
         async with open_task_group() as group:
             group.start_soon(self._log_if_slow)
-            backoff = Backoff(*_CLEAN_UP_INTERVALS)
-            while not await self._destroy_once():  # noqa: ASYNC110  # the server sends no event
-                await anyio.sleep(backoff.next())
+            await self._owned.wait_in_flight()
+            await self._list_before(group)
+            backoff = Backoff(*INTERVALS)
+            try:
+                while not await self._destroy_once():
+                    # A list may have shown sessions of launches without a response.
+                    if self._owned.owned.keys() <= self._deletion.targets.keys():
+                        await anyio.sleep_until(self._deletion.compute_next(backoff))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._owned.release(self._deletion.list_gone())
             group.cancel_scope.cancel()
 
     async def _log_if_slow(self) -> None:
@@ -344,29 +378,57 @@ class Scope(AsyncContextManagerMixin):
         count = state.owned + state.unconfirmed + state.launching
         logger.warning("ending %d sessions, up to %g seconds", count, self._grace)
 
+    async def _list_before(self, group: TaskGroup) -> None:
+        """List the sessions before the deletes, if any session has not been listed so far.
+
+        A slow list continues beside the deletes, in the task group.
+        """
+        sessions, deletion = self._owned, self._deletion
+        if not sessions.unconfirmed and not deletion.needs_list(sessions.owned):
+            return
+
+        listed = anyio.Event()
+
+        async def list_before() -> None:
+            snapshot = await deletion.list_before()
+            if snapshot is not None:
+                await self._reconcile(snapshot)
+            listed.set()
+
+        group.start_soon(list_before)
+        with anyio.move_on_after(min(_LIST_BEFORE_TIMEOUT, self._grace / 4)):
+            await listed.wait()
+
     async def _destroy_once(self) -> bool:
         """Destroy the sessions that are known now; return whether nothing is left."""
-        parts, sessions = self._components, self._owned
+        sessions, deletion = self._owned, self._deletion
         await sessions.wait_in_flight()
-        if sessions.unconfirmed:
-            await self._reconcile(anyio.current_time())
-        if sessions.owned:
-            began = anyio.current_time()
-            outcomes = await destroy(
-                parts.engine, parts.sessions, parts.limits, self.ids, retry=False
-            )
-            if gone := outcomes.successes:
-                # The list that proves the deletes also shows, by name, sessions that no response
-                # has reported.
-                await self._reconcile(began)
-                await sessions.release(gone)
-        return sessions.is_empty
+        if not self._has_left:
+            return True
 
-    async def _reconcile(self, now: float) -> None:
-        """Find sessions of unknown id in a list that began at *now* or later."""
-        with suppress(RequestError):
-            snapshot = await self._components.sessions.since(now)
-            await self._owned.reconcile(snapshot.sessions, now)
+        new = [key for key in sessions.owned if key not in deletion.targets]
+        await deletion.send(new + deletion.find_ineffective())
+        snapshot = await deletion.verify()
+        if snapshot is not None:
+            # The list also shows, by name, sessions that no response has reported.
+            await self._reconcile(snapshot)
+        return not self._has_left
+
+    @property
+    def _has_left(self) -> bool:
+        """Whether a session may be left that another round can end."""
+        sessions, deletion = self._owned, self._deletion
+        is_new = sessions.owned.keys() - deletion.targets.keys()
+        return bool(is_new or deletion.pending or sessions.unconfirmed or sessions.in_flight)
+
+    async def _reconcile(self, snapshot: Snapshot) -> None:
+        await self._owned.reconcile(snapshot)
+        self._deletion.keep(self._owned.owned)
+
+
+def get_owned_sessions(scope: Scope) -> OwnedSessions:
+    """Return the owned sessions of a scope, for other modules of this library."""
+    return scope._owned  # pyright: ignore[reportPrivateUsage]  # of this module
 
 
 def _report_released(

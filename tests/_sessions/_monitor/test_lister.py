@@ -13,7 +13,8 @@ from kaleden import FailureKind, RequestError, RetryPolicy
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Limiter
-from kaleden._sessions._monitor._lister import SharedList, Snapshot
+from kaleden._sessions._monitor._history import Snapshot
+from kaleden._sessions._monitor._lister import SharedList
 from kaleden._wire import Request, Response
 from support import FakeTransport, data, session_object, text
 from virtual_time import in_virtual_time

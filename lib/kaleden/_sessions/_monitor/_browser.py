@@ -10,7 +10,7 @@ import anyio.to_thread
 from kaleden._engine import _operations
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
-from kaleden._engine._targets import Keys
+from kaleden._engine._targets import Keys, drop_failed_launches
 from kaleden._errors import FailureKind
 from kaleden._results._batch import Failure, Outcome, Outcomes, Success
 from kaleden._wire import SessionInfo, SessionStatus
@@ -18,7 +18,7 @@ from kaleden._wire import SessionInfo, SessionStatus
 
 async def connect(engine: Engine, limits: Limits, keys: Keys) -> Outcomes[str]:
     """Open the page of each Running session; the values are the URLs of the pages."""
-    infos = await engine.collect(_operations.info(limits), keys)
+    infos = await engine.collect(_operations.info(limits), drop_failed_launches(keys))
     outcomes = [await _open(outcome) for outcome in infos]
     return Outcomes("connect", outcomes, again=partial(connect, engine, limits))
 

@@ -7,31 +7,14 @@ from typing import final
 
 import anyio
 import anyio.lowlevel
-from attrs import define, field, frozen
+from attrs import define, evolve, field
 
 from kaleden._engine import _operations
 from kaleden._engine._config import Limits
 from kaleden._engine._engine import Engine
 from kaleden._errors import RequestError
 from kaleden._results._batch import Failure, Outcome, Success
-from kaleden._wire import SessionInfo
-
-
-@final
-@frozen
-class Snapshot:
-    """The sessions of one list response.
-
-    Attributes:
-        began: when its request began, on the clock of the event loop. A change before that is in
-            the list; a later change may be missing.
-        sessions: the sessions by id; applications of desktops by their own id.
-        unreadable: the number of elements that are not sessions, or have no id.
-    """
-
-    began: float
-    sessions: dict[str, SessionInfo] = field(repr=False)
-    unreadable: int = 0
+from kaleden._sessions._monitor._history import SessionHistory, Snapshot
 
 
 @define(eq=False)
@@ -39,6 +22,7 @@ class _PendingList:
     """A list request in flight."""
 
     began: float
+    first: bool = False
     done: anyio.Event = field(factory=anyio.Event)
     error: RequestError | None = None
 
@@ -54,19 +38,26 @@ class SharedList:
         engine: sends the requests.
         limits: the time-out of a request.
         kind: the kind of session to list; None for all kinds that are listed by default.
+
+    Attributes:
+        history: the record of what the lists have shown.
+        last: the last list; None before the first.
     """
 
     def __init__(self, engine: Engine, limits: Limits, kind: str | None = None) -> None:
         self._engine = engine
         self._operation = _operations.fetch(limits, kind, retry=False)
         self._pending: _PendingList | None = None
-        self._last: Snapshot | None = None
+        self.history: SessionHistory = SessionHistory(limits.settle)
+        self.last: Snapshot | None = None
 
-    async def since(self, time: float) -> Snapshot:
+    async def since(self, time: float, *, first: bool = False) -> Snapshot:
         """Return a list whose request began at *time* or later; it is not retried.
 
         Args:
             time: on the clock of the event loop, not in the future.
+            first: whether the request is sent before all others that wait, and without waiting for
+                an earlier list.
 
         Raises:
             RequestError: the request failed, for every task that shared it.
@@ -74,10 +65,10 @@ class SharedList:
         Cancellation:
             If other tasks share this task's request, one of them sends another.
         """
-        while self._last is None or self._last.began < time:
+        while self.last is None or self.last.began < time:
             pending = self._pending
-            if pending is None:
-                await self._fetch()
+            if pending is None or (first and not pending.first and pending.began < time):
+                await self._fetch(first=first)
                 continue
 
             await pending.done.wait()
@@ -85,7 +76,7 @@ class SharedList:
                 raise pending.error.failure.to_exception()
 
         await anyio.lowlevel.checkpoint()
-        return self._last
+        return self.last
 
     async def since_with_retry(self, time: float) -> Snapshot:
         """Return such a list, and retry the request if it fails.
@@ -114,10 +105,10 @@ class SharedList:
         except RequestError as error:
             return error.failure
 
-    async def _fetch(self) -> None:
-        pending = self._pending = _PendingList(anyio.current_time())
+    async def _fetch(self, *, first: bool) -> None:
+        pending = self._pending = _PendingList(anyio.current_time(), first)
         try:
-            listing = await self._engine.request(self._operation)
+            listing = await self._engine.request(evolve(self._operation, first=first))
         except RequestError as error:
             # A pause that ends after this task's deadline fails this task only: another one sends
             # the request.
@@ -128,7 +119,10 @@ class SharedList:
             # An application of a desktop has the desktop's id, and an id of its own.
             sessions = {info.app_id or info.id: info for info in listing.sessions if info.id}
             unreadable = len(listing.malformed) + sum(not info.id for info in listing.sessions)
-            self._last = Snapshot(pending.began, sessions, unreadable)
+            # An earlier list may come after a later one that did not wait for it.
+            if self.last is None or self.last.began < pending.began:
+                self.last = self.history.record_list(pending.began, sessions, unreadable)
         finally:
-            self._pending = None
+            if self._pending is pending:
+                self._pending = None
             pending.done.set()

@@ -15,8 +15,8 @@ from kaleden._errors import InvalidRequest
 from kaleden._results._progress import check_synchronous
 from kaleden._results._session_list import SessionList
 from kaleden._results._tables import open_display
-from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._poller import Poller, SessionState
+from kaleden._sessions._monitor._history import SessionState, Snapshot
+from kaleden._sessions._monitor._poller import Poller
 from kaleden._wire import SessionInfo, SessionStatus
 
 logger = logging.getLogger("kaleden")
@@ -111,7 +111,9 @@ class _LiveView:
             self._show_changes()
 
     def _update(self, key: str, snapshot: Snapshot) -> None:
-        state = self._states.setdefault(key, SessionState(key))
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = self._poller.new_state(key)
         info = state.update(snapshot)
         if info is not None:
             self._infos[key] = info
