@@ -77,7 +77,8 @@ async def test_deletes_are_reported_again_after_verification() -> None:
     faults = FaultPlan([Fault(FaultKind.LIE, "destroy", nth=2)])
     async with (
         MemoryTransport(faults=faults, **QUICK | {"duration": 1000}) as transport,
-        AsyncSession(transport=transport, retry=None) as session,
+        # Within half a second, the delete is not repeated.
+        AsyncSession(transport=transport, retry=None, settle=0.2) as session,
     ):
         seen: list[ProgressUpdate] = []
         created = await session.create("fits", IMAGE, replicas=3, progress=seen.append)
@@ -91,7 +92,7 @@ async def test_deletes_are_reported_again_after_verification() -> None:
         assert [Counter(answered=3), Counter(ok=2, not_destroyed=1)] == seen[2:]
         assert [0, 0, 0, 1] == [update.failed for update in seen]
         seen.clear()
-        await session.destroy_with("fits", None, None, progress=seen.append)
+        await session.destroy_with("fits", None, "Running", progress=seen.append)
         assert Counter(ok=1) == seen[-1]
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import kaleden
 from kaleden import LogLine, LogReset
-from kaleden._sessions._monitor._poller import MAX_FAILURES
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
@@ -28,8 +27,7 @@ fault_lists = st.lists(
             [FaultKind.BUSY, FaultKind.RESET_BEFORE, FaultKind.RESET_AFTER, FaultKind.HALF_BODY]
         ),
         st.just("logs"),
-        # Fewer in a row than make `follow` give up.
-        nth=st.sets(st.integers(1, 40), max_size=MAX_FAILURES - 2),
+        nth=st.sets(st.integers(1, 40), max_size=12),
     ),
     max_size=1,
 )

@@ -75,7 +75,9 @@ class Runtime:
             limiter = Limiter(limits.concurrency, adaptive=limits.adaptive)
             engine = Engine(limiter, transport, options.retry, access.refusal)
             headers = () if access.registry is None else (access.registry.header,)
-            self._opened = build_components(engine, limits, ledger, headers)
+            self._opened = build_components(
+                engine, limits, ledger, headers, login_can_change=access.login_can_change
+            )
             try:
                 yield
             finally:
@@ -104,7 +106,7 @@ class Runtime:
     @property
     def connection_info(self) -> ConnectionInfo:
         """The server and the login, and where both were found, without any secret."""
-        return self._access.login
+        return self._access.describe()
 
     async def request(self, operation: Operation[T]) -> T:
         """Send the one request of an operation that does not concern a particular session.

@@ -78,6 +78,11 @@ def _optional_bytes(_: object, attribute: Attribute[Any], value: object) -> None
         check_number(attribute.name, value, "bytes", whole=True, least=1)
 
 
+def _optional_seconds(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        check_number(attribute.name, value, "seconds", least=0.0)
+
+
 _seconds = _number("seconds")
 _requests = _number("requests", whole=True, least=1)
 _retries = _number("repetitions", least=0)
@@ -94,6 +99,7 @@ class Limits:
         concurrency: requests in flight at once.
         create_concurrency: creates in flight at once, within `concurrency`.
         settle: seconds after a create within which lists may not show its session.
+        outage_timeout: seconds for which tasks that wait tolerate an outage; None for no limit.
         create_grace: seconds that a create has for its response after its caller was cancelled.
         adaptive: whether the limit is lowered while the server is overloaded.
         max_body: bytes of one response body, at most; None for the default of the transport.
@@ -103,7 +109,8 @@ class Limits:
     create_timeout: float = field(default=180.0, validator=_seconds)
     concurrency: int = field(default=32, validator=_requests)
     create_concurrency: int = field(default=8, validator=_requests)
-    settle: float = field(default=10.0, validator=_seconds)
+    settle: float = field(default=30.0, validator=_seconds)
+    outage_timeout: float | None = field(default=3600.0, validator=_optional_seconds)
     create_grace: float = field(default=10.0, validator=_seconds)
     adaptive: bool = False
     max_body: int | None = field(default=None, validator=_optional_bytes)
@@ -181,6 +188,10 @@ class Backoff:
     def reset(self) -> None:
         """Begin with the first interval again."""
         self._next = self._first
+
+    def shrink(self, factor: float) -> None:
+        """Make the next interval shorter, but not shorter than the first."""
+        self._next = max(self._first, self._next / factor)
 
     def next(self) -> float:
         """Return the next interval, in seconds."""

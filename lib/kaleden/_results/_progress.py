@@ -26,6 +26,9 @@ class ProgressUpdate(Counter[str]):
         operation: the name of the method; `run` reports ``create`` and then ``wait``.
         done: the number of sessions that have an outcome.
         failed: the number of sessions that have failed.
+        started: the number of sessions that were started, including those that have ended or are
+            Pending again.
+        outage: seconds for which the sessions could not be listed; None if they can be listed.
         expected: the total number of sessions; None if it is unknown, because the ids come from a
             generator.
     """
@@ -37,16 +40,24 @@ class ProgressUpdate(Counter[str]):
         operation: str = "",
         done: int = 0,
         failed: int = 0,
+        started: int = 0,
+        outage: float | None = None,
         expected: int | None = None,
     ) -> None:
         super().__init__({} if counts is None else counts)
         self.operation = operation
         self.done = done
         self.failed = failed
+        self.started = started
+        self.outage = outage
         self.expected = expected
 
     def __str__(self) -> str:
-        return ", ".join(f"{count} {state}" for state, count in self.items())
+        states = ", ".join(f"{count} {state}" for state, count in self.items())
+        if self.outage is None:
+            return states
+
+        return f"{states} (not listed for {self.outage:.0f} seconds)"
 
     def __repr__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected}"

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from attrs import evolve, frozen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -36,15 +37,10 @@ from kaleden._sessions._monitor._follow import (
     _FollowedLog,
     follow,
 )
+from kaleden._sessions._monitor._history import SessionHistory, SessionState
 from kaleden._sessions._monitor._lister import SharedList
-from kaleden._sessions._monitor._poller import (
-    JITTER,
-    MAX_FAILURES,
-    MAX_INTERVAL,
-    Poller,
-    PollInterval,
-    SessionState,
-)
+from kaleden._sessions._monitor._outage import Patience
+from kaleden._sessions._monitor._poller import JITTER, MAX_INTERVAL, Poller, PollInterval
 from kaleden._wire import Request, Response
 from kaleden.local import Session
 from kaleden.testing import MemoryTransport, run_virtual
@@ -91,7 +87,9 @@ class Server:
         self.log_fault: Callable[[str], Response | None] = lambda _: None
         self.transport = FakeTransport(self.respond)
         self.engine = Engine(Limiter(LIMITS.concurrency), self.transport)
-        self.poller = Poller(SharedList(self.engine, LIMITS), PollInterval(random.Random(1)))
+        patience = Patience(3600.0, 60.0, lambda: self.engine.has_succeeded)
+        interval = PollInterval(random.Random(1))
+        self.poller = Poller(SharedList(self.engine, LIMITS), interval, patience)
 
     async def respond(self, request: Request) -> Response:
         now = anyio.current_time()
@@ -295,8 +293,8 @@ async def test_missing_session_is_a_failure() -> None:
     server = Server({})
     [failure] = await server.read("a")
     assert isinstance(failure, Failure)
-    assert ("a", FailureKind.VANISHED) == (failure.key, failure.kind)
-    assert "never listed" in failure.message
+    assert ("a", FailureKind.NOT_FOUND) == (failure.key, failure.kind)
+    assert "no session with this id" in failure.message
 
 
 @in_virtual_time
@@ -358,12 +356,16 @@ async def test_listed_sessions_are_accepted_as_targets() -> None:
 # --- requests that fail --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("status", [503, 401])
+@pytest.mark.parametrize("end", [70, 3000])
 @in_virtual_time
-async def test_server_outage_of_a_minute_loses_no_line() -> None:
-    server = Server({"a": grow((0, b"one\n"), (20, b"two\n"), (90, b"three\n"))}, end=100)
+async def test_server_outage_loses_no_line(status: int, end: float) -> None:
+    log = grow((0, b"one\n"), (20, b"two\n"), (end + 20, b"three\n"))
+    server = Server({"a": log}, end=end + 30)
+    server.poller.patience = Patience(3600.0, 3600.0, lambda: True)
 
     def away() -> Response | None:
-        return text("busy", 503) if 10 < anyio.current_time() < 70 else None
+        return text("busy", status) if 10 < anyio.current_time() < end else None
 
     server.list_fault = away
     server.log_fault = lambda _: away()
@@ -371,20 +373,28 @@ async def test_server_outage_of_a_minute_loses_no_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "attempts"),
-    [(503, "unavailable", MAX_FAILURES + 1), (401, "not_authenticated", 1)],
+    ("status", "kind", "seconds"),
+    [(503, "unavailable", 600), (401, "not_authenticated", 60), (400, "bad_request", 0)],
 )
 @in_virtual_time
 async def test_unreadable_log_is_one_failure_and_others_continue(
-    status: int, kind: str, attempts: int
+    status: int, kind: str, seconds: float
 ) -> None:
-    server = Server({"a": grow((0, b"one\n")), "b": grow((0, b"two\n"))}, end=300)
-    server.log_fault = lambda key: text("no", status) if key == "a" else None
+    server = Server({"a": grow((0, b"one\n")), "b": grow((0, b"two\n"))}, end=1000)
+    server.poller.patience = Patience(600.0, 60.0, lambda: True)
+    server.log_fault = lambda key: text("no", status) if key == "a" and later() else None
+
+    def later() -> bool:
+        return anyio.current_time() > 5
+
     items = await server.read("a", "b")
     [failure] = [item for item in items if isinstance(item, Failure)]
     assert ("a", kind) == (failure.key, failure.kind)
-    assert attempts == len(server.read_at["a"])
-    assert to_lines("b", "two\n") == [item for item in items if isinstance(item, LogLine)]
+    failed = [at for at in server.read_at["a"] if at > 5]
+    assert seconds <= failed[-1] - failed[0] <= seconds + 72
+    assert {LogLine("a", "one"), LogLine("b", "two")} == {
+        item for item in items if isinstance(item, LogLine)
+    }
 
 
 @in_virtual_time
@@ -421,7 +431,9 @@ async def test_logs_end_as_failures_if_lists_fail() -> None:
     server.list_fault = lambda: text("no", 403)
     items = await server.read("a", "b")
     assert {"a", "b"} == {item.key for item in items if isinstance(item, Failure)}
-    assert [LogLine("a", "one")] == [item for item in items if isinstance(item, LogLine)]
+    assert {LogLine("a", "one"), LogLine("b", "two")} == {
+        item for item in items if isinstance(item, LogLine)
+    }
 
 
 # --- many logs -----------------------------------------------------------------------------------
@@ -629,7 +641,8 @@ async def test_comparison_of_a_long_log_has_checkpoints() -> None:
 
 @in_virtual_time
 async def test_reading_of_a_long_line_has_checkpoints() -> None:
-    session, counter = _FollowedLog("a", PollInterval(), SessionState("a")), CheckpointCounter()
+    state = SessionState("a", SessionHistory(settle=30))
+    session, counter = _FollowedLog("a", PollInterval(), state), CheckpointCounter()
 
     async def deliver(_: list[LogItem]) -> None:
         pytest.fail("no line has ended")
@@ -735,3 +748,67 @@ def test_fast_growing_log_loses_and_repeats_no_line(
         assert to_items(b"".join(piece for _, piece in pieces)) == await server.read("a")
 
     run_virtual(scenario, backend=backend)
+
+
+@frozen
+class TailTransport:
+    """Keeps the last bytes of bodies, as transports do for logs that are too long."""
+
+    transport: FakeTransport
+    size: int
+
+    async def send(self, request: Request) -> Response:
+        response = await self.transport.send(request)
+        if not request.keep_last:
+            return response
+
+        omitted = max(0, len(response.body) - self.size)
+        return evolve(response, body=response.body[omitted:], omitted=omitted)
+
+
+@in_virtual_time
+async def test_end_of_a_log_that_is_too_long_is_followed() -> None:
+    lines = [f"line {number:05}\n".encode() for number in range(3000)]
+    versions = grow(*[(float(n), b"".join(lines[n * 30 : n * 30 + 30])) for n in range(100)])
+    server = Server({"a": versions}, end=120)
+    server.engine.transport = TailTransport(server.transport, 5000)
+    items = await server.read("a")
+    assert [] == [item for item in items if isinstance(item, Failure)]
+    resets = [item for item in items if isinstance(item, LogReset)]
+    texts = [item.text for item in items if isinstance(item, LogLine)]
+    whole = [line.decode().strip() for line in lines]
+    assert whole[-1] == texts[-1]
+    # Lines are lost only where a reset says so, and none comes twice.
+    complete = [text for text in texts if len(text) == len(whole[0])]
+    assert complete == sorted(set(complete))
+    if not resets:
+        assert whole == texts
+
+
+@in_virtual_time
+async def test_log_that_grows_faster_than_its_end_is_read_reports_what_is_lost() -> None:
+    server = Server({"a": [(0, b"one\n"), (10, b"one\n" + b"x" * 10_000 + b"\ntwo\n")]})
+    server.engine.transport = TailTransport(server.transport, 100)
+    items = await server.read("a")
+    omitted = 4 + 10_000 + 5 - 100
+    assert [
+        LogLine("a", "one"),
+        LogReset("a", omitted),
+        LogLine("a", "x" * 95),
+        LogLine("a", "two"),
+    ] == items
+
+
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+async def test_long_log_that_is_replaced_by_a_longer_one_is_reset(size: int) -> None:
+    cursor = LogCursor()
+    first = b"one\n" * size
+    delta = await cursor.compare(first)
+    assert first == delta.fresh
+    list(cursor.feed(delta.fresh))
+    grown = first + b"two\n"
+    start = len(first) // 2
+    assert b"two\n" == (await cursor.compare(grown[start:], start)).fresh
+    other = b"new\n" * (size + 1)
+    delta = await cursor.compare(other[start:], start)
+    assert (other[start:], True, start) == (delta.fresh, delta.reset, delta.omitted)

@@ -1,35 +1,31 @@
-"""Intervals between polls, and the tolerance for failures."""
+"""Intervals between polls."""
 
 from __future__ import annotations
 
-import math
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaleden import FailureKind
+from kaleden import Failure, FailureKind
 from kaleden._engine._config import MAX_PAUSE
+from kaleden._sessions._monitor._outage import FAILED_INTERVALS
 from kaleden._sessions._monitor._poller import (
     GROWTH,
     JITTER,
-    MAX_FAILURES,
     MAX_INTERVAL,
     MIN_INTERVAL,
-    ErrorTolerance,
+    REFUSED_INTERVAL,
     PollInterval,
 )
 
 TIMES = st.floats(0, 1e6)
-PASSING = [
-    FailureKind.CONNECT_FAILED,
-    FailureKind.CONNECTION_LOST,
-    FailureKind.PROTOCOL,
-    FailureKind.SERVER_ERROR,
-    FailureKind.TIMED_OUT,
-    FailureKind.UNAVAILABLE,
-]
+REFUSED = Failure("a", FailureKind.NOT_AUTHENTICATED, "log in", 401)
+
+
+def fail(retry_after: float | None = None) -> Failure:
+    return Failure("a", FailureKind.UNAVAILABLE, "busy", 503, retry_after)
 
 
 def make_random(share: float = 0.5) -> random.Random:
@@ -60,9 +56,11 @@ def test_intervals_grow_by_half_up_to_the_longest() -> None:
     assert MAX_INTERVAL == expected[-1]
 
 
-def test_change_resets_the_interval() -> None:
+def test_change_shortens_the_interval_to_a_third() -> None:
     actual = measure_intervals(PollInterval(make_random()), [False, False, False, True, False])
-    assert [1, 1.5, 2.25, 1, 1.5] == pytest.approx(actual)
+    assert [1, 1.5, 2.25, 1.125, 1.6875] == pytest.approx(actual)
+    actual = measure_intervals(PollInterval(make_random()), [False, True, True])
+    assert [1, 1, 1] == pytest.approx(actual)
 
 
 def test_restart_makes_a_poll_due_and_resets_the_interval() -> None:
@@ -88,34 +86,30 @@ def test_clients_have_different_intervals() -> None:
 
 
 @given(TIMES, st.floats(0, 1e12))
-def test_pause_lasts_as_requested_up_to_the_maximum(now: float, seconds: float) -> None:
-    interval = PollInterval()
-    interval.restart(now)
-    interval.pause(now, seconds)
-    assert now + min(seconds, MAX_PAUSE) == interval.due
+def test_retry_after_delays_the_next_poll_up_to_a_maximum(now: float, seconds: float) -> None:
+    interval = PollInterval(make_random())
+    interval.record_failure(now, fail(seconds))
+    assert now + max(MIN_INTERVAL, min(seconds, MAX_PAUSE)) == interval.due
 
 
-@given(TIMES)
-def test_pause_never_makes_a_poll_due_earlier(now: float) -> None:
-    interval = PollInterval()
+def test_intervals_grow_to_a_minute_while_polls_fail() -> None:
+    interval, now, seconds = PollInterval(make_random()), 0.0, list[float]()
+    for _ in range(15):
+        interval.record_failure(now, fail())
+        seconds.append(interval.due - now)
+        now = interval.due
+    assert [MIN_INTERVAL * GROWTH**n for n in range(5)] == pytest.approx(seconds[:5])
+    assert FAILED_INTERVALS[1] == pytest.approx(seconds[-1])
+    # The longest interval is reached in the first minutes.
+    assert sum(each for each in seconds if each < FAILED_INTERVALS[1] - 1) < 240
     interval.record_poll(now, changed=False)
-    due = interval.due
-    interval.pause(now, None)
-    interval.pause(now, 0.1)
-    assert due == interval.due
-    assert math.isfinite(due)
+    assert interval.due - now < MAX_INTERVAL
+    interval.record_failure(now, fail())
+    assert MIN_INTERVAL == pytest.approx(interval.due - now)
 
 
-@pytest.mark.parametrize("kind", PASSING)
-def test_transient_failures_are_tolerated_up_to_a_number_in_a_row(kind: FailureKind) -> None:
-    tolerance = ErrorTolerance()
-    assert [True] * MAX_FAILURES + [False] == [
-        tolerance.allow(kind) for _ in range(MAX_FAILURES + 1)
-    ]
-    tolerance.reset()
-    assert tolerance.allow(kind)
-
-
-@pytest.mark.parametrize("kind", sorted(set(FailureKind) - set(PASSING)))
-def test_permanent_failures_are_not_tolerated(kind: FailureKind) -> None:
-    assert not ErrorTolerance().allow(kind)
+def test_refused_login_is_tried_again_at_one_interval() -> None:
+    interval = PollInterval(make_random())
+    for _ in range(5):
+        interval.record_failure(0.0, REFUSED)
+        assert REFUSED_INTERVAL == interval.due

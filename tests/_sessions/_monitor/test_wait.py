@@ -25,7 +25,14 @@ from kaleden._engine._engine import Engine
 from kaleden._engine._limiter import Limiter
 from kaleden._http import TransportError
 from kaleden._sessions._monitor._lister import SharedList
-from kaleden._sessions._monitor._poller import GROWTH, JITTER, MAX_FAILURES, MAX_INTERVAL
+from kaleden._sessions._monitor._outage import FAILED_INTERVALS, Patience
+from kaleden._sessions._monitor._poller import (
+    GROWTH,
+    JITTER,
+    MAX_INTERVAL,
+    REFUSED_INTERVAL,
+    SHRINKAGE,
+)
 from kaleden._sessions._monitor._wait import Waiter
 from kaleden._wire import Request, Response
 from kaleden.testing import MemoryTransport, run_virtual
@@ -44,6 +51,7 @@ class Server:
 
     def __init__(self, timelines: dict[str, Timeline]) -> None:
         self.timelines = timelines
+        self.start_time = ""
         self.listed_at: list[float] = []
         self.other_targets: list[str] = []
         self.events: Callable[[Request], Response] = lambda _: text("not found.", 404)
@@ -57,6 +65,7 @@ class Server:
             SharedList(self.engine, LIMITS, "desktop-app"),
             self.engine,
             LIMITS,
+            Patience(3600.0, 60.0, lambda: self.engine.has_succeeded),
             random_source,
         )
 
@@ -70,7 +79,7 @@ class Server:
         await anyio.sleep(LATENCY)
         return self.fault() or data(
             [
-                session_object(key, status=status)
+                session_object(key, status=status, startTime=self.start_time)
                 for key, timeline in self.timelines.items()
                 if (status := get_status_at(timeline, now)) is not None
             ]
@@ -192,11 +201,11 @@ async def test_vanished_session_is_reported_with_its_last_status() -> None:
 
 
 @in_virtual_time
-async def test_session_that_is_never_listed_vanishes_after_two_lists() -> None:
+async def test_unknown_session_is_not_found_after_two_lists() -> None:
     server = Server({})
     outcomes = await server.wait("a")
-    assert {"a": "vanished"} == get_results(outcomes)
-    assert "never listed" in outcomes.failures["a"].message
+    assert {"a": "not_found"} == get_results(outcomes)
+    assert "no session with this id" in outcomes.failures["a"].message
     assert 2 == len(server.listed_at)
     assert anyio.current_time() < 2
 
@@ -206,7 +215,7 @@ async def test_unreadable_elements_of_a_list_are_reported_with_a_vanished_sessio
     server = Server({"b": always("Completed")})
     server.fault = lambda: data([session_object("b", status="Completed"), {"no": "id"}, "x"])
     outcomes = await server.wait("a", "b")
-    assert {"a": "vanished", "b": "Completed"} == get_results(outcomes)
+    assert {"a": "not_found", "b": "Completed"} == get_results(outcomes)
     assert "it may be one of 2 unreadable elements" in outcomes.failures["a"].message
 
 
@@ -326,7 +335,7 @@ async def test_applications_of_desktops_use_their_own_list() -> None:
     assert [("job", None), ("x1y", "x1y")] == ended
     assert {"session?type=desktop-app"} == set(server.other_targets)
     assert (await server.waiter.wait([app])).ok
-    assert {"x1y": "vanished"} == get_results(await server.wait("x1y"))
+    assert {"x1y": "not_found"} == get_results(await server.wait("x1y"))
 
 
 # --- sessions that do not start ------------------------------------------------------------------
@@ -375,6 +384,35 @@ async def test_pending_timeout_is_reported_without_events(events: Response, mess
     outcomes = await server.wait("a", pending_timeout=10)
     assert {"a": "pending_timeout"} == get_results(outcomes)
     assert message in outcomes.failures["a"].message
+
+
+@pytest.mark.parametrize(
+    ("events", "result"),
+    [
+        (text("unexpected exception: boom", 500), "Completed"),
+        (text("session a not found.", 404), "Completed"),
+        (text(EVENTS.replace("Failed ", "Started")), "Completed"),
+        (text(EVENTS), "pending_timeout"),
+        (text("no", 403), "pending_timeout"),
+    ],
+)
+@in_virtual_time
+async def test_session_that_may_have_been_started_is_not_late(
+    events: Response, result: str
+) -> None:
+    server = Server({"a": [(0, "Pending"), (100, "Running"), (200, "Completed")]})
+    server.start_time = TIME
+    server.events = lambda _: events
+    assert {"a": result} == get_results(await server.wait("a", pending_timeout=10))
+
+
+@in_virtual_time
+async def test_session_that_an_earlier_wait_has_seen_running_is_not_late() -> None:
+    server = Server({"a": [(0, "Running"), (50, "Pending"), (200, "Completed")]})
+    assert (await server.wait("a", until="Running")).ok
+    await anyio.sleep(60)
+    outcomes = await server.wait("a", pending_timeout=10)
+    assert {"a": "Completed"} == get_results(outcomes)
 
 
 @in_virtual_time
@@ -448,7 +486,7 @@ async def test_polls_become_frequent_after_a_change() -> None:
     await server.wait("a")
     seen = next(at for at in server.listed_at if at >= 600)
     after = next(at for at in server.listed_at if at > seen)
-    assert after - seen <= 1 + JITTER + LATENCY + 1e-6
+    assert after - seen <= MAX_INTERVAL / SHRINKAGE * (1 + JITTER) + LATENCY + 1e-6
 
 
 @in_virtual_time
@@ -566,7 +604,10 @@ async def test_wait_survives_a_server_outage_of_a_minute(
     server.fault = lambda: build_unavailable() if 5 < anyio.current_time() < 65 else None
     assert {"a": "Completed"} == get_results(await server.wait("a"))
     assert {logging.WARNING} == {record.levelno for record in caplog.records}
-    assert "could not be listed" in caplog.text
+    assert ["cannot be listed now", "listed again, after"] == [
+        next(part for part in ("cannot be listed now", "listed again, after") if part in message)
+        for message in caplog.messages
+    ]
 
 
 @in_virtual_time
@@ -575,38 +616,120 @@ async def test_lasting_server_outage_fails_every_session_of_every_wait(
 ) -> None:
     server = Server({})
     server.fault = build_unavailable
-    delivered = []
+    delivered: dict[str, Outcomes[SessionInfo]] = {}
 
     async def wait(*ids: str) -> None:
-        delivered.append(await server.wait(*ids))
+        delivered[ids[0]] = await server.wait(*ids)
 
     async with anyio.create_task_group() as group:
         for ids in (["a", "b"], ["b", "c"], ["d"]):
             group.start_soon(wait, *ids)
-    assert {"a": "unavailable", "b": "unavailable"} == get_results(delivered[0])
-    assert {"b": "unavailable", "c": "unavailable"} == get_results(delivered[1])
-    assert {"d": "unavailable"} == get_results(delivered[2])
-    assert "temporarily unavailable" in delivered[0].failures["a"].message
-    assert MAX_FAILURES + 1 == len(server.listed_at) == len(caplog.records)
-    assert 60 < anyio.current_time() < 200
+    assert {"a": "unavailable", "b": "unavailable"} == get_results(delivered["a"])
+    assert {"b": "unavailable", "c": "unavailable"} == get_results(delivered["b"])
+    assert {"d": "unavailable"} == get_results(delivered["d"])
+    assert "temporarily unavailable" in delivered["a"].failures["a"].message
+    assert "could not be listed for 36" in delivered["a"].failures["a"].message
+    # One message at the beginning, and one every ten minutes.
+    assert len(caplog.records) in {6, 7}
+    assert 3600 <= anyio.current_time() < 3600 + FAILED_INTERVALS[1] * (1 + JITTER) + LATENCY
+    late = [at for at in server.listed_at if at > 300]
+    assert all(later - at >= 45 for at, later in pairwise(late))
+    assert len(late) > 40
 
 
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, "not_authenticated"), (403, "not_authorized"), (405, "bad_request")]
 )
 @in_virtual_time
-async def test_permanent_refusal_is_reported_at_once(status: int, kind: str) -> None:
+async def test_refusal_of_the_first_list_is_reported_at_once(status: int, kind: str) -> None:
     server = Server({"a": always("Running")})
-    server.fault = lambda: text("no", status) if len(server.listed_at) == 3 else None
-    assert {"a": kind, "b c": "invalid"} == get_results(await server.wait("a", "b c"))
-    assert 3 == len(server.listed_at)
+    server.fault = lambda: text("no", status)
+    outcomes = await server.wait("a", "b c")
+    assert {"a": kind, "b c": "invalid"} == get_results(outcomes)
+    assert "no" == outcomes.failures["a"].message
+    assert 1 == len(server.listed_at)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, "not_authenticated"), (403, "not_authorized")])
+@in_virtual_time
+async def test_refused_login_is_tried_again_for_its_time(status: int, kind: str) -> None:
+    server = Server({"a": always("Running")})
+    server.fault = lambda: text("no", status) if anyio.current_time() > 100 else None
+    outcomes = await server.wait("a")
+    assert {"a": kind} == get_results(outcomes)
+    refused = [at for at in server.listed_at if at > 100]
+    interval = REFUSED_INTERVAL * (1 + JITTER) + LATENCY
+    assert all(later - at <= interval for at, later in pairwise(refused))
+    assert 60 <= anyio.current_time() - refused[0] < 60 + interval
 
 
 @in_virtual_time
-async def test_failures_are_counted_in_a_row() -> None:
-    server = Server({"a": [(0, "Running"), (2000, "Completed")]})
-    server.fault = lambda: build_unavailable() if len(server.listed_at) % MAX_FAILURES else None
+async def test_login_that_is_accepted_again_loses_nothing() -> None:
+    server = Server({"a": [(0, "Running"), (90, "Completed")]})
+    server.fault = lambda: text("no", 401) if 30 < anyio.current_time() < 80 else None
     assert {"a": "Completed"} == get_results(await server.wait("a"))
+
+
+@in_virtual_time
+async def test_login_that_is_refused_late_in_an_outage_has_its_own_time() -> None:
+    server = Server({"a": [(0, "Running"), (90, "Completed")]})
+
+    def fault() -> Response | None:
+        now = anyio.current_time()
+        if 30 < now < 600:
+            return build_unavailable()
+        return text("no", 401) if now < 640 and now > 30 else None
+
+    server.fault = fault
+    assert {"a": "Completed"} == get_results(await server.wait("a"))
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 500, 502])
+@in_virtual_time
+async def test_any_failure_after_a_success_is_an_outage(status: int) -> None:
+    server = Server({"a": [(0, "Running"), (90, "Completed")]})
+    server.fault = lambda: text("no", status) if 30 < anyio.current_time() < 2000 else None
+    assert {"a": "Completed"} == get_results(await server.wait("a"))
+
+
+@in_virtual_time
+async def test_outages_are_measured_one_by_one() -> None:
+    server = Server({"a": [(0, "Running"), (20_000, "Completed")]})
+    server.fault = lambda: build_unavailable() if anyio.current_time() % 4000 > 1000 else None
+    assert {"a": "Completed"} == get_results(await server.wait("a"))
+
+
+@in_virtual_time
+async def test_wait_that_begins_in_an_outage_has_its_own_time() -> None:
+    server = Server({"a": always("Running"), "b": [(0, "Running"), (5000, "Completed")]})
+    server.fault = lambda: build_unavailable() if 10 < anyio.current_time() < 5000 else None
+    results: list[dict[str, Any]] = []
+
+    async def wait_later() -> None:
+        await anyio.sleep(3000)
+        before = len(server.listed_at)
+        with anyio.move_on_after(5):
+            await server.wait("a", "b")
+        assert before == len(server.listed_at)
+        results.append(get_results(await server.wait("b")))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait_later)
+        results.append(get_results(await server.wait("a")))
+    assert [{"a": "unavailable"}, {"b": "Completed"}] == results
+
+
+@in_virtual_time
+async def test_progress_shows_an_outage() -> None:
+    server = Server({"a": [(0, "Running"), (90, "Completed")]})
+    server.fault = lambda: build_unavailable() if 30 < anyio.current_time() < 80 else None
+    updates: list[kaleden.ProgressUpdate] = []
+    await server.wait("a", progress=updates.append)
+    outages = [update.outage for update in updates]
+    assert (None, None) == (outages[0], outages[-1])
+    shown = [each for each in outages if each is not None]
+    assert 0 == shown[0] < shown[1] < shown[-1] <= 50
+    assert "not listed for" in str(updates[outages.index(shown[-1])])
 
 
 @in_virtual_time
@@ -784,15 +907,18 @@ async def test_wait_returns_the_outcomes_of_a_batch_on_a_platform() -> None:
 
 # --- a model -------------------------------------------------------------------------------------
 
-STEP = 2 * LONGEST + 5  # long enough to be seen at any interval
+# Long enough to be seen at any interval, also if the list is empty, and not believed at first.
+STEP = 3 * LONGEST + LIMITS.settle
 STATUSES = [*SessionStatus, None]
 
 
 def predict_result(states: list[str | None], wanted: frozenset[str]) -> str | None:
     """Return the result for a session with *states*, each of which lasts long enough to be seen."""
+    has_been_listed = False
     for state in states:
         if state is None:
-            return "vanished"
+            return "vanished" if has_been_listed else "not_found"
+        has_been_listed = True
         if any(SessionStatus(state).matches(each) for each in wanted):
             return state
         if SessionStatus(state) in kaleden.TERMINAL_STATUSES:

@@ -19,7 +19,7 @@ from typing import Final, Protocol, final
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from kaleden._engine import _operations
 from kaleden._engine._collectors import Collector, with_progress
@@ -33,7 +33,9 @@ from kaleden._results._batch import Failure, Outcome, Outcomes, Success
 from kaleden._results._outcome import contradict_success
 from kaleden._results._progress import ProgressCallback, check_progress
 from kaleden._sessions._launch._launch_request import LaunchRequest
+from kaleden._sessions._monitor._history import Snapshot
 from kaleden._sessions._monitor._lister import SharedList
+from kaleden._sessions._monitor._outage import FAILED_INTERVALS, ConsecutiveFailures, Patience
 from kaleden._wire import Headers, SessionInfo
 
 _MOST_IDS: Final = 1000
@@ -113,11 +115,41 @@ class LaunchObserver(Protocol):
 
 
 @final
+@frozen
+class _Search:
+    """How to look for the sessions of a launch whose responses were lost.
+
+    Attributes:
+        before: the ids that were listed before the launch; None if they could not be listed, so
+            that a new session cannot be distinguished.
+        patience: for how long lists may fail; None for no longer than until they have settled.
+    """
+
+    before: Collection[str] | None
+    patience: Patience | None
+
+    def compute_limit(self, failure: Failure) -> float:
+        """Return the seconds for which failures of lists like this one are tolerated."""
+        return 0.0 if self.patience is None else self.patience.compute_limit(failure)
+
+
+@final
 class Launcher:
-    """Launches sessions for one client, a few at a time; *headers* are sent with each create."""
+    """Launches sessions for one client, a few at a time.
+
+    Args:
+        engine: sends the requests.
+        sessions: lists the sessions.
+        limits: the limits of the client.
+        headers: sent with each create.
+    """
 
     def __init__(
-        self, engine: Engine, sessions: SharedList, limits: Limits, headers: Headers = ()
+        self,
+        engine: Engine,
+        sessions: SharedList,
+        limits: Limits,
+        headers: Headers = (),
     ) -> None:
         self._sessions = sessions
         self.engine = engine
@@ -131,16 +163,25 @@ class Launcher:
         requests: Sequence[LaunchRequest],
         observer: LaunchObserver,
         progress: ProgressCallback | None = None,
+        patience: Patience | None = None,
     ) -> Outcomes[str]:
-        """Launch each of *requests* once; the values are the ids of the new sessions."""
+        """Launch each of *requests* once; the values are the ids of the new sessions.
+
+        Args:
+            requests: the launches.
+            observer: owns the sessions.
+            progress: the callback of the caller.
+            patience: for how long lists may fail while a session is looked for; None for no longer
+                than until the lists have settled.
+        """
         self.engine.check()
         check_progress(progress)
-        before = await self._list_ids_before(requests)
+        search = _Search(await self._list_ids_before(requests), patience)
         by_key = {request.key: request for request in requests}
         collector = Collector[str]()
 
         async def perform(key: str, _: RequestTimeout) -> Outcome[str]:
-            return await self._perform(by_key[key], observer, before)
+            return await self._perform(by_key[key], observer, search)
 
         sink = with_progress(collector, progress, "create", len(by_key))
         await self.engine.fan_out(perform, by_key, sink, self.limits.create_concurrency)
@@ -163,13 +204,13 @@ class Launcher:
             return None
 
     async def _perform(
-        self, request: LaunchRequest, observer: LaunchObserver, before: Collection[str] | None
+        self, request: LaunchRequest, observer: LaunchObserver, search: _Search
     ) -> Outcome[str]:
         started = anyio.current_time()
         outcome = await self._send(request, observer)
         attempts = outcome.attempts
         if isinstance(outcome, Failure) and _may_have_created(outcome):
-            outcome = await self._reconcile(request, observer, outcome, before)
+            outcome = await self._reconcile(request, observer, outcome, search)
 
         return evolve(outcome, attempts=attempts, elapsed=anyio.current_time() - started)
 
@@ -201,60 +242,66 @@ class Launcher:
         request: LaunchRequest,
         observer: LaunchObserver,
         failure: Failure,
-        before: Collection[str] | None,
+        search: _Search,
     ) -> Outcome[str]:
         """Look for the session of an unconfirmed create."""
-        found, certain = await self._search(request, before)
+        found = await self._look_for(request, search)
         if found is not None:
             self.seen_ids.add(found.id, request.name)
+            self.record_created(found.id)
             await observer.on_created(request, found.id)
             return Success(request.key, found.id)
 
-        if request.answered and certain:
-            # The server has finished the request, and no list shows a session.
-            await observer.on_not_created(request)
-            return evolve(failure, message=f"{failure.message} (and no session was created)")
-
+        # Also after a response of the server: its lists may lag by more than *settle* seconds.
         message = f"a session named {request.name} may have been created: {failure.message}"
         return evolve(failure, kind=FailureKind.UNKNOWN_EFFECT, message=message)
 
-    async def _search(
-        self, request: LaunchRequest, before: Collection[str] | None
-    ) -> tuple[SessionInfo | None, bool]:
+    async def _look_for(self, request: LaunchRequest, search: _Search) -> SessionInfo | None:
         """List sessions until the new one appears, or the time to settle is over.
 
-        Returns:
-            The session, if it was found, and whether it is certain that there was none at the end.
+        The last list begins after that time.
         """
-        if before is None:
-            return None, False
+        if search.before is None:
+            return None
 
-        backoff = Backoff(*_SEARCH_INTERVALS)
-        deadline = anyio.current_time() + self.limits.settle
+        settled = anyio.current_time() + self.limits.settle
+        backoff, failed = Backoff(*_SEARCH_INTERVALS), Backoff(*FAILED_INTERVALS)
+        failures = ConsecutiveFailures()
         while True:
             now = anyio.current_time()
-            found, certain = await self._find_new(request, before, now)
-            if found is not None or now >= deadline:
-                return found, certain
+            try:
+                snapshot = await self._sessions.since(now)
+            except SessionNotOpen:
+                return None
+            except RequestError as error:
+                failures.record_failure(error.failure, search.compute_limit(error.failure))
+                if now >= settled and failures.is_final:
+                    return None
 
-            await anyio.sleep(min(backoff.next(), max(0.0, deadline - anyio.current_time())))
+                end = max(settled, failures.ends_at)
+                await anyio.sleep_until(min(anyio.current_time() + failed.next(), end))
+                continue
 
-    async def _find_new(
-        self, request: LaunchRequest, before: Collection[str], since: float
-    ) -> tuple[SessionInfo | None, bool]:
-        try:
-            snapshot = await self._sessions.since(since)
-        except (RequestError, SessionNotOpen):
-            return None, False
+            failures.record_success()
+            failed.reset()
+            found = self._find_new(request, search.before, snapshot)
+            if found is not None or now >= settled:
+                return found
 
+            await anyio.sleep(min(backoff.next(), max(0.0, settled - anyio.current_time())))
+
+    def _find_new(
+        self, request: LaunchRequest, before: Collection[str], snapshot: Snapshot
+    ) -> SessionInfo | None:
         named = [info for info in snapshot.sessions.values() if info.name == request.name]
         new = [info for info in named if info.id not in before and not self._is_known(info)]
-        if len(new) == 1:
-            return new[0], True
-
         # Two new sessions of one name: another client launches it too, and they cannot be
         # distinguished.
-        return None, not new and not snapshot.unreadable
+        return new[0] if len(new) == 1 else None
+
+    def record_created(self, session: str) -> None:
+        """Record that a session exists, although lists may not show it yet."""
+        self._sessions.history.record_created(session, anyio.current_time())
 
     def _is_known(self, info: SessionInfo) -> bool:
         """Return whether another create of the same name received the id of this session."""
@@ -376,6 +423,7 @@ class InFlightCreate:
         request, outcome = self.request, self.outcome
         request.ended = anyio.current_time()
         if isinstance(outcome, Success):
+            self.launcher.record_created(outcome.value)
             await self.observer.on_created(request, outcome.value)
         elif request.sent is None or (outcome and not _may_have_created(outcome)):
             await self.observer.on_not_created(request)

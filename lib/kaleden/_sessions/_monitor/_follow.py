@@ -14,7 +14,7 @@ from typing import Final, Self, TypeAlias, final
 
 import anyio
 from anyio.lowlevel import checkpoint
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from kaleden._engine import _operations
 from kaleden._engine._channel import Channel, SendItem, open_channel
@@ -24,12 +24,14 @@ from kaleden._engine._targets import Keys
 from kaleden._engine._tasks import open_task_group
 from kaleden._errors import SessionNotOpen
 from kaleden._results._batch import Failure
-from kaleden._sessions._monitor._lister import Snapshot
-from kaleden._sessions._monitor._poller import ErrorTolerance, Poller, PollInterval, SessionState
+from kaleden._sessions._monitor._history import SessionState, Snapshot
+from kaleden._sessions._monitor._outage import ConsecutiveFailures
+from kaleden._sessions._monitor._poller import Poller, PollInterval
 from kaleden._sessions._monitor._wait import Item, read_items
 from kaleden._wire import SessionInfo
 
 WINDOW: Final = 2**14  # bytes of a log that are split into lines between two checkpoints
+OVERLAP: Final = 2**12  # bytes of a long log that are compared with the next read of it
 CHUNK: Final = 2**20  # bytes that are hashed between two checkpoints
 
 
@@ -40,34 +42,55 @@ class LogDelta:
 
     Attributes:
         fresh: the new bytes.
-        reset: whether the log was replaced; then *fresh* is the whole new log.
+        reset: whether the log was replaced; then *fresh* is the whole new log, or its last bytes.
+        omitted: the number of bytes before *fresh* that are lost.
     """
 
     fresh: bytes
     reset: bool = False
+    omitted: int = 0
 
 
 @final
 class LogCursor:
-    """The position in one log: the length and digest of the part that was read."""
+    """The position in one log: the length and digest of the part that was read, and its end."""
 
-    __slots__ = ("_digest", "_seen", "_unfinished")
+    __slots__ = ("_digest", "_last", "_seen", "_unfinished")
 
     def __init__(self) -> None:
         self._seen = 0
+        self._last = b""
         self._digest = hashlib.blake2b(digest_size=16)
         self._unfinished: list[bytes] = []
 
-    async def compare(self, body: bytes) -> LogDelta:
-        """Compare the whole log, as it is now, with the part that was read before."""
+    async def compare(self, body: bytes, omitted: int = 0) -> LogDelta:
+        """Compare the log, as it is now, with the part that was read before.
+
+        Args:
+            body: the whole log, or its last bytes.
+            omitted: the number of bytes before those.
+        """
         # The server also sends an empty body when it cannot reach the container.
         if not body:
             return LogDelta(b"")
+
+        if omitted:
+            # Only the end of the part that was read before can be compared with the log.
+            start = self._seen - omitted
+            end = self._last[-start:] if start > 0 else b""
+            if 0 <= start <= len(body) and body[start - len(end) : start] == end:
+                return LogDelta(body[start:])
+
+            return LogDelta(body, reset=True, omitted=omitted)
 
         if await self._is_continued_by(body):
             return LogDelta(body[self._seen :])
 
         return LogDelta(body, reset=True)
+
+    def skip(self, size: int) -> None:
+        """Count bytes before those that are fed next."""
+        self._seen += size
 
     async def _is_continued_by(self, body: bytes) -> bool:
         view, digest = memoryview(body), hashlib.blake2b(digest_size=16)
@@ -82,6 +105,7 @@ class LogCursor:
         for start in range(0, len(fresh), WINDOW):
             piece = fresh[start : start + WINDOW]
             self._seen += len(piece)
+            self._last = (self._last + piece)[-OVERLAP:]
             self._digest.update(piece)
             *finished, unfinished = piece.split(b"\n")
             if finished:
@@ -121,13 +145,17 @@ class LogLine:
 @final
 @frozen
 class LogReset:
-    """The log was replaced; the next lines are those of the new log, from its start.
+    """The log was replaced, or is too long to be read whole.
+
+    The next lines are those of the log from its start, or from the part that can be read.
 
     Attributes:
         id: the session.
+        omitted: bytes of the log before the next lines that cannot be read.
     """
 
     id: str
+    omitted: int = 0
 
 
 LogItem: TypeAlias = LogLine | LogReset | Failure
@@ -202,7 +230,7 @@ class _FollowedLog:
         interval: the time of the next read of its log.
         state: the last known state of the session.
         log: the position in its log.
-        tolerance: the tolerance for failed reads.
+        failures: the consecutive failed reads.
         is_scheduled: whether it is in the schedule, and is not being read.
         has_ended: whether the session has ended, or its status cannot be found; then the first read
             without new lines is the last.
@@ -213,7 +241,7 @@ class _FollowedLog:
     interval: PollInterval
     state: SessionState
     log: LogCursor = field(factory=LogCursor)
-    tolerance: ErrorTolerance = field(factory=ErrorTolerance)
+    failures: ConsecutiveFailures = field(factory=ConsecutiveFailures)
     is_scheduled: bool = False
     has_ended: bool = False
     failure: Failure | None = None
@@ -273,7 +301,8 @@ class _LogFollower:
         else:
             # The log of a desktop includes the logs of its applications.
             key = item.id if isinstance(item, SessionInfo) else item
-            self._open[key] = _FollowedLog(key, PollInterval(self._random), SessionState(key))
+            state = self._poller.new_state(key)
+            self._open[key] = _FollowedLog(key, PollInterval(self._random), state)
 
     async def run(self, deliver: SendItem[Batch]) -> None:
         """Deliver the lines of the logs, until all have ended."""
@@ -296,25 +325,27 @@ class _LogFollower:
             group.cancel_scope.cancel()
 
     async def _poll_statuses(self) -> None:
-        """Poll the statuses of the sessions, until the lists fail."""
+        """Poll the statuses of the sessions, until an outage lasts for too long."""
         subscription = self._poller.subscribe()
-        snapshot: Snapshot | Failure | None = None
-        while not isinstance(snapshot, Failure):
-            snapshot = await subscription.next()
-            for session in self._open.values():
-                self._update_status(session, snapshot)
+        while True:
+            polled = await subscription.next()
+            if isinstance(polled, Snapshot):
+                for session in self._open.values():
+                    self._update_status(session, polled)
+            elif polled.is_final:
+                for session in self._open.values():
+                    self._mark_ended(session, None)
+                    # Also for a session that has ended: its log may never be readable again.
+                    session.failure = session.failure or polled.to_failure(session.id)
+                return
 
-    def _update_status(self, session: _FollowedLog, snapshot: Snapshot | Failure) -> None:
-        if isinstance(snapshot, Failure):
-            self._mark_ended(session, evolve(snapshot, key=session.id))
-            return
-
+    def _update_status(self, session: _FollowedLog, snapshot: Snapshot) -> None:
         state, before = session.state, session.state.status
         state.update(snapshot)
         if state.status is not None and state.status.is_terminal:
             self._mark_ended(session, None)
         elif state.is_gone:
-            self._mark_ended(session, state.to_vanished())
+            self._mark_ended(session, state.to_failure(snapshot))
         elif state.status != before:
             self._read_soon(session)
 
@@ -340,32 +371,43 @@ class _LogFollower:
                 await self._handle_failure(session, delta, deliver)
                 continue
 
-            session.tolerance.reset()
+            session.failures.record_success()
             changed = await _deliver_delta(session, delta, deliver)
             if had_ended and not changed:
                 await self._close(session, session.failure, deliver)
             else:
-                session.interval.record_poll(
-                    anyio.current_time(), changed=changed or session.has_ended
-                )
+                now = anyio.current_time()
+                if session.has_ended:
+                    session.interval.restart(now)
+                session.interval.record_poll(now, changed=changed)
                 self._schedule.add(session)
 
     async def _fetch(self, session: _FollowedLog) -> LogDelta | Failure:
         # The whole response is freed with this frame, even if the new lines wait to be consumed.
         outcome = await self._engine.perform(self._operation, session.id)
-        return outcome if isinstance(outcome, Failure) else await session.log.compare(outcome.value)
+        if isinstance(outcome, Failure):
+            return outcome
+
+        return await session.log.compare(outcome.value, outcome.omitted)
 
     async def _handle_failure(
         self, session: _FollowedLog, failure: Failure, deliver: SendItem[Batch]
     ) -> None:
-        if not session.tolerance.allow(failure.kind):
-            await self._close(session, failure, deliver)
+        if not self._tolerates(session, failure):
+            await self._close(session, session.failure or failure, deliver)
             return
 
-        now = anyio.current_time()
-        session.interval.record_poll(now, changed=False)
-        session.interval.pause(now, failure.retry_after)
+        session.interval.record_failure(anyio.current_time(), failure)
         self._schedule.add(session)
+
+    def _tolerates(self, session: _FollowedLog, failure: Failure) -> bool:
+        """Return whether to read a log again after a failure."""
+        if session.has_ended and session.failure is not None:
+            return False
+
+        limit = self._poller.patience.compute_limit_of_log(failure)
+        session.failures.record_failure(failure, limit)
+        return not session.failures.is_final
 
     async def _close(
         self, session: _FollowedLog, failure: Failure | None, deliver: SendItem[Batch]
@@ -388,7 +430,8 @@ async def _deliver_delta(session: _FollowedLog, delta: LogDelta, deliver: SendIt
     if delta.reset:
         last = [LogLine(session.id, text) for text in session.log.get_unfinished()]
         session.log = LogCursor()
-        await deliver([*last, LogReset(session.id)])
+        session.log.skip(delta.omitted)
+        await deliver([*last, LogReset(session.id, delta.omitted)])
 
     for lines in session.log.feed(delta.fresh):
         if lines:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias, TypeGuard, final
 
@@ -31,8 +31,10 @@ from kaleden._results._progress import (
     check_progress,
     check_synchronous,
 )
-from kaleden._sessions._monitor._lister import SharedList, Snapshot
-from kaleden._sessions._monitor._poller import Poller, PollInterval, SessionState
+from kaleden._sessions._monitor._history import SessionState, Snapshot
+from kaleden._sessions._monitor._lister import SharedList
+from kaleden._sessions._monitor._outage import MAY_PASS, FailedPoll, Patience
+from kaleden._sessions._monitor._poller import Poller, PollInterval
 from kaleden._wire import (
     TERMINAL_STATUSES,
     Event,
@@ -46,7 +48,7 @@ Until: TypeAlias = str | Iterable[str] | Callable[[SessionInfo], bool]
 """The condition of a wait: a status, one of several statuses, or a function of the session."""
 
 Item: TypeAlias = str | SessionInfo | Failure
-"""A requested session, or the failure of an invalid id."""
+"""A requested session, or the failure of an invalid id or of a launch."""
 
 MAX_EVENTS: Final = 3
 EVENT_LENGTH: Final = 150  # characters; keeps a failure below a kilobyte
@@ -60,7 +62,7 @@ class WaitCondition:
     Attributes:
         reached: returns whether a session meets the condition.
         goal: a description of the condition, for messages.
-        pending_timeout: seconds after which a session that is still Pending has failed to start.
+        pending_timeout: seconds after which a session that was not started yet has failed to start.
         progress: called with the number of sessions in each status, after each poll that shows a
             change.
     """
@@ -80,6 +82,7 @@ class Waiter:
         apps: lists the applications of desktops, by their ``app_id``.
         engine: sends other requests.
         limits: the time-outs of requests.
+        patience: for how long an outage is tolerated.
         random_source: the source of the jitter of the intervals.
     """
 
@@ -89,10 +92,11 @@ class Waiter:
         apps: SharedList,
         engine: Engine,
         limits: Limits,
+        patience: Patience,
         random_source: random.Random | None = None,
     ) -> None:
-        self.sessions: Poller = Poller(sessions, PollInterval(random_source))
-        self.apps: Poller = Poller(apps, PollInterval(random_source))
+        self.sessions: Poller = Poller(sessions, PollInterval(random_source), patience)
+        self.apps: Poller = Poller(apps, PollInterval(random_source), patience)
         self._engine = engine
         self._limits = limits
 
@@ -154,7 +158,7 @@ class Waiter:
             else:
                 is_app = isinstance(item, SessionInfo) and item.app_id is not None
                 poller = self.apps if is_app else self.sessions
-                wait.targets.append(_Target(SessionState(key), poller))
+                wait.targets.append(_Target(poller.new_state(key), poller))
 
         await map_with_checkpoints(add, items.items())
         return wait
@@ -179,6 +183,7 @@ class _WaitRun:
         self._started = anyio.current_time()
         self._reported = ProgressUpdate()
         self._done = self._failed = 0
+        self._outage: float | None = None
         self.targets: list[_Target] = []
         self.invalid: list[Failure] = []
 
@@ -198,31 +203,45 @@ class _WaitRun:
     ) -> None:
         subscription = poller.subscribe()
         while waiting:
-            ended = await self._evaluate_all(await subscription.next(), waiting)
-            for outcome in ended:
-                del waiting[outcome.key]
-                self._done += 1
-                self._failed += not outcome.ok
-
-            self._report_progress()
+            polled = await subscription.next()
+            self._outage = polled.seconds if isinstance(polled, FailedPoll) else None
+            ended = await self._evaluate_all(polled, waiting)
             late = [outcome for outcome in ended if _is_late(outcome)]
-            for outcome in ended:
-                if not _is_late(outcome):
-                    await deliver(outcome)
+            await self._conclude(
+                [outcome for outcome in ended if not _is_late(outcome)], waiting, deliver
+            )
+            if late:
+                failures = await self._check_late(late, waiting)
+                await self._conclude(failures, waiting, deliver)
 
-            for failure in await self._add_events(late):
-                await deliver(failure)
+    async def _conclude(
+        self,
+        ended: Sequence[Outcome[SessionInfo]],
+        waiting: dict[str, _Target],
+        deliver: SendItem[Outcome[SessionInfo]],
+    ) -> None:
+        for outcome in ended:
+            del waiting[outcome.key]
+            self._done += 1
+            self._failed += not outcome.ok
+
+        self._report_progress()
+        for outcome in ended:
+            await deliver(outcome)
 
     async def _evaluate_all(
-        self, snapshot: Snapshot | Failure, waiting: dict[str, _Target]
+        self, polled: Snapshot | FailedPoll, waiting: dict[str, _Target]
     ) -> list[Outcome[SessionInfo]]:
+        if isinstance(polled, FailedPoll) and not polled.is_final:
+            return []
+
         elapsed = anyio.current_time() - self._started
 
         def evaluate(target: _Target) -> Outcome[SessionInfo] | None:
-            if isinstance(snapshot, Failure):
-                return evolve(snapshot, key=target.state.key, elapsed=elapsed)
+            if isinstance(polled, FailedPoll):
+                return evolve(polled.to_failure(target.state.key), elapsed=elapsed)
 
-            outcome = self._evaluate(target, snapshot)
+            outcome = self._evaluate(target, polled)
             return None if outcome is None else evolve(outcome, elapsed=elapsed)
 
         outcomes = await map_with_checkpoints(evaluate, waiting.values())
@@ -232,7 +251,7 @@ class _WaitRun:
         """Return the outcome of one session; None while it may still meet the condition."""
         key, info = target.state.key, target.state.update(snapshot)
         if info is None:
-            return target.state.to_vanished() if target.state.is_gone else None
+            return target.state.to_failure(snapshot) if target.state.is_gone else None
 
         if self._condition.reached(info):
             return Success(key, info)
@@ -242,8 +261,8 @@ class _WaitRun:
             return Failure(key, FailureKind.WRONG_STATE, message, sent=True)
 
         waited = snapshot.began - self._started
-        if info.status == SessionStatus.PENDING and waited >= self._condition.pending_timeout:
-            message = f"it is still Pending after {waited:.0f} seconds"
+        if not target.state.has_started and waited >= self._condition.pending_timeout:
+            message = f"it is still {info.status} after {waited:.0f} seconds"
             return Failure(key, FailureKind.PENDING_TIMEOUT, message, sent=True)
 
         return None
@@ -252,29 +271,34 @@ class _WaitRun:
         if self._condition.progress is None:
             return
 
-        seen = (target.state for target in self.targets if not target.state.is_gone)
+        seen = [target.state for target in self.targets if not target.state.is_gone]
         update = ProgressUpdate(
             Counter(str(state.status) for state in seen if state.status is not None),
             operation="wait",
             done=self._done,
             failed=self._failed,
+            started=sum(target.state.has_started for target in self.targets),
+            outage=self._outage,
             expected=len(self.targets) + len(self.invalid),
         )
-        if (update, update.done) != (self._reported, self._reported.done):
+        if vars(update) != vars(self._reported) or update != self._reported:
             self._reported = update
             self._condition.progress(update)
 
-    async def _add_events(self, late: list[Failure]) -> list[Failure]:
-        """Add the last platform events of each session to its failure to start."""
-        if not late:
-            return late
-
+    async def _check_late(self, late: list[Failure], waiting: dict[str, _Target]) -> list[Failure]:
+        """Add the last events of each session to its failure, unless they show that it started."""
         keys = [failure.key for failure in late]
         events = await self._engine.collect(_operations.events(self._limits), keys)
-        return [
-            evolve(failure, message=f"{failure.message}; {_format_events(events[failure.key])}")
-            for failure in late
-        ]
+        failures: list[Failure] = []
+        for failure in late:
+            state, outcome = waiting[failure.key].state, events[failure.key]
+            state.has_started = show_start(outcome, has_start_time=state.has_start_time)
+            # With a start time it may have been started, so events that cannot be read are needed.
+            is_unknown = state.has_start_time and _may_be_read_later(outcome)
+            if not (state.has_started or is_unknown):
+                message = f"{failure.message}; {_format_events(outcome)}"
+                failures.append(evolve(failure, message=message))
+        return failures
 
 
 def read_condition(
@@ -328,12 +352,31 @@ def _read_statuses(until: str | Iterable[str]) -> list[SessionStatus]:
 
 def _read_item(item: Any) -> tuple[str, Item]:
     key = key_of(item)
+    if isinstance(item, Failure):
+        return key, item
+
     try:
         check_id(key if isinstance(item, SessionInfo) else item)
     except InvalidRequest as error:
         return key, Failure(key, FailureKind.INVALID, str(error), attempts=0)
 
     return key, item
+
+
+def show_start(events: Outcome[tuple[Event, ...]], *, has_start_time: bool) -> bool:
+    """Return whether the events of a session that is Pending show that it was started.
+
+    A session gets its start time when it is admitted, before its image is pulled. Without a pod it
+    is not being started: it was started before, and then requeued or suspended.
+    """
+    if isinstance(events, Failure):
+        return has_start_time and events.kind is FailureKind.NOT_FOUND
+
+    return any(event.reason == "Started" for event in events.value)
+
+
+def _may_be_read_later(events: Outcome[tuple[Event, ...]]) -> bool:
+    return isinstance(events, Failure) and events.kind in MAY_PASS
 
 
 def _is_late(outcome: Outcome[SessionInfo]) -> TypeGuard[Failure]:
