@@ -10,6 +10,7 @@ from kaleden._engine._engine import OutcomeStream
 from kaleden._engine._targets import Ids, as_keys
 from kaleden._results._progress import ProgressCallback
 from kaleden._sessions._components import Components
+from kaleden._sessions._monitor._unknown import UnknownIds
 from kaleden._sessions._monitor._wait import Until
 from kaleden._wire import TERMINAL_STATUSES, Event, SessionInfo
 
@@ -34,11 +35,12 @@ class Streams:
         flight and releases their slots at once. The outcomes received before are valid.
     """
 
-    __slots__ = ("_engine", "_limits", "_waiter")
+    __slots__ = ("_engine", "_limits", "_sessions", "_waiter")
 
     def __init__(self, components: Components) -> None:
         self._engine = components.engine
         self._limits = components.limits
+        self._sessions = components.sessions
         self._waiter = components.waiter
 
     @overload
@@ -55,17 +57,20 @@ class Streams:
         operation = _operations.raw_info if raw else _operations.info
         return self._engine.stream(operation(self._limits), as_keys(ids))
 
-    def logs(self, ids: Ids) -> Results[str]:
+    def logs(self, ids: Ids, *, max_bytes: int | None = None) -> Results[str]:
         """Stream the output of each session; see `AsyncSession.logs`."""
-        return self._engine.stream(_operations.logs(self._limits), as_keys(ids))
+        operation = UnknownIds(self._sessions).check_logs(_operations.logs(self._limits, max_bytes))
+        return self._engine.stream(operation, as_keys(ids))
 
     def events(self, ids: Ids) -> Results[tuple[Event, ...]]:
         """Stream the platform events of each session; see `AsyncSession.events`."""
-        return self._engine.stream(_operations.events(self._limits), as_keys(ids))
+        operation = UnknownIds(self._sessions).check_events(_operations.events(self._limits))
+        return self._engine.stream(operation, as_keys(ids))
 
     def renew(self, ids: Ids) -> Results[bool]:
         """Stream the renewal of each session; see `AsyncSession.renew`."""
-        return self._engine.stream(_operations.renew(self._limits), as_keys(ids))
+        operation = UnknownIds(self._sessions).check_renew(_operations.renew(self._limits))
+        return self._engine.stream(operation, as_keys(ids))
 
     def wait(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Generic, TypeVar, cast, final
 
 from anyio.lowlevel import checkpoint
 from attrs import evolve, frozen
 
-from kaleden._engine._config import Limits
+from kaleden._engine._config import Limits, check_number
 from kaleden._errors import FailureKind, InvalidRequest
 from kaleden._http import TransportError
 from kaleden._results._batch import Failure, Outcome, Success
@@ -52,6 +53,12 @@ class Operation(Generic[T]):
             those of this operation.
         before_send: awaited before each attempt, with the slot held; raises `NotSent` to prevent
             it.
+        check: returns the final outcome for the outcome of a request and its retries, after other
+            requests if necessary; None to leave outcomes as they are.
+        can_defer: whether the responses of many requests may be parsed together; not if *check*
+            looks at parsed values.
+        first: whether it is sent before all requests that wait, and in place of a read if that
+            takes long.
     """
 
     name: str
@@ -62,6 +69,9 @@ class Operation(Generic[T]):
     idempotent: bool = False
     server_wide: bool = True
     before_send: Callable[[], Awaitable[None]] | None = None
+    check: Callable[[Outcome[T]], Awaitable[Outcome[T]]] | None = None
+    can_defer: bool = True
+    first: bool = False
 
 
 @final
@@ -135,7 +145,8 @@ def parse_deferred(operation: Operation[T], received: Success[Response]) -> Outc
         message = f"the response is about session {operation.id_of(value)!r}"
         return _fail_malformed(received, message)
 
-    return Success(received.key, value, received.attempts, received.elapsed)
+    omitted = received.value.omitted
+    return Success(received.key, value, received.attempts, received.elapsed, omitted)
 
 
 def describe_bug(error: Exception) -> str:
@@ -283,11 +294,16 @@ def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
     )
 
 
-def logs(limits: Limits) -> Operation[str]:
-    """Read the output of one session."""
-    return Operation(
-        "logs", _requests.build_logs, _responses.parse_logs, limits.timeout, idempotent=True
-    )
+def logs(limits: Limits, max_bytes: int | None = None) -> Operation[str]:
+    """Read the output of one session, or its last *max_bytes*; by default what *max_body* allows.
+
+    Raises:
+        InvalidRequest: *max_bytes* is not a number of bytes.
+    """
+    if max_bytes is not None:
+        check_number("max_bytes", max_bytes, "bytes", whole=True, least=1, error=InvalidRequest)
+    build = partial(_requests.build_logs, max_body=max_bytes)
+    return Operation("logs", build, _responses.parse_logs, limits.timeout, idempotent=True)
 
 
 def events(limits: Limits) -> Operation[tuple[Event, ...]]:

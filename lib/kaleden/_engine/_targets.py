@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, Final, Self, TypeAlias, cast, final
 
 from kaleden._engine._channel import SendItem, open_channel
-from kaleden._results._batch import Outcomes
+from kaleden._errors import FailureKind
+from kaleden._results._batch import Failure, Outcomes, get_targets
 from kaleden._wire import SessionInfo, format_value
 
 Members: TypeAlias = str | SessionInfo | Outcomes[Any] | Iterable[str | SessionInfo]
@@ -28,13 +29,17 @@ def as_keys(ids: Ids) -> Keys:
     if isinstance(ids, str | bytes | SessionInfo):
         return [ids]
 
-    return ids.ids if isinstance(ids, Outcomes) else ids
+    return get_targets(ids) if isinstance(ids, Outcomes) else ids
 
 
 def read_members(members: Members) -> list[str]:
     """List the ids of sessions."""
-    keys = cast("Iterable[str | SessionInfo]", as_keys(members))
-    return [key.id if isinstance(key, SessionInfo) else key for key in keys]
+    keys = cast("Iterable[str | SessionInfo | Failure]", as_keys(members))
+    return [
+        key.id if isinstance(key, SessionInfo) else key
+        for key in keys
+        if not isinstance(key, Failure)
+    ]
 
 
 def length_of(keys: Keys) -> int | None:
@@ -53,7 +58,22 @@ def key_of(item: Any) -> str:
     if isinstance(item, str):
         return item
 
+    if isinstance(item, Failure):
+        return item.key
+
     return item.app_id or item.id if isinstance(item, SessionInfo) else f"<{format_value(item)}>"
+
+
+def drop_failed_launches(keys: Keys) -> Keys:
+    """Leave out the failures of launches that certainly have no session now."""
+    if isinstance(keys, AsyncIterable):
+        return keys
+
+    return [
+        key
+        for key in keys
+        if not isinstance(key, Failure) or key.kind is FailureKind.UNKNOWN_EFFECT
+    ]
 
 
 @asynccontextmanager

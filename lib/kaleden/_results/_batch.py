@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast, final
 
+from attrs import evolve
+
 from kaleden._errors import FailureKind, KaledenError
 from kaleden._results._outcome import Failure, FinishedSession, Outcome, Success
 from kaleden._results._tables import (
@@ -36,6 +38,9 @@ RetryFunction: TypeAlias = Callable[[Sequence[str]], Awaitable["Outcomes[Any]"]]
 # Failures that are not retried: a retry would fail in the same way, or could create a second
 # session.
 _FINAL: Final = frozenset({FailureKind.INVALID, FailureKind.UNKNOWN_EFFECT})
+
+_BY_NAME: Final = frozenset({"create", "run"})
+"""Operations whose keys are names."""
 
 _VALUE_TYPES: Final[dict[str, Any]] = {
     "connect": str,
@@ -119,12 +124,20 @@ class Outcomes(Tabular, Generic[T]):
         """The ids of the sessions of this operation.
 
         After `create`, the ids of the new sessions. After any other operation, every id that it was
-        given, including those of failed requests, as their sessions may still exist.
+        given or found, including those of failed requests, as their sessions may still exist.
         """
-        if self.operation == "create":
-            return cast("list[str]", self.values)
+        return [key for outcome in self if (key := self._get_id(outcome)) is not None]
 
-        return list(self._by_key)
+    def _get_id(self, outcome: Outcome[Any]) -> str | None:
+        """Return the session id of an outcome, whose key may be a name."""
+        if isinstance(outcome, Failure):
+            is_named = outcome.by_name or self.operation in _BY_NAME
+            return outcome.session if is_named else outcome.key
+
+        if self.operation == "create":
+            return cast("str", outcome.value)
+
+        return outcome.value.info.id if self.operation == "run" else outcome.key
 
     def counts(self) -> Counter[FailureKind]:
         """Count the failures by kind."""
@@ -172,10 +185,16 @@ class Outcomes(Tabular, Generic[T]):
             )
             raise RuntimeError(msg)
 
-        again = [key for key, failure in self.failures.items() if failure.kind not in _FINAL]
+        again = [key for key, failure in self.failures.items() if self._can_retry(failure)]
         later = await self._again(again)
         merged = [later._by_key.get(outcome.key, outcome) for outcome in self]
-        return Outcomes(self.operation, merged, again=self._again)
+        # The later outcomes also know of what the repetition has left on the server.
+        return Outcomes(self.operation, merged, again=later._again)
+
+    def _can_retry(self, failure: Failure) -> bool:
+        # The failure of a launch that a later operation has carried on is not one of that.
+        is_own = not failure.by_name or self.operation in _BY_NAME
+        return is_own and failure.kind not in _FINAL
 
     def to_json(self) -> str:
         """Serialize all outcomes to a JSON text."""
@@ -249,6 +268,18 @@ class Outcomes(Tabular, Generic[T]):
         failed = counts.total()
         kinds = ", ".join(f"{kind}={count}" for kind, count in counts.most_common())
         return f"{len(self) - failed} ok" + (f", {failed} failed ({kinds})" if failed else "")
+
+
+def get_targets(outcomes: Outcomes[Any]) -> list[str | Failure]:
+    """Return the ids for a later operation, and the failures of launches without a session."""
+    targets: list[str | Failure] = []
+    for outcome in outcomes:
+        key = outcomes._get_id(outcome)  # pyright: ignore[reportPrivateUsage]  # of this module
+        if key is not None:
+            targets.append(key)
+        elif isinstance(outcome, Failure):
+            targets.append(evolve(outcome, by_name=True))
+    return targets
 
 
 @final
