@@ -44,6 +44,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kaleden._results._batch import FinishedSession, Outcomes
     from kaleden._results._outcome import Failure
 
 
@@ -155,20 +158,48 @@ class ScopeError(KaledenError):
         survivors: ids of the sessions that still exist, or whose end could not be verified.
         launches: names of sessions that may still appear, because the responses to their create
             requests were lost.
+        failures: the failure to end each survivor, by id: the HTTP status and the message of the
+            server, or the reason why its end is not proved. An id is missing if nothing was sent.
+
+    Attributes:
+        outcomes: the results of `run` so far, if it raised this error; otherwise None.
     """
 
-    def __init__(self, survivors: tuple[str, ...], launches: tuple[str, ...] = ()) -> None:
-        super().__init__(survivors, launches)
+    def __init__(
+        self,
+        survivors: tuple[str, ...],
+        launches: tuple[str, ...] = (),
+        failures: Mapping[str, Failure] | None = None,
+    ) -> None:
+        super().__init__(survivors, launches, failures)
         self.survivors = survivors
         self.launches = launches
+        self.failures: dict[str, Failure] = dict(failures or {})
+        self.outcomes: Outcomes[FinishedSession] | None = None
 
     def __str__(self) -> str:
         parts: list[str] = []
         if self.survivors:
-            parts.append(f"these sessions may be left: {', '.join(self.survivors)}")
+            parts.append(f"these sessions may be left: {', '.join(self._describe_survivors())}")
         if self.launches:
             parts.append(f"sessions with these names may appear later: {', '.join(self.launches)}")
+        if self.outcomes is not None:
+            parts.append(f"the results so far: {self.outcomes!r}")
         return "; ".join(parts)
+
+    def _describe_survivors(self) -> list[str]:
+        """Return the ids, each followed by the reason if it differs from that of the next one."""
+        reasons = [_format_reason(self.failures.get(key)) for key in self.survivors]
+        pairs = zip(self.survivors, reasons, [*reasons[1:], None], strict=True)
+        return [key if reason == after else key + reason for key, reason, after in pairs]
+
+
+def _format_reason(failure: Failure | None) -> str:
+    if failure is None:
+        return ""
+
+    status = "" if failure.status is None else f"HTTP {failure.status}: "
+    return f" ({status}{failure.message})"
 
 
 class RequestError(KaledenError):

@@ -18,6 +18,7 @@ from kaleden import Failure, FailureKind, InvalidRequest, SessionSpec, SessionSt
 from kaleden._http import TransportError
 from kaleden._wire import Request, Response
 from support import FULL_IMAGE, Reply, data, described, session_id, session_object, session_on, text
+from virtual_time import in_virtual_time
 
 
 def make_server(sessions: Iterable[dict[str, Any]], *, deletes: bool = True) -> Reply:
@@ -131,6 +132,8 @@ async def test_verbose_logs_the_outcomes(caplog: pytest.LogCaptureFixture) -> No
     caplog.set_level(logging.INFO, "kaleden")
 
     async def reply(request: Request) -> Response:
+        if request.target == "session":
+            return data([session_object("a")])
         if session_id(request) == "b":
             return text("session b not found.", 404)
         return text("hello\n")
@@ -141,7 +144,7 @@ async def test_verbose_logs_the_outcomes(caplog: pytest.LogCaptureFixture) -> No
         await session.events("b", verbose=True)
     assert {"a": "hello\n"} == outcomes.successes
     assert "logs of a: hello" in caplog.text
-    assert "events of b: session b not found." in caplog.text
+    assert "events of b: the server lists no session with this id" in caplog.text
 
 
 # --- create --------------------------------------------------------------------------------------
@@ -251,10 +254,10 @@ async def test_create_refuses_arguments_that_the_server_would_drop_or_change(
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
-        (text("unexpected exception: boom", 500), "server_error"),
+        (text("unexpected exception: boom", 500), "unknown_effect"),
         (text("", 502), "unknown_effect"),
-        (text("", 200), "protocol"),
-        (text("<html>login</html>", 200), "protocol"),
+        (text("", 200), "unknown_effect"),
+        (text("<html>login</html>", 200), "unknown_effect"),
         (TransportError(FailureKind.CONNECTION_LOST, "reset", sent=True), "unknown_effect"),
         (TransportError(FailureKind.CONNECT_FAILED, "refused", sent=False), "connect_failed"),
         (RuntimeError("a bug"), "unknown_effect"),
@@ -333,18 +336,36 @@ async def test_launch_cancelled_before_it_was_sent_logs_nothing(
 # --- destroy -------------------------------------------------------------------------------------
 
 
-async def test_destroy_verifies_with_a_later_list() -> None:
+@in_virtual_time
+async def test_destroy_verifies_with_later_lists() -> None:
     sessions = [session_object("a"), session_object("b"), session_object("c")]
     session, transport = session_on(make_server(sessions))
     async with session:
+        began = anyio.current_time()
         outcomes = await session.destroy(["a", "b", "never-was"])
-    assert {"a": True, "b": True, "never-was": True} == outcomes.successes
-    assert ["DELETE", "DELETE", "DELETE", "GET"] == [
-        request.method for request in transport.requests
-    ]
+        assert 1 <= anyio.current_time() - began < 2
+    assert {"a": True, "b": True, "never-was": False} == outcomes.successes
+    assert outcomes.ok
+    methods = [request.method for request in transport.requests]
+    assert ["GET", "DELETE", "DELETE", "DELETE", "GET"] == methods[:5]
+    assert {"GET"} == set(methods[5:])
     assert "session" == transport.targets[-1]
 
 
+@in_virtual_time
+async def test_name_where_an_id_is_due_is_refused_with_the_id() -> None:
+    sessions = [session_object("a", name="fits-1"), session_object("b", name="fits-2-k3x5q2ab")]
+    session, transport = session_on(make_server(sessions))
+    async with session:
+        failures = (await session.destroy(["fits-1", "fits-2", "fits-2-k3x5q2ab"])).failures
+        assert {FailureKind.INVALID} == {failure.kind for failure in failures.values()}
+        assert ["session a", "session b", "session b"] == [
+            failure.message.removesuffix(": give the id")[-9:] for failure in failures.values()
+        ]
+    assert ["GET"] == [request.method for request in transport.requests]
+
+
+@in_virtual_time
 async def test_destroy_detects_deletes_without_effect() -> None:
     sessions = [
         session_object("a"),
@@ -354,7 +375,8 @@ async def test_destroy_detects_deletes_without_effect() -> None:
     session, _ = session_on(make_server(sessions, deletes=False))
     async with session:
         outcomes = await session.destroy(["a", "b", "c"])
-    assert ["b"] == list(outcomes.successes)
+    # Those that have ended need not be proved absent.
+    assert ["b", "c"] == list(outcomes.successes)
     assert {FailureKind.NOT_DESTROYED} == {failure.kind for failure in outcomes.failures.values()}
     assert "still lists the session as Running" in outcomes.failures["a"].message
     with pytest.raises(kaleden.BatchError) as caught:
@@ -398,13 +420,13 @@ async def test_list_decides_about_a_delete_without_a_usable_response(
 
     session, _ = session_on(reply)
     async with session:
-        assert {"a": True} == (await session.destroy("a")).successes
+        assert {"a": False} == (await session.destroy("a")).successes
         listed.append(session_object("a"))
         [failure] = (await session.destroy("a")).failures.values()
     assert failure.kind in {"connection_lost", "timed_out", "server_error", "not_found"}
 
 
-async def test_refused_delete_needs_no_list() -> None:
+async def test_refused_delete_needs_no_later_list() -> None:
     async def reply(_: Request) -> Response:
         return text("not yours", 403)
 
@@ -414,8 +436,13 @@ async def test_refused_delete_needs_no_list() -> None:
         assert ["not_authorized", "invalid"] == [
             failure.kind for failure in outcomes.failures.values()
         ]
+        methods = ["GET", "DELETE"]
+        assert methods == [request.method for request in transport.requests]
         assert 0 == len(await session.destroy([]))
-    assert ["DELETE"] == [request.method for request in transport.requests]
+        assert {"b/c": "invalid"} == {
+            key: failure.kind for key, failure in (await session.destroy("b/c")).failures.items()
+        }
+        assert methods == [request.method for request in transport.requests]
 
 
 @pytest.mark.parametrize("listed", [[None], ["x"], [{}], [{"id": 12345678}]])
@@ -423,13 +450,14 @@ async def test_malformed_list_proves_nothing(listed: list[object]) -> None:
     async def reply(request: Request) -> Response:
         return text("") if request.method == "DELETE" else data(listed)
 
-    session, _ = session_on(reply)
+    session, _ = session_on(reply, settle=0.01)
     async with session:
         [failure] = (await session.destroy("a")).failures.values()
     assert FailureKind.NOT_DESTROYED == failure.kind
     assert "cannot be identified" in failure.message
 
 
+@in_virtual_time
 async def test_retried_destroy_verifies_again() -> None:
     session, transport = session_on(make_server([session_object("a")], deletes=False))
     async with session:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import reprlib
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from os import PathLike
 from typing import Any, Literal, NoReturn, Self, TypeVar, final, overload
 
@@ -24,15 +26,17 @@ from kaleden._results._batch import FinishedSession, Outcomes, Success
 from kaleden._results._progress import ProgressCallback
 from kaleden._results._session_list import SessionList
 from kaleden._sessions._components import Components
-from kaleden._sessions._launch._destroy import build_filter, destroy
+from kaleden._sessions._launch._deletion import destroy
+from kaleden._sessions._launch._filter import build_filter
 from kaleden._sessions._launch._launch_request import read_spec
 from kaleden._sessions._launch._unowned import launch_plain
 from kaleden._sessions._monitor._browser import connect
 from kaleden._sessions._monitor._follow import LogStream, follow
+from kaleden._sessions._monitor._unknown import UnknownIds
 from kaleden._sessions._monitor._wait import Until
 from kaleden._sessions._reap import reap
-from kaleden._sessions._run import read_start_rule, run
-from kaleden._sessions._scope import OnExit, Scope
+from kaleden._sessions._run import RunOptions, read_start_rule, run
+from kaleden._sessions._scope import OnExit, Scope, check_on_exit
 from kaleden._wire import (
     TERMINAL_STATUSES,
     Availability,
@@ -45,6 +49,7 @@ from kaleden._wire import (
     SessionKind,
     SessionSpec,
     SessionStatus,
+    check_status,
 )
 
 T = TypeVar("T")
@@ -116,13 +121,17 @@ class AsyncSession(AsyncContextManagerMixin):
         create_concurrency: creates in flight at once, within *concurrency*.
         settle: seconds after a create within which lists may not show its session. If the response
             to a create is lost, its session is looked for in lists for that long.
+        outage_timeout: seconds for which `wait`, `run`, `follow` and scopes tolerate a server whose
+            lists fail, or that refuses the login; None for no limit. They list once a minute then,
+            and log when an outage begins and ends. A *token* that cannot change is tolerated for 60
+            seconds at most.
         create_grace: seconds that a create has for its response after its caller was cancelled.
         adaptive: whether to lower the limit of requests in flight while the server is overloaded,
             that is after HTTP 429, HTTP 503 and time-outs: down to one at a time, and up again to
             *concurrency* as the server recovers.
         max_body: bytes of one response body, at most, so that no server can exhaust the memory; by
-            default 64 MiB. Only long logs come near that. A longer response is a failure of kind
-            ``protocol``, which is not retried.
+            default 64 MiB. Only logs come near that, and of a longer log the end is kept. Any other
+            longer response is a failure of kind ``protocol``, which is not retried.
         retry: the retry policy; None for no retries.
         ledger: the path of a file in which scopes and `run` record each launch before they send it,
             so that `reap` can end the sessions of a process that was killed; None for no record.
@@ -152,7 +161,8 @@ class AsyncSession(AsyncContextManagerMixin):
         create_timeout: float = 180.0,
         concurrency: int | None = None,
         create_concurrency: int = 8,
-        settle: float = 10.0,
+        settle: float = 30.0,
+        outage_timeout: float | None = 3600.0,
         create_grace: float = 10.0,
         adaptive: bool = False,
         max_body: int | None = None,
@@ -168,6 +178,7 @@ class AsyncSession(AsyncContextManagerMixin):
             else concurrency,
             create_concurrency=create_concurrency,
             settle=settle,
+            outage_timeout=outage_timeout,
             create_grace=create_grace,
             adaptive=adaptive,
             max_body=max_body,
@@ -278,7 +289,8 @@ class AsyncSession(AsyncContextManagerMixin):
         Args:
             kind: list only sessions of this kind, such as ``"headless"``. Applications of desktops
                 are listed only with ``"desktop-app"``.
-            status: list only sessions in this status, such as ``"Running"``.
+            status: list only sessions in this status, such as ``"Running"``. ``"Completed"`` and
+                ``"Succeeded"``, the word of older servers, include each other.
             view: ``"interactive"`` to leave out headless sessions; ``"all"`` to list the sessions
                 of all users, with only the user, kind, status and start time of each.
             raw: whether to return the JSON objects of the server as dicts, which takes half the
@@ -297,13 +309,20 @@ class AsyncSession(AsyncContextManagerMixin):
         Cancellation:
             The request is cancelled. Nothing changes on the server.
         """
-        if raw:
-            raw_list = _operations.raw_fetch(self._limits, kind, status, view)
-            objects = await self._runtime.request(raw_list)
-            return _keep_objects(objects)
+        # Servers know either Completed or Succeeded, and filter by the exact word.
+        has_two_words = status is not None and check_status(status).matches(SessionStatus.COMPLETED)
+        sent = None if has_two_words else status
 
-        listing = await self._runtime.request(_operations.fetch(self._limits, kind, status, view))
-        return _to_session_list(listing)
+        def is_wanted(word: object) -> bool:
+            return not has_two_words or SessionStatus(str(word)).matches(SessionStatus.COMPLETED)
+
+        if raw:
+            raw_list = _operations.raw_fetch(self._limits, kind, sent, view)
+            elements: list[Any] = await self._runtime.request(raw_list)
+            return [each for each in _keep_objects(elements) if is_wanted(each.get("status"))]
+
+        listing = await self._runtime.request(_operations.fetch(self._limits, kind, sent, view))
+        return SessionList(info for info in _to_session_list(listing) if is_wanted(info.status))
 
     async def apps(self, session: str | SessionInfo) -> SessionList:
         """List the applications of a desktop session.
@@ -448,20 +467,30 @@ class AsyncSession(AsyncContextManagerMixin):
         return await self._engine.collect(operation(self._limits), as_keys(ids), progress)
 
     async def logs(
-        self, ids: Ids, verbose: bool = False, *, progress: ProgressCallback | None = None
+        self,
+        ids: Ids,
+        verbose: bool = False,
+        *,
+        max_bytes: int | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Outcomes[str]:
         """Read the output of each session so far.
 
-        For a session that is unknown, pending or gone, the server sends an empty text and not an
-        error. So an empty output does not mean that the session wrote nothing.
+        For a session that is pending, the server sends an empty text and not an error. So an empty
+        output does not mean that the session wrote nothing. It also sends one for an unknown
+        session; so if any text is empty, the sessions are listed once.
 
         Args:
             ids: the sessions.
             verbose: whether to log each output too, at level INFO of the logger ``kaleden``.
+            max_bytes: the last bytes of each output to return, at most; by default *max_body*. The
+                server sends the whole output nevertheless.
             progress: is called with a `ProgressUpdate` after each outcome.
 
         Returns:
-            The whole output of each session, standard output and standard error together.
+            The output of each session, standard output and standard error together. If its start is
+            left out, the attribute ``omitted`` of the `Success` has the number of bytes. A failure
+            of kind ``not_found`` means that the server does not list the session.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -471,9 +500,9 @@ class AsyncSession(AsyncContextManagerMixin):
             Requests in flight are cancelled, and the outcomes so far are lost. Nothing changes on
             the server.
         """
-        outcomes = await self._engine.collect(
-            _operations.logs(self._limits), as_keys(ids), progress
-        )
+        operation = _operations.logs(self._limits, max_bytes)
+        checked = UnknownIds(self._components.sessions).check_logs(operation)
+        outcomes = await self._engine.collect(checked, as_keys(ids), progress)
         return _log_outcomes("logs", outcomes) if verbose else outcomes
 
     async def events(
@@ -488,8 +517,8 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Returns:
             The events of each session, oldest first as the server lists them; the platform keeps
-            them for about an hour. A failure of kind ``not_found`` may only mean that the session
-            waits in a queue: the server has no events before the platform starts something for it.
+            them for about an hour. A session that waits in a queue has none. A failure of kind
+            ``not_found`` means that the server does not list the session.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -499,9 +528,9 @@ class AsyncSession(AsyncContextManagerMixin):
             Requests in flight are cancelled, and the outcomes so far are lost. Nothing changes on
             the server.
         """
-        outcomes = await self._engine.collect(
-            _operations.events(self._limits), as_keys(ids), progress
-        )
+        operation = _operations.events(self._limits)
+        checked = UnknownIds(self._components.sessions).check_events(operation)
+        outcomes = await self._engine.collect(checked, as_keys(ids), progress)
         return _log_outcomes("events", outcomes) if verbose else outcomes
 
     async def wait(
@@ -531,9 +560,11 @@ class AsyncSession(AsyncContextManagerMixin):
         Returns:
             The `SessionInfo` of each session, as listed when it reached *until*. The kind of a
             failure is ``wrong_state`` for a session that ended in another status, ``vanished`` for
-            one that two lists in a row did not show, and ``pending_timeout`` for one that did not
-            start in time; its message has the last events of the platform. Any other kind is that
-            of a failed list request, if the failure persists.
+            one that lists prove to be gone, ``not_found`` for one that no list has shown, and
+            ``pending_timeout`` for one that did not start in time; its message has the last events
+            of the platform. If the server is away for longer than *outage_timeout*, the kind is
+            ``unavailable``, or ``not_authenticated`` if it refuses the login. The failures of
+            launches in *ids* are carried on, with the names of the launches as keys.
 
         Raises:
             InvalidRequest: *until*, *pending_timeout* or *progress* cannot be used; nothing was
@@ -645,7 +676,7 @@ class AsyncSession(AsyncContextManagerMixin):
         return await launch_plain(self._components.launcher, spec, progress=progress)
 
     def scope(
-        self, *, grace: float = 30.0, on_success: OnExit = "destroy", on_error: OnExit = "destroy"
+        self, *, grace: float = 45.0, on_success: OnExit = "destroy", on_error: OnExit = "destroy"
     ) -> Scope:
         """Make a scope that owns its sessions: ``async with session.scope() as scope: ...``.
 
@@ -681,9 +712,11 @@ class AsyncSession(AsyncContextManagerMixin):
         *,
         on_success: OnExit = "destroy",
         on_error: OnExit = "destroy",
+        on_unread: OnExit = "release",
+        max_log_bytes: int | None = None,
         min_started: int | None = None,
         start_timeout: float | None = None,
-        grace: float = 30.0,
+        grace: float = 45.0,
         progress: ProgressCallback | None = None,
     ) -> Outcomes[FinishedSession]:
         """Launch sessions, wait until they end, collect their output, and clean up.
@@ -707,6 +740,9 @@ class AsyncSession(AsyncContextManagerMixin):
             on_success: ``"release"`` leaves the sessions on the platform when the call returns,
                 instead of destroying them.
             on_error: the same when an exception or a cancellation ends the call; see `scope`.
+            on_unread: ``"release"`` leaves a session on the platform if its log could not be read,
+                because that is its only copy; ``"destroy"`` destroys it nevertheless.
+            max_log_bytes: the last bytes of each log to keep, at most; by default *max_body*.
             min_started: the number of sessions that have to start within *start_timeout*; if fewer
                 do, the call gives up.
             start_timeout: seconds from the launch, for *min_started*.
@@ -719,22 +755,28 @@ class AsyncSession(AsyncContextManagerMixin):
             log and its events. The kind of a failure is ``session_failed`` for a session that ended
             as Failed; its message has the tail of the log. It is ``pending_timeout`` for the
             sessions that were given up because of *min_started*. The other kinds are those of
-            `Scope.create` and `wait`.
+            `Scope.create` and `wait`. If an outage lasts longer than *outage_timeout*, its kind is
+            ``unavailable`` or, for a refused login, ``not_authenticated``; then all sessions are
+            released and stay open in the ledger. `retry_failed` waits again for sessions that were
+            released, and launches the other failed replicas again.
 
         Raises:
             InvalidRequest: an argument cannot be used; nothing was sent.
             ConfigurationError: *grace*, *on_success* or *on_error* cannot be used; nothing was
                 sent.
-            ScopeError: the clean-up could not end all sessions.
+            ScopeError: the clean-up could not end all sessions; its `outcomes` are the results.
 
         Cancellation:
             Unless *on_error* is ``"release"``, all the sessions are destroyed, within *grace*
             seconds, before the cancellation is raised again.
         """
         spec = read_spec(name, image, cores, ram, kind, gpu, cmd, args, env, replicas)
+        check_on_exit("on_unread", on_unread)
         start = read_start_rule(spec, min_started, start_timeout)
-        async with self.scope(grace=grace, on_success=on_success, on_error=on_error) as scope:
-            return await run(self._components, scope, spec, start, progress)
+        new_scope = partial(self.scope, grace=grace, on_success=on_success, on_error=on_error)
+        _operations.logs(self._limits, max_log_bytes)  # Checks the number before the launch.
+        options = RunOptions(spec, new_scope, start, on_unread, max_log_bytes, progress)
+        return await run(self._components, options)
 
     async def reap(self, path: str | PathLike[str], *, elsewhere: bool = False) -> Outcomes[bool]:
         """End the sessions that dead processes left, by the ledger in which they are recorded.
@@ -781,7 +823,8 @@ class AsyncSession(AsyncContextManagerMixin):
             progress: is called with a `ProgressUpdate` after each outcome.
 
         Returns:
-            True for each session that was renewed; a failure for one that is not active.
+            True for each session that was renewed. The kind of a failure is ``bad_request`` for a
+            session that is not active, and ``not_found`` for one that the server does not list.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -791,27 +834,32 @@ class AsyncSession(AsyncContextManagerMixin):
             Requests in flight are cancelled; the server may have renewed their sessions
             nevertheless.
         """
-        return await self._engine.collect(_operations.renew(self._limits), as_keys(ids), progress)
+        operation = _operations.renew(self._limits)
+        checked = UnknownIds(self._components.sessions).check_renew(operation)
+        return await self._engine.collect(checked, as_keys(ids), progress)
 
     async def destroy(
         self, ids: Ids, *, progress: ProgressCallback | None = None
     ) -> Outcomes[bool]:
         """End sessions, and verify that they have ended.
 
-        The server responds to every delete with success, even if the delete failed. So the sessions
-        are listed once after the deletes, and a session counts as destroyed only if that list shows
-        it as terminating or does not show it.
+        The server responds to every delete with success, even if the delete failed, and its lists
+        may lag. So the sessions are listed before the deletes and after them. A session that could
+        still run counts as ended only if two lists, at least a second apart, do not show it, or if
+        one shows it as terminating. Until then the deletes are repeated, for up to *settle*
+        seconds.
 
         Args:
             ids: the sessions.
             progress: is called with a `ProgressUpdate` after each response, and again after the
-                list.
+                last list.
 
         Returns:
-            True for each session that is gone or never existed. A failure of kind ``not_destroyed``
-            means that the session is still listed, or that the sessions could not be listed. Any
-            other kind means that the delete itself failed, and that no list proves the session
-            gone.
+            True for each session that was ended, and False for one that was not listed before. A
+            failure of kind ``not_destroyed`` means that the session is still listed, or that the
+            sessions could not be listed; ``invalid``, that a name was given and not an id; any
+            other kind, that the delete itself failed, and that no list proves the session gone.
+            Launches without a session, in the `Outcomes` of a `create`, are left out.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -894,7 +942,9 @@ def _keep_objects(elements: Sequence[Any]) -> list[Any]:
 
 def _warn_malformed(malformed: Sequence[Any]) -> None:
     if malformed:
-        logger.warning("the list has elements that are not sessions: %r", malformed[:3])
+        # Some of them may be long, or nested deeply.
+        shown = reprlib.repr(list(malformed))
+        logger.warning("the list has elements that are not sessions: %s", shown)
 
 
 def _log_outcomes(operation: str, outcomes: Outcomes[T]) -> Outcomes[T]:

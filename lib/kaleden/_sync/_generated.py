@@ -86,14 +86,16 @@ class SyncStreams(StreamsBase):
             cast("Callable[..., Results[Any]]", self._streams.info), timeout, ids, raw=raw
         )
 
-    def logs(self, ids: Ids, *, timeout: float | None = None) -> SyncOutcomeStream[str]:
+    def logs(
+        self, ids: Ids, *, max_bytes: int | None = None, timeout: float | None = None
+    ) -> SyncOutcomeStream[str]:
         """Stream the output of each session; see `Session.logs`.
 
         Args:
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
         """
-        return self._stream(self._streams.logs, timeout, ids)
+        return self._stream(self._streams.logs, timeout, ids, max_bytes=max_bytes)
 
     def events(
         self, ids: Ids, *, timeout: float | None = None
@@ -280,13 +282,18 @@ class SyncScope(ScopeBase):
         call = BlockingCall(self._loop_thread, timeout)
         call.run(self._scope.adopt, draw_members(ids))
 
-    def release(self, ids: Members, *, timeout: float | None = None) -> None:
+    def release(
+        self, ids: Members | None = None, *, reapable: bool = False, timeout: float | None = None
+    ) -> None:
         """Release sessions, so that they outlive the scope; the caller has to destroy them.
 
         Ids of sessions that the scope does not own are ignored.
 
         Args:
-            ids: an id, several ids, or sessions as an earlier call returned them.
+            ids: an id, several ids, or sessions as an earlier call returned them; by default all
+                that the scope owns now, and those that it may still find.
+            reapable: whether the ledger, if there is one, keeps them, so that `reap` ends them
+                after this process has ended.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
@@ -294,7 +301,7 @@ class SyncScope(ScopeBase):
             ScopeClosed: the block of the scope has ended, or was not entered.
         """
         call = BlockingCall(self._loop_thread, timeout)
-        call.run(self._scope.release, draw_members(ids))
+        call.run(self._scope.release, None if ids is None else draw_members(ids), reapable=reapable)
 
 
 @final
@@ -365,13 +372,17 @@ class Session(SessionBase):
         create_concurrency: creates in flight at once, within *concurrency*.
         settle: seconds after a create within which lists may not show its session. If the response
             to a create is lost, its session is looked for in lists for that long.
+        outage_timeout: seconds for which `wait`, `run`, `follow` and scopes tolerate a server whose
+            lists fail, or that refuses the login; None for no limit. They list once a minute then,
+            and log when an outage begins and ends. A *token* that cannot change is tolerated for 60
+            seconds at most.
         create_grace: seconds that a create has for its response after its caller was cancelled.
         adaptive: whether to lower the limit of requests in flight while the server is overloaded,
             that is after HTTP 429, HTTP 503 and time-outs: down to one at a time, and up again to
             *concurrency* as the server recovers.
         max_body: bytes of one response body, at most, so that no server can exhaust the memory; by
-            default 64 MiB. Only long logs come near that. A longer response is a failure of kind
-            ``protocol``, which is not retried.
+            default 64 MiB. Only logs come near that, and of a longer log the end is kept. Any other
+            longer response is a failure of kind ``protocol``, which is not retried.
         retry: the retry policy; None for no retries.
         ledger: the path of a file in which scopes and `run` record each launch before they send it,
             so that `reap` can end the sessions of a process that was killed; None for no record.
@@ -402,7 +413,8 @@ class Session(SessionBase):
         create_timeout: float = 180.0,
         concurrency: int | None = None,
         create_concurrency: int = 8,
-        settle: float = 10.0,
+        settle: float = 30.0,
+        outage_timeout: float | None = 3600.0,
         create_grace: float = 10.0,
         adaptive: bool = False,
         max_body: int | None = None,
@@ -428,6 +440,7 @@ class Session(SessionBase):
                 concurrency=concurrency,
                 create_concurrency=create_concurrency,
                 settle=settle,
+                outage_timeout=outage_timeout,
                 create_grace=create_grace,
                 adaptive=adaptive,
                 max_body=max_body,
@@ -506,7 +519,8 @@ class Session(SessionBase):
         Args:
             kind: list only sessions of this kind, such as ``"headless"``. Applications of desktops
                 are listed only with ``"desktop-app"``.
-            status: list only sessions in this status, such as ``"Running"``.
+            status: list only sessions in this status, such as ``"Running"``. ``"Completed"`` and
+                ``"Succeeded"``, the word of older servers, include each other.
             view: ``"interactive"`` to leave out headless sessions; ``"all"`` to list the sessions
                 of all users, with only the user, kind, status and start time of each.
             raw: whether to return the JSON objects of the server as dicts, which takes half the
@@ -706,23 +720,29 @@ class Session(SessionBase):
         ids: Ids,
         verbose: bool = False,
         *,
+        max_bytes: int | None = None,
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[str]:
         """Read the output of each session so far.
 
-        For a session that is unknown, pending or gone, the server sends an empty text and not an
-        error. So an empty output does not mean that the session wrote nothing.
+        For a session that is pending, the server sends an empty text and not an error. So an empty
+        output does not mean that the session wrote nothing. It also sends one for an unknown
+        session; so if any text is empty, the sessions are listed once.
 
         Args:
             ids: the sessions.
             verbose: whether to log each output too, at level INFO of the logger ``kaleden``.
+            max_bytes: the last bytes of each output to return, at most; by default *max_body*. The
+                server sends the whole output nevertheless.
             progress: is called with a `ProgressUpdate` after each outcome.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            The whole output of each session, standard output and standard error together.
+            The output of each session, standard output and standard error together. If its start is
+            left out, the attribute ``omitted`` of the `Success` has the number of bytes. A failure
+            of kind ``not_found`` means that the server does not list the session.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -730,7 +750,11 @@ class Session(SessionBase):
         """
         call = BlockingCall(self._loop_thread, timeout)
         return call.run(
-            self._client.logs, draw_ids(ids), verbose, progress=call.relay_progress(progress)
+            self._client.logs,
+            draw_ids(ids),
+            verbose,
+            max_bytes=max_bytes,
+            progress=call.relay_progress(progress),
         )
 
     def events(
@@ -752,8 +776,8 @@ class Session(SessionBase):
 
         Returns:
             The events of each session, oldest first as the server lists them; the platform keeps
-            them for about an hour. A failure of kind ``not_found`` may only mean that the session
-            waits in a queue: the server has no events before the platform starts something for it.
+            them for about an hour. A session that waits in a queue has none. A failure of kind
+            ``not_found`` means that the server does not list the session.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -794,9 +818,11 @@ class Session(SessionBase):
         Returns:
             The `SessionInfo` of each session, as listed when it reached *until*. The kind of a
             failure is ``wrong_state`` for a session that ended in another status, ``vanished`` for
-            one that two lists in a row did not show, and ``pending_timeout`` for one that did not
-            start in time; its message has the last events of the platform. Any other kind is that
-            of a failed list request, if the failure persists.
+            one that lists prove to be gone, ``not_found`` for one that no list has shown, and
+            ``pending_timeout`` for one that did not start in time; its message has the last events
+            of the platform. If the server is away for longer than *outage_timeout*, the kind is
+            ``unavailable``, or ``not_authenticated`` if it refuses the login. The failures of
+            launches in *ids* are carried on, with the names of the launches as keys.
 
         Raises:
             InvalidRequest: *until*, *pending_timeout* or *progress* cannot be used; nothing was
@@ -923,7 +949,7 @@ class Session(SessionBase):
         )
 
     def scope(
-        self, *, grace: float = 30.0, on_success: OnExit = "destroy", on_error: OnExit = "destroy"
+        self, *, grace: float = 45.0, on_success: OnExit = "destroy", on_error: OnExit = "destroy"
     ) -> SyncScope:
         """Make a scope that owns its sessions: ``with session.scope() as scope: ...``.
 
@@ -964,9 +990,11 @@ class Session(SessionBase):
         *,
         on_success: OnExit = "destroy",
         on_error: OnExit = "destroy",
+        on_unread: OnExit = "release",
+        max_log_bytes: int | None = None,
         min_started: int | None = None,
         start_timeout: float | None = None,
-        grace: float = 30.0,
+        grace: float = 45.0,
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Outcomes[FinishedSession]:
@@ -991,6 +1019,9 @@ class Session(SessionBase):
             on_success: ``"release"`` leaves the sessions on the platform when the call returns,
                 instead of destroying them.
             on_error: the same when an exception or a cancellation ends the call; see `scope`.
+            on_unread: ``"release"`` leaves a session on the platform if its log could not be read,
+                because that is its only copy; ``"destroy"`` destroys it nevertheless.
+            max_log_bytes: the last bytes of each log to keep, at most; by default *max_body*.
             min_started: the number of sessions that have to start within *start_timeout*; if fewer
                 do, the call gives up.
             start_timeout: seconds from the launch, for *min_started*.
@@ -1005,13 +1036,16 @@ class Session(SessionBase):
             log and its events. The kind of a failure is ``session_failed`` for a session that ended
             as Failed; its message has the tail of the log. It is ``pending_timeout`` for the
             sessions that were given up because of *min_started*. The other kinds are those of
-            `SyncScope.create` and `wait`.
+            `SyncScope.create` and `wait`. If an outage lasts longer than *outage_timeout*, its kind
+            is ``unavailable`` or, for a refused login, ``not_authenticated``; then all sessions are
+            released and stay open in the ledger. `retry_failed` waits again for sessions that were
+            released, and launches the other failed replicas again.
 
         Raises:
             InvalidRequest: an argument cannot be used; nothing was sent.
             ConfigurationError: *grace*, *on_success* or *on_error* cannot be used; nothing was
                 sent.
-            ScopeError: the clean-up could not end all sessions.
+            ScopeError: the clean-up could not end all sessions; its `outcomes` are the results.
         """
         call = BlockingCall(
             self._loop_thread, timeout, grace, leaves_sessions="release" in {on_success, on_error}
@@ -1030,6 +1064,8 @@ class Session(SessionBase):
             replicas,
             on_success=on_success,
             on_error=on_error,
+            on_unread=on_unread,
+            max_log_bytes=max_log_bytes,
             min_started=min_started,
             start_timeout=start_timeout,
             grace=grace,
@@ -1079,7 +1115,8 @@ class Session(SessionBase):
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            True for each session that was renewed; a failure for one that is not active.
+            True for each session that was renewed. The kind of a failure is ``bad_request`` for a
+            session that is not active, and ``not_found`` for one that the server does not list.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -1093,22 +1130,25 @@ class Session(SessionBase):
     ) -> Outcomes[bool]:
         """End sessions, and verify that they have ended.
 
-        The server responds to every delete with success, even if the delete failed. So the sessions
-        are listed once after the deletes, and a session counts as destroyed only if that list shows
-        it as terminating or does not show it.
+        The server responds to every delete with success, even if the delete failed, and its lists
+        may lag. So the sessions are listed before the deletes and after them. A session that could
+        still run counts as ended only if two lists, at least a second apart, do not show it, or if
+        one shows it as terminating. Until then the deletes are repeated, for up to *settle*
+        seconds.
 
         Args:
             ids: the sessions.
             progress: is called with a `ProgressUpdate` after each response, and again after the
-                list.
+                last list.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 
         Returns:
-            True for each session that is gone or never existed. A failure of kind ``not_destroyed``
-            means that the session is still listed, or that the sessions could not be listed. Any
-            other kind means that the delete itself failed, and that no list proves the session
-            gone.
+            True for each session that was ended, and False for one that was not listed before. A
+            failure of kind ``not_destroyed`` means that the session is still listed, or that the
+            sessions could not be listed; ``invalid``, that a name was given and not an id; any
+            other kind, that the delete itself failed, and that no list proves the session gone.
+            Launches without a session, in the `Outcomes` of a `create`, are left out.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.

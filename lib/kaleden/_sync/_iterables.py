@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any, Final, Self, final
+from typing import Any, Final, Self, cast, final
 
 import anyio
 
 from kaleden._engine._targets import Ids, Members, as_keys
-from kaleden._results._batch import Outcomes
 from kaleden._sessions._monitor._wait import Until
-from kaleden._wire import SessionInfo
 
 _DRAW_SECONDS: Final = 0.005
 """Seconds after which a slow iterable is interrupted, to pass on the ids drawn so far."""
@@ -29,10 +27,7 @@ def draw_ids(ids: Ids) -> Ids:
 
 def draw_members(ids: Members) -> Members:
     """Consume the members of a scope in this thread."""
-    if isinstance(ids, str | SessionInfo):
-        return [ids]
-
-    return ids.ids if isinstance(ids, Outcomes) else list(ids)
+    return list(cast("Iterable[Any]", as_keys(ids)))
 
 
 def draw_until(until: Until) -> Until:
