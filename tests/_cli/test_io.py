@@ -62,7 +62,7 @@ WITH_SERVER = [
     ["logs", "ID", "nosuchid"],
     ["logs", "ID", "--follow"],
     ["logs", "ID", "--follow", "--json"],
-    ["rm", "nosuchid"],
+    ["rm", "--json", "nosuchid"],
     ["rm", "nosuchid", "--json"],
     ["rm", "--prefix", "logged", "--dry-run"],
     ["rm", "--prefix", "logged", "--dry-run", "--json"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,36 +14,13 @@ import anyio
 from kaleden._cli._io import Output
 from kaleden._cli._signals import Interrupted, run_until_interrupted
 from kaleden._client._session import AsyncSession, runtime_of
-from kaleden._errors import ConfigurationError, FailureKind
-from kaleden._results._batch import Failure
+from kaleden._errors import ConfigurationError
 from kaleden._wire import SessionInfo
 
 
 def index_by_id(sessions: Iterable[SessionInfo]) -> dict[str, SessionInfo]:
     """Return a mapping of ids to sessions."""
     return {info.id: info for info in sessions}
-
-
-def reject_names(
-    keys: Iterable[str], listed: Mapping[str, SessionInfo], command: str
-) -> dict[str, Failure]:
-    """Return a failure for each key that is the name of a listed session instead of an id.
-
-    The messages have the ids of the sessions with that name.
-    """
-    ids_by_name: dict[str, list[str]] = {}
-    for info in listed.values():
-        ids_by_name.setdefault(info.name, []).append(info.id)
-
-    return {
-        key: Failure(
-            key,
-            FailureKind.INVALID,
-            f"that is the name of {', '.join(ids_by_name[key.lower()])}: {command} takes ids",
-        )
-        for key in keys
-        if key not in listed and key.lower() in ids_by_name
-    }
 
 
 T = TypeVar("T")
@@ -63,6 +40,7 @@ def open_session(options: argparse.Namespace, **others: Any) -> AsyncSession:
         server=options.server,
         certificate=options.certificate,
         timeout=options.timeout,
+        outage_timeout=options.outage_timeout,
         **others,
     )
 

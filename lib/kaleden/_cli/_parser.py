@@ -3,79 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
+from kaleden._cli._argument_types import (
+    make_count_parser,
+    parse_capacity,
+    parse_limit,
+    parse_number,
+    parse_port,
+    parse_seconds,
+    parse_variable,
+)
 from kaleden._cli._io import EXIT_STATUSES
 from kaleden._engine._config import Limits
 from kaleden._version import __version__
 
 _BACKEND_HELP: Final = "event loop to use (default: %(default)s)"
-
-
-def make_count_parser(most: int | None = None) -> Callable[[str], int]:
-    """Return a parser of whole numbers from 1 to *most*."""
-
-    def parse(text: str) -> int:
-        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
-        if value < 1 or (most is not None and value > most):
-            ceiling = "" if most is None else f" to {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1{ceiling}")
-        return value
-
-    return parse
-
-
-def parse_number(text: str) -> float:
-    """Parse a finite number that is not negative."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative number")
-    return value
-
-
-def parse_seconds(text: str) -> float:
-    """Parse a duration in seconds."""
-    value = parse_number(text)
-    if not value:
-        raise argparse.ArgumentTypeError("must be greater than 0")
-    return value
-
-
-def parse_variable(text: str) -> tuple[str, str]:
-    """Parse ``KEY=VALUE``, or ``KEY`` for the value in this process's environment.
-
-    Error messages do not contain the value.
-    """
-    key, equals, value = text.partition("=")
-    if equals:
-        return key, value
-
-    if key not in os.environ:
-        raise argparse.ArgumentTypeError(f"{key!r} is not set in this environment: use {key}=VALUE")
-    return key, os.environ[key]
-
-
-def _parse_capacity(text: str) -> float:
-    value = parse_number(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is less than 1")
-    return value
-
-
-def _parse_port(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value not in range(65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port number")
-    return value
 
 
 # argparse gives the type no public name.
@@ -194,6 +138,14 @@ def _add_connection_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="time-out of each attempt of a request (default: CANFAR_TIMEOUT, or 30)",
     )
+    add(
+        "--outage-timeout",
+        type=parse_limit,
+        default=Limits().outage_timeout,
+        metavar="SECONDS",
+        help="how long to wait for a server that is away while sessions run; none for no limit "
+        "(default: %(default)g)",
+    )
     add("--backend", choices=("asyncio", "trio"), default="asyncio", help=_BACKEND_HELP)
 
 
@@ -233,16 +185,16 @@ def _add_serve(commands: Commands) -> None:
         "Prints its URL and token. Ctrl-C ends it and all its sessions, with exit status 0.",
     )
     add = parser.add_argument
-    add("--port", type=_parse_port, default=0, help="port on 127.0.0.1 (default: a free port)")
+    add("--port", type=parse_port, default=0, help="port on 127.0.0.1 (default: a free port)")
     add("--token", help="bearer token to accept (default: a random token)")
     add("--tls", action="store_true", help="serve https, and accept client certificates")
     add("--state", metavar="FILE", help="SQLite file that stores the sessions")
     add(
         "--cores",
-        type=_parse_capacity,
+        type=parse_capacity,
         help="capacity in cores, at least 1 (default: 16 times this machine's)",
     )
-    add("--ram", type=_parse_capacity, help="capacity in GiB, at least 1 (default: 4 per core)")
+    add("--ram", type=parse_capacity, help="capacity in GiB, at least 1 (default: 4 per core)")
     add("--user", default="local", help="name of the user (default: %(default)s)")
     add(
         "--max-interactive-sessions",
@@ -285,11 +237,17 @@ def _add_run(commands: Commands) -> None:
     add(
         "--grace",
         type=parse_seconds,
-        default=30.0,
+        default=45.0,
         metavar="SECONDS",
-        help="time limit of the clean-up (default: 30)",
+        help="time limit of the clean-up (default: 45)",
     )
     add("--no-logs", dest="logs", action="store_false", help="show only states")
+    add(
+        "--on-unread",
+        choices=("release", "destroy"),
+        default="release",
+        help="action on a session whose log could not be read to its end (default: release)",
+    )
     after = parser.add_mutually_exclusive_group()
     after.add_argument(
         "--release",
@@ -341,6 +299,12 @@ def _add_logs(commands: Commands) -> None:
     add = parser.add_argument
     add("ids", nargs="+", metavar="ID", help="id of a session, as printed by `kaleden ps`")
     add("-f", "--follow", action="store_true", help="continue until the sessions have ended")
+    add(
+        "--max-bytes",
+        type=make_count_parser(),
+        metavar="N",
+        help="print the last N bytes of each log (default: 64 MiB); not with --follow",
+    )
     _add_json(parser, "the logs (with --follow: one JSON object per line of a log)")
     _add_connection_options(parser)
 
@@ -359,6 +323,11 @@ def _add_rm(commands: Commands) -> None:
     add("--kind", help="with --prefix: end only this kind")
     add("--status", help="with --prefix: end only this status")
     add("--dry-run", action="store_true", help="with --prefix: list the sessions, end none")
+    add(
+        "--ignore-missing",
+        action="store_true",
+        help="exit with status 0 also if the server does not list an id",
+    )
     _add_json(parser, "the outcome for each session")
     _add_connection_options(parser)
 

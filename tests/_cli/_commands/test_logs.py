@@ -70,7 +70,7 @@ def test_empty_log_is_distinguished_from_unknown_session(silent: str, call: Call
     )
     result = call("logs", silent, "nosuchid")
     assert (1, "") == (result.status, result.out)
-    assert "nosuchid: no session of yours has this id" in result.err
+    assert "nosuchid: the server lists no session with this id" in result.err
     outcomes: Outcomes[str] = Outcomes.from_json(call("logs", silent, "nosuchid", "--json").out)
     assert {silent: ""} == outcomes.successes
     assert ["nosuchid"] == list(outcomes.failures)
@@ -80,13 +80,13 @@ def test_empty_log_is_distinguished_from_unknown_session(silent: str, call: Call
 def test_name_is_rejected_with_its_id(options: list[str], silent: str, call: Caller) -> None:
     result = call("logs", *options, "silent")
     assert 1 == result.status
-    assert f"that is the name of {silent}: logs takes ids" in result.err + result.out
+    assert f"it is the name of session {silent}" in result.err + result.out
 
 
 def test_following_unknown_session_ends(call: Caller) -> None:
     result = call("logs", "-f", "nosuchid")
     assert (1, "") == (result.status, result.out)
-    assert "it was never listed" in result.err
+    assert "the server lists no session with this id" in result.err
 
 
 def test_invalid_id_is_rejected_before_any_request(call_alone: Caller) -> None:

@@ -28,15 +28,18 @@ def test_sessions_are_ended_and_listed(backend: str, server: Server, call: Calle
 
 
 def test_unknown_id_is_reported(call: Caller) -> None:
+    missing = "nosuchid: the server lists no session with this id\n"
     result = call("rm", "nosuchid")
-    assert (0, "gone: nosuchid (it was not there)\n", "") == (result.status, result.out, result.err)
+    assert (1, "", missing) == (result.status, result.out, result.err)
+    result = call("rm", "--ignore-missing", "nosuchid")
+    assert (0, "", missing) == (result.status, result.out, result.err)
 
 
 def test_name_is_rejected_with_its_id(server: Server, call: Caller) -> None:
     [key] = start_sessions(server, "named", "sleep", "600")
-    result = call("rm", "Named", "nosuchid")
-    assert (1, "gone: nosuchid (it was not there)\n") == (result.status, result.out)
-    assert f"that is the name of {key}: rm takes ids" in result.err
+    result = call("rm", "--ignore-missing", "Named", "nosuchid")
+    assert (1, "") == (result.status, result.out)
+    assert f"this is the name of session {key}: give the id" in result.err
     assert "named" in list_names(server)
     assert 0 == call("rm", key).status
 
@@ -93,11 +96,11 @@ def test_unconfirmed_session_is_listed_with_status_1(capsys: pytest.CaptureFixtu
     """The deletes succeed, and the lists that should confirm them fail."""
 
     async def remove() -> int:
-        plan = FaultPlan([Fault("error-before", on="list", nth=range(3, 9))])
+        plan = FaultPlan([Fault("error-before", on="list", nth=range(4, 99))])
         async with LocalPlatform() as platform, FaultProxy(platform.url, plan) as proxy:
             async with kaleden.AsyncSession(proxy.url, platform.token) as session:
                 created = await session.create("left", IMAGE, cmd="sleep", args="9")
-                options = argparse.Namespace(ids=created.ids)
+                options = argparse.Namespace(ids=created.ids, ignore_missing=False)
                 return await _remove_by_id(options, Output(json=False), session)
 
     assert 1 == anyio.run(remove)

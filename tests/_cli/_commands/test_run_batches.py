@@ -13,6 +13,7 @@ import kaleden
 from kaleden._cli._commands._run import _AttachedRun, _build_spec
 from kaleden._cli._io import Output
 from kaleden._cli._parser import parse
+from kaleden._wire import Request
 from kaleden.local import Session
 from kaleden.testing import Fault, FaultPlan, MemoryTransport, run_virtual
 from support import IMAGE, PLAIN_BACKENDS
@@ -27,15 +28,20 @@ def parse_options(*arguments: str) -> argparse.Namespace:
 
 @pytest.fixture(params=PLAIN_BACKENDS)
 def run_command(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> RunCommand:
-    def run_command(platform: MemoryTransport, *arguments: str) -> tuple[int, Events]:
+    def run_command(
+        platform: MemoryTransport, *arguments: str, left: int = 0, outage_timeout: float = 3600
+    ) -> tuple[int, Events]:
         options = parse_options(*arguments)
 
         async def run() -> int:
-            async with platform, kaleden.AsyncSession(transport=platform) as session:
+            async with (
+                platform,
+                kaleden.AsyncSession(transport=platform, outage_timeout=outage_timeout) as session,
+            ):
                 status = await _AttachedRun(_build_spec(options), options, Output(json=True))(
                     session
                 )
-                assert [] == platform.sessions()
+                assert left == len(platform.sessions())
                 return status
 
         status = run_virtual(run, backend=request.param)
@@ -94,16 +100,26 @@ def test_lost_create_response_loses_no_session(run_command: RunCommand) -> None:
     assert (0, 3) == (status, len(select_events(events, "ended")))
 
 
-def test_failed_log_request_is_reported(run_command: RunCommand) -> None:
-    faults = FaultPlan([Fault("error-before", on="logs")])
-    status, events = run_command(MemoryTransport(faults=faults))
+@pytest.mark.parametrize("on_unread", ["release", "destroy"])
+def test_session_whose_log_cannot_be_read_is_released(
+    run_command: RunCommand, on_unread: str
+) -> None:
+    transport = MemoryTransport(faults=FaultPlan([Fault("error-before", on="logs")]))
+    left = 1 if on_unread == "release" else 0
+    arguments = ("--on-unread", on_unread)
+    status, events = run_command(transport, *arguments, left=left, outage_timeout=2)
     assert 1 == status
     assert ["fits"] == [event["name"] for event in select_events(events, "log_failed")]
     assert {"succeeded": 1, "failed": 0, "exit_status": 1}.items() <= events[-1].items()
+    assert left == len(select_events(events, "released"))
 
 
 def test_session_that_is_left_is_reported(run_command: RunCommand) -> None:
-    faults = FaultPlan([Fault("lie", on="destroy")])
+    def on_point(_: str, request: Request) -> None:
+        if request.method == "DELETE":
+            transport.faults = FaultPlan([Fault("stall", on="list")])
+
+    transport = MemoryTransport(on_point=on_point)
     with pytest.raises(kaleden.ScopeError) as caught:
-        run_command(MemoryTransport(faults=faults), "--grace", "20")
+        run_command(transport, "--grace", "20")
     assert 1 == len(caught.value.survivors)

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
-from attrs import evolve
-
-from kaleden._cli._client import index_by_id, open_session, perform, reject_names
+from kaleden._cli._client import open_session, perform
 from kaleden._cli._io import FAILURE, SUCCESS, Output
 from kaleden._client._session import AsyncSession
-from kaleden._errors import FailureKind
-from kaleden._results._batch import Failure, Outcome, Outcomes
+from kaleden._errors import FailureKind, InvalidRequest
+from kaleden._results._batch import Failure, Outcome, Success
 from kaleden._sessions._monitor._follow import LogItem, LogLine, LogReset
 from kaleden._wire import check_id, get_converter
 
@@ -29,13 +27,13 @@ class LogPrinter:
         ignored: a kind of failure that the caller reports itself.
 
     Attributes:
-        failed: the number of logs that could not be followed to their ends.
+        unread: the sessions with logs that could not be followed to their ends.
     """
 
     def __init__(
         self, output: Output, names: Mapping[str, str], ignored: FailureKind | None = None
     ) -> None:
-        self.failed = 0
+        self.unread: list[str] = []
         self._output = output
         self._names = names
         self._ignored = ignored
@@ -70,15 +68,13 @@ class LogPrinter:
     async def _write_other(self, item: LogReset | Failure) -> None:
         if isinstance(item, LogReset):
             message = "its log starts again from the beginning"
-            await self._report("log_reset", item.id, message)
+            if item.omitted:
+                message = f"{item.omitted} bytes of its log before these lines are left out"
+            await self._report("log_reset", item.id, message, omitted=item.omitted)
         elif item.kind is not self._ignored:
-            await self.report_failure(item)
-
-    async def report_failure(self, failure: Failure) -> None:
-        """Report that a log cannot be followed to its end."""
-        self.failed += 1
-        facts = get_converter().unstructure(failure)
-        await self._report("log_failed", failure.key, str(failure), failure=facts)
+            self.unread.append(item.key)
+            facts = get_converter().unstructure(item)
+            await self._report("log_failed", item.key, str(item), failure=facts)
 
     async def _report(self, event: str, id_: str, message: str, **facts: Any) -> None:
         name = self._names[id_]
@@ -91,21 +87,25 @@ class LogPrinter:
 def main(options: argparse.Namespace, output: Output) -> int:
     """Print logs."""
     ids = list(dict.fromkeys(check_id(key) for key in options.ids))
-    work = _follow if options.follow else _print
-    return perform(open_session(options), partial(work, ids, output), options, output)
+    if options.follow and options.max_bytes is not None:
+        raise InvalidRequest("--max-bytes is for logs that are read once: give no --follow with it")
+
+    work = partial(_follow if options.follow else _print, options, ids, output)
+    return perform(open_session(options), work, options, output)
 
 
-async def _follow(ids: Sequence[str], output: Output, session: AsyncSession) -> int:
-    rejected = reject_names(ids, index_by_id(await session.fetch()), "logs")
+async def _follow(
+    _: argparse.Namespace, ids: Sequence[str], output: Output, session: AsyncSession
+) -> int:
     printer = LogPrinter(output, {key: key for key in ids})
-    for failure in rejected.values():
-        await printer.report_failure(failure)
-    await printer.follow(session, [key for key in ids if key not in rejected])
-    return FAILURE if printer.failed else SUCCESS
+    await printer.follow(session, ids)
+    return FAILURE if printer.unread else SUCCESS
 
 
-async def _print(ids: Sequence[str], output: Output, session: AsyncSession) -> int:
-    outcomes = Outcomes("logs", await _detect_unknown(session, await session.logs(ids)))
+async def _print(
+    options: argparse.Namespace, ids: Sequence[str], output: Output, session: AsyncSession
+) -> int:
+    outcomes = await session.logs(ids, max_bytes=options.max_bytes)
     if output.json:
         await output.send_line(outcomes.to_json())
     else:
@@ -115,25 +115,9 @@ async def _print(ids: Sequence[str], output: Output, session: AsyncSession) -> i
     return SUCCESS if outcomes.ok else FAILURE
 
 
-async def _detect_unknown(session: AsyncSession, outcomes: Outcomes[str]) -> list[Outcome[str]]:
-    """Replace the empty logs of unknown sessions by failures.
-
-    The server responds with an empty log for a session that does not exist.
-    """
-    empty = [key for key, log in outcomes.successes.items() if not log]
-    if not empty:
-        return list(outcomes)
-
-    listed = index_by_id(await session.fetch())
-    rejected = reject_names(empty, listed, "logs")
-    unknown = Failure("", FailureKind.NOT_FOUND, "no session of yours has this id", sent=True)
-    wrong = {
-        key: rejected.get(key) or evolve(unknown, key=key) for key in empty if key not in listed
-    }
-    return [wrong.get(outcome.key, outcome) for outcome in outcomes]
-
-
 async def _show(outcome: Outcome[str], output: Output, *, prefixes: bool) -> None:
+    if isinstance(outcome, Success) and outcome.omitted:
+        await output.send_note(f"{outcome.key}: {outcome.omitted} bytes before these are left out")
     if isinstance(outcome, Failure):
         await output.send_note(str(outcome))
     elif not outcome.value:

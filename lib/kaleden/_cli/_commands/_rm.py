@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import Any
 
-from kaleden._cli._client import index_by_id, open_session, perform, reject_names
+from kaleden._cli._client import index_by_id, open_session, perform
 from kaleden._cli._io import FAILURE, SUCCESS, Output
 from kaleden._client._session import AsyncSession
 from kaleden._errors import InvalidRequest
 from kaleden._results._batch import Failure, Outcomes
-from kaleden._sessions._launch._destroy import build_filter
+from kaleden._sessions._launch._filter import build_filter
 from kaleden._wire import SessionInfo, check_id, check_kind
 
 
@@ -41,11 +40,10 @@ def _check_options(options: argparse.Namespace) -> None:
 
 async def _remove_by_id(options: argparse.Namespace, output: Output, session: AsyncSession) -> int:
     listed = index_by_id(await session.fetch())
-    # The server accepts every delete, so the delete of a name would seem to succeed.
-    rejected = reject_names(options.ids, listed, "rm")
-    ids = [key for key in options.ids if key not in rejected]
-    outcomes = await session.destroy(ids)
-    return await _print_outcomes([*rejected.values(), *outcomes], listed, output)
+    outcomes = await session.destroy(options.ids)
+    status = await _print_outcomes(outcomes, listed, output)
+    missing = not all(outcomes.values) and not options.ignore_missing
+    return FAILURE if missing else status
 
 
 async def _remove_by_prefix(
@@ -58,7 +56,7 @@ async def _remove_by_prefix(
 
     if not chosen and not output.json:
         await output.send_note(f"no session's name begins with {options.prefix}")
-    return await _print_outcomes(list(await session.destroy(chosen)), chosen, output)
+    return await _print_outcomes(await session.destroy(chosen), chosen, output)
 
 
 async def _print_plan(chosen: dict[str, SessionInfo], output: Output) -> int:
@@ -70,19 +68,22 @@ async def _print_plan(chosen: dict[str, SessionInfo], output: Output) -> int:
     return SUCCESS
 
 
-async def _print_outcomes(found: list[Any], listed: dict[str, SessionInfo], output: Output) -> int:
-    outcomes: Outcomes[bool] = Outcomes("destroy", found)
+async def _print_outcomes(
+    outcomes: Outcomes[bool], listed: dict[str, SessionInfo], output: Output
+) -> int:
     if output.json:
         await output.send_line(outcomes.to_json())
     else:
         for outcome in outcomes:
             if isinstance(outcome, Failure):
                 await output.send_note(f"may be left: {outcome}")
-            else:
+            elif outcome.value:
                 await output.send_line(f"gone: {_format_session(outcome.key, listed)}")
+            else:
+                await output.send_note(f"{outcome.key}: the server lists no session with this id")
     return SUCCESS if outcomes.ok else FAILURE
 
 
 def _format_session(key: str, listed: dict[str, SessionInfo]) -> str:
     info = listed.get(key)
-    return f"{key} (it was not there)" if info is None else f"{key} ({info.name})"
+    return key if info is None else f"{key} ({info.name})"

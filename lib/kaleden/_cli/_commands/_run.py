@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from functools import partial
 from typing import Any, Final, final
 
@@ -15,9 +16,10 @@ from kaleden._cli._commands._logs import LogPrinter
 from kaleden._cli._io import FAILURE, SUCCESS, Output, ReaderGone
 from kaleden._client._session import AsyncSession
 from kaleden._engine._tasks import open_task_group
-from kaleden._errors import FailureKind, InvalidRequest
+from kaleden._errors import FailureKind, InvalidRequest, ScopeError
 from kaleden._results._batch import Failure, Outcome, Outcomes
 from kaleden._results._progress import ProgressUpdate
+from kaleden._sessions._monitor._outage import OUTAGE_KINDS
 from kaleden._sessions._scope import OnExit, Scope
 from kaleden._wire import SessionInfo, SessionSpec, SessionStatus, get_converter
 
@@ -89,18 +91,49 @@ class _AttachedRun:
         self._output = output
         self._names: dict[str, str] = {}
         self._failed = self._succeeded = 0
+        self._has_outage = False
+        self._released: list[str] = []
         self._logs: LogPrinter | None = None
         self._scope: Scope | None = None
 
     async def __call__(self, session: AsyncSession) -> int:
         end: OnExit = "release" if self._options.release else "destroy"
-        async with session.scope(grace=self._options.grace, on_success=end) as self._scope:
-            created = await self._scope.create(self._spec)
-            await self._report_launches(created)
-            if self._names:
-                await self._watch(session)
+        try:
+            async with session.scope(grace=self._options.grace, on_success=end) as self._scope:
+                created = await self._scope.create(self._spec)
+                await self._report_launches(created)
+                if self._names:
+                    await self._watch(session)
+                await self._release(self._scope)
+        except ScopeError as error:
+            await self._report_left(error)
+            raise
 
         return await self._report_summary()
+
+    async def _release(self, scope: Scope) -> None:
+        """Release the sessions that may still run, or that have the only copy of a log."""
+        unread = self._logs.unread if self._logs and self._options.on_unread == "release" else []
+        ids = scope.ids if self._has_outage else unread
+        if not ids:
+            return
+
+        self._released = list(ids)
+        reason = "the outage" if self._has_outage else "logs that could not be read"
+        ledger = self._options.ledger if self._has_outage else None
+        way = f"rm {' '.join(ids)}" if ledger is None else f"reap {shlex.quote(ledger)}"
+        message = f"released because of {reason}: {', '.join(ids)}; `kaleden {way}` ends them"
+        await self._report("released", {"ids": ids}, message)
+        await scope.release(ids, reapable=self._has_outage)
+
+    async def _report_left(self, error: ScopeError) -> None:
+        """Write the sessions that may be left, with the reasons, for programs."""
+        if self._output.json:
+            failures = {
+                key: get_converter().unstructure(failure) for key, failure in error.failures.items()
+            }
+            facts = {"ids": error.survivors, "names": error.launches, "failures": failures}
+            await self._output.send_event("left", facts)
 
     @property
     def may_have_survivors(self) -> bool:
@@ -160,6 +193,7 @@ class _AttachedRun:
         name = self._names[outcome.key]
         if isinstance(outcome, Failure):
             self._failed += 1
+            self._has_outage = self._has_outage or outcome.kind in OUTAGE_KINDS
             facts = {"ok": False, "failure": get_converter().unstructure(outcome)}
             await self._report_end(name, outcome.key, facts, outcome.message)
             return
@@ -192,10 +226,13 @@ class _AttachedRun:
         await self._report("ended", {"name": name, "id": key, **facts}, f"{name}: {message}")
 
     async def _report_summary(self) -> int:
-        failed_logs = 0 if self._logs is None else self._logs.failed
-        status = FAILURE if self._failed or failed_logs else SUCCESS
-        released = self._options.release and self._names
-        left = "the sessions were released" if released else "all sessions have ended"
+        has_unread = self._logs is not None and self._logs.unread
+        status = FAILURE if self._failed or has_unread else SUCCESS
+        left = "all sessions have ended"
+        if self._released:
+            left = f"{len(self._released)} sessions were released"
+        elif self._options.release and self._names:
+            left = "the sessions were released"
         message = f"{self._succeeded} of {self._spec.replicas} succeeded; {left}"
         facts = {"succeeded": self._succeeded, "failed": self._failed, "exit_status": status}
         await self._report("end", facts, message)
