@@ -16,13 +16,15 @@ It needs the extra ``parsl``. ``docs/how-to/use-with-parsl.md`` has a complete p
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Final, Self, final
 
 from attrs import evolve
 
+from kaleden._engine._config import Limits
 from kaleden._errors import (
     ConfigurationError,
     InvalidRequest,
@@ -39,6 +41,7 @@ from kaleden._sessions._launch._script_env import (
     encode_script,
     to_session_name,
 )
+from kaleden._sessions._monitor._history import SessionHistory, SessionState
 from kaleden._sync import Session, SyncScope
 from kaleden._wire import SessionInfo, SessionKind, SessionSpec, SessionStatus
 
@@ -145,7 +148,7 @@ class SkahaProvider(ExecutionProvider):
         launcher: Launcher = _SIMPLE,
         python: str = "python3",
         status_polling_interval: int = 15,
-        grace: float = 30.0,
+        grace: float = 45.0,
     ) -> None:
         super().__init__()
         check_blocks(init_blocks, min_blocks, max_blocks, parallelism)
@@ -177,6 +180,9 @@ class SkahaProvider(ExecutionProvider):
         self._interval = status_polling_interval
         self._grace = grace
         self._ended: dict[object, tuple[JobState, str]] = {}
+        self._clock: Callable[[], float] = time.monotonic
+        self._history = SessionHistory(Limits().settle)
+        self._states: dict[object, SessionState] = {}
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._session = _check_session(session)
@@ -252,8 +258,11 @@ class SkahaProvider(ExecutionProvider):
         if isinstance(outcome, Failure):
             raise _make_submit_error(job_name, outcome)
 
-        self.resources[outcome.value] = job_name
-        return outcome.value
+        key = outcome.value
+        self._history.record_created(key, self._clock())
+        self._states[key] = SessionState(key, self._history)
+        self.resources[key] = job_name
+        return key
 
     def status(self, job_ids: Sequence[object]) -> list[JobStatus]:
         """Return the status of blocks, with a single list request.
@@ -265,21 +274,15 @@ class SkahaProvider(ExecutionProvider):
             job_ids: values that `submit` returned.
 
         Returns:
-            A status for each. It is ``MISSING`` if the server does not list the block and no list
-            showed its end, or if this provider has not launched the id.
+            A status for each. It is ``MISSING`` if lists prove that the block is gone and none has
+            shown its end, or if this provider has not launched the id.
 
         Raises:
             ExecutionProviderException: the request failed.
         """
-        listed: dict[object, SessionInfo] = {}
         if any(map(self._is_open, job_ids)):
-            try:
-                listed = {info.id: info for info in self._session.fetch(SessionKind.HEADLESS)}
-            except KaledenError as error:
-                raise ExecutionProviderException(str(error)) from error
-            self._record_ends([info for info in listed.values() if self._is_open(info.id)])
-
-        return [self._build_status(key, listed) for key in job_ids]
+            self._update_states()
+        return [self._build_status(key) for key in job_ids]
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         """End blocks, and verify it with a single list request.
@@ -336,6 +339,18 @@ class SkahaProvider(ExecutionProvider):
         }
         return evolve(self._spec, name=to_session_name(job_name), env=env)
 
+    def _update_states(self) -> None:
+        began = self._clock()
+        try:
+            listed = {info.id: info for info in self._session.fetch(SessionKind.HEADLESS)}
+        except KaledenError as error:
+            raise ExecutionProviderException(str(error)) from error
+
+        snapshot = self._history.record_list(began, listed, unreadable=0)
+        for key in filter(self._is_open, list(self._states)):
+            self._states[key].update(snapshot)
+        self._record_ends([info for info in listed.values() if self._is_open(info.id)])
+
     def _is_open(self, key: object) -> bool:
         """Whether the status of a block must be requested from the server."""
         return key in self.resources and key not in self._ended and not self._has_ended
@@ -349,7 +364,7 @@ class SkahaProvider(ExecutionProvider):
     def _survivors(self) -> tuple[str, ...]:
         return () if self.error is None else self.error.survivors
 
-    def _build_status(self, key: object, listed: Mapping[object, SessionInfo]) -> JobStatus:
+    def _build_status(self, key: object) -> JobStatus:
         if key not in self.resources:
             return JobStatus(JobState.MISSING, f"this provider has launched no session {key}")
 
@@ -359,15 +374,16 @@ class SkahaProvider(ExecutionProvider):
         if self._has_ended:
             return JobStatus(JobState.CANCELLED if self._is_gone(key) else JobState.UNKNOWN)
 
-        if key in listed:
-            return JobStatus(_map_status(listed[key]))
+        state = self._states[key]
+        if not state.is_gone:
+            return JobStatus(_map_status(state.status or SessionStatus.PENDING))
 
         reason = f"session {key} is not on the server any more, and was not seen to end"
         return JobStatus(JobState.MISSING, reason)
 
     def _record_ends(self, infos: Sequence[SessionInfo]) -> None:
         """Store the status of ended sessions, with the end of the log for failed ones."""
-        ended = {info.id: _map_status(info) for info in infos if info.status.is_terminal}
+        ended = {info.id: _map_status(info.status) for info in infos if info.status.is_terminal}
         logs = self._fetch_logs([key for key, state in ended.items() if state is JobState.FAILED])
         for key, state in ended.items():
             log = f", and wrote at its end:\n{logs[key][-_TAIL:]}" if logs.get(key) else ""
@@ -387,8 +403,8 @@ class SkahaProvider(ExecutionProvider):
             self._open_scope().release(gone)
 
 
-def _map_status(info: SessionInfo) -> JobState:
-    return _STATES.get(info.status, JobState.UNKNOWN)
+def _map_status(status: SessionStatus) -> JobState:
+    return _STATES.get(status, JobState.UNKNOWN)
 
 
 def _make_submit_error(job_name: str, reason: object) -> SubmitException:

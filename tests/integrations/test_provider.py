@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -183,7 +184,29 @@ def test_status_of_all_blocks_takes_one_list(
     assert [JobState.RUNNING] * 4 == get_states(provider, *jobs)
     assert {"list": 1} == platform.requests - before
     session.destroy(jobs[0])
-    assert [JobState.MISSING, JobState.RUNNING] == get_states(provider, *jobs[:2])
+    # Two lists without a block, at least a second apart, prove that it is gone; but not lists
+    # that may be from before its create.
+    now = time.monotonic()
+    for seconds, first in [
+        (1.0, JobState.RUNNING),
+        (2.1, JobState.RUNNING),
+        (31.0, JobState.RUNNING),
+        (31.9, JobState.RUNNING),
+        (32.1, JobState.MISSING),
+    ]:
+        provider._clock = partial(float, now + seconds)
+        assert [first, JobState.RUNNING] == get_states(provider, *jobs[:2])
+
+
+def test_one_empty_list_does_not_make_blocks_missing(
+    platform: MemoryTransport, provider: SkahaProvider
+) -> None:
+    jobs = [provider.submit("work", 1) for _ in range(2)]
+    platform.faults = FaultPlan([Fault(FaultKind.LAG, "list", nth={1, 3}, seconds=1000.0)])
+    now = time.monotonic()
+    for seconds in (1.0, 3.0, 5.0, 8.0):
+        provider._clock = partial(float, now + seconds)
+        assert JobState.MISSING not in get_states(provider, *jobs)
 
 
 def test_status_of_an_unknown_job_sends_no_request(
