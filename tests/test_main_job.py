@@ -170,7 +170,7 @@ async def test_outcomes_are_equal_on_every_backend(anyio_backend_name: str) -> N
         ],
     )
     assert expected == logs
-    assert "No active job" in renewed.failures["unknown1"].message
+    assert FailureKind.NOT_FOUND is renewed.failures["unknown1"].kind
     assert (
         Outcomes("destroy", [kaleden.Success(first, True), kaleden.Success(second, True)])
         == destroyed

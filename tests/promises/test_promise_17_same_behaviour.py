@@ -73,7 +73,7 @@ async def call_methods() -> list[object]:
             return text("session c not found", 404)
         return data(session_object(session_id(request)))
 
-    session, transport = session_on(respond)
+    session, transport = session_on(respond, settle=0.01)
     async with session:
         record: list[object] = [[info.id for info in await session.fetch()]]
         record.append(describe_outcomes(await session.info(["a", "b", "c", "a", "/"])))
@@ -84,7 +84,8 @@ async def call_methods() -> list[object]:
             (await session.info("c")).raise_on_failure()
         except* kaleden.NotFound as group:
             record.append(str(group.exceptions[0]))
-    return [*record, len(transport.requests)]
+    # The number of lists that look for a deleted session depends on the time.
+    return [*record, sum(request.target != "session" for request in transport.requests)]
 
 
 def test_program_behaves_the_same_in_real_time(count_trials: Callable[[int], None]) -> None:

@@ -62,6 +62,7 @@ def check_lists(transport: OutageTransport) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_day_with_outages_loses_no_session(
     virtual: VirtualLoop, count_trials: Callable[[int], None]
 ) -> None:
