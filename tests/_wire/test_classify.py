@@ -127,8 +127,11 @@ def test_invalid_kubernetes_message_is_kept_unchanged(quoted: str) -> None:
         make_response(json.dumps({"detail": "Not Found"}), 404, kind="application/json"),
         make_response("", 404),
         make_response(" \n", 404),
+        make_response("404 page not found\n", 404),
+        make_response("default backend - 404", 404),
+        make_response("no Route matched with those values", 404),
+        make_response("The requested URL was not found on this server.", 404),
     ],
-    ids=["html", "untyped html", "json", "empty", "blank"],
 )
 def test_not_found_from_another_server_questions_the_url(response: Response) -> None:
     failure = classify_error(response)

@@ -105,7 +105,11 @@ def _extract_message(response: Response) -> str:
     return format_one_line(text) or f"{_format_status(response.status)}, with an empty body"
 
 
-_GENERIC = re.compile(r"(404|page|not found|[\s:.-])+", re.IGNORECASE)
+_GENERIC = re.compile(
+    r"(404|page|not found|(default|no) backend|no route matched with those values|service|"
+    r"(the )?requested (url|resource)|was|on this server|[\s:.-])+",
+    re.IGNORECASE,
+)
 
 
 def _is_skaha_text(response: Response) -> bool:
