@@ -490,6 +490,35 @@ def test_clean_up_costs_a_few_lists_for_any_number_of_sessions(play: Play) -> No
     play(scenario, duration=10**6)
 
 
+def test_deletes_that_fail_and_have_an_effect_are_repeated_once(play: Play) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        before = transport.requests.copy()
+        async with session.scope() as scope:
+            await scope.create("fits", IMAGE, replicas=20)
+            left_at = anyio.current_time()
+        assert {"create": 20, "destroy": 40, "list": 3} == transport.requests - before
+        assert anyio.current_time() - left_at < 6
+
+    play(scenario, Fault(FaultKind.ERROR_AFTER, "destroy"), duration=10**6)
+
+
+@pytest.mark.parametrize("fault", [FaultKind.ERROR_AFTER, FaultKind.HTML])
+def test_launch_that_no_list_shows_in_time_is_named(
+    play: Play, caplog: pytest.LogCaptureFixture, fault: FaultKind
+) -> None:
+    async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
+        with anyio.move_on_after(1):
+            async with session.scope() as scope:
+                await scope.create("fits", IMAGE)
+        [left] = transport.sessions()
+        named = scope.error is not None and left.spec.name in scope.error.launches
+        assert named or left.spec.name in caplog.text
+
+    caplog.set_level(logging.WARNING, "kaleden")
+    late = Fault(FaultKind.LAG, "list", seconds=100.0)
+    play(scenario, Fault(fault, "create", nth=1), late, duration=10**6)
+
+
 def test_clean_up_of_ended_sessions_takes_one_list(play: Play) -> None:
     async def scenario(transport: MemoryTransport, session: kaleden.AsyncSession) -> None:
         async with session.scope() as scope:

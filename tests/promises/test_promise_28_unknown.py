@@ -17,6 +17,7 @@ from kaleden._sessions._ledger._file import Event, append, encode, read_ledger
 from kaleden._sessions._ledger._process import get_this_owner
 from kaleden._wire import Request, Response
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport
+from outages import is_list
 from promises.loops import VirtualLoop
 from support import IMAGE, text
 
@@ -100,5 +101,58 @@ def test_wrong_id_hides_no_session(virtual: VirtualLoop, tmp_path: Path) -> None
             async with kaleden.AsyncSession(transport=world) as later:
                 assert (await later.reap(path)).ok
             assert [] == world.sessions()
+
+    virtual.run(main)
+
+
+class AnotherId:
+    """Responds to each create with the id of an older session, and disturbs the lists."""
+
+    def __init__(self, world: MemoryTransport, key: str, failing: int) -> None:
+        self.world = world
+        self.key = key
+        self.failing = failing
+
+    async def send(self, request: Request) -> Response:
+        if is_list(request) and self.failing:
+            self.failing -= 1
+            await anyio.sleep(0.05)
+            return text("no list now", 503)
+        response = await self.world.send(request)
+        is_create = request.method == "POST" and request.target == "session"
+        return text(self.key) if is_create else response
+
+
+@pytest.mark.parametrize("failing", [0, 3])
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("owner", ["scope", "run", "dead"])
+def test_id_of_another_session_ends_only_our_own(
+    virtual: VirtualLoop, tmp_path: Path, owner: str, listed: bool, failing: int
+) -> None:
+    path = tmp_path / "ledger"
+
+    async def main() -> None:
+        async with (
+            MemoryTransport(duration=10**6) as world,
+            kaleden.AsyncSession(transport=world) as other,
+        ):
+            [key] = (await other.create("another", IMAGE)).ids
+            transport = AnotherId(world, key, failing)
+            async with kaleden.AsyncSession(transport=transport, ledger=path) as session:
+                if listed:
+                    await session.wait(key, until="Running")
+                with anyio.move_on_after(100):
+                    if owner == "run":
+                        await session.run("fits", IMAGE)
+                    else:
+                        async with session.scope() as scope:
+                            await scope.create("fits", IMAGE)
+                            if owner == "dead":
+                                await scope.release(reapable=True)
+            if owner == "dead":
+                hand_over(path)
+                assert (await other.reap(path)).ok
+            assert ["another"] == [each.spec.name for each in world.sessions()]
+            assert [] == read_ledger(path)
 
     virtual.run(main)

@@ -18,7 +18,7 @@ from kaleden._engine._config import Limits
 from kaleden._sessions._launch._launch_request import LaunchRequest, get_token
 from kaleden._sessions._launch._launcher import InFlightCreate
 from kaleden._sessions._ledger._ledger import Ledger
-from kaleden._sessions._monitor._history import Snapshot
+from kaleden._sessions._monitor._history import SessionHistory, Snapshot
 
 logger = logging.getLogger("kaleden")
 
@@ -52,13 +52,14 @@ class OwnedSessions:
             the event loop, until which their sessions may appear.
     """
 
-    def __init__(self, limits: Limits, ledger: Ledger | None) -> None:
+    def __init__(self, limits: Limits, history: SessionHistory, ledger: Ledger | None) -> None:
         self.is_open = False
         self.group: TaskGroup
         self.in_flight: set[InFlightCreate] = set()
         self.owned: dict[str, str] = {}
         self.unconfirmed: dict[str, float] = {}
         self._limits = limits
+        self._history = history
         self._ledger = ledger
 
     def unconfirmed_names(self) -> tuple[str, ...]:
@@ -109,34 +110,42 @@ class OwnedSessions:
         """Own the listed sessions that have names of this scope, and forget expired launches.
 
         Names are stronger evidence than responses. A list shows the right session of
-        a create that received the id of another, and both sessions of a name that appears twice. A
-        session with a foreign name is not owned, whatever the response to a create was.
+        a create that received the id of another, and both sessions of a name that appears twice.
 
         The ledger keeps expired launches, since a list may lag by more than is expected.
 
         Args:
             snapshot: a list of all sessions.
         """
-        launched = {session: name for session, name in self.owned.items() if name != session}
-        names = {*launched.values(), *self.unconfirmed}
-        for session, name in launched.items():
-            info = snapshot.sessions.get(session)
-            if info is not None and info.name and info.name not in names:
-                logger.error(
-                    "the response to the create of %s named %s, a session called %s",
-                    name,
-                    session,
-                    info.name,
-                )
-                del self.owned[session]
-                await self._record_doubt(name)
+        launched = {name for session, name in self.owned.items() if name != session}
+        names = {*launched, *self.unconfirmed}
+        await self.disown_others()
         for info in snapshot.sessions.values():
             if info.name in names and self.owned.get(info.id) != info.name:
                 await self.own(info.name, info.id)
         # Launches with a listed session are owned now, and no longer unconfirmed.
         expired = [name for name, until in self.unconfirmed.items() if snapshot.began >= until]
-        for name in expired if snapshot.is_sound else []:
-            del self.unconfirmed[name]
+        if expired and snapshot.is_sound:
+            logger.warning("these launches may have made sessions that no list shows: %s", expired)
+            for name in expired:
+                del self.unconfirmed[name]
+
+    async def disown_others(self) -> None:
+        """Disown the sessions that have foreign names in a list.
+
+        The responses to creates had the ids of other sessions.
+        """
+        for session, name in list(self.owned.items()):
+            other = self._history.find_other_name(session)
+            if other is not None and other not in {*self.owned.values(), *self.unconfirmed}:
+                logger.error(
+                    "the response to the create of %s had the id %s of session %s",
+                    name,
+                    session,
+                    other,
+                )
+                del self.owned[session]
+                await self._record_doubt(name)
 
     async def release_unconfirmed(self, *, reapable: bool = False) -> list[str]:
         """Forget the unconfirmed launches; return their names."""
@@ -152,6 +161,7 @@ class OwnedSessions:
         self.unconfirmed.pop(name, None)
         before = self.owned.get(session, name)
         self.owned[session] = name
+        self._history.record_name(session, name)
         if before not in {name, session}:
             # The create named *before* had a response with this id.
             await self._record_doubt(before)

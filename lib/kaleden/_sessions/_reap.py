@@ -114,8 +114,7 @@ async def reap(
     found = await in_file_thread(partial(survey, path, server))
     launches = found.dead + (found.unknown if elsewhere else [])
     reaper = _Reaper(engine, sessions, limits, Path(path))
-    outcomes = await reaper.destroy_known([launch for launch in launches if launch.session_id])
-    outcomes += await reaper.search([launch for launch in launches if not launch.session_id])
+    outcomes = await reaper.reap(launches)
     if outcomes:
         await reaper.write_ledger(_file.compact)
     return Outcomes("reap", outcomes)
@@ -139,6 +138,25 @@ class _Reaper:
     sessions: SharedList
     limits: Limits
     path: Path
+
+    async def reap(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
+        """Destroy the sessions of known ids, and look for the others by their names."""
+        known = [launch for launch in launches if launch.session_id]
+        searched = [launch for launch in launches if not launch.session_id]
+        if known:
+            try:
+                snapshot = await self.sessions.since_with_retry(anyio.current_time())
+            except RequestError as error:
+                return [evolve(error.failure, key=launch.key) for launch in launches]
+
+            for launch in known.copy():
+                other = _find_other_name(launch, snapshot)
+                if other is not None:
+                    # The response to the create was wrong.
+                    logger.error("the ledger has the id of session %s for %s", other, launch.name)
+                    known.remove(launch)
+                    searched.append(evolve(launch, session_id=None))
+        return await self.destroy_known(known) + await self.search(searched)
 
     async def destroy_known(self, launches: Sequence[OpenLaunch]) -> list[Outcome[bool]]:
         """Destroy sessions of known ids, and others of the same names, if a response was wrong."""
@@ -239,6 +257,12 @@ def _drop_undecided(due: dict[OpenLaunch, float], until: float) -> list[Outcome[
         del due[launch]
     message = "the lists have elements that cannot be identified, or are empty without a reason"
     return [Failure(launch.key, FailureKind.UNKNOWN_EFFECT, message) for launch in undecided]
+
+
+def _find_other_name(launch: OpenLaunch, snapshot: Snapshot) -> str | None:
+    """Return the name of the session with the id of a launch, if it is not that of the launch."""
+    info = snapshot.sessions.get(launch.session_id or "")
+    return None if info is None or info.name in {"", launch.name.lower()} else info.name
 
 
 def _get_identity(launch: OpenLaunch) -> object:

@@ -19,6 +19,7 @@ from kaleden._sessions._ledger._file import read_ledger
 from kaleden._wire import Request, Response
 from support import (
     FULL_IMAGE,
+    FakeTransport,
     data,
     launch_name,
     raw_server,
@@ -40,11 +41,14 @@ class MixedUpServer:
     Attributes:
         names: the names of the existing sessions, by id.
         failing: the number of lists that will fail.
+        empty: the number of lists after them that will be empty.
+        delay: seconds that a list takes.
     """
 
     def __init__(self, **given: str) -> None:
         self.given = given
-        self.failing = 0
+        self.failing = self.empty = 0
+        self.delay = 0.0
         self.names: dict[str, str] = {}
         self.ids: dict[str, str] = {}
         self.lists = anyio.Event()
@@ -61,9 +65,13 @@ class MixedUpServer:
             return text("")
         self.listing.set()
         await self.lists.wait()
+        await anyio.sleep(self.delay)
         if self.failing:
             self.failing -= 1
             return text("no list now", 500)
+        if self.empty:
+            self.empty -= 1
+            return data([])
         return data([session_object(key, name=name) for key, name in self.names.items()])
 
     def create(self, name: str) -> str:
@@ -290,8 +298,8 @@ async def test_ledger_is_empty_after_a_repeated_id(tmp_path: Path) -> None:
 def test_oldest_ids_are_forgotten() -> None:
     seen = SeenSessionIds(most=2)
     for name in "abca":
-        assert isinstance(seen.check(Success(name, name), "fits"), Success)
-    assert isinstance(seen.check(Success("a", "c"), "fits"), Failure)
+        assert isinstance(seen.check(Success(name, name), "fits", {}), Success)
+    assert isinstance(seen.check(Success("a", "c"), "fits", {}), Failure)
 
 
 @in_virtual_time
@@ -328,16 +336,87 @@ async def test_duplicated_late_response_is_corrected(lane: str) -> None:
     assert {} == server.names
 
 
-@in_virtual_time
-async def test_session_with_a_foreign_name_is_not_destroyed() -> None:
+# --- the id of a session that was launched elsewhere ----------------------------------------------
+
+
+def make_server_with_another() -> MixedUpServer:
+    """Return a server that responds to the create of "a" with the id of an older session."""
     server = MixedUpServer(a="elsewhere")
     server.ids["elsewhere"] = "id-elsewhere"
     server.names["id-elsewhere"] = "elsewhere"
-    session, transport = session_on(server, settle=1.0)
+    return server
+
+
+def check_only_own_was_deleted(server: MixedUpServer, transport: FakeTransport) -> None:
+    assert {"id-elsewhere": "elsewhere"} == server.names
+    deleted = {session_id(each) for each in transport.requests if each.method == "DELETE"}
+    assert {"id-a"} == deleted
+
+
+@pytest.mark.parametrize(
+    ("failing", "empty", "delay"), [(0, 0, 0.0), (3, 0, 0.0), (0, 3, 0.0), (2, 2, 1.0), (0, 0, 9.0)]
+)
+@in_virtual_time
+async def test_session_with_a_foreign_name_is_not_destroyed(
+    failing: int, empty: int, delay: float
+) -> None:
+    server = make_server_with_another()
+    session, transport = session_on(server)
     async with session:
-        async with session.scope(grace=10) as scope:
+        async with session.scope() as scope:
             assert ["id-elsewhere"] == (await scope.create("a", FULL_IMAGE)).ids
-        assert {"id-elsewhere": "elsewhere"} == server.names
-        deleted = [session_id(each) for each in transport.requests if each.method == "DELETE"]
-        assert {"id-a"} == set(deleted)
+            server.failing, server.empty, server.delay = failing, empty, delay
         assert scope.error is None
+    check_only_own_was_deleted(server, transport)
+
+
+@in_virtual_time
+async def test_session_with_a_foreign_name_in_a_list_of_a_wait_is_not_destroyed() -> None:
+    server = make_server_with_another()
+    session, transport = session_on(server)
+    async with session, session.scope() as scope:
+        await scope.create("a", FULL_IMAGE)
+        [failure] = await scope.wait(until="Running")
+        assert isinstance(failure, Failure)
+        assert FailureKind.PROTOCOL is failure.kind
+        assert "had the id id-elsewhere of session elsewhere" in failure.message
+    check_only_own_was_deleted(server, transport)
+
+
+@in_virtual_time
+async def test_session_that_was_listed_before_the_create_is_not_its_session() -> None:
+    server = make_server_with_another()
+    session, transport = session_on(server)
+    async with session:
+        await session.wait("id-elsewhere", until="Running")
+        async with session.scope() as scope:
+            assert ["id-a"] == (await scope.create("a", FULL_IMAGE)).ids
+    check_only_own_was_deleted(server, transport)
+
+
+@in_virtual_time
+async def test_session_that_was_listed_before_the_create_is_named_in_its_failure() -> None:
+    server = make_server_with_another()
+    session, _ = session_on(server, settle=1.0)
+    async with session:
+        await session.wait("id-elsewhere", until="Running")
+        async with session.scope(grace=5) as scope:
+            # The lists fail while the session is looked for.
+            server.failing = 10
+            [failure] = await scope.create("a", FULL_IMAGE)
+            server.failing = 0
+    assert isinstance(failure, Failure)
+    assert FailureKind.UNKNOWN_EFFECT is failure.kind
+    assert "a session named a-" in failure.message
+    assert "session id-elsewhere, called elsewhere, which existed before" in failure.message
+
+
+@in_virtual_time
+async def test_run_does_not_return_the_result_of_another_session() -> None:
+    server = make_server_with_another()
+    session, transport = session_on(server)
+    async with session:
+        [failure] = await session.run("a", FULL_IMAGE)
+    assert isinstance(failure, Failure)
+    assert FailureKind.PROTOCOL is failure.kind
+    check_only_own_was_deleted(server, transport)

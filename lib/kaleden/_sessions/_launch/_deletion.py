@@ -211,7 +211,9 @@ class Deletion:
             return
 
         target.accepted += outcome.ok
-        target.state.restart()
+        target.state.needs_longer_proof = not outcome.ok
+        if outcome.ok:
+            target.state.restart()
 
     def needs_list(self, keys: Iterable[str]) -> bool:
         """Return whether to list before the first deletes, as sessions were not listed so far."""

@@ -12,7 +12,7 @@ The caller passes a `LaunchObserver`, which is notified of every session before 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, final
 
@@ -60,13 +60,26 @@ class SeenSessionIds:
         self._most = most
         self.names: dict[str, str] = {}
 
-    def check(self, outcome: Outcome[str], name: str) -> Outcome[str]:
-        """Return a failure for a response that belongs to another create."""
+    def check(
+        self, outcome: Outcome[str], name: str, before: Mapping[str, SessionInfo]
+    ) -> Outcome[str]:
+        """Return a failure for a response that belongs to another create.
+
+        Args:
+            outcome: the id in the response.
+            name: the name of the launch.
+            before: the sessions that were listed before the create was sent.
+        """
         if not isinstance(outcome, Success):
             return outcome
 
-        if outcome.value in self.names:
-            message = f"the response names session {outcome.value}, which another create made"
+        session, message = outcome.value, None
+        if session in before:
+            message = f"session {session}, called {before[session].name}, which existed before"
+        elif session in self.names:
+            message = f"session {session}, which another create made"
+        if message is not None:
+            message = f"the response names {message}"
             return contradict_success(outcome, FailureKind.PROTOCOL, message)
 
         self.add(outcome.value, name)
@@ -209,7 +222,7 @@ class Launcher:
         started = anyio.current_time()
         outcome = await self._send(request, observer)
         attempts = outcome.attempts
-        if isinstance(outcome, Failure) and _may_have_created(outcome):
+        if isinstance(outcome, Failure) and may_have_created(outcome):
             outcome = await self._reconcile(request, observer, outcome, search)
 
         return evolve(outcome, attempts=attempts, elapsed=anyio.current_time() - started)
@@ -248,7 +261,7 @@ class Launcher:
         found = await self._look_for(request, search)
         if found is not None:
             self.seen_ids.add(found.id, request.name)
-            self.record_created(found.id)
+            self.record_created(found.id, request)
             await observer.on_created(request, found.id)
             return Success(request.key, found.id)
 
@@ -299,9 +312,22 @@ class Launcher:
         # distinguished.
         return new[0] if len(new) == 1 else None
 
-    def record_created(self, session: str) -> None:
-        """Record that a session exists, although lists may not show it yet."""
-        self._sessions.history.record_created(session, anyio.current_time())
+    def record_created(self, session: str, request: LaunchRequest | None = None) -> None:
+        """Record that a session exists, although lists may not show it yet.
+
+        Args:
+            session: its id.
+            request: the launch that made it; None for a session that was launched elsewhere.
+        """
+        history = self._sessions.history
+        history.record_created(session, anyio.current_time())
+        if request is not None and request.token:
+            history.record_name(session, request.name)
+
+    @property
+    def listed(self) -> Mapping[str, SessionInfo]:
+        """The sessions in the last list, by id."""
+        return {} if self._sessions.last is None else self._sessions.last.sessions
 
     def _is_known(self, info: SessionInfo) -> bool:
         """Return whether another create of the same name received the id of this session."""
@@ -328,6 +354,7 @@ class InFlightCreate:
     deadline: float = math.inf
     done: anyio.Event = field(factory=anyio.Event)
     outcome: Outcome[str] | None = None
+    _before: Mapping[str, SessionInfo] = field(factory=dict[str, SessionInfo])
     _scope: anyio.CancelScope = field(factory=lambda: anyio.CancelScope(shield=True))
     _has_begun: bool = False
     _is_cancelled: bool = False
@@ -356,7 +383,9 @@ class InFlightCreate:
             # a shield. The server may make the session nevertheless.
             with suppress(anyio.get_cancelled_exc_class()), self._scope:
                 outcome = await self._perform()
-                self.outcome = self.launcher.seen_ids.check(outcome, self.request.name)
+                self.outcome = self.launcher.seen_ids.check(
+                    outcome, self.request.name, self._before
+                )
         finally:
             try:
                 # Recording takes the time that it needs, also after a KeyboardInterrupt here.
@@ -417,15 +446,16 @@ class InFlightCreate:
         if self._is_stopped:
             raise _build_not_sent()
 
+        self._before = self.launcher.listed
         self.request.sent = anyio.current_time()
 
     async def _notify(self) -> None:
         request, outcome = self.request, self.outcome
         request.ended = anyio.current_time()
         if isinstance(outcome, Success):
-            self.launcher.record_created(outcome.value)
+            self.launcher.record_created(outcome.value, request)
             await self.observer.on_created(request, outcome.value)
-        elif request.sent is None or (outcome and not _may_have_created(outcome)):
+        elif request.sent is None or (outcome and not may_have_created(outcome)):
             await self.observer.on_not_created(request)
         else:
             request.answered = outcome is not None and outcome.status not in _NO_SERVER_RESPONSE
@@ -436,7 +466,7 @@ def _build_not_sent() -> NotSent:
     return NotSent(FailureKind.CONNECT_FAILED, "the scope ended before this was sent")
 
 
-def _may_have_created(failure: Failure) -> bool:
+def may_have_created(failure: Failure) -> bool:
     """Return whether the server may have made the session; a refusal (3xx, 4xx) rules it out."""
     refused = failure.status is not None and 300 <= failure.status < 500
     return failure.sent and failure.kind.may_have_taken_effect and not refused

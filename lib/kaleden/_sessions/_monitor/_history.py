@@ -11,6 +11,8 @@ proof that is due depends on what is known of the session:
   `Limits.settle` seconds after its create.
 - Nothing is known of it: two lists without it, at the same distance.
 
+After a delete that failed, the distance is five seconds.
+
 A list is no proof if it has elements that cannot be identified, or if it is empty although sessions
 are missing in it that were not deleted by this client. If it stays empty for half of
 `Limits.settle`, or for five seconds where the session was deleted, it is believed.
@@ -78,13 +80,23 @@ class KnownSession:
         created: a time at which it existed, on the clock of the event loop.
         status: its status when it was listed last; None if no list has shown it.
         seen: when the last list that showed it began, or else the first list after it was known.
-        is_missing: whether the last list did not show it.
+        missing_since: when the first list without it after that began; None if there is none.
+        name: the unique name under which it was launched; None if there is none.
+        other_name: its name in a list, if that is another: then the response to the create of
+            *name* had the id of another session.
     """
 
     created: float
     status: SessionStatus | None = None
     seen: float | None = None
-    is_missing: bool = False
+    missing_since: float | None = None
+    name: str | None = None
+    other_name: str | None = None
+
+    def compare_name(self, info: SessionInfo | None) -> None:
+        """Compare the name with that in a list; None if the last list does not show it."""
+        if info is not None and self.name is not None:
+            self.other_name = None if info.name in {"", self.name} else info.name
 
 
 @final
@@ -124,10 +136,41 @@ class SessionHistory:
         known = self._known.get(key)
         return known is not None and known.status is not None
 
+    def may_exist(self, key: str, began: float) -> bool:
+        """Return whether a session that is not in the list that began then may still exist."""
+        known = self._known.get(key)
+        if known is None or began < known.created + self.settle:
+            return known is not None
+
+        if known.status is None or known.status.is_terminal or known.missing_since is None:
+            return False
+
+        return began < known.missing_since + self.proof_interval
+
     def record_created(self, key: str, at: float) -> None:
         """Record a session that certainly existed at the time *at*."""
         info = self._last.get(key)
         self._known.setdefault(key, KnownSession(at, None if info is None else info.status))
+
+    def record_name(self, key: str, name: str) -> None:
+        """Record the unique name under which a known session was launched."""
+        known = self._known.get(key)
+        if known is not None:
+            known.name = name
+            known.compare_name(self._last.get(key))
+
+    def find_other_name(self, key: str) -> str | None:
+        """Return the name in the lists of a session that was launched under another name.
+
+        The response to the create had the wrong id.
+        """
+        known = self._known.get(key)
+        return None if known is None else known.other_name
+
+    def record_seen(self, info: SessionInfo) -> None:
+        """Record whether a session has been started, as another response than a list shows."""
+        if is_started(info):
+            self._started.add(info.id)
 
     def forget(self, key: str) -> None:
         """Forget a session that is gone."""
@@ -161,14 +204,18 @@ class SessionHistory:
             self._deleted.popitem(last=False)
         return snapshot
 
+    def record_failure(self) -> None:
+        """Record a list that failed: the next one that is empty is doubted anew."""
+        if self._emptied_at is not None:
+            self._emptied_at = math.inf
+
     def _measure_doubt(self, began: float, sessions: dict[str, SessionInfo]) -> float | None:
         """Return for how long lists have been empty although they should have sessions."""
         if sessions or (self._emptied_at is None and not self._expects_any(began)):
             self._emptied_at = None
             return None
 
-        if self._emptied_at is None:
-            self._emptied_at = began
+        self._emptied_at = began if self._emptied_at is None else min(self._emptied_at, began)
         seconds = began - self._emptied_at
         return seconds if seconds < self.settle / 2 else None
 
@@ -188,16 +235,17 @@ class SessionHistory:
     def _update(self, key: str, known: KnownSession, snapshot: Snapshot) -> None:
         info = snapshot.sessions.get(key)
         if info is not None:
-            self.lag_seen = self.lag_seen or known.is_missing
-            known.status, known.seen, known.is_missing = info.status, snapshot.began, False
+            self.lag_seen = self.lag_seen or known.missing_since is not None
+            known.status, known.seen, known.missing_since = info.status, snapshot.began, None
+            known.compare_name(info)
             return
 
         if known.seen is None:
             known.seen = snapshot.began
         if snapshot.began > known.seen + max(_FORGET_AFTER, self.settle):
             del self._known[key]
-        elif snapshot.began > known.created:
-            known.is_missing = True
+        elif snapshot.began > known.created and known.missing_since is None:
+            known.missing_since = snapshot.began
 
 
 @final
@@ -210,6 +258,7 @@ class SessionState:
         history: the sessions that the client has launched.
         longest_doubt: seconds after which elements that cannot be identified are taken for others.
         is_deleted: whether this client has deleted it, which explains that it is missing.
+        needs_longer_proof: whether its last delete failed, so that it may not have had an effect.
         status: its status when it was listed last; None if it never was.
         has_started: whether a list has shown it as started, even if it is Pending again.
         has_start_time: whether the last list that showed it had its start time.
@@ -219,6 +268,7 @@ class SessionState:
     history: SessionHistory
     longest_doubt: float = math.inf
     is_deleted: bool = False
+    needs_longer_proof: bool = False
     status: SessionStatus | None = None
     has_started: bool = False
     has_start_time: bool = False
@@ -321,7 +371,10 @@ class SessionState:
         if not self._absences:
             return None
 
-        return self._first_absence + (0.0 if self.has_ended else self.history.proof_interval)
+        interval = self.history.proof_interval
+        if self.needs_longer_proof:
+            interval = max(interval, min(_PROOF_INTERVAL_IF_LAGGING, self.history.settle))
+        return self._first_absence + (0.0 if self.has_ended else interval)
 
     @property
     def is_gone(self) -> bool:

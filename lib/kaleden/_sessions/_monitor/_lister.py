@@ -110,6 +110,7 @@ class SharedList:
         try:
             listing = await self._engine.request(evolve(self._operation, first=first))
         except RequestError as error:
+            self.history.record_failure()
             # A pause that ends after this task's deadline fails this task only: another one sends
             # the request.
             if error.failure.attempts:
