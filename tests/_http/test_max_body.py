@@ -85,7 +85,7 @@ async def test_invalid_max_bytes_is_refused_before_any_request(bad: Any) -> None
     async with kaleden.AsyncSession("http://127.0.0.1:9/skaha", TOKEN) as session:
         with pytest.raises(kaleden.InvalidRequest, match="max_bytes"):
             await session.logs("a", max_bytes=bad)
-        with pytest.raises(kaleden.InvalidRequest, match="max_bytes"):
+        with pytest.raises(kaleden.InvalidRequest, match="max_log_bytes"):
             await session.run("fits", FULL_IMAGE, max_log_bytes=bad)
 
 

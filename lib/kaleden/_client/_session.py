@@ -20,7 +20,9 @@ from kaleden._client._streams import Streams
 from kaleden._engine import _operations
 from kaleden._engine._config import RETRY, Limits, RetryPolicy
 from kaleden._engine._engine import Engine
+from kaleden._engine._operations import check_max_bytes
 from kaleden._engine._targets import Ids, as_keys
+from kaleden._engine._tasks import map_with_checkpoints
 from kaleden._http import HttpAuth, HttpClient, Transport
 from kaleden._results._batch import FinishedSession, Outcomes, Success
 from kaleden._results._progress import ProgressCallback
@@ -321,7 +323,9 @@ class AsyncSession(AsyncContextManagerMixin):
             elements: list[Any] = await self._runtime.request(raw_list)
             return [each for each in _keep_objects(elements) if is_wanted(each.get("status"))]
 
+        history = self._components.sessions.history
         listing = await self._runtime.request(_operations.fetch(self._limits, kind, sent, view))
+        await map_with_checkpoints(history.record_seen, listing.sessions)
         return SessionList(info for info in _to_session_list(listing) if is_wanted(info.status))
 
     async def apps(self, session: str | SessionInfo) -> SessionList:
@@ -463,8 +467,15 @@ class AsyncSession(AsyncContextManagerMixin):
             Requests in flight are cancelled, and the outcomes so far are lost. Nothing changes on
             the server.
         """
-        operation = _operations.raw_info if raw else _operations.info
-        return await self._engine.collect(operation(self._limits), as_keys(ids), progress)
+        if raw:
+            return await self._engine.collect(
+                _operations.raw_info(self._limits), as_keys(ids), progress
+            )
+
+        history = self._components.sessions.history
+        infos = await self._engine.collect(_operations.info(self._limits), as_keys(ids), progress)
+        await map_with_checkpoints(history.record_seen, infos.values)
+        return infos
 
     async def logs(
         self,
@@ -774,7 +785,7 @@ class AsyncSession(AsyncContextManagerMixin):
         check_on_exit("on_unread", on_unread)
         start = read_start_rule(spec, min_started, start_timeout)
         new_scope = partial(self.scope, grace=grace, on_success=on_success, on_error=on_error)
-        _operations.logs(self._limits, max_log_bytes)  # Checks the number before the launch.
+        check_max_bytes("max_log_bytes", max_log_bytes)
         options = RunOptions(spec, new_scope, start, on_unread, max_log_bytes, progress)
         return await run(self._components, options)
 
@@ -859,7 +870,8 @@ class AsyncSession(AsyncContextManagerMixin):
             failure of kind ``not_destroyed`` means that the session is still listed, or that the
             sessions could not be listed; ``invalid``, that a name was given and not an id; any
             other kind, that the delete itself failed, and that no list proves the session gone.
-            Launches without a session, in the `Outcomes` of a `create`, are left out.
+            Launches without a session, in the `Outcomes` of a `create`, are left out; those of
+            unknown outcome are failures.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -878,6 +890,7 @@ class AsyncSession(AsyncContextManagerMixin):
 
         Args:
             outcomes: the outcomes that a method of this session, or of a scope in it, returned.
+                Pass the latest ones: each call repeats the failures in the ones that it is given.
 
         Returns:
             The same keys in the same order, with the new outcomes in place of the failed ones.

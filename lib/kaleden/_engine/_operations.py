@@ -294,14 +294,23 @@ def raw_info(limits: Limits) -> Operation[dict[str, Any]]:
     )
 
 
+def check_max_bytes(name: str, number: int | None) -> None:
+    """Check an argument that limits the bytes of a log; None for no limit.
+
+    Raises:
+        InvalidRequest: it is not a number of bytes.
+    """
+    if number is not None:
+        check_number(name, number, "bytes", whole=True, least=1, error=InvalidRequest)
+
+
 def logs(limits: Limits, max_bytes: int | None = None) -> Operation[str]:
     """Read the output of one session, or its last *max_bytes*; by default what *max_body* allows.
 
     Raises:
         InvalidRequest: *max_bytes* is not a number of bytes.
     """
-    if max_bytes is not None:
-        check_number("max_bytes", max_bytes, "bytes", whole=True, least=1, error=InvalidRequest)
+    check_max_bytes("max_bytes", max_bytes)
     build = partial(_requests.build_logs, max_body=max_bytes)
     return Operation("logs", build, _responses.parse_logs, limits.timeout, idempotent=True)
 

@@ -1148,7 +1148,8 @@ class Session(SessionBase):
             failure of kind ``not_destroyed`` means that the session is still listed, or that the
             sessions could not be listed; ``invalid``, that a name was given and not an id; any
             other kind, that the delete itself failed, and that no list proves the session gone.
-            Launches without a session, in the `Outcomes` of a `create`, are left out.
+            Launches without a session, in the `Outcomes` of a `create`, are left out; those of
+            unknown outcome are failures.
 
         Raises:
             InvalidRequest: *progress* cannot be used; nothing was sent.
@@ -1162,6 +1163,7 @@ class Session(SessionBase):
 
         Args:
             outcomes: the outcomes that a method of this session, or of a scope in it, returned.
+                Pass the latest ones: each call repeats the failures in the ones that it is given.
             timeout: seconds until the call gives up and, once all is cleaned up, raises
                 `CallTimedOut`; None for no limit.
 

@@ -78,6 +78,32 @@ async def test_session_that_is_not_listed_yet_has_an_empty_result(method: str) -
         assert not outcomes.values[0]
 
 
+@pytest.mark.parametrize("duration", [5, 10**6])
+@pytest.mark.parametrize("method", METHODS)
+@in_virtual_time
+async def test_session_that_another_client_has_destroyed_is_not_found(
+    method: str, duration: float
+) -> None:
+    async with (
+        MemoryTransport(duration=duration) as world,
+        kaleden.AsyncSession(transport=world) as session,
+        kaleden.AsyncSession(transport=world) as other,
+    ):
+        # Lists without any session would be doubted for longer.
+        await other.create("other", IMAGE, replicas=2)
+        created = await session.create("fits", IMAGE)
+        await session.wait(created, "Running")
+        await anyio.sleep(60)
+        await session.logs(created)
+        await other.destroy(created.ids)
+        await session.logs(created)
+        await anyio.sleep(10)
+        [failure] = await getattr(session, method)(created.ids)
+        assert isinstance(failure, kaleden.Failure)
+        expected = FailureKind.VANISHED if method == "wait" else FailureKind.NOT_FOUND
+        assert expected is failure.kind
+
+
 @in_virtual_time
 async def test_list_that_fails_leaves_the_outcomes_as_they_are() -> None:
     no_lists = FaultPlan([Fault(FaultKind.ERROR_BEFORE, "list")])

@@ -389,6 +389,7 @@ async def test_pending_timeout_is_reported_without_events(events: Response, mess
 @pytest.mark.parametrize(
     ("events", "result"),
     [
+        (text("<none>\n"), "Completed"),
         (text("unexpected exception: boom", 500), "Completed"),
         (text("session a not found.", 404), "Completed"),
         (text(EVENTS.replace("Failed ", "Started")), "Completed"),

@@ -105,7 +105,7 @@ class UnknownIds:
             return None
 
         history = self._sessions.history
-        if key in snapshot.sessions or history.is_young(key, now) or history.was_listed(key):
+        if key in snapshot.sessions or history.may_exist(key, snapshot.began):
             return True
 
         if not snapshot.is_sound:

@@ -253,6 +253,10 @@ class _WaitRun:
         if info is None:
             return target.state.to_failure(snapshot) if target.state.is_gone else None
 
+        if target.state.history.find_other_name(key) is not None:
+            message = f"the response to the create had the id {key} of session {info.name}"
+            return Failure(key, FailureKind.PROTOCOL, message, sent=True)
+
         if self._condition.reached(info):
             return Success(key, info)
 
@@ -294,7 +298,7 @@ class _WaitRun:
             state, outcome = waiting[failure.key].state, events[failure.key]
             state.has_started = show_start(outcome, has_start_time=state.has_start_time)
             # With a start time it may have been started, so events that cannot be read are needed.
-            is_unknown = state.has_start_time and _may_be_read_later(outcome)
+            is_unknown = state.has_start_time and may_be_read_later(outcome)
             if not (state.has_started or is_unknown):
                 message = f"{failure.message}; {_format_events(outcome)}"
                 failures.append(evolve(failure, message=message))
@@ -372,11 +376,17 @@ def show_start(events: Outcome[tuple[Event, ...]], *, has_start_time: bool) -> b
     if isinstance(events, Failure):
         return has_start_time and events.kind is FailureKind.NOT_FOUND
 
+    if not events.value:
+        return has_start_time
+
     return any(event.reason == "Started" for event in events.value)
 
 
-def _may_be_read_later(events: Outcome[tuple[Event, ...]]) -> bool:
-    return isinstance(events, Failure) and events.kind in MAY_PASS
+def may_be_read_later(events: Outcome[tuple[Event, ...]]) -> bool:
+    """Return whether events could not be read for a reason that may pass."""
+    return isinstance(events, Failure) and (
+        events.kind in MAY_PASS or events.kind is FailureKind.NOT_AUTHENTICATED
+    )
 
 
 def _is_late(outcome: Outcome[SessionInfo]) -> TypeGuard[Failure]:
