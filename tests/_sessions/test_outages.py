@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
@@ -11,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support import IMAGE, PLAIN_BACKENDS, text
+from support import IMAGE, PLAIN_BACKENDS, data, text
 
 pytest.importorskip("anycorn")
 
@@ -19,6 +20,7 @@ import kaleden
 from kaleden import FailureKind
 from kaleden._sessions._ledger._file import read_ledger
 from kaleden._wire import Request
+from kaleden.local import Session
 from kaleden.testing import Fault, FaultKind, FaultPlan, MemoryTransport, run_virtual
 from outages import (
     BAD_GATEWAY,
@@ -72,6 +74,10 @@ def play(request: pytest.FixtureRequest) -> Play:
 
 def is_log(request: Request) -> bool:
     return "view=logs" in request.target
+
+
+def is_create(request: Request) -> bool:
+    return request.method == "POST"
 
 
 def is_delete(request: Request) -> bool:
@@ -274,7 +280,10 @@ def test_launch_without_a_response_is_found_after_an_outage(play: Play) -> None:
     play(scenario, lost, duration=1000, log=lambda *_: "line\n")
 
 
-@pytest.mark.parametrize("answer", [BUSY, BROKEN, HTML, LOST], ids=["503", "500", "html", "lost"])
+ROUTER = [NO_BACKEND, text("no Route matched with those values", 404), text("page not found", 404)]
+
+
+@pytest.mark.parametrize("answer", [BUSY, BROKEN, HTML, LOST, *ROUTER])
 def test_outage_of_logs_alone_loses_no_log(play: Play, answer: Answer) -> None:
     async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
         transport.add(0, 2000, answer, is_log)
@@ -284,6 +293,125 @@ def test_outage_of_logs_alone_loses_no_log(play: Play, answer: Answer) -> None:
         assert [] == transport.server.sessions()
 
     play(scenario, log=lambda *_: "line\n")
+
+
+@pytest.mark.parametrize("answer", ROUTER)
+def test_follow_survives_a_router_without_a_server(play: Play, answer: Answer) -> None:
+    async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
+        created = await session.create("fits", IMAGE, replicas=2)
+        transport.add(10, 200, answer)
+        async with session.follow(created) as lines:
+            items = [item async for item in lines]
+        assert ["line"] * 2 == [item.text for item in items if isinstance(item, kaleden.LogLine)]
+        assert 2 == len(items)
+
+    play(scenario, duration=60, log=lambda *_: "line\n")
+
+
+@pytest.mark.parametrize("seconds", [45, 60, 300, 3600])
+@pytest.mark.parametrize("concurrency", [1, 32])
+def test_retry_after_does_not_extend_an_outage_of_logs(
+    play: Play, seconds: int, concurrency: int
+) -> None:
+    async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
+        transport.add(0, DAY, text("busy", 503, **{"retry-after": str(seconds)}), is_log)
+        results = await session.run("fits", IMAGE, replicas=4)
+        assert {FailureKind.UNAVAILABLE: 4} == results.counts()
+        assert 4 == len(transport.server.sessions())
+        # A list that was paused before the first failure may wait for the end of one pause.
+        assert anyio.current_time() < 120 + min(seconds, 300)
+
+    play(scenario, duration=20, client={"outage_timeout": 30, "concurrency": concurrency})
+
+
+@pytest.mark.parametrize("answer", [BUSY, REFUSED, text("no", 403), UNREACHABLE])
+def test_batch_is_not_given_up_in_an_outage(play: Play, answer: Answer) -> None:
+    async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
+        # The sessions start in the outage, which begins when they should have started.
+        transport.add(19, DAY, answer)
+        results = await session.run("fits", IMAGE, replicas=3, min_started=1, start_timeout=20)
+        assert 3 == len(results.failures)
+        assert FailureKind.PENDING_TIMEOUT not in results.counts()
+        assert 3 == len(transport.server.sessions())
+        assert 0 == transport.server.requests["destroy"]
+
+    play(scenario, start_delay=20, duration=10**6, client={"outage_timeout": 600})
+
+
+def test_session_with_a_result_is_ended_after_further_outages(play: Play) -> None:
+    async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
+        for begin, end in ((60, 1000), (1100, 2000), (2100, 3000)):
+            transport.add(begin, end, BUSY)
+        results = await session.run("fits", IMAGE, replicas=3)
+        for end in (1050, 2050, 3050):
+            assert ["fits-1"] == list(results.successes)
+            assert 3 == len(transport.server.sessions())
+            await anyio.sleep_until(end)
+            results = await results.retry_failed()
+        assert results.ok
+        assert 3 == transport.server.created.total()
+        assert [] == transport.server.sessions()
+
+    def duration(session: Session) -> float:
+        return 20 if "-1-" in session.spec.name else 3100
+
+    play(scenario, duration=duration, client={"outage_timeout": 600})
+
+
+@pytest.mark.parametrize("answer", [BUSY, UNREACHABLE, NO_BACKEND, REFUSED])
+def test_launches_that_an_outage_prevents_are_made_after_it(play: Play, answer: Answer) -> None:
+    async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
+        await session.fetch()
+        transport.add(1, 500, answer)
+        results = await session.run("fits", IMAGE, replicas=30)
+        assert results.ok
+        assert [f"fits-{n}" for n in range(1, 31)] == [outcome.key for outcome in results]
+        assert {1} == set(transport.server.created.values())
+        assert 500 < anyio.current_time()
+        assert [] == transport.server.sessions()
+
+    play(scenario, duration=60, client={"create_concurrency": 2})
+
+
+@pytest.mark.parametrize("has_connected", [False, True])
+def test_launches_that_are_refused_without_an_outage_fail(play: Play, has_connected: bool) -> None:
+    async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
+        if has_connected:
+            await session.fetch()
+        transport.add(0, DAY, BUSY, is_create)
+        results = await session.run("fits", IMAGE, replicas=3)
+        assert {FailureKind.UNAVAILABLE: 3} == results.counts()
+        assert anyio.current_time() < 60
+
+    play(scenario)
+
+
+def test_launches_fail_at_the_end_of_outage_timeout(play: Play) -> None:
+    async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
+        await session.fetch()
+        transport.add(0, DAY, UNREACHABLE)
+        results = await session.run("fits", IMAGE, replicas=3)
+        assert {FailureKind.CONNECT_FAILED: 3} == results.counts()
+        assert 600 < anyio.current_time() < 800
+
+    play(scenario, client={"outage_timeout": 600})
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_empty_lists_between_failures_end_no_session(play: Play, first: int) -> None:
+    async def scenario(transport: OutageTransport, session: kaleden.AsyncSession) -> None:
+        numbers = itertools.count(first)
+
+        def is_every_other_list(request: Request) -> bool:
+            return is_list(request) and next(numbers) % 2 == 0
+
+        transport.add(20, 300, BUSY, is_every_other_list)
+        transport.add(20, 300, data([]), is_list)
+        results = await session.run("fits", IMAGE, replicas=3)
+        assert results.ok
+        assert 3 == transport.server.created.total()
+
+    play(scenario, duration=400)
 
 
 def test_outage_of_logs_is_waited_for_once(play: Play) -> None:

@@ -272,7 +272,11 @@ class Engine:
     # --- one request -----------------------------------------------------------------------------
 
     async def perform(
-        self, operation: Operation[T], target: Any, timer: RequestTimeout | None = None
+        self,
+        operation: Operation[T],
+        target: Any,
+        timer: RequestTimeout | None = None,
+        deadline: float | None = None,
     ) -> Outcome[T]:
         """Send one request, and retry it if it is idempotent; never raises an error.
 
@@ -280,11 +284,12 @@ class Engine:
             operation: the operation.
             target: the session, by its id.
             timer: bounds the first attempt; by default one for this request only.
+            deadline: a pause that ends after it is a failure; by default that of the calling task.
         """
         self.retrier.budget.first += 1
-        outcome = await self.attempt(operation, target, timer or OwnTimeout())
+        outcome = await self.attempt(operation, target, timer or OwnTimeout(), deadline)
         if isinstance(outcome, Failure) and operation.idempotent:
-            again = partial(self.attempt, operation, target)
+            again = partial(self.attempt, operation, target, deadline=deadline)
             outcome = await self.retrier.retry(outcome, again)
 
         return outcome if operation.check is None else await operation.check(outcome)

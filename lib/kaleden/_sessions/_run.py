@@ -21,10 +21,18 @@ from kaleden._errors import FailureKind, InvalidRequest, ScopeError
 from kaleden._results._batch import Failure, FinishedSession, Outcome, Outcomes, Success
 from kaleden._results._progress import ProgressCallback, ProgressUpdate
 from kaleden._sessions._components import Components
-from kaleden._sessions._launch._launch_request import build_requests_with_tokens
+from kaleden._sessions._launch._launch_request import LaunchRequest, build_requests_with_tokens
+from kaleden._sessions._launch._launcher import may_have_created
 from kaleden._sessions._monitor._history import is_started
-from kaleden._sessions._monitor._outage import FAILED_INTERVALS, OUTAGE_KINDS, ConsecutiveFailures
-from kaleden._sessions._monitor._wait import show_start
+from kaleden._sessions._monitor._outage import (
+    FAILED_INTERVALS,
+    MAY_PASS,
+    OUTAGE_KINDS,
+    REFUSED,
+    ConsecutiveFailures,
+)
+from kaleden._sessions._monitor._wait import may_be_read_later, show_start
+from kaleden._sessions._owned_sessions import OwnedSessions
 from kaleden._sessions._scope import OnExit, Scope, get_owned_sessions
 from kaleden._wire import TERMINAL_STATUSES, SessionInfo, SessionSpec, SessionStatus
 
@@ -124,7 +132,7 @@ async def run(
         async with options.new_scope() as scope:
             for session, name in [*released.values(), *ended]:
                 await get_owned_sessions(scope).own_again(name, session)
-            await batch.run(scope, keys, released)
+            await batch.run(scope, keys, released, dict(ended))
     except ScopeError as error:
         error.outcomes = batch.outcomes
         raise
@@ -155,26 +163,33 @@ class _BatchRun:
         self._unread: set[str] = set()
 
     async def run(
-        self, scope: Scope, keys: Collection[str] | None, released: Mapping[str, tuple[str, str]]
+        self,
+        scope: Scope,
+        keys: Collection[str] | None,
+        released: Mapping[str, tuple[str, str]],
+        ended: Mapping[str, str],
     ) -> None:
-        """Launch the sessions, wait for them, and collect their results."""
+        """Launch the sessions, wait for them, and collect their results.
+
+        *ended* has the names of further sessions of the scope, which are only to be destroyed.
+        """
         options, owned = self._options, get_owned_sessions(scope)
         scope.names.add(options.spec.name)
         requests = build_requests_with_tokens(options.spec)
         wanted = [request for request in requests if keys is None or request.key in keys]
         new = [request for request in wanted if request.key not in released]
-        patience = self._components.waiter.sessions.patience
-        created = await self._components.launcher.launch(new, owned, options.progress, patience)
-        sessions = created.successes | {key: session for key, (session, _) in released.items()}
+        created = await self._launch(new, owned)
+        sessions = {key: each.value for key, each in created.items() if isinstance(each, Success)}
+        sessions |= {key: session for key, (session, _) in released.items()}
         self._names = {session: key for key, session in sessions.items()}
         await self._collect()
 
         if self._gave_up is not None:
             self._unread |= {key for key, each in self._ended.items() if isinstance(each, Success)}
             self._unread -= {key for key, each in self._results.outcomes.items() if each}
-        left = self._select_released(dict(owned.owned))
+        left = self._select_released(dict(owned.owned), ended)
         await self._release(scope, left)
-        failures = created.failures
+        failures = {key: each for key, each in created.items() if isinstance(each, Failure)}
         self.outcomes = Outcomes(
             "run",
             [
@@ -183,6 +198,21 @@ class _BatchRun:
             ],
             again=partial(_run_again, self._components, options, self._list_released(left)),
         )
+
+    async def _launch(
+        self, requests: Sequence[LaunchRequest], owned: OwnedSessions
+    ) -> dict[str, Outcome[str]]:
+        """Launch the sessions; repeat creates that an outage has prevented, when it has ended."""
+        poller, launcher = self._components.waiter.sessions, self._components.launcher
+        created, left = dict[str, Outcome[str]](), requests
+        while left:
+            outcomes = await launcher.launch(left, owned, self._options.progress, poller.patience)
+            created |= {outcome.key: outcome for outcome in outcomes}
+            left = [request for request in left if _may_be_launched_later(outcomes[request.key])]
+            if left and not (poller.patience.has_connected() and await poller.wait_outage_end()):
+                break
+
+        return created
 
     async def _collect(self) -> None:
         """Fetch the log and the events of each session as it ends."""
@@ -195,10 +225,11 @@ class _BatchRun:
             )
             group.cancel_scope.cancel()
 
-    def _select_released(self, owned: dict[str, str]) -> dict[str, str]:
+    def _select_released(self, owned: dict[str, str], ended: Collection[str]) -> dict[str, str]:
         """Return the sessions that the run leaves on the platform: their names by their ids."""
         if self._has_outage:
-            return {session: name for session, name in owned.items() if session in self._names}
+            known = {*self._names, *ended}
+            return {session: name for session, name in owned.items() if session in known}
 
         if self._options.on_unread == "destroy":
             return {}
@@ -208,31 +239,36 @@ class _BatchRun:
     def _list_released(self, left: Mapping[str, str]) -> list[_Released]:
         """Return the sessions that are left, for a repetition."""
         return [
-            _Released(self._names[key], key, name, self._has_result(key))
+            _Released(self._names.get(key, ""), key, name, self._has_result(key))
             for key, name in left.items()
         ]
 
     def _has_result(self, session: str) -> bool:
+        if session not in self._names:
+            return True  # of an earlier run
+
         ended = self._ended.get(session)
         return isinstance(ended, Success) and session not in self._unread
 
-    async def _release(self, scope: Scope, left: Collection[str]) -> None:
+    async def _release(self, scope: Scope, left: Mapping[str, str]) -> None:
         # Log it first: a cancellation here loses the outcomes.
         if left:
             reason = "an outage" if self._has_outage else "logs that could not be read"
-            logger.warning("the run releases the sessions %s because of %s", sorted(left), reason)
+            named = ", ".join(f"{session} ({left[session]})" for session in sorted(left))
+            logger.warning("the run releases the sessions %s because of %s", named, reason)
         if self._has_outage:
             # Their results may still be needed; `reap` ends them if nobody else does.
             await scope.release(reapable=True)
         else:
             await scope.release(left)
 
-    def _get_outcome(self, session: str, left: Collection[str]) -> Outcome[FinishedSession]:
+    def _get_outcome(self, session: str, left: Mapping[str, str]) -> Outcome[FinishedSession]:
         """Return the outcome of one replica."""
         outcome = self._results.outcomes.get(session) or self._explain_given_up(session)
         if isinstance(outcome, Failure) and session in left:
-            message = f"{outcome.message} (session {session} was released)"
-            outcome = evolve(outcome, message=message)
+            # A wrong id in the response to the create would hide the session without its name.
+            note = f"session {session} was released; it was launched as {left[session]}"
+            outcome = evolve(outcome, message=f"{outcome.message} ({note})")
         if isinstance(outcome, Failure):
             outcome = evolve(outcome, session=session)
         return evolve(outcome, key=self._names[session])
@@ -262,7 +298,9 @@ class _BatchRun:
     async def _give_up_unless(self, rule: StartRule, scope: anyio.CancelScope) -> None:
         await anyio.sleep(rule.within)
         # The last list may be from before that, and there may be an outage.
-        await self._components.waiter.sessions.wait_available()
+        if not await self._components.waiter.sessions.wait_available():
+            return  # The waits end, too.
+
         await anyio.lowlevel.checkpoint()
         started = self._statuses.started + await self._count_restarting()
         if started < rule.least:
@@ -273,7 +311,7 @@ class _BatchRun:
             scope.cancel()
 
     async def _count_restarting(self) -> int:
-        """Count the sessions that are Pending after they were started, as their events show."""
+        """Count the sessions that are Pending and may have been started, as their events show."""
         listed, history = self._components.waiter.sessions.last, self._components.sessions.history
         pending = [
             key
@@ -284,7 +322,10 @@ class _BatchRun:
         events = await self._components.engine.collect(
             _operations.events(self._components.limits), pending
         )
-        return sum(show_start(each, has_start_time=True) for each in events)
+        # A session whose events cannot be read may have been started.
+        return sum(
+            may_be_read_later(each) or show_start(each, has_start_time=True) for each in events
+        )
 
     async def _collect_session(
         self, session: str, timer: RequestTimeout
@@ -297,13 +338,13 @@ class _BatchRun:
         elapsed = anyio.current_time() - self._started
         engine, limits = self._components.engine, self._components.limits
         log = await self._read_log(session, timer)
-        events = await engine.perform(_operations.events(limits), session, timer)
         if isinstance(log, Failure):
             self._unread.add(session)
             status = ended.value.status
             message = f"the session is {status}, and its log could not be read: {log.message}"
             return evolve(log, key=session, message=message)
 
+        events = await engine.perform(_operations.events(limits), session, timer)
         # The platform keeps events for about an hour, so there may be none.
         reported = events.value if isinstance(events, Success) else ()
         finished = FinishedSession(ended.value, log.value, reported, elapsed)
@@ -316,10 +357,15 @@ class _BatchRun:
     async def _read_log(self, session: str, timer: RequestTimeout) -> Outcome[str]:
         """Read the log of a session; in an outage, read it again until the patience ends."""
         engine, poller = self._components.engine, self._components.waiter.sessions
-        operation = _operations.logs(self._components.limits, self._options.max_log_bytes)
+        limits, outage = self._components.limits, poller.patience.outage
+        operation = _operations.logs(limits, self._options.max_log_bytes)
+        # Either this loop repeats the request, or the retry policy does.
+        operation = evolve(operation, idempotent=not outage)
         failures, backoff = ConsecutiveFailures(), Backoff(*FAILED_INTERVALS)
         while True:
-            log = await engine.perform(operation, session, timer)
+            # A `Retry-After` of the server does not extend the patience.
+            deadline = min(anyio.current_time() + (outage or limits.timeout), failures.ends_at)
+            log = await engine.perform(operation, session, timer, deadline)
             if isinstance(log, Success):
                 self._has_waited = False
                 # The server sends an empty log for a session that it has removed meanwhile.
@@ -342,7 +388,7 @@ class _Released:
     """A session that a run has released.
 
     Attributes:
-        key: the key of its replica.
+        key: the key of its replica; empty if an earlier run has its result.
         id: the id of the session.
         name: its name on the server.
         has_result: whether its result is known, so that it is not needed any more.
@@ -364,6 +410,15 @@ async def _run_again(
     waited_for = {each.key: (each.id, each.name) for each in released if not each.has_result}
     ended = [(each.id, each.name) for each in released if each.has_result]
     return await run(components, evolve(options, start=None), keys, waited_for, ended)
+
+
+def _may_be_launched_later(outcome: Outcome[str]) -> bool:
+    """Return whether an outage may have prevented a create, which certainly made no session."""
+    return (
+        isinstance(outcome, Failure)
+        and outcome.kind in MAY_PASS | REFUSED
+        and not may_have_created(outcome)
+    )
 
 
 def _to_outcome(session: str, finished: FinishedSession, omitted: int) -> Outcome[FinishedSession]:

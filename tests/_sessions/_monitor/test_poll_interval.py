@@ -113,3 +113,11 @@ def test_refused_login_is_tried_again_at_one_interval() -> None:
     for _ in range(5):
         interval.record_failure(0.0, REFUSED)
         assert REFUSED_INTERVAL == interval.due
+
+
+def test_other_failure_late_in_an_outage_has_a_long_interval() -> None:
+    interval = PollInterval(make_random())
+    for _ in range(20):
+        interval.record_failure(0.0, REFUSED)
+    interval.record_failure(0.0, fail())
+    assert FAILED_INTERVALS[1] == pytest.approx(interval.due)

@@ -80,10 +80,11 @@ class PollInterval:
 
     def record_failure(self, now: float, failure: Failure) -> None:
         """Set the time of the next poll, after one that failed at *now*."""
-        # A login may be renewed at any moment.
-        is_refused = failure.kind in REFUSED
-        seconds = self._draw(REFUSED_INTERVAL if is_refused else self._failed.next())
-        self.earliest = now + seconds
+        seconds = self._failed.next()
+        if failure.kind in REFUSED:
+            # The login may be renewed at any moment.
+            seconds = REFUSED_INTERVAL
+        self.earliest = now + self._draw(seconds)
         self.due = max(self.earliest, now + min(failure.retry_after or 0.0, MAX_PAUSE))
 
     def _draw(self, seconds: float) -> float:
@@ -132,6 +133,18 @@ class Poller:
                 return False
 
         return True
+
+    async def wait_outage_end(self) -> bool:
+        """Wait for the end of an outage; return False if there is none, or if it lasts too long."""
+        has_outage = self.outage.began is not None
+        subscription = self.subscribe()
+        while isinstance(polled := await subscription.next(), FailedPoll):
+            if polled.is_final:
+                return False
+
+            has_outage = True
+
+        return has_outage
 
     async def poll(self, since: float, seen: Snapshot | None, latest: float) -> Snapshot:
         """Wait for a list that began at *since* or later and is not the list *seen* last.
